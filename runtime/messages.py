@@ -1,0 +1,231 @@
+"""Everything a worker is told or tells: small frozen messages, encoded as msgpack, framed by `runtime/framing.py`.
+
+To the worker:    Load, Submit, Abort, Drain.
+From the worker:  Ready, LoadFailed, StepReport (one per engine step, carrying Started, Chunk, Finished and Failed of all rows), Stats.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from runtime.errors import FailureKind
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended. `STOP`: an end-of-sequence token or a stop string; `LENGTH`: max_tokens or the context is full."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the next token is chosen. None means: the model's own default (generation config), else the neutral value.
+
+    temperature: 0 is exact greedy. top_k: 0 or -1 is off. top_p in (0, 1]. min_p in [0, 1]. typical_p in (0, 1].
+    repetition_penalty > 0 over prompt and output (CTRL, Keskar et al. 2019); presence/frequency in [-2, 2] over the output (OpenAI).
+    logit_bias: token id -> bias in [-100, 100]. seed: 64-bit. stop: texts, up to 16. max_tokens: None means up to the context.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    seed: int | None = None
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+
+
+class ChatPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="chat"):
+    """Messages as the model's chat template takes them: dicts with `role`, `content` and the template's own extras."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    template_kwargs: dict[str, Any] = {}
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+
+
+class TextPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
+    text: str
+    add_special_tokens: bool = True
+
+
+class TokensPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="tokens"):
+    token_ids: list[int]
+
+
+Prompt = ChatPrompt | TextPrompt | TokensPrompt
+
+
+# ---- to the worker ----
+
+
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker runs its model. num_slots: rows decoded together; threads: 0 means one per physical core.
+
+    context_length: None means the model's own. max_token_gap_s: a prefill chunk may delay running rows by at most this much.
+    prefix_cache_bytes: KV bytes kept of finished rows. max_waiting: sequences queued before new ones are shed (OverCapacity).
+    """
+
+    num_slots: int = 16
+    threads: int = 0
+    context_length: int | None = None
+    max_token_gap_s: float = 0.1
+    prefix_cache_bytes: int = 1 << 30
+    max_waiting: int = 256
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
+    """The first message. engine: `onnx` or `fake`; folder: the variant's folder (for `fake`: may be empty)."""
+
+    engine: str
+    folder: str
+    options: EngineOptions
+
+
+class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
+    """request: a number unique for the life of the worker. priority: lower runs earlier (vLLM). deadline_s: from receipt, then Failed."""
+
+    request: int
+    prompt: Prompt
+    params: SamplingParams = SamplingParams()
+    priority: int = 0
+    deadline_s: float | None = None
+    return_prompt_text: bool = False
+
+
+class Abort(msgspec.Struct, frozen=True, kw_only=True, tag="abort"):
+    request: int
+
+
+class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
+    """Finish what was submitted, then exit."""
+
+
+ToWorker = Load | Submit | Abort | Drain
+
+
+# ---- from the worker ----
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a loaded model is. kv_bytes_per_token: both K and V, all layers. resident_bytes: of the whole worker, after the load."""
+
+    engine: str
+    provider: str
+    architecture: str
+    context_length: int
+    vocab_size: int
+    num_slots: int
+    threads: int
+    kv_bytes_per_token: int
+    has_chat_template: bool
+    load_s: float
+    resident_bytes: int
+    pid: int
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    info: ModelInfo
+
+
+class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="load_failed"):
+    message: str
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of tokens. cached_tokens: of the prompt, those whose KV was reused. completion_tokens includes the one that ended the row."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds. queue: receipt to admission; prefill: admission to the first token; decode: first token to the last."""
+
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """A sequence was admitted to a slot. prompt_text: only if asked for."""
+
+    request: int
+    prompt_tokens: int
+    cached_tokens: int
+    prompt_text: str | None = None
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True):
+    """New text of one row; ends at a character border and never inside a possible stop string. `text` may be empty."""
+
+    request: int
+    text: str
+    token_ids: list[int]
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """The last event of a request. text and token_ids: what no Chunk has carried yet. stop: the stop string or token id that matched."""
+
+    request: int
+    reason: FinishReason
+    usage: Usage
+    timings: Timings
+    text: str = ""
+    token_ids: list[int] = []
+    stop: str | int | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
+    """The last event of a request that could not be served."""
+
+    request: int
+    kind: FailureKind
+    message: str
+    param: str | None = None
+    code: str | None = None
+    retry_after_s: float | None = None
+
+
+class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag="step", omit_defaults=True):
+    started: list[Started] = []
+    chunks: list[Chunk] = []
+    finished: list[Finished] = []
+    failed: list[Failed] = []
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
+    """A snapshot, sent when something changed, at most every 0.2 s. `*_total` count since the worker started; prefix counts are tokens.
+
+    kv_usage: tokens held by running rows / (num_slots x context). kv_bytes: KV memory that is backed by pages, running and cached rows.
+    """
+
+    num_running: int
+    num_waiting: int
+    kv_usage: float
+    kv_bytes: int
+    prefix_queries_total: int
+    prefix_hits_total: int
+    preemptions_total: int
+    steps_total: int
+    resident_bytes: int
+
+
+FromWorker = Ready | LoadFailed | StepReport | Stats
+Event = Started | Chunk | Finished | Failed
