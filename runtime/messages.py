@@ -78,7 +78,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker runs its model. num_slots: rows decoded together; threads: 0 means one per physical core.
 
     context_length: None means the model's own. max_token_gap_s: a prefill chunk may delay running rows by at most this much.
-    prefix_cache_bytes: KV bytes kept of finished rows. max_waiting: sequences queued before new ones are shed (OverCapacity).
+    prefix_cache_bytes: KV bytes kept of finished rows. kv_budget_bytes: KV bytes of all rows, beyond which cached rows leave and then the
+    newest sequence waits again (preemption); None means half of the machine's free memory. max_waiting: sequences queued before new
+    ones are shed (OverCapacity).
     """
 
     num_slots: int = 16
@@ -86,6 +88,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int | None = None
     max_token_gap_s: float = 0.1
     prefix_cache_bytes: int = 1 << 30
+    kv_budget_bytes: int | None = None
     max_waiting: int = 256
 
 
@@ -213,7 +216,7 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag="step", omit_def
 class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     """A snapshot, sent when something changed, at most every 0.2 s. `*_total` count since the worker started; prefix counts are tokens.
 
-    kv_usage: tokens held by running rows / (num_slots x context). kv_bytes: KV memory that is backed by pages, running and cached rows.
+    kv_usage: KV bytes of running rows / the most that they may take. kv_bytes: KV memory backed by pages, running and cached rows.
     """
 
     num_running: int

@@ -1,13 +1,24 @@
-"""CONTRACT SKETCH (the runtime's author replaces the bodies; signatures stay)."""
+"""The models in memory: loads on demand, shares each load among all who ask, restarts what died, unloads what is told to go.
+
+One worker process per loaded model. All methods belong to one event loop. Knows no registry and no HTTP.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
+from types import TracebackType
 
-from runtime.messages import EngineOptions, Event, ModelInfo, Prompt, SamplingParams, Stats
+from runtime.errors import NotReady
+from runtime.generation import Generation
+from runtime.messages import EngineOptions, Load, ModelInfo, Prompt, SamplingParams, Stats, Submit
+from runtime.resident_model import ModelState, ResidentModel
+from runtime.worker_process import WorkerProcess
+
+log = logging.getLogger("slmops.pool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +29,6 @@ class LoadSpec:
     folder: Path
     engine: str
     options: EngineOptions
-
-
-class ModelState(StrEnum):
-    LOADING = "loading"
-    READY = "ready"
-    RESTARTING = "restarting"
-    UNLOADING = "unloading"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +45,14 @@ class LoadedModel:
     num_restarts: int
 
 
-class Generation(AsyncIterator[Event]):
-    """Events of one request: Started, Chunk..., then Finished (the last). A Failed is raised as its RuntimeFailure subclass."""
-
-    def abort(self) -> None:
-        """Stop the row within one engine step; no-op when finished. Iterating afterwards ends with StopAsyncIteration."""
-
-
 class Lease:
     """A claim on a loaded model: it is not unloaded while any lease is open. Use as `with lease:` or call release()."""
 
-    info: ModelInfo
+    def __init__(self, model: ResidentModel, info: ModelInfo) -> None:
+        self._model = model
+        self._released = False
+        self.info = info
+        model.hold()
 
     def submit(
         self,
@@ -61,23 +62,114 @@ class Lease:
         priority: int = 0,
         deadline_s: float | None = None,
         return_prompt_text: bool = False,
-    ) -> Generation: ...
+    ) -> Generation:
+        """Raises EngineDead when the worker has died since the lease was taken."""
+        return self._model.worker().submit(
+            lambda number: Submit(
+                request=number,
+                prompt=prompt,
+                params=params,
+                priority=priority,
+                deadline_s=deadline_s,
+                return_prompt_text=return_prompt_text,
+            )
+        )
 
-    def release(self) -> None: ...
-    def __enter__(self) -> Lease: ...
-    def __exit__(self, *exc: object) -> None: ...
+    def release(self) -> None:
+        if not self._released:
+            self._released = True
+            self._model.let_go()
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+
+Spawn = Callable[[LoadSpec], Awaitable[WorkerProcess]]
 
 
 class ModelPool:
-    """Loaded models, one worker process each. All methods belong to one event loop."""
+    """logs: the folder for the workers' own logs; None lets them write to the gateway's standard error."""
+
+    def __init__(self, *, logs: Path | None = None) -> None:
+        self._logs = logs
+        self._models: dict[str, ResidentModel] = {}
+        self._specs: dict[str, LoadSpec] = {}
+        self._closing = False
 
     async def acquire(self, spec: LoadSpec, *, timeout_s: float) -> Lease:
         """Joins or starts a load. Raises NotReady (still loading after timeout_s, draining, or the load failed: the message says why)."""
+        if self._closing:
+            raise _draining()
+        model = self._models.get(spec.label)
+        if model is None:
+            model = self._models[spec.label] = ResidentModel(spec.label, lambda: self._spawn(spec))
+            self._specs[spec.label] = spec
+            model.begin_load()
+        try:
+            async with asyncio.timeout(timeout_s):
+                info = await model.ready()
+        except TimeoutError:
+            raise NotReady(
+                f"{spec.label} is still loading after {timeout_s:g} s. Retry in a moment.", code="model_loading", retry_after_s=2.0
+            ) from None
+        except NotReady:
+            self._forget(spec.label, model)
+            raise
+        return Lease(model, info)
 
-    def loaded(self) -> tuple[LoadedModel, ...]: ...
+    def loaded(self) -> tuple[LoadedModel, ...]:
+        """Every model that is loaded, or on its way in or out."""
+        return tuple(
+            LoadedModel(
+                spec=self._specs[label],
+                state=model.state,
+                info=model.info,
+                stats=model.stats,
+                num_leases=model.num_leases,
+                loaded_at=model.loaded_at,
+                idle_since=model.idle_since,
+                num_restarts=model.num_restarts,
+            )
+            for label, model in self._models.items()
+        )
 
     async def unload(self, label: str, *, grace_s: float = 0.0) -> bool:
         """Drains for grace_s, then ends the worker. False when not loaded."""
+        model = self._models.get(label)
+        if model is None:
+            return False
+        await model.unload(
+            grace_s, NotReady(f"{label} was unloaded while the request ran. Retry to load it again.", retry_after_s=1.0)
+        )
+        self._forget(label, model)
+        return True
 
     async def close(self, *, grace_s: float) -> None:
         """Lets running requests finish for grace_s, ends the others with NotReady, ends every worker. Later acquires raise NotReady."""
+        self._closing = True
+        await asyncio.gather(*(model.unload(grace_s, _draining()) for model in self._models.values()))
+        self._models.clear()
+        self._specs.clear()
+
+    def _forget(self, label: str, model: ResidentModel) -> None:
+        if self._models.get(label) is model:
+            del self._models[label]
+            del self._specs[label]
+
+    async def _spawn(self, spec: LoadSpec) -> WorkerProcess:
+        load = Load(engine=spec.engine, folder=str(spec.folder), options=spec.options)
+        if self._logs is None:
+            return await WorkerProcess.start(load, spec.label)
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with (self._logs / f"{spec.label.replace(':', '-')}.log").open("ab") as log_file:
+            return await WorkerProcess.start(load, spec.label, log_file)
+
+
+def _draining() -> NotReady:
+    return NotReady("The server is shutting down. Retry in a moment.", code="draining", retry_after_s=5.0)
+
+
+__all__ = ["Generation", "Lease", "LoadSpec", "LoadedModel", "ModelPool", "ModelState"]

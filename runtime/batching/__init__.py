@@ -1,0 +1,13 @@
+"""Continuous batching: many sequences of different length and age share each step of one model.
+
+    engine        the loop: admit, plan, step, sample, deliver
+    scheduler     which sequences may enter, and what the next step does; pure
+    sequence      one request's tokens, state and times
+    slots         which sequence holds which row of the KV arrays; prefix reuse, compaction
+    prefix_cache  what of finished rows may be reused, and what leaves first
+    kv            the KV arrays, paged by the operating system
+    runner        one step of an ONNX decoder on those arrays
+    sampler       the choice of each row's next token
+    candidates    truncation of a distribution: top_k, top_p, min_p, typical_p
+    stop          the end of a text
+"""

@@ -1,0 +1,227 @@
+"""The loop: admit, plan, step, sample, deliver. Owns the order of things; every decision is asked of another file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.batching.costs import StepCosts
+from runtime.batching.delivery import Delivery
+from runtime.batching.intake import Intake
+from runtime.batching.runner import Runner
+from runtime.batching.sampler import Logits, Sampler
+from runtime.batching.scheduler import PrefillChunk, Scheduler, prefill_budget
+from runtime.batching.sequence import Sequence, SequenceStatus
+from runtime.batching.slots import Slots
+from runtime.errors import FailureKind, OverCapacity
+from runtime.messages import EngineOptions, Failed, ModelInfo, Started, Stats, StepReport, Submit
+
+SMALLEST_CHUNK, LARGEST_CHUNK = 16, 256
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """kv_budget_bytes: KV of all rows, see EngineOptions; here it is resolved to a number."""
+
+    options: EngineOptions
+    kv_budget_bytes: int
+    eos_ids: frozenset[int]
+
+
+class BatchingEngine:
+    """Continuous batching over a `Runner` (Orca, Yu et al. 2022; chunked prefill as in Sarathi-Serve). See `engines/protocol.py`."""
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        runner: Runner,
+        intake: Intake,
+        limits: Limits,
+        *,
+        resident_bytes: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.info = info
+        self._runner = runner
+        self._intake = intake
+        self._limits = limits
+        self._resident_bytes = resident_bytes
+        self._clock = clock
+        self._scheduler = Scheduler(num_rows=limits.options.num_slots, max_waiting=limits.options.max_waiting)
+        self._slots = Slots(runner.kv, prefix_cache_bytes=limits.options.prefix_cache_bytes)
+        self._sampler = Sampler(limits.eos_ids)
+        self._delivery = Delivery(limits.eos_ids, clock)
+        self._costs = StepCosts()
+        self._sequences: dict[int, Sequence] = {}
+        self._num_preemptions = 0
+        self._num_steps = 0
+
+    @property
+    def num_unfinished(self) -> int:
+        return len(self._sequences)
+
+    def prepare(self, submit: Submit) -> Sequence:
+        return self._intake.prepare(submit)
+
+    def add(self, sequence: Sequence) -> None:
+        if not self._scheduler.can_add():
+            waiting, limit = len(self._scheduler.waiting), self._limits.options.max_waiting
+            raise OverCapacity(
+                f"The model's queue is full: {waiting} requests wait, the limit is {limit}. Retry later.",
+                code="queue_full",
+                retry_after_s=max(1.0, self._costs.decode_s * 64),
+            )
+        self._sequences[sequence.request] = sequence
+        self._scheduler.add(sequence)
+
+    def remove(self, request: int) -> None:
+        sequence = self._sequences.get(request)
+        if sequence is not None:
+            self._leave(sequence)
+
+    def fail_all(self) -> list[int]:
+        """After a step raised: no row's state can be trusted. Forgets every request and all cached KV; returns the requests."""
+        requests = list(self._sequences)
+        for sequence in list(self._sequences.values()):
+            self._leave(sequence)
+        self._slots.shrink(0)
+        return requests
+
+    def step(self) -> StepReport:
+        """One prefill or one decode of all running rows."""
+        report = StepReport()
+        self._expire(report)
+        self._relieve()
+        self._admit(report)
+        plan = self._scheduler.plan_step(self._budget())
+        for chunk in plan.prefill:
+            self._prefill(chunk, report)
+        if plan.decode:
+            self._decode(report)
+        self._num_steps += 1
+        return report
+
+    def stats(self) -> Stats:
+        running = self._scheduler.running
+        active = sum(s.num_computed for s in running) * self._runner.kv.bytes_per_token
+        return Stats(
+            num_running=len(running),
+            num_waiting=len(self._scheduler.waiting),
+            kv_usage=min(1.0, active / self._most_kv_bytes()),
+            kv_bytes=self._slots.backed_bytes(),
+            prefix_queries_total=self._slots.queries,
+            prefix_hits_total=self._slots.hits,
+            preemptions_total=self._num_preemptions,
+            steps_total=self._num_steps,
+            resident_bytes=self._resident_bytes(),
+        )
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def _most_kv_bytes(self) -> int:
+        whole = self._limits.options.num_slots * self.info.context_length * self._runner.kv.bytes_per_token
+        return max(1, min(whole, self._limits.kv_budget_bytes))
+
+    def _budget(self) -> int:
+        return prefill_budget(
+            gap_s=self._limits.options.max_token_gap_s,
+            decode_s=self._costs.decode_s,
+            token_s=self._costs.token_s,
+            num_decoding=self._slots.num_decoding,
+            smallest=SMALLEST_CHUNK,
+            largest=LARGEST_CHUNK,
+        )
+
+    def _expire(self, report: StepReport) -> None:
+        now = self._clock()
+        for sequence in [s for s in self._sequences.values() if s.deadline_at is not None and s.deadline_at <= now]:
+            waited = now - sequence.arrived_at
+            self._leave(sequence)
+            report.failed.append(
+                Failed(
+                    request=sequence.request,
+                    kind=FailureKind.NOT_READY,
+                    message=f"The request was not finished within its deadline ({waited:.1f} s). Retry, or ask for fewer tokens.",
+                    code="deadline_exceeded",
+                    retry_after_s=1.0,
+                )
+            )
+
+    def _relieve(self) -> None:
+        """Keeps KV memory within its budget: cached rows leave first, then the last sequence in rank waits again."""
+        over = self._slots.backed_bytes() - self._limits.kv_budget_bytes
+        if over <= 0:
+            return
+        tokens_over = -(-over // self._runner.kv.bytes_per_token)
+        self._slots.shrink(max(0, self._slots.num_cached_tokens - tokens_over))
+        if self._slots.backed_bytes() <= self._limits.kv_budget_bytes:
+            return
+        victim = self._scheduler.plan_preemption()
+        if victim is not None:
+            self._slots.release(victim, was_decoding=victim.status is SequenceStatus.DECODE)
+            self._slots.shrink(0)
+            self._scheduler.preempt(victim)
+            victim.num_computed = 0
+            self._num_preemptions += 1
+
+    def _admit(self, report: StepReport) -> None:
+        while self._scheduler.can_admit() and self._has_memory_for(self._scheduler.waiting[0]):
+            sequence = self._scheduler.admit()
+            self._slots.place(sequence)
+            if sequence.admitted_at is None:
+                sequence.admitted_at = self._clock()
+                report.started.append(
+                    Started(
+                        request=sequence.request,
+                        prompt_tokens=sequence.prompt_len,
+                        cached_tokens=sequence.num_cached,
+                        prompt_text=sequence.prompt_text,
+                    )
+                )
+
+    def _has_memory_for(self, sequence: Sequence) -> bool:
+        """With other rows running, a prompt must fit beside what they hold; cached rows make room."""
+        if not self._scheduler.running:
+            return True
+        held = sum(s.num_tokens for s in self._scheduler.running) + sequence.num_tokens
+        return held * self._runner.kv.bytes_per_token <= self._limits.kv_budget_bytes
+
+    def _prefill(self, chunk: PrefillChunk, report: StepReport) -> None:
+        sequence, began = chunk.sequence, self._clock()
+        start, end = sequence.num_computed, sequence.num_computed + chunk.num_tokens
+        logits = self._runner.prefill(sequence.slot, sequence.tokens[start:end], start)
+        sequence.num_computed = end
+        self._costs.saw_prefill(self._clock() - began, chunk.num_tokens)
+        if end == sequence.prompt_len:
+            self._slots.start_decoding(sequence)
+            sequence.move_to(SequenceStatus.DECODE)
+            self._deliver([sequence], logits, report)
+
+    def _decode(self, report: StepReport) -> None:
+        rows, began = self._slots.decoding(), self._clock()
+        tokens = np.fromiter((s.next_input for s in rows), np.int32, len(rows))
+        for sequence in rows:
+            sequence.num_computed += 1
+        lengths = np.fromiter((s.num_computed for s in rows), np.int32, len(rows))
+        logits = self._runner.decode(tokens, lengths)
+        self._deliver(rows, logits, report)
+        self._costs.saw_decode(self._clock() - began)
+
+    def _deliver(self, rows: list[Sequence], logits: Logits, report: StepReport) -> None:
+        """A sequence that was preempted first repeats the tokens it already has; only then is it sampled again."""
+        due = [row for row, s in enumerate(rows) if s.num_computed == s.num_tokens]
+        if len(due) < len(rows):
+            rows, logits = [rows[row] for row in due], logits[due]
+        for sequence, token in zip(rows, self._sampler.sample(logits, rows), strict=True):
+            if self._delivery.deliver(sequence, token, report):
+                self._leave(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        del self._sequences[sequence.request]
+        if sequence.slot >= 0:
+            self._slots.release(sequence, was_decoding=sequence.status is SequenceStatus.DECODE)
+        self._scheduler.remove(sequence)

@@ -1,0 +1,130 @@
+"""From a submitted request to a sequence: template, tokens, limits, defaults. Thread-safe; knows no queue and no model."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable
+
+import numpy as np
+
+from runtime.batching.sequence import ResolvedParams, Sequence
+from runtime.batching.stop import StopMatcher
+from runtime.chat_template import ChatTemplate
+from runtime.errors import InvalidRequest
+from runtime.messages import ChatPrompt, Prompt, SamplingParams, Submit, TextPrompt, TokensPrompt
+from runtime.model_folder import GenerationDefaults
+from runtime.text_stream import TextStream
+from runtime.tokenizer import Tokenizer
+
+Clock = Callable[[], float]
+
+
+class Intake:
+    """context_length: tokens of prompt and output together. template None: the model takes no chat messages."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        *,
+        defaults: GenerationDefaults,
+        context_length: int,
+        clock: Clock,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self._template = template
+        self._defaults = defaults
+        self._context_length = context_length
+        self._clock = clock
+
+    def prepare(self, submit: Submit) -> Sequence:
+        """Raises InvalidRequest."""
+        now = self._clock()
+        ids = self._tokens(submit.prompt)
+        params = self._resolve(submit.params, len(ids))
+        tokens = np.zeros(len(ids) + params.max_tokens, np.int32)
+        tokens[: len(ids)] = ids
+        asked = submit.params
+        seed = secrets.randbits(64) if asked.seed is None else asked.seed % (1 << 64)
+        return Sequence(
+            request=submit.request,
+            params=params,
+            tokens=tokens,
+            prompt_len=len(ids),
+            num_tokens=len(ids),
+            text=TextStream(self.tokenizer.token_bytes(skip_special_tokens=asked.skip_special_tokens)),
+            stop=StopMatcher(asked.stop, include=asked.include_stop_str_in_output),
+            rng=np.random.Generator(np.random.Philox(seed)),
+            priority=submit.priority,
+            arrived_at=now,
+            deadline_at=None if submit.deadline_s is None else now + submit.deadline_s,
+            prompt_text=self.tokenizer.decode(ids) if submit.return_prompt_text else None,
+        )
+
+    def _tokens(self, prompt: Prompt) -> list[int]:
+        """Prompt tokens, at least one and less than the context."""
+        match prompt:
+            case TokensPrompt(token_ids=ids):
+                field = "prompt"
+                if any(not 0 <= i < self.tokenizer.vocab_size for i in ids):
+                    raise InvalidRequest(
+                        f"A token id in the prompt is outside the vocabulary (0 to {self.tokenizer.vocab_size - 1}).", param="prompt"
+                    )
+            case TextPrompt(text=text, add_special_tokens=special):
+                field = "prompt"
+                ids = self.tokenizer.encode(text, add_special_tokens=special)
+            case ChatPrompt():
+                field = "messages"
+                ids = self.tokenizer.encode(self._render(prompt), add_special_tokens=False)
+        if not ids:
+            raise InvalidRequest("The prompt is empty: it must hold at least one token.", param=field)
+        if len(ids) >= self._context_length:
+            raise InvalidRequest(
+                f"This model's maximum context length is {self._context_length} tokens, but the prompt has {len(ids)} tokens. "
+                "Shorten the prompt; one token at least must remain for the answer.",
+                param=field,
+                code="context_length_exceeded",
+            )
+        return ids
+
+    def _render(self, prompt: ChatPrompt) -> str:
+        if self._template is None:
+            raise InvalidRequest(
+                "This model has no chat template: it continues text. Use /v1/completions, or a model tuned for chat.",
+                param="messages",
+                code="no_chat_template",
+            )
+        return self._template.render(prompt)
+
+    def _resolve(self, asked: SamplingParams, prompt_len: int) -> ResolvedParams:
+        defaults, room = self._defaults, self._context_length - prompt_len
+        _check_ids("logit_bias", asked.logit_bias, self.tokenizer.vocab_size)
+        _check_ids("stop_token_ids", asked.stop_token_ids, self.tokenizer.vocab_size)
+        top_k = _first(asked.top_k, defaults.top_k)
+        resolved = ResolvedParams(
+            temperature=_first(asked.temperature, defaults.temperature),
+            top_k=max(0, int(top_k)),
+            top_p=_first(asked.top_p, defaults.top_p),
+            min_p=_first(asked.min_p, defaults.min_p),
+            typical_p=_first(asked.typical_p, 1.0),
+            repetition_penalty=_first(asked.repetition_penalty, defaults.repetition_penalty),
+            max_tokens=room if asked.max_tokens is None else min(asked.max_tokens, room),
+            asked=asked,
+        )
+        if not math.isfinite(resolved.temperature) or resolved.temperature < 0:
+            raise InvalidRequest("temperature must be a number of at least 0.", param="temperature")
+        if resolved.max_tokens < 1:
+            raise InvalidRequest("max_tokens must be at least 1.", param="max_tokens")
+        return resolved
+
+
+def _first(asked: float | None, default: float) -> float:
+    return default if asked is None else asked
+
+
+def _check_ids(field: str, ids: object, vocab_size: int) -> None:
+    assert isinstance(ids, dict | tuple)
+    outside = [i for i in ids if not 0 <= i < vocab_size]
+    if outside:
+        raise InvalidRequest(f"{field} names token {outside[0]}, outside the vocabulary (0 to {vocab_size - 1}).", param=field)

@@ -1,0 +1,30 @@
+"""What the engine needs of a model: one step on rows of KV. The ONNX decoder and the fake model are its implementations."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.batching.slots import Rows
+
+
+class Runner(Protocol):
+    """A decoder and its KV rows."""
+
+    @property
+    def kv(self) -> Rows: ...
+
+    def prefill(self, row: int, tokens: NDArray[np.int32], start: int) -> NDArray[np.float32]:
+        """Computes tokens [n] of a row that already holds `start` of them. Returns logits [1, vocab] after the last."""
+        ...
+
+    def decode(self, tokens: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.float32]:
+        """One token for each of rows 0..n-1. tokens [n]; lengths [n]: tokens in each row with this one. Returns logits [n, vocab].
+
+        The returned array may be changed by the caller and is valid until the next call.
+        """
+        ...
+
+    def close(self) -> None: ...

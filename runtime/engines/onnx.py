@@ -1,0 +1,65 @@
+"""Our own engine: continuous batching on ONNX Runtime's CPU provider, built from a model's folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+
+from runtime.batching.engine import BatchingEngine, Limits
+from runtime.batching.intake import Intake
+from runtime.chat_template import ChatTemplate
+from runtime.cores import usable_cores
+from runtime.engines.onnx_decoder import OnnxDecoder
+from runtime.messages import EngineOptions, ModelInfo
+from runtime.model_folder import ModelFolder, read_model_folder
+from runtime.tokenizer import ModelTokenizer
+
+SPARE_ROWS = 16  # rows beyond the decoding ones, at least: prompts in progress and kept prefixes
+
+
+def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
+    """Loads the model. Raises ValueError (BadModelFolder, UnsupportedGraph), MemoryError, or onnxruntime's exceptions."""
+    began = time.monotonic()
+    folder = read_model_folder(path)
+    context = min(options.context_length or folder.context_length, folder.context_length)
+    threads = options.threads or usable_cores()
+    rows = options.num_slots + max(options.num_slots, SPARE_ROWS)
+    runner = OnnxDecoder(folder, num_slots=options.num_slots, rows=rows, threads=threads, context=context)
+    process = psutil.Process()
+    info = ModelInfo(
+        engine="onnx",
+        provider="CPUExecutionProvider",
+        architecture=folder.architecture,
+        context_length=context,
+        vocab_size=folder.vocab_size,
+        num_slots=options.num_slots,
+        threads=threads,
+        kv_bytes_per_token=runner.kv.bytes_per_token,
+        has_chat_template=folder.chat_template is not None,
+        load_s=time.monotonic() - began,
+        resident_bytes=process.memory_info().rss,
+        pid=os.getpid(),
+    )
+    return BatchingEngine(
+        info,
+        runner,
+        _intake(folder, context),
+        Limits(options, options.kv_budget_bytes or psutil.virtual_memory().available // 2, folder.eos_ids),
+        resident_bytes=lambda: int(process.memory_info().rss),
+    )
+
+
+def _intake(folder: ModelFolder, context: int) -> Intake:
+    template = ChatTemplate(folder.chat_template, folder.special_tokens) if folder.chat_template else None
+    return Intake(
+        ModelTokenizer(folder.tokenizer_path),
+        template,
+        defaults=folder.defaults,
+        context_length=context,
+        clock=time.monotonic,
+    )
+
+

@@ -1,0 +1,145 @@
+"""One step of an ONNX decoder on paged KV rows: the `Runner` on ONNX Runtime. Knows no sequence and no policy.
+
+Works on any graph whose attention is GroupQueryAttention with shared past and present: the operator takes each row's length from the
+row sums of `attention_mask`, so rows of different length decode in one run. A prompt chunk on top of past KV runs alone (batch 1).
+Bindings are made once per range of rows and kept: rebinding sixty KV tensors would cost a third of a millisecond each step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from runtime.batching.kv import KVCache
+from runtime.engines.onnx_graph import POSITIONS, DecoderGraph, UnsupportedGraph, prepare_decoder
+from runtime.model_folder import ModelFolder
+
+_KV_DTYPES = {1: np.dtype(np.float32), 10: np.dtype(np.float16)}  # TensorProto.FLOAT, FLOAT16
+
+
+@dataclass(frozen=True, slots=True)
+class _Binding:
+    """A session's binding of rows first..first+n. ids, positions: int64 [n, 1], bound, so filled in place (decode only)."""
+
+    io: ort.IOBinding
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+
+class OnnxDecoder:
+    """rows: KV rows in all; num_slots of them decode together at most."""
+
+    def __init__(self, folder: ModelFolder, *, num_slots: int, rows: int, threads: int, context: int) -> None:
+        """Raises UnsupportedGraph; onnxruntime's own exceptions when the model cannot be loaded."""
+        decoder = folder.decoder
+        graph = prepare_decoder(decoder.path, past_key=decoder.past_key % 0)
+        if graph.kv_type not in _KV_DTYPES:
+            raise UnsupportedGraph(f"KV of tensor type {graph.kv_type} is not served by this engine; use float32 or float16")
+        self._session = _session(graph, decoder.path.parent, threads)
+        self.kv = KVCache(
+            num_layers=decoder.num_layers,
+            rows=rows,
+            kv_heads=decoder.kv_heads,
+            context=context,
+            head_size=decoder.head_size,
+            dtype=_KV_DTYPES[graph.kv_type],
+        )
+        layers = range(decoder.num_layers)
+        self._past = [name % i for i in layers for name in (decoder.past_key, decoder.past_value)]
+        self._present = [name % i for i in layers for name in (decoder.present_key, decoder.present_value)]
+        self._has_positions = "position_ids" in graph.inputs
+        self._last = np.zeros(1, np.int64)
+        self._logits = np.zeros((num_slots, 1, folder.vocab_size), np.float32)
+        self._logits_type = _numpy_type(self._session, "logits")
+        self._columns = np.arange(self.kv.context, dtype=np.int32)
+        self._decode_bindings: dict[int, _Binding] = {}
+        self._prefill_bindings: dict[int, ort.IOBinding] = {}
+
+    def prefill(self, row: int, tokens: NDArray[np.int32], start: int) -> NDArray[np.float32]:
+        io = self._prefill_bindings.get(row)
+        if io is None:
+            io = self._prefill_bindings[row] = self._bind_rows(row, 1)
+        count = len(tokens)
+        ids = tokens.astype(np.int64)[None]
+        mask = np.ones((1, start + count), np.int64)
+        places = np.arange(start, start + count, dtype=np.int64)[None]
+        last = np.array([count - 1], np.int64)
+        _bind(io, "input_ids", ids)
+        _bind(io, "attention_mask", mask)
+        _bind(io, POSITIONS, last)
+        if self._has_positions:
+            _bind(io, "position_ids", places)
+        self._session.run_with_iobinding(io)
+        self.kv.touch(row, start + count)
+        return self._read_logits(io, 1)
+
+    def decode(self, tokens: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.float32]:
+        count = len(tokens)
+        bound = self._decode_bindings.get(count)
+        if bound is None:
+            bound = self._decode_bindings[count] = self._bind_decode(count)
+        bound.ids[:, 0] = tokens
+        bound.positions[:, 0] = lengths - 1
+        mask = (self._columns[: lengths.max()] < lengths[:, None]).astype(np.int64)
+        _bind(bound.io, "attention_mask", mask)
+        self._session.run_with_iobinding(bound.io)
+        for row, length in enumerate(lengths.tolist()):
+            self.kv.touch(row, length)
+        return self._read_logits(bound.io, count)
+
+    def close(self) -> None:
+        """Bindings hold addresses of the KV arrays: they go first."""
+        self._decode_bindings.clear()
+        self._prefill_bindings.clear()
+
+    def _bind_decode(self, count: int) -> _Binding:
+        io = self._bind_rows(0, count)
+        ids, positions = np.zeros((count, 1), np.int64), np.zeros((count, 1), np.int64)
+        _bind(io, "input_ids", ids)
+        _bind(io, POSITIONS, self._last)
+        if self._has_positions:
+            _bind(io, "position_ids", positions)
+        return _Binding(io, ids, positions)
+
+    def _bind_rows(self, first: int, count: int) -> ort.IOBinding:
+        io = self._session.io_binding()
+        for past, present, array in zip(self._past, self._present, self.kv.layers, strict=True):
+            rows = array[first : first + count]
+            _bind(io, past, rows)
+            io.bind_output(present, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
+        if self._logits_type == np.float32:
+            view = self._logits[:count]
+            io.bind_output("logits", "cpu", 0, np.float32, view.shape, view.ctypes.data)
+        else:
+            io.bind_output("logits", "cpu")
+        return io
+
+    def _read_logits(self, io: ort.IOBinding, count: int) -> NDArray[np.float32]:
+        if self._logits_type == np.float32:
+            return self._logits[:count, 0]
+        logits: NDArray[np.float32] = io.get_outputs()[-1].numpy()[:, 0].astype(np.float32)
+        return logits
+
+
+def _bind(io: ort.IOBinding, name: str, array: NDArray[np.generic]) -> None:
+    """Binds an array's memory; the array must outlive the run."""
+    io.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+def _numpy_type(session: ort.InferenceSession, output: str) -> type[np.generic]:
+    kind = next(value.type for value in session.get_outputs() if value.name == output)
+    return np.float16 if kind == "tensor(float16)" else np.float32
+
+
+def _session(graph: DecoderGraph, folder: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    ort.disable_telemetry_events()
+    return ort.InferenceSession(graph.serialized, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,41 @@
+"""What a worker needs of an engine. One thread calls add, remove, step, stats and close; `prepare` may run on another."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+from runtime.messages import ModelInfo, Stats, StepReport, Submit
+
+Prepared = TypeVar("Prepared")
+
+
+class Engine(Protocol, Generic[Prepared]):
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests added and not yet finished; with none, `step` need not be called."""
+        ...
+
+    def prepare(self, submit: Submit) -> Prepared:
+        """The part that needs no model: template, tokens, limits. Thread-safe. Raises InvalidRequest."""
+        ...
+
+    def add(self, prepared: Prepared) -> None:
+        """Queues it. Raises OverCapacity when the queue is full."""
+        ...
+
+    def remove(self, request: int) -> None:
+        """Forgets a request, in whatever state; nothing more is reported of it. Unknown numbers are ignored: it may just have finished."""
+        ...
+
+    def step(self) -> StepReport: ...
+
+    def fail_all(self) -> list[int]:
+        """After `step` raised: forgets every request and everything cached. Returns the requests."""
+        ...
+
+    def stats(self) -> Stats: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,67 @@
+"""The events of one request, as the gateway reads them. Knows no process: whoever owns the request pushes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from runtime.errors import BY_KIND, RuntimeFailure
+from runtime.messages import Event, Failed, Finished
+
+
+class Generation(AsyncIterator[Event]):
+    """Started, Chunk..., then Finished, the last. A failure is raised as its RuntimeFailure. One reader.
+
+    number: the request's number with its worker. on_abort(number) stops the row; it is called at most once.
+    """
+
+    def __init__(self, number: int, on_abort: Callable[[int], None]) -> None:
+        self.number = number
+        self._on_abort = on_abort
+        self._events: deque[Event] = deque()
+        self._failure: RuntimeFailure | None = None
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def push(self, event: Event) -> None:
+        if isinstance(event, Finished):
+            self._ended = True
+        self._events.append(event)
+        self._wake()
+
+    def fail(self, failure: RuntimeFailure) -> None:
+        """What was pushed before is still read first."""
+        if not self._ended:
+            self._ended = True
+            self._failure = failure
+            self._wake()
+
+    def fail_with(self, failed: Failed) -> None:
+        kind = BY_KIND[failed.kind]
+        self.fail(kind(failed.message, param=failed.param, code=failed.code, retry_after_s=failed.retry_after_s))
+
+    def abort(self) -> None:
+        """Stops the row within one engine step; nothing when it has ended. Iterating afterwards ends."""
+        if not self._ended:
+            self._ended = True
+            self._on_abort(self.number)
+            self._wake()
+
+    async def __anext__(self) -> Event:
+        while not self._events:
+            if self._ended:
+                failure, self._failure = self._failure, None
+                if failure is not None:
+                    raise failure
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._events.popleft()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

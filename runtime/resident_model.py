@@ -1,0 +1,126 @@
+"""One model in memory, through loading, serving, crashes and the end: a small state machine around a worker process.
+
+Knows neither which model it should be nor who wants it; `ModelPool` decides that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+from runtime.errors import EngineDead, NotReady
+from runtime.messages import ModelInfo, Stats
+from runtime.worker_process import WorkerProcess
+
+log = logging.getLogger("slmops.pool")
+
+RESTART_DELAYS_S = (0.0, 0.5, 2.0, 5.0)  # after the 1st, 2nd, ... crash in a row; the last repeats
+STEADY_S = 60.0  # a worker that lived so long had no part in a row of crashes
+
+
+class ModelState(StrEnum):
+    """LOADING: the first load. READY: serves. RESTARTING: its worker died, another loads. UNLOADING: drains; takes nothing new."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+    UNLOADING = "unloading"
+
+
+class ResidentModel:
+    """spawn: starts a worker process and tells it what to load."""
+
+    def __init__(self, label: str, spawn: Callable[[], Awaitable[WorkerProcess]]) -> None:
+        self._label = label
+        self._spawn = spawn
+        self._worker: WorkerProcess | None = None
+        self._load: asyncio.Task[ModelInfo] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._crashes_in_row = 0
+        self.state = ModelState.LOADING
+        self.info: ModelInfo | None = None
+        self.num_leases = 0
+        self.num_restarts = 0
+        self.loaded_at: float | None = None
+        self.idle_since: float | None = None
+
+    @property
+    def stats(self) -> Stats | None:
+        return self._worker.stats if self._worker is not None else None
+
+    def begin_load(self) -> None:
+        self._load = asyncio.create_task(self._start(), name=f"load {self._label}")
+        self._load.add_done_callback(_retrieve)  # a failed load with nobody waiting is not an error of its own
+
+    async def ready(self) -> ModelInfo:
+        """Waits for the load in progress, if any. Raises NotReady: it failed, or the model is leaving."""
+        if self.state is ModelState.UNLOADING or self._load is None:
+            raise NotReady(f"{self._label} is being unloaded. Retry in a moment.", code="unloading", retry_after_s=1.0)
+        return await asyncio.shield(self._load)
+
+    def worker(self) -> WorkerProcess:
+        if self._worker is None or self._worker.exited.is_set():
+            raise EngineDead(f"The worker of {self._label} is being restarted. Retry the request.", retry_after_s=1.0)
+        return self._worker
+
+    def hold(self) -> None:
+        self.num_leases += 1
+        self.idle_since = None
+
+    def let_go(self) -> None:
+        self.num_leases -= 1
+        if self.num_leases == 0:
+            self.idle_since = time.time()
+
+    async def unload(self, grace_s: float, reason: NotReady) -> None:
+        """Lets open requests finish for grace_s, then ends them with `reason`, and the worker with them."""
+        self.state = ModelState.UNLOADING
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._load is not None and not self._load.done():
+            self._load.cancel()
+            await asyncio.wait([self._load])
+        worker = self._worker
+        if worker is None:
+            return
+        worker.drain()
+        try:
+            async with asyncio.timeout(grace_s):
+                await worker.exited.wait()
+        except TimeoutError:
+            worker.fail_open(reason)
+            worker.kill()
+            await worker.exited.wait()
+
+    async def _start(self) -> ModelInfo:
+        worker = await self._spawn()
+        info = await worker.wait_ready()
+        self._worker, self.info = worker, info
+        self.loaded_at = self.idle_since = time.time()
+        self.state = ModelState.READY
+        self._watch = asyncio.create_task(self._restart_when_dead(worker), name=f"watch {self._label}")
+        log.info("loaded %s in %.2f s (pid %d, %d MB resident)", self._label, info.load_s, worker.pid, info.resident_bytes >> 20)
+        return info
+
+    async def _restart_when_dead(self, worker: WorkerProcess) -> None:
+        began = time.monotonic()
+        await worker.exited.wait()
+        self._crashes_in_row = 0 if time.monotonic() - began > STEADY_S else self._crashes_in_row + 1
+        delay = RESTART_DELAYS_S[min(max(self._crashes_in_row - 1, 0), len(RESTART_DELAYS_S) - 1)]
+        log.error("the worker of %s (pid %d) ended unexpectedly; restart in %g s", self._label, worker.pid, delay)
+        self.state = ModelState.RESTARTING
+        self.num_restarts += 1
+        self._load = asyncio.create_task(self._start_after(delay), name=f"restart {self._label}")
+        self._load.add_done_callback(_retrieve)
+
+    async def _start_after(self, delay: float) -> ModelInfo:
+        await asyncio.sleep(delay)
+        return await self._start()
+
+
+def _retrieve(task: asyncio.Task[ModelInfo]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s failed: %s", task.get_name(), error)

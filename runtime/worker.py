@@ -1,0 +1,219 @@
+"""A worker: the process that owns one engine. Told by frames on its standard input, tells by frames on its standard output.
+
+    python -m runtime.worker
+
+Two threads. The intake thread reads frames and prepares requests (template, tokens); the main thread steps the engine. The process
+ends when its input does, so that no worker outlives its gateway. What native libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from runtime.batching.engine import BatchingEngine
+from runtime.errors import FailureKind, RuntimeFailure
+from runtime.framing import Encoder, read_frame
+from runtime.messages import Abort, Drain, Failed, Load, LoadFailed, Ready, StepReport, Submit, ToWorker
+
+STATS_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A request that did not get as far as the engine."""
+
+    failed: Failed
+
+
+Work = Any  # a prepared request, _Refused, Abort, Drain
+
+
+def build_engine(load: Load) -> BatchingEngine:
+    """Raises whatever the engine raises when its model cannot be loaded; ValueError for an unknown engine."""
+    if load.engine == "fake":
+        from runtime.engines.fake import build_fake_engine
+
+        return build_fake_engine(load.options)
+    if load.engine == "onnx":
+        from runtime.engines.onnx import build_onnx_engine
+
+        return build_onnx_engine(Path(load.folder), load.options)
+    raise ValueError(f"there is no engine {load.engine!r}; known are onnx and fake")
+
+
+class Worker:
+    """Steps an engine and writes what it reports to `output`."""
+
+    def __init__(self, engine: BatchingEngine, output: BinaryIO) -> None:
+        self._engine = engine
+        self._output = output
+        self._encoder = Encoder()
+        self._inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._draining = False
+        self._stats_at = 0.0
+        self._stats_sent: object = None
+
+    def receive(self, message: ToWorker) -> None:
+        """On the intake thread: prepares a request; everything else is handed on as it is."""
+        if isinstance(message, Submit):
+            self._inbox.put(self._prepare(message))
+        else:
+            self._inbox.put(message)
+
+    def _prepare(self, submit: Submit) -> Work:
+        try:
+            return self._engine.prepare(submit)
+        except RuntimeFailure as failure:
+            return _Refused(_failed(submit.request, failure))
+        except Exception as error:
+            _log(error)
+            return _Refused(_broken(submit.request, error))
+
+    def run(self) -> None:
+        """Until drained."""
+        while not (self._draining and not self._engine.num_unfinished and self._inbox.empty()):
+            report = StepReport()
+            self._take_in(report)
+            if self._engine.num_unfinished:
+                self._step(report)
+            self._send(report)
+            self._send_stats()
+
+    def _take_in(self, report: StepReport) -> None:
+        """Everything that has arrived; blocks when there is nothing else to do."""
+        if not self._engine.num_unfinished and self._inbox.empty():
+            self._send_stats(at_once=True)
+            self._handle(self._inbox.get(), report)
+        while not self._inbox.empty():
+            self._handle(self._inbox.get(), report)
+
+    def _handle(self, work: Work, report: StepReport) -> None:
+        match work:
+            case Abort(request=request):
+                self._engine.remove(request)
+            case Drain():
+                self._draining = True
+            case _Refused(failed=failed):
+                report.failed.append(failed)
+            case _:
+                try:
+                    self._engine.add(work)
+                except RuntimeFailure as failure:
+                    report.failed.append(_failed(work.request, failure))
+
+    def _step(self, report: StepReport) -> None:
+        try:
+            stepped = self._engine.step()
+        except Exception as error:
+            _log(error)
+            report.failed.extend(_broken(request, error) for request in self._engine.fail_all())
+            return
+        report.started.extend(stepped.started)
+        report.chunks.extend(stepped.chunks)
+        report.finished.extend(stepped.finished)
+        report.failed.extend(stepped.failed)
+
+    def _send(self, report: StepReport) -> None:
+        if report.started or report.chunks or report.finished or report.failed:
+            self._write(report)
+
+    def _send_stats(self, *, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if now - self._stats_at < STATS_EVERY_S and not at_once:
+            return
+        self._stats_at = now
+        stats = self._engine.stats()
+        if stats != self._stats_sent:
+            self._stats_sent = stats
+            self._write(stats)
+
+    def _write(self, message: object) -> None:
+        self._output.write(self._encoder.frame(message))
+        self._output.flush()
+
+
+def _failed(request: int, failure: RuntimeFailure) -> Failed:
+    return Failed(
+        request=request,
+        kind=failure.kind,
+        message=failure.message,
+        param=failure.param,
+        code=failure.code,
+        retry_after_s=failure.retry_after_s,
+    )
+
+
+def _broken(request: int, error: Exception) -> Failed:
+    return Failed(
+        request=request,
+        kind=FailureKind.STEP_FAILED,
+        message=f"The model failed while working on this request ({type(error).__name__}). It may be retried.",
+        code="step_failed",
+    )
+
+
+def _log(error: Exception) -> None:
+    """Where and what kind, to standard error; never the error's text, which may quote a prompt."""
+    print(f"{type(error).__name__} in the engine:", file=sys.stderr)  # noqa: T201
+    traceback.print_tb(error.__traceback__)
+
+
+def _read_messages(stream: BinaryIO, worker: Worker) -> None:
+    """The intake thread. The end of the input is the end of the gateway: whatever the engine is doing, stop."""
+    decoder = msgspec.msgpack.Decoder(ToWorker)
+    while (body := read_frame(stream)) is not None:
+        worker.receive(decoder.decode(body))
+    os._exit(0)
+
+
+def _own_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Takes standard input and output for frames; from here on, what anything prints goes to standard error."""
+    frames_in, frames_out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return frames_in, frames_out
+
+
+def main() -> None:
+    frames_in, frames_out = _own_streams()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ctrl-C reaches the whole group; the gateway decides
+    encoder = Encoder()
+    body = read_frame(frames_in)
+    if body is None:
+        return
+    try:
+        load = msgspec.msgpack.decode(body, type=Load)
+        engine = build_engine(load)
+    except Exception as error:
+        traceback.print_exc()
+        frames_out.write(encoder.frame(LoadFailed(message=f"{type(error).__name__}: {error}")))
+        frames_out.flush()
+        return
+    frames_out.write(encoder.frame(Ready(info=engine.info)))
+    frames_out.flush()
+    worker = Worker(engine, frames_out)
+    threading.Thread(target=_read_messages, args=(frames_in, worker), name="intake", daemon=True).start()
+    try:
+        worker.run()
+    except BrokenPipeError:
+        os._exit(0)  # the gateway is gone
+    engine.close()
+    os._exit(0)  # the intake thread still waits for input
+
+
+if __name__ == "__main__":
+    main()

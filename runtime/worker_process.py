@@ -1,0 +1,188 @@
+"""The gateway's end of a worker: starts the process, writes frames to it, hands what it tells to whoever waits. Decides nothing.
+
+All methods belong to one asyncio event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from runtime.errors import EngineDead, NotReady
+from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
+from runtime.generation import Generation
+from runtime.messages import (
+    Abort,
+    Drain,
+    FromWorker,
+    Load,
+    LoadFailed,
+    ModelInfo,
+    Ready,
+    Stats,
+    StepReport,
+    Submit,
+    ToWorker,
+)
+
+log = logging.getLogger("slmops.worker")
+
+
+class WorkerProcess:
+    """One worker. `exited` is set once the process is gone and every open generation has been told."""
+
+    def __init__(self, process: asyncio.subprocess.Process, label: str) -> None:
+        self._process = process
+        self._label = label
+        self._encoder = Encoder()
+        self._numbers = itertools.count(1)
+        self._open: dict[int, Generation] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self.info: ModelInfo | None = None
+        self.stats: Stats | None = None
+        self.exited = asyncio.Event()
+
+    @classmethod
+    async def start(cls, load: Load, label: str, log_file: BinaryIO | None = None) -> WorkerProcess:
+        """Starts the process and tells it what to load; `wait_ready` tells whether it could."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "runtime.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log_file,
+            env=_environment(),
+            limit=1 << 20,
+        )
+        worker = cls(process, label)
+        worker._send(load)
+        return worker
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def num_open(self) -> int:
+        return len(self._open)
+
+    async def wait_ready(self) -> ModelInfo:
+        """Raises NotReady with the worker's reason, after which the process is gone."""
+        try:
+            message = await self._receive()
+        except (asyncio.IncompleteReadError, BrokenFrame):
+            code = await self._process.wait()
+            raise NotReady(f"The worker of {self._label} ended while loading (exit code {code}). See its log.") from None
+        except asyncio.CancelledError:
+            self.kill()
+            raise
+        if isinstance(message, LoadFailed):
+            await self._process.wait()
+            raise NotReady(f"{self._label} could not be loaded: {message.message}", code="load_failed")
+        if not isinstance(message, Ready):
+            self.kill()
+            raise NotReady(f"The worker of {self._label} spoke out of turn.")
+        self.info = message.info
+        self._reader = asyncio.create_task(self._read(), name=f"worker {self._label}")
+        return message.info
+
+    def submit(self, make: Callable[[int], Submit]) -> Generation:
+        """Sends a request under a number of its own. Raises EngineDead when the process is gone."""
+        if self.exited.is_set():
+            raise self._dead()
+        number = next(self._numbers)
+        generation = Generation(number, self._abort)
+        self._open[number] = generation
+        self._send(make(number))
+        return generation
+
+    def drain(self) -> None:
+        """The worker finishes what it has, then ends."""
+        self._send(Drain())
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    def fail_open(self, failure: NotReady) -> None:
+        """Ends every open generation with this failure; their rows stop."""
+        for generation in list(self._open.values()):
+            self._abort(generation.number)
+            generation.fail(failure)
+
+    def _abort(self, number: int) -> None:
+        if self._open.pop(number, None) is not None and not self.exited.is_set():
+            self._send(Abort(request=number))
+
+    def _send(self, message: ToWorker) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(self._encoder.frame(message))
+
+    async def _receive(self) -> FromWorker:
+        assert self._process.stdout is not None
+        size = body_size(await self._process.stdout.readexactly(HEADER_BYTES))
+        return _DECODER.decode(await self._process.stdout.readexactly(size))
+
+    async def _read(self) -> None:
+        """Until the process ends, however it ends."""
+        try:
+            while True:
+                message = await self._receive()
+                if isinstance(message, StepReport):
+                    self._dispatch(message)
+                elif isinstance(message, Stats):
+                    self.stats = message
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the process has ended; below is what follows from it
+        except (BrokenFrame, msgspec.DecodeError) as error:
+            log.error("worker %s broke its stream: %s", self._label, type(error).__name__)
+            self.kill()
+        finally:
+            self.exited.set()
+            failure = self._dead()
+            for generation in list(self._open.values()):
+                generation.fail(failure)
+            self._open.clear()
+            await self._process.wait()
+
+    def _dispatch(self, report: StepReport) -> None:
+        for started in report.started:
+            if (generation := self._open.get(started.request)) is not None:
+                generation.push(started)
+        for chunk in report.chunks:
+            if (generation := self._open.get(chunk.request)) is not None:
+                generation.push(chunk)
+        for finished in report.finished:
+            if (generation := self._open.pop(finished.request, None)) is not None:
+                generation.push(finished)
+        for failed in report.failed:
+            if (generation := self._open.pop(failed.request, None)) is not None:
+                generation.fail_with(failed)
+
+    def _dead(self) -> EngineDead:
+        return EngineDead(
+            f"The worker that ran {self._label} ended unexpectedly; it is being restarted. Retry the request.",
+            code="engine_dead",
+            retry_after_s=1.0,
+        )
+
+
+_DECODER = msgspec.msgpack.Decoder(FromWorker)
+
+
+def _environment() -> dict[str, str]:
+    """The gateway's own, less its secrets, and with the folder it was imported from, so that the worker runs the same code."""
+    here = str(Path(__file__).resolve().parent.parent)
+    kept = {name: value for name, value in os.environ.items() if name not in {"SLMOPS_API_KEY", "HF_TOKEN"}}
+    paths = [here, *filter(None, [kept.get("PYTHONPATH")])]
+    return kept | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
