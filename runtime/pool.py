@@ -100,7 +100,7 @@ class ModelPool:
         self._closing = False
 
     async def acquire(self, spec: LoadSpec, *, timeout_s: float) -> Lease:
-        """Joins or starts a load. Raises NotReady (still loading after timeout_s, draining, or the load failed: the message says why)."""
+        """Joins or starts a load. Raises NotReady: still loading after timeout_s, draining, or failed; it says why."""
         if self._closing:
             raise _draining()
         model = self._models.get(spec.label)
@@ -148,7 +148,7 @@ class ModelPool:
         return True
 
     async def close(self, *, grace_s: float) -> None:
-        """Lets running requests finish for grace_s, ends the others with NotReady, ends every worker. Later acquires raise NotReady."""
+        """Lets requests finish for grace_s, ends the others with NotReady, ends every worker. Later acquires raise NotReady."""
         self._closing = True
         await asyncio.gather(*(model.unload(grace_s, _draining()) for model in self._models.values()))
         self._models.clear()

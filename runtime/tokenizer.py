@@ -36,7 +36,7 @@ class ModelTokenizer:
             raise ValueError(f"cannot read {path.name}: {error}") from error
         self._inner.no_truncation()
         self._inner.no_padding()
-        self._added = {token_id: token for token_id, token in self._inner.get_added_tokens_decoder().items()}
+        self._added = dict(self._inner.get_added_tokens_decoder())
         self._to_bytes = _byte_reader(repr(self._inner.decoder), self._inner)
         self._cache: dict[int, bytes] = {}
         self.vocab_size: int = self._inner.get_vocab_size(with_added_tokens=True)

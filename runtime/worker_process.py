@@ -131,7 +131,8 @@ class WorkerProcess:
     async def _receive(self) -> FromWorker:
         assert self._process.stdout is not None
         size = body_size(await self._process.stdout.readexactly(HEADER_BYTES))
-        return _DECODER.decode(await self._process.stdout.readexactly(size))
+        message: FromWorker = _DECODER.decode(await self._process.stdout.readexactly(size))
+        return message
 
     async def _read(self) -> None:
         """Until the process ends, however it ends."""

@@ -1,6 +1,7 @@
 """Truncation of one row's distribution, and a draw from what is left. Pure; order as Hugging Face's warpers:
 
-top_k (Fan et al. 2018), top_p (Holtzman et al. 2020), min_p (Nguyen et al. 2024), typical_p (Meister et al. 2023), each renormalizing.
+top_k (Fan et al. 2018), top_p (Holtzman et al. 2020), min_p (Nguyen et al. 2024), typical_p (Meister et al. 2023),
+each renormalizing.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Delivery:
 
 
 def _held_text(sequence: Sequence) -> tuple[str, str | None]:
-    """What no chunk could show yet: an unfinished character, the possible beginning of a stop string; and the match in it, if any."""
+    """What no chunk could show yet, an unfinished character or the beginning of a stop string; and the match in it, if any."""
     last = sequence.stop.feed(sequence.text.flush())
     if last.matched is not None:
         return last.text, last.matched

@@ -32,7 +32,7 @@ class Limits:
 
 
 class BatchingEngine:
-    """Continuous batching over a `Runner` (Orca, Yu et al. 2022; chunked prefill as in Sarathi-Serve). See `engines/protocol.py`."""
+    """Continuous batching over a `Runner` (Orca, Yu et al. 2022; chunked prefill as in Sarathi-Serve); an `engines.protocol.Engine`."""
 
     def __init__(
         self,

@@ -69,7 +69,8 @@ class Intake:
                 field = "prompt"
                 if any(not 0 <= i < self.tokenizer.vocab_size for i in ids):
                     raise InvalidRequest(
-                        f"A token id in the prompt is outside the vocabulary (0 to {self.tokenizer.vocab_size - 1}).", param="prompt"
+                        f"A token id in the prompt is outside the vocabulary (0 to {self.tokenizer.vocab_size - 1}).",
+                        param="prompt",
                     )
             case TextPrompt(text=text, add_special_tokens=special):
                 field = "prompt"

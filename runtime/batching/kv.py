@@ -1,7 +1,7 @@
 """The KV arrays: every row reserved at full context, only touched pages take memory. Knows no sequence and no policy.
 
-All keys and values of all layers live in one anonymous private mapping, laid out `[2 x layers, rows, kv_heads, context, head_size]`,
-so that rows 0..n of a layer are one contiguous tensor: what GroupQueryAttention wants as its shared past and present. On Linux rows
+All keys and values of all layers live in one anonymous private mapping,
+laid out `[2 x layers, rows, kv_heads, context, head_size]`, so that rows 0..n of a layer are one contiguous tensor: what GroupQueryAttention wants as its shared past and present. On Linux rows
 change places by moving their pages (mremap), at a cost that hardly depends on their length; elsewhere their bytes are copied.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
-import sys
+import platform
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 PAGE_BYTES = mmap.PAGESIZE
 HUGE_BYTES = 2 << 20  # rows that begin here move a whole page table at a time
 _NORESERVE, _NOHUGEPAGE, _DONTNEED = 0x4000, 15, 4
+_IS_LINUX = platform.system() == "Linux"
 _REMAP_FLAGS = 1 | 2 | 4  # MAYMOVE | FIXED | DONTUNMAP: the old range stays mapped, so no other thread can take it
 
 
@@ -27,7 +29,7 @@ class KVCache:
     `context` is rounded up so that a row is a whole number of pages. touched[row]: tokens whose pages may be backed.
     """
 
-    def __init__(self, *, num_layers: int, rows: int, kv_heads: int, context: int, head_size: int, dtype: np.dtype) -> None:
+    def __init__(self, *, num_layers: int, rows: int, kv_heads: int, context: int, head_size: int, dtype: np.dtype[Any]) -> None:
         """Raises MemoryError when the system refuses to reserve the addresses."""
         token_bytes = kv_heads * head_size * dtype.itemsize
         self.context = _round_up(context, PAGE_BYTES // math.gcd(PAGE_BYTES, token_bytes))
@@ -68,7 +70,7 @@ class KVCache:
         """Gives the row's pages back to the system; it reads as zeros afterwards."""
         if not self.touched[row]:
             return
-        if hasattr(self._region, "madvise") and sys.platform == "linux":
+        if _IS_LINUX:
             for layer in range(len(self.layers)):
                 self._region.madvise(_DONTNEED, self._offset(layer, row), self._row_bytes)
         self.touched[row] = 0
@@ -95,7 +97,7 @@ class _Remapper:
     @staticmethod
     def works() -> bool:
         """Tries it once on a page of its own: old kernels, sandboxes and other systems refuse."""
-        if sys.platform != "linux":
+        if not _IS_LINUX:
             return False
         probe = _reserve(3 * PAGE_BYTES)
         probe[0], probe[PAGE_BYTES] = 1, 2
@@ -122,7 +124,7 @@ def _libc_mremap() -> ctypes._NamedFuncPointer:
 
 def _reserve(size: int) -> mmap.mmap:
     try:
-        if sys.platform == "linux":
+        if _IS_LINUX:
             region = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
             region.madvise(_NOHUGEPAGE)
             return region

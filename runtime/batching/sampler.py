@@ -41,7 +41,8 @@ def _weights(logits: Logits, rows: list[int], temperatures: Logits) -> Logits:
     chosen = logits if len(rows) == len(logits) else logits[rows]
     chosen = chosen - chosen.max(axis=-1, keepdims=True)
     chosen /= temperatures[:, None]
-    return np.exp(chosen, out=chosen)
+    np.exp(chosen, out=chosen)
+    return chosen
 
 
 def _draw(weights: Logits, sequence: Sequence) -> int:

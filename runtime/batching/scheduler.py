@@ -6,7 +6,8 @@ The decision, in order:
     3. If a prompt is unfinished, prefill: chunks of the earliest prompts, together at most the token budget.
     4. Otherwise decode every running row.
 
-The budget of a prefill step follows from the gap that running rows may see (Sarathi-Serve, Agrawal et al. 2024): see `prefill_budget`.
+The budget of a prefill step follows from the gap that running rows may see (Sarathi-Serve, Agrawal et al. 2024):
+see `prefill_budget`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def prefill_budget(*, gap_s: float, decode_s: float, token_s: float, num_decodin
     """Tokens that one prefill step may compute.
 
     gap_s: the longest gap between two tokens of a running row; decode_s: a decode step's time; token_s: prefill time per token.
-    With nothing decoding nobody waits, and `largest` bounds only how late an abort is seen. Never below `smallest`: prompts must advance.
+    With nothing decoding nobody waits, and `largest` bounds only how late an abort is seen.
+    Never below `smallest`: prompts must advance.
     """
     if num_decoding == 0 or token_s <= 0:
         return largest

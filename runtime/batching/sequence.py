@@ -49,7 +49,8 @@ class Sequence:
     """Mutable, owned by the engine's thread once added.
 
     tokens: int32 [prompt_len + max_tokens], of which `num_tokens` are valid: the prompt, then what was generated.
-    num_computed: tokens whose KV is in the slot. max_exact: how many of those can be exact at most, see `slots`. Times are seconds of the engine's clock; first_token_at is None before it.
+    num_computed: tokens whose KV is in the slot. max_exact: how many of those can be exact at most, see `slots`.
+    Times are seconds of the engine's clock; first_token_at is None before it.
     """
 
     request: int

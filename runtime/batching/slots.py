@@ -4,8 +4,8 @@ Rows 0..num_decoding-1 are the decoding sequences, without holes, because a step
 rows hold prompts being computed, finished sequences kept for their prefix, or nothing. A sequence's row changes when it begins or
 ends decoding, and when it makes room for one that does.
 
-ONNX Runtime computes a single token with another attention kernel than a prompt, so the KV of answer tokens differs in its last bits
-from that of the same tokens as prompt. Those bits can turn a close choice. A request that asks for a repeatable answer (greedy or
+ONNX Runtime computes a single token with another attention kernel than a prompt, so the KV of answer tokens differs in its last
+bits from that of the same tokens as prompt. Those bits can turn a close choice. A request that asks for a repeatable answer (greedy or
 seeded) therefore reuses only exact KV, computed as prompt; others reuse answers too.
 """
 
@@ -96,7 +96,7 @@ class Slots:
         return row
 
     def _empty_row(self, *, keep: int | None) -> int:
-        """A row that holds nothing, else the least recently used cached one; `keep`, the row to copy from, only as a last resort."""
+        """A row that holds nothing, else the least recently used cached one; `keep`, the row to copy from, only if alone."""
         for row in range(self.num_decoding, self._rows.rows):
             if row not in self._active and row not in self._cached:
                 return row

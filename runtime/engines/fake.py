@@ -36,7 +36,8 @@ _SPLIT = re.compile("(" + "|".join(re.escape(token) for token in _SPECIAL) + ")"
 _DIRECTIVE = re.compile(r"\[\[([a-z-]+)(?:: ?((?:.|\n)*?))?\]\]")
 _TEMPLATE = (
     "{% for message in messages %}"
-    "{% if message.role == 'assistant' %}<|assistant|>{{ message.content }}<|eos|>{% else %}<|user|>{{ message.content }}{% endif %}"
+    "{% if message.role == 'assistant' %}<|assistant|>{{ message.content }}<|eos|>"
+    "{% else %}<|user|>{{ message.content }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 

@@ -1,7 +1,7 @@
 """One step of an ONNX decoder on paged KV rows: the `Runner` on ONNX Runtime. Knows no sequence and no policy.
 
-Works on any graph whose attention is GroupQueryAttention with shared past and present: the operator takes each row's length from the
-row sums of `attention_mask`, so rows of different length decode in one run. A prompt chunk on top of past KV runs alone (batch 1).
+Works on any graph whose attention is GroupQueryAttention with shared past and present: the operator takes each row's length from
+the row sums of `attention_mask`, so rows of different length decode in one run. A prompt chunk on top of past KV runs alone (batch 1).
 Bindings are made once per range of rows and kept: rebinding sixty KV tensors would cost a third of a millisecond each step.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -18,7 +19,7 @@ from runtime.batching.kv import KVCache
 from runtime.engines.onnx_graph import POSITIONS, DecoderGraph, UnsupportedGraph, prepare_decoder
 from runtime.model_folder import ModelFolder
 
-_KV_DTYPES = {1: np.dtype(np.float32), 10: np.dtype(np.float16)}  # TensorProto.FLOAT, FLOAT16
+_KV_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.float32), 10: np.dtype(np.float16)}  # TensorProto.FLOAT, FLOAT16
 
 
 @dataclass(frozen=True, slots=True)

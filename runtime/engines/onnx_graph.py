@@ -67,4 +67,5 @@ def _head(graph: onnx.GraphProto, logits: str) -> onnx.NodeProto:
     if node is None or node.op_type not in _HEADS:
         found = "nothing" if node is None else node.op_type
         raise UnsupportedGraph(f"the graph's logits come from {found}, not from a matrix product")
-    return node
+    found_head: onnx.NodeProto = node
+    return found_head

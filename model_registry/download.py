@@ -1,0 +1,227 @@
+"""One file over HTTPS to disk: streamed, resumed, hashed, retried, renamed into place. Knows no models and no hubs.
+
+While it downloads, `<name>.part` holds the bytes and `<name>.etag.part` what the server calls this content; both stay
+when the download is interrupted, and the next call goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from model_registry.disk import CHUNK_BYTES, disk_full_means_out_of_disk, require_free, sync_file, sync_folder
+from model_registry.errors import ChecksumMismatch, OutOfDisk, SourceUnavailable
+from model_registry.progress import Progress
+
+MAX_ATTEMPTS = 6  # in a row without a new byte
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What to get. sha256 and size_bytes: what it must be, when known. headers: sent to the first host only."""
+
+    url: str
+    target: Path
+    sha256: str | None = None
+    size_bytes: int | None = None
+    headers: Mapping[str, str] | None = None
+
+    @property
+    def part(self) -> Path:
+        return self.target.with_name(f"{self.target.name}.part")
+
+    @property
+    def validator(self) -> Path:
+        return self.target.with_name(f"{self.target.name}.etag.part")
+
+
+class _TryAgain(Exception):
+    """This attempt failed in a way that another may not. wait_s: what the server asked for."""
+
+    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+def http_client() -> httpx.Client:
+    """Trusts the machine's certificates (and SSL_CERT_FILE), honours the proxy variables, follows redirects."""
+    return httpx.Client(
+        verify=ssl.create_default_context(),
+        follow_redirects=True,
+        timeout=httpx.Timeout(30.0, connect=15.0),
+        headers={"User-Agent": "slmops", "Accept-Encoding": "identity"},
+    )
+
+
+def download(client: httpx.Client, wanted: Download, progress: Progress, *, pause: Callable[[float], None] = time.sleep) -> str:
+    """The file is at `wanted.target` after this; its sha256. `pause` waits between attempts.
+
+    Raises SourceUnavailable, ChecksumMismatch (the bytes are discarded), OutOfDisk (likewise).
+    """
+    wanted.target.parent.mkdir(parents=True, exist_ok=True)
+    progress.stage(f"downloading {wanted.target.name}")
+    try:
+        _complete(client, wanted, progress, pause)
+        return _accept(wanted)
+    except (ChecksumMismatch, OutOfDisk):
+        _discard(wanted)
+        raise
+
+
+def _complete(client: httpx.Client, wanted: Download, progress: Progress, pause: Callable[[float], None]) -> None:
+    """Attempts until the part holds everything."""
+    failures = 0
+    while True:
+        before = _size(wanted.part)
+        try:
+            return _attempt(client, wanted, progress)
+        except (_TryAgain, httpx.TransportError) as error:
+            failures = 1 if _size(wanted.part) > before else failures + 1
+            if failures >= MAX_ATTEMPTS:
+                raise SourceUnavailable(
+                    f"{_shown(wanted.url)} could not be fetched: {_reason(error)}. Check the network and proxy "
+                    "settings, and "
+                    "run the command again; it goes on where it stopped."
+                ) from error
+            asked = error.wait_s if isinstance(error, _TryAgain) else None
+            pause(min(60.0, asked) if asked is not None else min(30.0, 0.5 * 2.0**failures))
+
+
+def _attempt(client: httpx.Client, wanted: Download, progress: Progress) -> None:
+    headers = dict(wanted.headers or {})
+    have = _size(wanted.part)
+    etag = wanted.validator.read_text() if wanted.validator.exists() else ""
+    if have and (etag or wanted.sha256):
+        headers["Range"] = f"bytes={have}-"
+        if etag:
+            headers["If-Range"] = etag
+    with client.stream("GET", wanted.url, headers=headers) as response:
+        if response.status_code == 416:  # nothing after what we have: it is whole, or it is something else
+            if _total(response) != have:
+                _discard(wanted)
+                raise _TryAgain("the server's file changed")
+            return
+        _check_status(response, wanted)
+        start = _start(response, have, wanted)
+        total = _expected_total(response, start, wanted)
+        if etag != (new := _strong_etag(response)):
+            wanted.validator.write_text(new)
+        _write(response, wanted, start, total, progress)
+
+
+def _write(response: httpx.Response, wanted: Download, start: int, total: int | None, progress: Progress) -> None:
+    done = start
+    missing = (total or start) - start
+    require_free(wanted.part.parent, missing, f"downloading {wanted.target.name}")
+    with (
+        disk_full_means_out_of_disk(wanted.part.parent, missing, f"downloading {wanted.target.name}"),
+        wanted.part.open("r+b" if start else "wb", buffering=0) as file,
+    ):
+        file.truncate(start)
+        file.seek(start)
+        progress.update(done, total)
+        for block in response.iter_raw():  # as they come: what has arrived is kept when the rest does not
+            view = memoryview(block)
+            while view:
+                view = view[file.write(view) :]
+            done += len(block)
+            progress.update(done, total)
+    if total is not None and done != total:
+        raise _TryAgain(f"the connection ended after {done} of {total} bytes")
+
+
+def _check_status(response: httpx.Response, wanted: Download) -> None:
+    status, shown = response.status_code, _shown(wanted.url)
+    if status in (200, 206):
+        return
+    if status in _TRANSIENT:
+        after = response.headers.get("Retry-After", "")
+        raise _TryAgain(f"the server answered {status}", float(after) if after.isdigit() else None)
+    if status in (401, 403):
+        raise SourceUnavailable(f"{shown} is not open to you (status {status}). Check the access token and the model's terms.")
+    if status in (404, 410):
+        raise SourceUnavailable(f"{shown} does not exist (status {status}). Check the reference's spelling and version.")
+    raise SourceUnavailable(f"{shown} answered with the unexpected status {status}. Check the address and any proxy between.")
+
+
+def _start(response: httpx.Response, have: int, wanted: Download) -> int:
+    """The offset of the first byte of this response's body."""
+    if response.status_code == 200:
+        return 0
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != have:
+        _discard(wanted)
+        raise _TryAgain("the server sent another part than asked for")
+    return have
+
+
+def _expected_total(response: httpx.Response, start: int, wanted: Download) -> int | None:
+    length = response.headers.get("Content-Length", "")
+    total = start + int(length) if length.isdigit() else _total(response) or wanted.size_bytes
+    if wanted.size_bytes is not None and total != wanted.size_bytes:
+        raise ChecksumMismatch(
+            f"{_shown(wanted.url)} has {total} bytes and should have {wanted.size_bytes}: it is not the file that "
+            "was promised. "
+            "Try again later, or check the mirror in use."
+        )
+    return total
+
+
+def _accept(wanted: Download) -> str:
+    digest = hashlib.sha256()
+    with wanted.part.open("rb", buffering=0) as file:
+        while block := file.read(CHUNK_BYTES):
+            digest.update(block)
+    found = digest.hexdigest()
+    if wanted.sha256 is not None and found != wanted.sha256:
+        raise ChecksumMismatch(
+            f"{_shown(wanted.url)} has the sha256 {found} and should have {wanted.sha256}: it was damaged or "
+            "replaced. Nothing "
+            "of it was kept. Try again, or check the mirror in use."
+        )
+    sync_file(wanted.part)
+    wanted.part.replace(wanted.target)
+    wanted.validator.unlink(missing_ok=True)
+    sync_folder(wanted.target.parent)
+    return found
+
+
+def _discard(wanted: Download) -> None:
+    wanted.part.unlink(missing_ok=True)
+    wanted.validator.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
+def _total(response: httpx.Response) -> int | None:
+    _, _, total = response.headers.get("Content-Range", "").partition("/")
+    return int(total) if total.isdigit() else None
+
+
+def _strong_etag(response: httpx.Response) -> str:
+    etag = str(response.headers.get("ETag", ""))
+    return "" if etag.startswith("W/") else etag
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _shown(url: str) -> str:
+    """The address without user, password and query, which may hold secrets."""
+    parsed = httpx.URL(url)
+    return str(parsed.copy_with(userinfo=b"", query=None, fragment=None))

@@ -1,0 +1,68 @@
+"""What can go wrong with models on disk. A message says what was wrong and what to do; `server/` maps types to status.
+
+RegistryError
+├── ModelNotFound        no such model, version or alias
+├── ModelInUse           loaded, or an alias points to it: stop it, move the alias, or force
+├── InvalidReference     the text names no model source
+├── InvalidName          not a possible name of a model or alias
+├── SourceUnavailable    offline, not found, gated, or the server keeps failing
+├── ChecksumMismatch     the bytes are not those that were promised
+├── UnsupportedModel     sound, but not something slmops serves
+├── CorruptModel         damaged, incomplete or dangerous
+├── OutOfDisk            the file system is full
+└── DatabaseTooNew       the registry was written by a newer slmops
+"""
+
+from __future__ import annotations
+
+
+class RegistryError(Exception):
+    """The root. message: what was wrong and what to do about it, in full sentences."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ModelNotFound(RegistryError):
+    pass
+
+
+class ModelInUse(RegistryError):
+    pass
+
+
+class InvalidReference(RegistryError):
+    pass
+
+
+class InvalidName(RegistryError):
+    pass
+
+
+class SourceUnavailable(RegistryError):
+    pass
+
+
+class ChecksumMismatch(RegistryError):
+    pass
+
+
+class UnsupportedModel(RegistryError):
+    pass
+
+
+class CorruptModel(RegistryError):
+    pass
+
+
+class OutOfDisk(RegistryError):
+    """needed_bytes: how much did not fit."""
+
+    def __init__(self, message: str, *, needed_bytes: int) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+
+
+class DatabaseTooNew(RegistryError):
+    pass

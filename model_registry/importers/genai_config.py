@@ -1,0 +1,127 @@
+"""The `genai_config.json` of a decoder: reading one, and writing the one that a browser export lacks. Pure.
+
+The format is onnxruntime-genai's. Only plain decoders are described here: tokens in, logits out, one KV cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from model_registry.errors import CorruptModel, UnsupportedModel
+from model_registry.importers.graph import GraphFacts
+
+_PAST_KEY, _PAST_VALUE = "past_key_values.%d.key", "past_key_values.%d.value"
+_PRESENT_KEY, _PRESENT_VALUE = "present.%d.key", "present.%d.value"
+_SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderConfig:
+    """What the importer needs of a `genai_config.json`. filename: the graph's, within the folder."""
+
+    architecture: str
+    context_length: int
+    filename: str
+    provider_family: str
+
+
+def read_config(config: Any) -> DecoderConfig:
+    """Raises CorruptModel (not of the format), UnsupportedModel (more than a plain decoder)."""
+    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(model, dict):
+        raise CorruptModel("genai_config.json has no `model` section, so it is damaged. Fetch the model again.")
+    architecture = str(model.get("type", "unknown"))
+    extra = [part for part in ("vision", "speech", "embedding", "encoder") if part in model]
+    decoder = model.get("decoder")
+    decoder = decoder if isinstance(decoder, dict) else {}
+    if extra or "pipeline" in decoder:
+        raise UnsupportedModel(
+            f"The model is of type {architecture!r} with {', '.join(extra) or 'a pipeline of graphs'}; slmops "
+            "serves decoders in "
+            "one graph, text only. Choose a text-only build of the model."
+        )
+    filename = decoder.get("filename")
+    context = model.get("context_length")
+    if not isinstance(filename, str) or not filename or not isinstance(context, int) or context < 1:
+        raise CorruptModel("genai_config.json does not say model.decoder.filename and model.context_length. Fetch the model again.")
+    return DecoderConfig(architecture, context, filename, _provider_family(decoder))
+
+
+def write_config(config: Mapping[str, Any], generation: Mapping[str, Any], graph: GraphFacts, filename: str) -> dict[str, Any]:
+    """From the model's `config.json`, `generation_config.json` (may be empty) and graph. Raises UnsupportedModel."""
+    layers, kv_heads, head_size = _cache_shape(config, graph)
+    heads = _number(config, "num_attention_heads")
+    context = _number(config, "max_position_embeddings")
+    eos = generation.get("eos_token_id", config.get("eos_token_id"))
+    names = [name for name in ("input_ids", "attention_mask", "position_ids") if name in graph.inputs]
+    return {
+        "model": {
+            "type": str(config.get("model_type", "unknown")),
+            "bos_token_id": config.get("bos_token_id"),
+            "eos_token_id": eos,
+            "pad_token_id": generation.get("pad_token_id", config.get("pad_token_id")),
+            "vocab_size": _number(config, "vocab_size"),
+            "context_length": context,
+            "decoder": {
+                "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+                "filename": filename,
+                "head_size": head_size,
+                "hidden_size": _number(config, "hidden_size"),
+                "num_attention_heads": heads,
+                "num_hidden_layers": layers,
+                "num_key_value_heads": kv_heads,
+                "inputs": {name: name for name in names} | {"past_key_names": _PAST_KEY, "past_value_names": _PAST_VALUE},
+                "outputs": {
+                    "logits": "logits",
+                    "present_key_names": _PRESENT_KEY,
+                    "present_value_names": _PRESENT_VALUE,
+                },
+            },
+        },
+        "search": {"max_length": context, "past_present_share_buffer": True}
+        | {name: generation[name] for name in _SAMPLING if name in generation},
+    }
+
+
+def check_decoder(graph: GraphFacts, architecture: str) -> None:
+    """Raises UnsupportedModel unless the graph is a decoder that rows of different length can share."""
+    if "GroupQueryAttention" not in graph.operators:
+        raise UnsupportedModel(
+            f"This {architecture} graph has no GroupQueryAttention operator, which batching needs. Choose a build "
+            "made by "
+            "onnxruntime-genai's model builder (with a genai_config.json), or a GGUF file of the same model."
+        )
+    if "input_ids" not in graph.inputs or "logits" not in graph.outputs:
+        raise UnsupportedModel(
+            f"This {architecture} graph does not go from input_ids to logits: it is one part of a larger model. "
+            "Choose a "
+            "text-only decoder."
+        )
+
+
+def _cache_shape(config: Mapping[str, Any], graph: GraphFacts) -> tuple[int, int, int]:
+    """Layers, KV heads, head size: from the cache inputs [batch, heads, length, size], else from the config."""
+    layers = sum(1 for name in graph.inputs if name.startswith("past_key_values.") and name.endswith(".key"))
+    first = graph.inputs.get(_PAST_KEY % 0)
+    if first is None or len(first.shape) != 4 or _PRESENT_KEY % 0 not in graph.outputs:
+        raise UnsupportedModel("The graph has no KV cache inputs named past_key_values.0.key. Choose a decoder with a KV cache.")
+    kv_heads = first.shape[1] or int(config.get("num_key_value_heads") or _number(config, "num_attention_heads"))
+    head_size = first.shape[3] or int(
+        config.get("head_dim") or _number(config, "hidden_size") // _number(config, "num_attention_heads")
+    )
+    return layers, kv_heads, head_size
+
+
+def _number(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise UnsupportedModel(f"config.json does not say {key}, which a decoder needs. Choose a text-only decoder.")
+    return value
+
+
+def _provider_family(decoder: Mapping[str, Any]) -> str:
+    options = (decoder.get("session_options") or {}).get("provider_options") or []
+    names = [str(name).lower() for option in options if isinstance(option, dict) for name in option]
+    return names[0] if names else "cpu"

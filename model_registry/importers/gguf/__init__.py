@@ -1,0 +1,161 @@
+"""GGUF files of the llama family, imported without PyTorch: owns the order of the steps and what the manifest is told.
+
+reader and metadata know bytes, architecture, rope and tensors know the network, quantize and matrix its weights,
+graph, external_data and decoder the ONNX form, tokenizer, pretokenizers and genai_config the files beside it,
+reference the truth.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model_registry.errors import OutOfDisk, UnsupportedModel
+from model_registry.importers.gguf.architecture import Architecture, read_architecture
+from model_registry.importers.gguf.decoder import WrittenBits, write_decoder
+from model_registry.importers.gguf.genai_config import genai_config, tokenizer_config
+from model_registry.importers.gguf.metadata import Metadata
+from model_registry.importers.gguf.quantize import BLOCK, FLOAT_BITS
+from model_registry.importers.gguf.reader import MAGIC, GgufFile, open_gguf
+from model_registry.importers.gguf.tensors import EMBEDDING, check_tensors
+from model_registry.importers.gguf.tokenizer import Vocabulary, build_tokenizer, read_vocabulary
+from model_registry.importers.protocol import Imported, ImportOptions
+from model_registry.progress import Progress
+from model_registry.records import Precision
+
+__all__ = ["GgufImporter"]
+
+_SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "cc-by-4.0": "CC-BY-4.0"}
+_PRECISIONS = (Precision.AUTO, Precision.INT8, Precision.INT4, Precision.FP32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    source: GgufFile
+    architecture: Architecture
+    vocabulary: Vocabulary
+
+    @property
+    def vocab_size(self) -> int:
+        return self.source.tensors[EMBEDDING].shape[0]
+
+
+class GgufImporter:
+    """One file in, one folder out. `auto` keeps Q8_0 and Q4_0 exactly and takes int8 for every other type."""
+
+    name = "gguf"
+
+    def can_import(self, path: Path) -> bool:
+        """Any file that begins with GGUF's magic, or is named so (then `run` tells what is wrong with it)."""
+        if not path.is_file():
+            return False
+        if path.suffix.lower() == ".gguf":
+            return True
+        try:
+            with path.open("rb") as file:
+                return file.read(len(MAGIC)) == MAGIC
+        except OSError:
+            return False
+
+    def run(self, path: Path, destination: Path, options: ImportOptions, progress: Progress) -> Imported:
+        """Everything that can be refused is refused before the first weight is written."""
+        if options.precision not in _PRECISIONS:
+            raise UnsupportedModel(f"A GGUF file cannot be imported as {options.precision}; possible are {', '.join(_PRECISIONS)}.")
+        progress.stage("reading the GGUF file")
+        source = open_gguf(path)
+        architecture = read_architecture(source.metadata)
+        check_tensors(source.tensors, architecture)
+        vocabulary = read_vocabulary(source.metadata, source.tensors[EMBEDDING].shape[0])
+        model = _Model(source, architecture, vocabulary)
+        try:
+            _write_texts(model, destination)
+            written = write_decoder(source, architecture, destination, options.precision, progress)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            size = path.stat().st_size
+            raise OutOfDisk(
+                f"The disk is full: importing {path.name} needs about {2 * size} bytes. Free some, then import again.",
+                needed_bytes=2 * size,
+            ) from error
+        return Imported(
+            architecture=architecture.name,
+            context_length=architecture.context_length,
+            precision=_precision(written),
+            parameters=_parameters(model, written, options.precision),
+            metrics=_measure(model, destination, progress) if options.measure else {},
+            licence=_licence(source.metadata),
+        )
+
+
+def _write_texts(model: _Model, folder: Path) -> None:
+    metadata, architecture, vocabulary = model.source.metadata, model.architecture, model.vocabulary
+    build_tokenizer(metadata, vocabulary).save(str(folder / "tokenizer.json"))
+    files: dict[str, dict[str, Any]] = {
+        "tokenizer_config.json": tokenizer_config(metadata, architecture, vocabulary),
+        "genai_config.json": genai_config(metadata, architecture, vocabulary, model.vocab_size),
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _precision(written: WrittenBits) -> Precision:
+    """By the layers' matrices: the head's may be finer, and is told in the parameters."""
+    names = {4: Precision.INT4, 8: Precision.INT8, FLOAT_BITS: Precision.FP32}
+    return names[min(written.layers)] if len(written.layers) == 1 else Precision.MIXED
+
+
+def _parameters(model: _Model, written: WrittenBits, asked: Precision) -> dict[str, Any]:
+    kinds = [info.type.name for info in model.source.tensors.values() if len(info.shape) > 1]
+    parameters: dict[str, Any] = {
+        "precision": str(_precision(written)),
+        "asked_precision": str(asked),
+        "head_bits": written.head,
+        "source_types": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+    }
+    if written.layers != {FLOAT_BITS}:
+        parameters["block_size"] = BLOCK
+    return parameters
+
+
+def _licence(metadata: Metadata) -> str | None:
+    """SPDX, by name where we know it; a LicenseRef for the hub's own names."""
+    name = metadata.text("general.license")
+    if not name:
+        return None
+    return _SPDX.get(name.lower(), "LicenseRef-" + "".join(c if c.isalnum() or c in ".-" else "-" for c in name))
+
+
+def _measure(model: _Model, folder: Path, progress: Progress) -> dict[str, float]:
+    """Perplexity of source and import on the same tokens; empty when the model is too large to measure in time."""
+    import psutil
+
+    from model_registry.importers.gguf.reference import reference_logits
+    from model_registry.importers.perplexity import (
+        folder_perplexity,
+        num_predicted,
+        perplexity,
+        plan_num_tokens,
+        text_windows,
+    )
+
+    counts = {name: info.num_rows * info.columns for name, info in model.source.tensors.items()}
+    first_layer = sum(count for name, count in counts.items() if name.startswith("blk.0."))
+    largest_bytes = 4 * max(first_layer, max(counts.values()))
+    num_tokens = plan_num_tokens(sum(counts.values()), largest_bytes, psutil.virtual_memory().available)
+    if num_tokens == 0:
+        return {}
+    windows = text_windows(folder, num_tokens, model.architecture.context_length)
+    if any(int(window.max()) >= model.vocab_size for window in windows) or num_predicted(windows) == 0:
+        return {}
+    progress.stage("measuring the import")
+    imported = folder_perplexity(folder, windows)
+    progress.stage("measuring the source")
+    source = perplexity(reference_logits(model.source, model.architecture, windows), windows)
+    metrics = {"perplexity": imported, "perplexity_source": source, "perplexity_tokens": float(num_predicted(windows))}
+    return metrics if np.isfinite([imported, source]).all() else {}

@@ -1,0 +1,226 @@
+"""Writes a llama-family decoder as `model.onnx` with `model.onnx.data`, laid out like onnxruntime-genai's exports.
+
+Inputs: input_ids int64 [batch, sequence]; attention_mask int64 [batch, total], whose row sums are the rows' lengths
+after the run; past_key_values.N.key/value float32 [batch, kv_heads, past, head_size]. Outputs: logits float32
+[batch, sequence, vocab]; present.N.key/value. Past and present may share one buffer. Knows nothing of tokenizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_registry.importers.gguf.architecture import Architecture
+from model_registry.importers.gguf.external_data import ExternalData
+from model_registry.importers.gguf.graph import MICROSOFT, Graph
+from model_registry.importers.gguf.matrix import Matrix, Part, attention_parts, make_matrix
+from model_registry.importers.gguf.reader import GgufFile
+from model_registry.importers.gguf.rope import rotation
+from model_registry.importers.gguf.tensors import EMBEDDING, FINAL_NORM, HEAD, ROPE_DIVISORS
+from model_registry.progress import Progress
+from model_registry.records import Precision
+
+if TYPE_CHECKING:
+    from onnx import ValueInfoProto
+
+COS, SIN = "cos_cache", "sin_cache"
+POSITIONS_AT_A_TIME = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenBits:
+    """How weights were stored: the distinct bit widths of the layers' matrices, and that of the head."""
+
+    layers: frozenset[int]
+    head: int
+
+
+def write_decoder(
+    source: GgufFile, architecture: Architecture, folder: Path, precision: Precision, progress: Progress
+) -> WrittenBits:
+    """The tensors must have passed `check_tensors`."""
+    with ExternalData(folder / "model.onnx.data") as data:
+        writer = _DecoderWriter(source, architecture, precision, Graph(data))
+        written = writer.write(progress)
+        inputs, outputs = writer.signature()
+        writer.graph.save(folder / "model.onnx", inputs, outputs)
+    return written
+
+
+class _DecoderWriter:
+    def __init__(self, source: GgufFile, architecture: Architecture, precision: Precision, graph: Graph) -> None:
+        self.source = source
+        self.architecture = architecture
+        self.precision = precision
+        self.graph = graph
+        self._layer_bits: set[int] = set()
+
+    def write(self, progress: Progress) -> WrittenBits:
+        layers = self.architecture.num_layers
+        progress.stage("writing weights")
+        self._write_lengths()
+        self._write_rotation()
+        head, hidden, stored = self._write_embedding()
+        progress.update(1, layers + 1)
+        normed = self.graph.node(
+            "SimplifiedLayerNormalization",
+            [hidden, self._norm("blk.0.attn_norm.weight")],
+            ["/model/layers.0/input_layernorm/output"],
+            "/model/layers.0/input_layernorm/LayerNorm",
+            axis=-1,
+            epsilon=self.architecture.norm_epsilon,
+            stash_type=1,
+        )
+        for layer in range(layers):
+            hidden, normed = self._write_layer(layer, hidden, normed)
+            progress.update(layer + 2, layers + 1)
+        self.graph.product(normed, head, stored, "/lm_head", output="logits")
+        return WrittenBits(frozenset(self._layer_bits), head.bits)
+
+    def _write_lengths(self) -> None:
+        from onnx import TensorProto
+
+        graph = self.graph
+        one, index = graph.constant("one", [1]), graph.constant("index_one", 1)
+        total = graph.node("ReduceSum", ["attention_mask", one], ["/model/mask/sum"], "/model/mask/ReduceSum")
+        last = graph.node("Sub", [total, one], ["/model/mask/last"], "/model/mask/Sub")
+        graph.node("Cast", [last], ["seqlens_k"], "/model/mask/Cast", to=TensorProto.INT32)
+        shape = graph.node("Shape", ["attention_mask"], ["/model/mask/shape"], "/model/mask/Shape")
+        width = graph.node("Gather", [shape, index], ["/model/mask/width"], "/model/mask/Gather", axis=0)
+        graph.node("Cast", [width], ["total_sequence_length"], "/model/mask/Cast_width", to=TensorProto.INT32)
+
+    def _write_rotation(self) -> None:
+        rope, head_size, length = self.architecture.rope, self.architecture.head_size, self.architecture.context_length
+        divisors = self.source.dequantized(ROPE_DIVISORS) if ROPE_DIVISORS in self.source.tensors else None
+        frequencies = rope.frequencies(head_size, divisors)
+
+        def pieces(which: int) -> Iterator[NDArray[np.float32]]:
+            for start in range(0, length, POSITIONS_AT_A_TIME):
+                yield rotation(rope, frequencies, start, min(start + POSITIONS_AT_A_TIME, length))[which]
+
+        self.graph.streamed(COS, (length, head_size // 2), pieces(0))
+        self.graph.streamed(SIN, (length, head_size // 2), pieces(1))
+
+    def _write_embedding(self) -> tuple[Matrix, str, str]:
+        """(the head's matrix, the embedded ids, the head's stored name); one matrix serves both when they are tied."""
+        tied = HEAD not in self.source.tensors
+        name = (EMBEDDING if tied else HEAD).removesuffix(".weight")
+        head = make_matrix(self.source, (Part(name),), self.precision, is_head=True)
+        stored = self.graph.store(head, "/lm_head")
+        if tied:
+            return head, self.graph.gather("input_ids", head, stored, "/model/embed_tokens"), stored
+        part = Part(EMBEDDING.removesuffix(".weight"))
+        embedding = make_matrix(self.source, (part,), self.precision, is_head=True)
+        weight = self.graph.store(embedding, "/model/embed_tokens")
+        return head, self.graph.gather("input_ids", embedding, weight, "/model/embed_tokens"), stored
+
+    def _write_layer(self, layer: int, hidden: str, normed: str) -> tuple[str, str]:
+        """(residual stream after the layer, its norm for the next layer or the head)."""
+        path = f"/model/layers.{layer}"
+        attended = self._write_attention(layer, normed, f"{path}/attn")
+        hidden, normed = self._residual(hidden, attended, f"blk.{layer}.ffn_norm.weight", f"{path}/post_attention_layernorm")
+        gate = self._linear(normed, (Part(f"blk.{layer}.ffn_gate"),), f"{path}/mlp/gate_proj")
+        up = self._linear(normed, (Part(f"blk.{layer}.ffn_up"),), f"{path}/mlp/up_proj")
+        node = self.graph.node
+        sigmoid = node("Sigmoid", [gate], [f"{path}/mlp/sigmoid"], f"{path}/mlp/Sigmoid")
+        active = node("Mul", [gate, sigmoid], [f"{path}/mlp/silu"], f"{path}/mlp/act/Mul")
+        gated = node("Mul", [active, up], [f"{path}/mlp/gated"], f"{path}/mlp/Mul")
+        down = self._linear(gated, (Part(f"blk.{layer}.ffn_down"),), f"{path}/mlp/down_proj")
+        if layer + 1 < self.architecture.num_layers:
+            following, place = f"blk.{layer + 1}.attn_norm.weight", f"/model/layers.{layer + 1}/input_layernorm"
+        else:
+            following, place = FINAL_NORM, "/model/final_norm"
+        return self._residual(hidden, down, following, place)
+
+    def _write_attention(self, layer: int, normed: str, path: str) -> str:
+        architecture = self.architecture
+        fused = self._linear(normed, attention_parts(architecture, layer), f"{path}/qkv_proj")
+        query, key, value = self._normed_heads(layer, fused, path) if architecture.family.query_key_norm else (fused, "", "")
+        rotates = architecture.rotates(layer)
+        past = [f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"]
+        attended = self.graph.node(
+            "GroupQueryAttention",
+            [query, key, value, *past, "seqlens_k", "total_sequence_length", *([COS, SIN] if rotates else [])],
+            [f"{path}/attended", f"present.{layer}.key", f"present.{layer}.value"],
+            f"{path}/GroupQueryAttention",
+            MICROSOFT,
+            num_heads=architecture.num_heads,
+            kv_num_heads=architecture.num_kv_heads,
+            scale=architecture.head_size**-0.5,
+            do_rotary=int(rotates),
+            rotary_interleaved=0,
+            local_window_size=architecture.sliding_window or -1,
+        )
+        return self._linear(attended, (Part(f"blk.{layer}.attn_output"),), f"{path}/o_proj")
+
+    def _normed_heads(self, layer: int, fused: str, path: str) -> tuple[str, str, str]:
+        """Fused q, k, v taken apart, with RMS norm over each head of q and k."""
+        graph, architecture = self.graph, self.architecture
+        sizes = graph.constant(f"{path}/sizes", [architecture.query_size, architecture.kv_size, architecture.kv_size])
+        names = [f"{path}/{part}" for part in ("q", "k", "v")]
+        graph.node("Split", [fused, sizes], names, f"{path}/Split", axis=-1)
+        normed = []
+        for name, part, size in zip(names, ("q", "k"), (architecture.query_size, architecture.kv_size), strict=False):
+            heads = graph.constant(f"{name}_heads_shape", [0, 0, -1, architecture.head_size])
+            flat = graph.constant(f"{name}_flat_shape", [0, 0, size])
+            split = graph.node("Reshape", [name, heads], [f"{name}_heads"], f"{name}_norm/Reshape_heads")
+            weight = self._norm(f"blk.{layer}.attn_{part}_norm.weight")
+            result = graph.node(
+                "SimplifiedLayerNormalization",
+                [split, weight],
+                [f"{name}_norm/normed"],
+                f"{name}_norm/LayerNorm",
+                axis=-1,
+                epsilon=architecture.norm_epsilon,
+                stash_type=1,
+            )
+            normed.append(graph.node("Reshape", [result, flat], [f"{name}_norm/output"], f"{name}_norm/Reshape_flat"))
+        return normed[0], normed[1], names[2]
+
+    def _residual(self, hidden: str, added: str, norm: str, path: str) -> tuple[str, str]:
+        """(hidden + added, its RMS norm). The sum after the last layer has no reader and no name."""
+        total = "" if norm == FINAL_NORM else f"{path}/residual"
+        normed = f"{path}/output"
+        self.graph.node(
+            "SkipSimplifiedLayerNormalization",
+            [hidden, added, self._norm(norm)],
+            [normed, "", "", total] if total else [normed],
+            f"{path}/SkipLayerNorm",
+            MICROSOFT,
+            epsilon=self.architecture.norm_epsilon,
+        )
+        return total, normed
+
+    def _linear(self, x: str, parts: tuple[Part, ...], path: str) -> str:
+        matrix = make_matrix(self.source, parts, self.precision)
+        self._layer_bits.add(matrix.bits)
+        return self.graph.linear(x, matrix, path)
+
+    def _norm(self, name: str) -> str:
+        return self.graph.weight(name, self.source.dequantized(name))
+
+    def signature(self) -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
+        """The graph's inputs and outputs."""
+        from onnx import TensorProto, helper
+
+        architecture = self.architecture
+        vocab_size = self.source.tensors[EMBEDDING].shape[0]
+        make = helper.make_tensor_value_info
+        inputs = [
+            make("input_ids", TensorProto.INT64, ["batch_size", "sequence_length"]),
+            make("attention_mask", TensorProto.INT64, ["batch_size", "total_sequence_length"]),
+        ]
+        outputs = [make("logits", TensorProto.FLOAT, ["batch_size", "sequence_length", vocab_size])]
+        for layer in range(architecture.num_layers):
+            for kind in ("key", "value"):
+                heads, size = architecture.num_kv_heads, architecture.head_size
+                past: list[str | int] = ["batch_size", heads, "past_sequence_length", size]
+                present: list[str | int] = ["batch_size", heads, "total_sequence_length", size]
+                inputs.append(make(f"past_key_values.{layer}.{kind}", TensorProto.FLOAT, past))
+                outputs.append(make(f"present.{layer}.{kind}", TensorProto.FLOAT, present))
+        return inputs, outputs

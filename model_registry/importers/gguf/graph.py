@@ -1,0 +1,142 @@
+"""An ONNX graph under construction: nodes, constants, weights in external data, and matrix products at any precision.
+
+Owns the operators' wire form. Knows nothing of decoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_registry.importers.gguf.external_data import ExternalData
+from model_registry.importers.gguf.matrix import Matrix
+from model_registry.importers.gguf.quantize import BLOCK, FLOAT_BITS
+
+if TYPE_CHECKING:
+    from onnx import NodeProto, TensorProto, ValueInfoProto
+
+MICROSOFT = "com.microsoft"
+OPSET, MICROSOFT_OPSET, IR_VERSION = 21, 1, 10  # what onnxruntime 1.23 reads
+INT8_ACTIVATIONS = 4  # MatMulNBits accuracy_level: activations are rounded to int8 per block
+
+
+class Graph:
+    """Values are named by strings; every method that computes returns its output's name."""
+
+    def __init__(self, data: ExternalData) -> None:
+        self._data = data
+        self._nodes: list[NodeProto] = []
+        self._initializers: list[TensorProto] = []
+
+    def node(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        name: str,
+        domain: str = "",
+        **attributes: Any,
+    ) -> str:
+        """Returns the first output."""
+        from onnx import helper
+
+        self._nodes.append(helper.make_node(operator, inputs, outputs, name=name, domain=domain, **attributes))
+        return outputs[0]
+
+    def constant(self, name: str, values: int | list[int]) -> str:
+        """A small int64 tensor (a scalar for an int), kept in the graph itself so that shapes can be inferred."""
+        from onnx import numpy_helper
+
+        self._initializers.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    def weight(self, name: str, values: NDArray[np.float32]) -> str:
+        """A whole float32 tensor in external data."""
+        self._initializers.append(self._data.write(name, np.float32, values.shape, [values]))
+        return name
+
+    def streamed(self, name: str, shape: tuple[int, ...], pieces: Any) -> str:
+        """A float32 tensor in external data from an iterable of its pieces."""
+        self._initializers.append(self._data.write(name, np.float32, shape, pieces))
+        return name
+
+    def linear(self, x: str, matrix: Matrix, path: str) -> str:
+        """x [..., columns] times the matrix's rows, plus its bias. path: e.g. `/model/layers.0/mlp/up_proj`."""
+        weight = self.store(matrix, path)
+        return self.add_bias(self.product(x, matrix, weight, path), matrix, path)
+
+    def store(self, matrix: Matrix, path: str) -> str:
+        """Write the matrix: floats [rows, columns], or `.q` and `.scales`. Returns what `product` and `gather` take."""
+        name = path.strip("/").replace("/", ".") + ".weight"
+        if matrix.bits == FLOAT_BITS:
+            return self.streamed(name, (matrix.num_rows, matrix.columns), matrix.floats())
+        scales: list[NDArray[np.float32]] = []
+
+        def integers() -> Any:
+            for blocks in matrix.blocks():
+                scales.append(blocks.scales)
+                yield blocks.integers
+
+        num_blocks = matrix.columns // BLOCK
+        shape = (matrix.num_rows, num_blocks, BLOCK * matrix.bits // 8)
+        self._initializers.append(self._data.write(f"{name}.q", np.uint8, shape, integers()))
+        self.streamed(f"{name}.scales", (matrix.num_rows, num_blocks), scales)
+        return name
+
+    def product(self, x: str, matrix: Matrix, weight: str, path: str, output: str | None = None) -> str:
+        """x times the stored matrix's rows, without bias."""
+        output = output or f"{path}/output"
+        if matrix.bits == FLOAT_BITS:  # constant folding does the transposition when the model loads
+            turned = self.node("Transpose", [weight], [f"{path}/turned"], f"{path}/Transpose", perm=[1, 0])
+            return self.node("MatMul", [x, turned], [output], f"{path}/MatMul")
+        return self.node(
+            "MatMulNBits",
+            [x, f"{weight}.q", f"{weight}.scales"],
+            [output],
+            f"{path}/MatMulNBits",
+            MICROSOFT,
+            K=matrix.columns,
+            N=matrix.num_rows,
+            bits=matrix.bits,
+            block_size=BLOCK,
+            accuracy_level=INT8_ACTIVATIONS,
+        )
+
+    def add_bias(self, x: str, matrix: Matrix, path: str) -> str:
+        bias = matrix.bias()
+        if bias is None:
+            return x
+        name = self.weight(path.strip("/").replace("/", ".") + ".bias", bias)
+        return self.node("Add", [x, name], [f"{path}/biased"], f"{path}/Add")
+
+    def gather(self, ids: str, matrix: Matrix, weight: str, path: str) -> str:
+        """Rows of the stored matrix by id, as floats."""
+        output = f"{path}/output"
+        if matrix.bits == FLOAT_BITS:
+            return self.node("Gather", [weight, ids], [output], f"{path}/Gather")
+        shape = self.constant(f"{path}/shape", [matrix.num_rows, matrix.columns * matrix.bits // 8])
+        rows = self.node("Reshape", [f"{weight}.q", shape], [f"{path}/rows"], f"{path}/Reshape")
+        return self.node(
+            "GatherBlockQuantized",
+            [rows, ids, f"{weight}.scales"],
+            [output],
+            f"{path}/GatherBlockQuantized",
+            MICROSOFT,
+            bits=matrix.bits,
+            block_size=BLOCK,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+
+    def save(self, path: Path, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> None:
+        import onnx
+        from onnx import helper
+
+        graph = helper.make_graph(self._nodes, "main", inputs, outputs, initializer=self._initializers)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, MICROSOFT_OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="slmops")
+        onnx.save(model, path)

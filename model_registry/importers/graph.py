@@ -1,0 +1,181 @@
+"""What an ONNX graph says about itself, and whether all its bytes are there. Reads protobuf; runs nothing.
+
+Weights in other files are distrusted: their paths stay inside the model's folder and reach no further than the file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+
+from model_registry.errors import CorruptModel
+from model_registry.records import Precision
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1, "int8": 1, "int64": 8, "int32": 4, "bool": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output. shape: None for a dimension that varies."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """operators: how many nodes of each. bits: how many block-quantized weights of each width. weight_dtypes: "
+    "numbers."""
+
+    inputs: Mapping[str, Port]
+    outputs: Mapping[str, Port]
+    operators: Mapping[str, int]
+    bits: Mapping[int, int]
+    weight_dtypes: Mapping[str, int]
+    data_files: tuple[str, ...]
+
+    @property
+    def precision(self) -> Precision:
+        widths = set(self.bits)
+        if "MatMulInteger" in self.operators or "DynamicQuantizeMatMul" in self.operators:
+            widths.add(8)
+        if widths == {4}:
+            return Precision.INT4
+        if widths == {8}:
+            return Precision.INT8
+        if widths:
+            return Precision.MIXED
+        return Precision.FP16 if self.weight_dtypes.get("float16", 0) > self.weight_dtypes.get("float32", 0) else Precision.FP32
+
+
+def read_graph(model: Path) -> GraphFacts:
+    """Raises CorruptModel: cut off, not ONNX, or external data that is missing, short, or outside the folder."""
+    import onnx
+
+    damaged = f"{model.name} is not a whole ONNX model: it was cut off or damaged. Fetch it again."
+    try:
+        proto = onnx.load_model(str(model), load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError among others; all of them mean that the bytes are not a model
+        raise CorruptModel(damaged) from error
+    if not proto.graph.node or not proto.graph.output:
+        raise CorruptModel(damaged)
+    tensors = list(_tensors(proto))
+    data_files = sorted({_check_external(tensor, model.parent) for tensor in tensors if _is_external(tensor)})
+    for tensor in tensors:
+        _check_embedded(tensor, damaged)
+    return _facts(proto, tuple(data_files))
+
+
+def _facts(proto: ModelProto, data_files: tuple[str, ...]) -> GraphFacts:
+    graph = proto.graph
+    nodes = list(_nodes(graph))
+    bits = Counter(
+        int(attribute.i)
+        for node in nodes
+        for attribute in node.attribute
+        if node.op_type == "MatMulNBits" and attribute.name == "bits"
+    )
+    weights: Counter[str] = Counter()
+    for tensor in graph.initializer:
+        size = 1
+        for dimension in tensor.dims:
+            size *= dimension
+        weights[_dtype(tensor.data_type)] += size
+    return GraphFacts(
+        inputs={value.name: _port(value) for value in graph.input},
+        outputs={value.name: _port(value) for value in graph.output},
+        operators=Counter(node.op_type for node in nodes),
+        bits=bits,
+        weight_dtypes=weights,
+        data_files=data_files,
+    )
+
+
+def _check_external(tensor: TensorProto, folder: Path) -> str:
+    """The data file's path within the folder."""
+    entries = {str(entry.key): str(entry.value) for entry in tensor.external_data}
+    location = entries.get("location", "")
+    posix, windows = PurePosixPath(location), PureWindowsPath(location)
+    if not location or ".." in (*posix.parts, *windows.parts) or posix.is_absolute() or windows.drive or windows.root:
+        raise CorruptModel(
+            f"The weight {tensor.name!r} names the data file {location!r}, which is outside the model's folder. "
+            "Do not trust this "
+            "model."
+        )
+    file = folder / posix
+    if not file.is_file():
+        raise CorruptModel(f"The data file {location!r}, which holds weights of the model, is missing. Fetch the model again.")
+    try:
+        end = int(entries.get("offset", "0")) + int(entries.get("length", "0"))
+    except ValueError as error:
+        raise CorruptModel(f"The weight {tensor.name!r} has a damaged place in {location!r}. Fetch the model again.") from error
+    if file.stat().st_size < end:
+        raise CorruptModel(
+            f"The data file {location!r} has {file.stat().st_size} bytes and must have {end}: it was cut off. Fetch it again."
+        )
+    return location
+
+
+def _check_embedded(tensor: TensorProto, damaged: str) -> None:
+    item = _ITEM_BYTES.get(_dtype(tensor.data_type))
+    if _is_external(tensor) or item is None or not tensor.HasField("raw_data"):
+        return
+    size = item
+    for dimension in tensor.dims:
+        size *= dimension
+    if len(tensor.raw_data) != size:
+        raise CorruptModel(damaged)
+
+
+def _is_external(tensor: TensorProto) -> bool:
+    return tensor.data_location == tensor.EXTERNAL
+
+
+def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    graphs = [proto.graph]
+    while graphs:
+        graph = graphs.pop()
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        graphs.extend(_subgraphs(graph))
+    every_node = [*_nodes(proto.graph), *(node for function in proto.functions for node in function.node)]
+    for node in every_node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    yield from graph.node
+    for inner in _subgraphs(graph):
+        yield from _nodes(inner)
+
+
+def _subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield attribute.g
+            yield from attribute.graphs
+
+
+def _port(value: ValueInfoProto) -> Port:
+    tensor = value.type.tensor_type
+    shape = tuple(int(d.dim_value) if d.HasField("dim_value") else None for d in tensor.shape.dim)
+    return Port(_dtype(tensor.elem_type), shape)
+
+
+def _dtype(code: int) -> str:
+    import onnx
+
+    names = {int(value): str(name).lower() for name, value in onnx.TensorProto.DataType.items()}
+    name = names.get(code, f"type {code}")
+    return {"float": "float32", "double": "float64"}.get(name, name)

@@ -1,0 +1,159 @@
+"""ONNX folders: onnxruntime-genai's taken as they are, browser exports with the missing configuration written.
+
+Checks that everything a worker will open is there and whole; converts nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from model_registry.disk import link_or_copy
+from model_registry.errors import CorruptModel, UnsupportedModel
+from model_registry.importers.genai_config import check_decoder, read_config, write_config
+from model_registry.importers.graph import GraphFacts, read_graph
+from model_registry.importers.protocol import Imported, ImportOptions
+from model_registry.progress import Progress
+from model_registry.records import Precision
+
+GENAI_CONFIG = "genai_config.json"
+_KEPT_SUFFIXES = frozenset({".json", ".jinja", ".model", ".txt", ".md"})
+_MAX_CONFIG_BYTES = 256 << 20
+_BROWSER_MODELS = ("model.onnx", "model_q4.onnx")
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where things lie. graph: the .onnx file. folders: where configuration lies, the nearest to the graph first."""
+
+    graph: Path
+    folders: tuple[Path, ...]
+
+    def find(self, name: str) -> Path | None:
+        return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
+
+
+class OnnxFolderImporter:
+    """A folder with `genai_config.json`, or a graph (there or in `onnx/`), `config.json` and `tokenizer.json`."""
+
+    name = "onnx_folder"
+
+    def can_import(self, path: Path) -> bool:
+        if path.is_file():
+            return path.suffix == ".onnx"
+        return (path / GENAI_CONFIG).is_file() or any(path.glob("*.onnx")) or any(path.glob("onnx/*.onnx"))
+
+    def run(self, path: Path, destination: Path, options: ImportOptions, progress: Progress) -> Imported:
+        progress.stage("checking the model")
+        layout = _layout(path)
+        graph = read_graph(layout.graph)
+        config = self._config(layout, graph)
+        decoder = read_config(config)
+        check_decoder(graph, decoder.architecture)
+        _check_precision(graph.precision, options.precision)
+        _check_tokenizer(layout)
+        progress.stage("copying the model")
+        _copy_graph(layout.graph, graph, destination, may_link=options.may_link)
+        _copy_configuration(layout, destination)
+        config["model"]["decoder"]["filename"] = layout.graph.name
+        (destination / GENAI_CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+        return Imported(
+            architecture=decoder.architecture,
+            context_length=decoder.context_length,
+            precision=graph.precision,
+            provider_family=decoder.provider_family,
+            parameters={"precision": graph.precision.value, "wrote_genai_config": layout.find(GENAI_CONFIG) is None},
+        )
+
+    @staticmethod
+    def _config(layout: _Layout, graph: GraphFacts) -> dict[str, Any]:
+        own = layout.find(GENAI_CONFIG)
+        if own is not None:
+            return _read_json(own)
+        config = layout.find("config.json")
+        if config is None:
+            raise CorruptModel("The folder has neither genai_config.json nor config.json. Fetch the whole model.")
+        model = _read_json(config)
+        check_decoder(graph, str(model.get("model_type", "unknown")))
+        generation = layout.find("generation_config.json")
+        return write_config(model, _read_json(generation) if generation else {}, graph, layout.graph.name)
+
+
+def _layout(path: Path) -> _Layout:
+    if path.is_file():
+        return _Layout(path, (path.parent, path.parent.parent) if path.parent.name == "onnx" else (path.parent,))
+    config = path / GENAI_CONFIG
+    if config.is_file():
+        return _Layout(_inside(path, read_config(_read_json(config)).filename), (path,))
+    for folder in (path, path / "onnx"):
+        found = sorted(folder.glob("*.onnx"))
+        preferred = [file for name in _BROWSER_MODELS for file in found if file.name == name]
+        if len(found) == 1 or preferred:
+            return _Layout((preferred or found)[0], (folder, path) if folder != path else (path,))
+        if found:
+            raise UnsupportedModel(f"{path} holds several graphs; name one: {', '.join(file.name for file in found)}.")
+    raise CorruptModel(f"{path} holds no .onnx file. Fetch the whole model.")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    if ".." in PurePosixPath(name).parts or Path(name).is_absolute():
+        raise CorruptModel(f"genai_config.json names the graph {name!r}, outside the model's folder. Do not trust this model.")
+    graph = folder / name
+    if not graph.is_file():
+        raise CorruptModel(f"genai_config.json names the graph {name!r}, which is missing. Fetch the whole model.")
+    return graph
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ValueError("it is far too large")
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise CorruptModel(f"{path.name} is not readable JSON ({error}). Fetch it again.") from error
+    if not isinstance(value, dict):
+        raise CorruptModel(f"{path.name} holds no JSON object. Fetch it again.")
+    return value
+
+
+def _check_precision(found: Precision, wanted: Precision) -> None:
+    if wanted not in (Precision.AUTO, found):
+        raise UnsupportedModel(
+            f"This ONNX model is {found} and is taken as it is, so --precision {wanted} cannot be had. Leave the "
+            "option out, or "
+            "pull another build."
+        )
+
+
+def _check_tokenizer(layout: _Layout) -> None:
+    from tokenizers import Tokenizer
+
+    path = layout.find("tokenizer.json")
+    if path is None:
+        raise CorruptModel("The folder has no tokenizer.json, without which no text becomes tokens. Fetch the whole model.")
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust library raises bare Exception for whatever is wrong with the file
+        raise CorruptModel(f"tokenizer.json cannot be read ({error}). Fetch it again.") from error
+
+
+def _copy_graph(graph: Path, facts: GraphFacts, destination: Path, *, may_link: bool) -> None:
+    for name in (graph.name, *facts.data_files):
+        target = destination / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if may_link:
+            link_or_copy(graph.parent / name, target)
+        else:
+            shutil.copyfile(graph.parent / name, target)
+
+
+def _copy_configuration(layout: _Layout, destination: Path) -> None:
+    """Plain files of known kinds, the ones nearest to the graph winning; code stays behind."""
+    for folder in layout.folders:
+        for file in sorted(folder.iterdir()):
+            target = destination / file.name
+            if file.is_file() and file.suffix in _KEPT_SUFFIXES and file.name != GENAI_CONFIG and not target.exists():
+                shutil.copyfile(file, target)

@@ -1,0 +1,1 @@
+"""How the registry database came to its present tables: one revision per file in `versions`. Run by `database.py`."""

@@ -1,0 +1,208 @@
+"""From a reference to a published version: look up, fetch, import, publish. Owns the order of these steps only.
+
+Runs in the calling thread. However it ends, only a whole version or a download that can be resumed is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from model_registry.artifacts import StagedVariant
+from model_registry.catalog import Catalog, load_catalog
+from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_bytes
+from model_registry.errors import RegistryError, SourceUnavailable
+from model_registry.importers import Imported, ImportOptions, choose
+from model_registry.names import check_model_name, model_name_from
+from model_registry.progress import Progress, SilentProgress
+from model_registry.records import Manifest, ModelVersion, Precision
+from model_registry.references import (
+    CatalogReference,
+    HubReference,
+    PackageReference,
+    SourceReference,
+    parse_reference,
+)
+from model_registry.registry import Registry
+from model_registry.sources import Fetched, source_for
+from model_registry.verification import problems_of
+
+REQUESTED_PRECISION = "requested_precision"  # a manifest parameter: what `--precision` said
+_LIBRARIES = ("slmops", "onnx", "onnxruntime", "gguf", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """What a reference means. name: the model's; licence: what the catalog says, if it does."""
+
+    name: str
+    source: SourceReference
+    licence: str | None = None
+
+
+def plan_pull(reference: str, name: str | None = None, catalog: Catalog | None = None) -> PullPlan:
+    """Raises InvalidReference, InvalidName. Fetches nothing."""
+    parsed = parse_reference(reference)
+    if isinstance(parsed, CatalogReference):
+        entry = (catalog or load_catalog()).entry(parsed)
+        return PullPlan(check_model_name(name or entry.name), entry.build(parsed.variant).source, entry.licence)
+    return PullPlan(check_model_name(name or _default_name(parsed)), parsed)
+
+
+def pull(
+    registry: Registry,
+    reference: str,
+    *,
+    name: str | None = None,
+    precision: Precision = Precision.AUTO,
+    progress: Progress | None = None,
+    catalog: Catalog | None = None,
+) -> ModelVersion:
+    """The version that `reference` is, published as `name` (default: after the reference) unless it is here already.
+
+    Two pulls of one reference, in any processes, run one after the other, and the second finds the work done.
+    Raises any RegistryError; KeyboardInterrupt stops it cleanly.
+    """
+    plan = plan_pull(reference, name, catalog)
+    progress = progress or SilentProgress()
+    with _one_at_a_time(registry.home, plan.source, progress):
+        source = source_for(plan.source)
+        pin = source.pin()
+        present = _present(registry, plan, pin, precision)
+        if present is not None:
+            return present
+        with registry.staging() as staging:
+            scratch, staged = staging / "scratch", staging / "model"
+            scratch.mkdir()
+            staged.mkdir()
+            with _downloads(registry.home, plan.source) as downloads:
+                with disk_full_means_out_of_disk(registry.home, tree_bytes(downloads), f"fetching {plan.name}"):
+                    fetched = source.fetch(downloads, scratch, progress)
+                return _import(registry, plan, pin, precision, fetched, staged, progress)
+
+
+def _import(
+    registry: Registry,
+    plan: PullPlan,
+    pin: str | None,
+    precision: Precision,
+    fetched: Fetched,
+    staged: Path,
+    progress: Progress,
+) -> ModelVersion:
+    """Whatever happens here, what was downloaded is of no further use."""
+    downloads = _downloads_folder(registry.home, plan.source)
+    try:
+        importer = choose(fetched.path)
+        options = ImportOptions(precision=precision, may_link=fetched.is_ours)
+        with disk_full_means_out_of_disk(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
+            imported = importer.run(fetched.path, staged, options, progress)
+        manifest = _manifest(plan, pin, precision, importer.name, fetched, imported)
+        progress.stage("publishing")
+        variant = StagedVariant(imported.precision, imported.provider_family, staged)
+        return registry.publish(plan.name, manifest, [variant])
+    finally:
+        remove_tree(downloads)
+
+
+def _manifest(
+    plan: PullPlan, pin: str | None, precision: Precision, importer: str, fetched: Fetched, imported: Imported
+) -> Manifest:
+    parameters: dict[str, Any] = {**imported.parameters, REQUESTED_PRECISION: precision.value}
+    return Manifest(
+        source=pin or str(plan.source),
+        importer=importer,
+        architecture=imported.architecture,
+        context_length=imported.context_length,
+        licence=plan.licence or fetched.licence or imported.licence or "unknown",
+        source_sha256=fetched.source_sha256,
+        parameters=parameters,
+        metrics=imported.metrics,
+        library_versions=_library_versions(),
+    )
+
+
+def _present(registry: Registry, plan: PullPlan, pin: str | None, precision: Precision) -> ModelVersion | None:
+    """What was pulled from the same source with the same wish: under this name, or published anew from another."""
+    if pin is None:
+        return None
+    same = [
+        found
+        for model in registry.models()
+        for found in reversed(model.versions)
+        if found.manifest.source == pin
+        and found.manifest.parameters.get(REQUESTED_PRECISION) == precision
+        and plan.source.sha256 in (None, found.manifest.source_sha256)
+        and not problems_of(found, hashing=False)
+    ]
+    here = next((found for found in same if found.model == plan.name), None)
+    if here is not None or not same:
+        return here
+    variants = [StagedVariant(variant.precision, variant.provider_family, variant.folder) for variant in same[0].variants]
+    return registry.publish(plan.name, same[0].manifest, variants)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(home: Path, source: SourceReference, progress: Progress) -> Iterator[None]:
+    locks = home / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"pull-{_key(source)}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.stage("waiting for another pull of the same model")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _downloads(home: Path, source: SourceReference) -> Iterator[Path]:
+    """Kept when the block is interrupted or the source fails: then there is something to resume. Else gone."""
+    folder = _downloads_folder(home, source)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except SourceUnavailable:
+        raise
+    except RegistryError:
+        remove_tree(folder)
+        raise
+    finally:
+        if folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
+            remove_tree(folder)
+
+
+def _downloads_folder(home: Path, source: SourceReference) -> Path:
+    return home / "downloads" / _key(source)
+
+
+def _key(source: SourceReference) -> str:
+    return hashlib.sha256(str(source).encode()).hexdigest()[:24]
+
+
+def _default_name(source: SourceReference) -> str:
+    if isinstance(source, HubReference):
+        path = PurePosixPath(source.path)
+        return model_name_from(path.stem if path.suffix == ".gguf" else source.repo.partition("/")[2])
+    if isinstance(source, PackageReference):
+        return model_name_from(PurePosixPath(source.path).stem)
+    local = source.path
+    return model_name_from(local.name if local.is_dir() else local.name.removesuffix(local.suffix).removesuffix(".tar"))
+
+
+def _library_versions() -> Mapping[str, str]:
+    found = {}
+    for library in _LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found

@@ -1,0 +1,153 @@
+"""What a model reference says: texts to frozen values and back. Pure; fetches nothing and looks nothing up.
+
+    smollm2-135m[:VARIANT]                          a name in the catalog
+    hf://org/repo[@revision][/folder or file]       a repository of the hub
+    pypi://package==version/path/in/wheel           one file of a wheel on the package index
+    file:///absolute/path, ./relative, ~/path       a folder, a file or an archive on this machine
+
+A reference may end in `#sha256=<64 hex digits>`: what the fetched file must hash to.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from model_registry.errors import InvalidReference
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_CATALOG = re.compile(r"([a-z0-9][a-z0-9._-]*)(?::([a-z0-9][a-z0-9._-]*))?")
+_HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([^/@#?\s]+))?(?:/([^#?]*))?", re.ASCII)
+_PACKAGE = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)/([^#?]+)")
+_FORMS = (
+    "Give a catalog name such as smollm2-135m, hf://org/repo[@revision][/folder], pypi://package==version/path/in/wheel, or a path."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogReference:
+    """A name to look up. variant: one of the entry's builds, None for its first."""
+
+    name: str
+    variant: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.variant}" if self.variant else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class HubReference:
+    """repo: `org/name`. revision: branch, tag or commit, None for the default branch. path: within, may be empty."""
+
+    repo: str
+    revision: str | None = None
+    path: str = ""
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        revision = f"@{quote(self.revision, safe='')}" if self.revision else ""
+        return f"hf://{self.repo}{revision}{f'/{self.path}' if self.path else ''}{_fragment(self.sha256)}"
+
+
+@dataclass(frozen=True, slots=True)
+class PackageReference:
+    """path: of a file in the wheel. sha256: of that file; archive_sha256: of the wheel."""
+
+    package: str
+    version: str
+    path: str
+    sha256: str | None = None
+    archive_sha256: str | None = None
+
+    def __str__(self) -> str:
+        return f"pypi://{self.package}=={self.version}/{self.path}{_fragment(self.sha256)}"
+
+
+@dataclass(frozen=True, slots=True)
+class PathReference:
+    """path: absolute."""
+
+    path: Path
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path.as_uri()}{_fragment(self.sha256)}"
+
+
+SourceReference = HubReference | PackageReference | PathReference
+Reference = CatalogReference | SourceReference
+
+
+def parse_reference(text: str) -> Reference:
+    """Raises InvalidReference. A text with a path separator, a leading `.` or `~`, or a file's suffix is a path."""
+    text = text.strip()
+    if not text or "\0" in text:
+        raise InvalidReference(f"{text!r} names no model. {_FORMS}")
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        match = _CATALOG.fullmatch(text)
+        if match is not None and not text.endswith((".gguf", ".onnx", ".zip", ".tar", ".gz", ".xz", ".bz2", ".tgz")):
+            return CatalogReference(match[1], match[2])
+        return PathReference(_absolute(text))
+    body, sha256 = _split_fragment(text, rest)
+    if scheme == "hf":
+        return _hub(text, body, sha256)
+    if scheme == "pypi":
+        return _package(text, body, sha256)
+    if scheme == "file":
+        return _file(text, body, sha256)
+    raise InvalidReference(f"slmops knows no source {scheme}:// (in {text!r}). {_FORMS}")
+
+
+def _hub(text: str, body: str, sha256: str | None) -> HubReference:
+    match = _HUB.fullmatch(body)
+    if match is None:
+        raise InvalidReference(f"{text!r} is not of the form hf://org/repo[@revision][/folder].")
+    revision = unquote(match[2]) if match[2] else None
+    return HubReference(match[1], revision, _inner_path(text, match[3] or ""), sha256)
+
+
+def _package(text: str, body: str, sha256: str | None) -> PackageReference:
+    match = _PACKAGE.fullmatch(body)
+    path = _inner_path(text, match[3]) if match else ""
+    if match is None or not path:
+        raise InvalidReference(f"{text!r} is not of the form pypi://package==version/path/in/wheel.")
+    return PackageReference(match[1], match[2], path, sha256)
+
+
+def _file(text: str, body: str, sha256: str | None) -> PathReference:
+    host, _, path = body.partition("/")
+    if host not in ("", "localhost", ".", "~"):
+        raise InvalidReference(f"{text!r} names the machine {host!r}; slmops reads files of this machine: file:///path.")
+    decoded = unquote(path)
+    return PathReference(_absolute(f"{host}/{decoded}" if host in (".", "~") else f"/{decoded}"), sha256)
+
+
+def _inner_path(text: str, path: str) -> str:
+    parts = [part for part in path.split("/") if part]
+    if any(part in (".", "..") or "\\" in part for part in parts):
+        raise InvalidReference(f"The path in {text!r} must stay inside the source: no `.`, `..` or backslashes.")
+    return "/".join(parts)
+
+
+def _absolute(path: str) -> Path:
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise InvalidReference(f"{path!r} is not a usable path ({error}). {_FORMS}") from error
+
+
+def _split_fragment(text: str, body: str) -> tuple[str, str | None]:
+    body, separator, fragment = body.partition("#")
+    if not separator:
+        return body, None
+    kind, _, value = fragment.partition("=")
+    if kind != "sha256" or not _SHA256.fullmatch(value.lower()):
+        raise InvalidReference(f"{text!r} ends in {fragment!r}; after # comes sha256= and 64 hexadecimal digits.")
+    return body, value.lower()
+
+
+def _fragment(sha256: str | None) -> str:
+    return f"#sha256={sha256}" if sha256 else ""

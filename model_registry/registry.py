@@ -1,0 +1,221 @@
+"""The registry: which models this machine has. The only writer of the database and of the artifact folders.
+
+Knows nothing about where models come from (see `pull`), nor what is loaded: callers say so. Reads are answered from a
+snapshot in memory that is renewed when the database changed, whoever changed it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from sqlalchemy import Connection
+
+from model_registry import queries
+from model_registry.aliasing import plan_point, plan_removal
+from model_registry.artifacts import ArtifactStore, DescribedVariant, StagedVariant, describe, digest_of
+from model_registry.database import Database
+from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_bytes
+from model_registry.errors import ModelInUse, ModelNotFound
+from model_registry.names import Label, check_alias_name, check_model_name, parse_label
+from model_registry.records import LIVE, Alias, Manifest, Model, ModelVersion
+from model_registry.staging import collect_stale, staging_folder
+from model_registry.verification import Problem, problems_of
+
+ABANDONED_DOWNLOAD_AFTER_S = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    data_version: int
+    models: MappingProxyType[str, Model]
+
+
+class Registry:
+    """The models under `home` (created when missing). Safe beside other threads and processes; close() when done."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._store = ArtifactStore(home)
+        self._database = Database(home / "registry.db", home / "locks" / "registry.lock")
+        self._snapshot: _Snapshot | None = None
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # ---- reads ----
+
+    def models(self) -> tuple[Model, ...]:
+        """All models, by name."""
+        return tuple(self._current().values())
+
+    def model(self, name: str) -> Model:
+        """Raises ModelNotFound."""
+        models = self._current()
+        found = models.get(name)
+        if found is None:
+            raise _no_model(name, models)
+        return found
+
+    def resolve(self, name: str) -> ModelVersion:
+        """`name` (what `live` points to), `name:NUMBER` or `name:alias`. Microseconds. Raises ModelNotFound."""
+        return _resolve(self._current(), parse_label(name))
+
+    def verify(self, name: str) -> tuple[Problem, ...]:
+        """Hashes every artifact of a version, or of all for a bare name; empty if all is well. Raises ModelNotFound."""
+        label = parse_label(name)
+        versions = self.model(label.name).versions if label.is_bare else (self.resolve(name),)
+        return tuple(problem for version in versions for problem in problems_of(version))
+
+    # ---- writes ----
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """An empty folder on the same file system as the artifacts, gone when the block ends."""
+        with staging_folder(self.home / "staging") as folder:
+            yield folder
+
+    def publish(
+        self,
+        name: str,
+        manifest: Manifest,
+        variants: Sequence[StagedVariant],
+        *,
+        hashed: Callable[[int], None] | None = None,
+    ) -> ModelVersion:
+        """A new version of `name`, or the existing one with the same content, which then stays where its aliases are.
+
+        `live` moves to the new version and `previous` to where it was. `hashed` is told of each number of bytes read.
+        Raises InvalidName, CorruptModel, OutOfDisk; then nothing has changed.
+        """
+        check_model_name(name)
+        total = sum(tree_bytes(variant.folder) for variant in variants)
+        with disk_full_means_out_of_disk(self.home, total, f"publishing {name}"):
+            described = [describe(variant, hashed) for variant in variants]
+        digest = digest_of(described)
+        with self._database.exclusive():
+            model = self._current().get(name)
+            same = next((version for version in model.versions if version.digest == digest), None) if model else None
+            if same is not None and not problems_of(same, hashing=False):
+                return same
+            if same is None:
+                self._publish_new(name, digest, manifest, described)
+            else:  # its files were damaged: put them back
+                self._store.place(name, same.number, described)
+        return next(version for version in self.model(name).versions if version.digest == digest)
+
+    def set_alias(self, model: str, alias: str, number: int, *, weight: float = 1.0) -> Alias:
+        """Raises InvalidName, ModelNotFound. Moving `live` lets `previous` point to where it was."""
+        check_alias_name(alias)
+        with self._database.exclusive():
+            found = self.model(model)
+            _resolve(self._current(), Label(model, number=number))
+            with self._database.writing() as connection:
+                queries.replace_aliases(connection, model, plan_point(found.aliases, model, alias, number, weight))
+        return Alias(model, alias, number, weight)
+
+    def remove(self, name_or_label: str, *, force: bool = False, in_use: Collection[str] = ()) -> int:
+        """Removes a version, or for a bare name the model with all versions and aliases; bytes freed.
+
+        in_use: labels (`name:NUMBER`) that are loaded. Raises ModelNotFound, and ModelInUse unless forced. When the
+        version that `live` points to is forced out, `live` falls back to `previous`, else to the newest that remains.
+        """
+        label = parse_label(name_or_label)
+        with self._database.exclusive():
+            model = self.model(label.name)
+            doomed = model.versions if label.is_bare else (self.resolve(name_or_label),)
+            if not force:
+                _refuse_in_use(model, doomed, in_use, whole=label.is_bare)
+            with self._database.writing() as connection:
+                orphans = _delete(connection, model, doomed)
+            return sum(self._store.discard(model.name, version.number, orphans) for version in doomed)
+
+    def collect_garbage(self) -> int:
+        """Removes what nothing refers to: blobs, version folders, dead staging, old partial downloads. Bytes freed."""
+        freed = collect_stale(self.home / "staging")
+        downloads = self.home / "downloads"
+        for folder in downloads.iterdir() if downloads.is_dir() else ():
+            if folder.stat().st_mtime < time.time() - ABANDONED_DOWNLOAD_AFTER_S:
+                freed += tree_bytes(folder)
+                remove_tree(folder)
+        with self._database.exclusive(), self._database.reading() as reader:
+            models = queries.load_models(reader, self._store)
+            versions = {model.name: [version.number for version in model.versions] for model in models.values()}
+            return freed + self._store.collect(versions, queries.referenced_blobs(reader))
+
+    # ---- inside ----
+
+    def _current(self) -> MappingProxyType[str, Model]:
+        with self._database.reading() as reader:
+            version = self._database.data_version(reader)
+            if self._snapshot is None or self._snapshot.data_version != version:
+                with self._database.consistent(reader):
+                    self._snapshot = _Snapshot(version, MappingProxyType(queries.load_models(reader, self._store)))
+            return self._snapshot.models
+
+    def _publish_new(self, name: str, digest: str, manifest: Manifest, described: Sequence[DescribedVariant]) -> None:
+        """Files first, rows last: the commit is the moment the version exists."""
+        with self._database.reading() as reader:
+            number = queries.next_number(reader, name)
+        self._store.place(name, number, described)
+        model = self._current().get(name)
+        with self._database.writing() as connection:
+            queries.insert_version(connection, name, number, digest, manifest, described)
+            queries.replace_aliases(connection, name, plan_point(model.aliases if model else (), name, LIVE, number))
+
+
+def _delete(connection: Connection, model: Model, doomed: Sequence[ModelVersion]) -> set[str]:
+    """Rows go; the digests that nothing refers to any more."""
+    remaining = {version.number for version in model.versions} - {version.number for version in doomed}
+    candidates = {artifact.sha256 for version in doomed for variant in version.variants for artifact in variant.artifacts}
+    if remaining:
+        for version in doomed:
+            queries.delete_version(connection, model.name, version.number)
+            queries.replace_aliases(connection, model.name, plan_removal(model.aliases, version.number, remaining))
+    else:
+        queries.delete_model(connection, model.name)
+    return candidates - queries.referenced_blobs(connection)
+
+
+def _refuse_in_use(model: Model, doomed: Sequence[ModelVersion], in_use: Collection[str], *, whole: bool) -> None:
+    loaded = [version.label for version in doomed if version.label in in_use]
+    if loaded:
+        raise ModelInUse(f"{', '.join(loaded)} is loaded. Run `slmops stop {model.name}` first, or force the removal.")
+    numbers = {version.number for version in doomed}
+    pointing = [alias.name for alias in model.aliases if alias.number in numbers]
+    if pointing and not whole:
+        raise ModelInUse(
+            f"{doomed[0].label} is what the alias {', '.join(pointing)} points to. Point the alias elsewhere, "
+            "remove the "
+            f"whole model with `slmops rm {model.name}`, or force the removal."
+        )
+
+
+def _resolve(models: MappingProxyType[str, Model], label: Label) -> ModelVersion:
+    model = models.get(label.name)
+    if model is None:
+        raise _no_model(label.name, models)
+    number = label.number
+    if number is None:
+        number = next((alias.number for alias in model.aliases if alias.name == label.alias_or_live), None)
+    for version in model.versions:
+        if version.number == number:
+            return version
+    exist = [version.label for version in model.versions] + [f"{model.name}:{alias.name}" for alias in model.aliases]
+    wanted = label.number if label.number is not None else label.alias_or_live
+    raise ModelNotFound(f"{model.name} has no version or alias {wanted}. It has: {', '.join(exist)}.")
+
+
+def _no_model(name: str, models: MappingProxyType[str, Model]) -> ModelNotFound:
+    exist = ", ".join(models) if models else "none yet"
+    return ModelNotFound(f"There is no model {name!r} here (there are: {exist}). Run `slmops pull {name}` to get it.")

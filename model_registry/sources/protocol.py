@@ -1,0 +1,38 @@
+"""What a source is: the contract between `pull` and what gets models from somewhere. Owns words, no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from model_registry.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """path: the file or folder to import. source_sha256: of the source file, if one file. licence: None when not said.
+
+    is_ours: `path` lies in the folders that `fetch` was given, so its files may be linked and thrown away.
+    """
+
+    path: Path
+    is_ours: bool
+    source_sha256: str | None = None
+    licence: str | None = None
+
+
+class Source(Protocol):
+    """One reference, ready to be fetched."""
+
+    def pin(self) -> str | None:
+        """The reference as it is right now, exactly: equal pins mean equal content. None when only fetching can tell.
+
+        May ask the network. Raises SourceUnavailable.
+        """
+
+    def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
+        """Both folders exist. What is in `downloads` survives an interruption and is resumed; `scratch` is thrown away.
+
+        Raises SourceUnavailable, ChecksumMismatch, CorruptModel, OutOfDisk.
+        """

@@ -1,0 +1,142 @@
+"""The composition root, where settings become a registry, a pool, a gateway, layers and routes; and `serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from runtime.pool import ModelPool
+from server import errors, logs
+from server.body_limit import BodyLimit
+from server.gateway import Gateway
+from server.lifecycle import Lifecycle
+from server.metrics import Metrics
+from server.observation import Observation
+from server.openai.chat import chat_router
+from server.openai.completions import completions_router
+from server.openai.models import models_router
+from server.routes.admin import admin_router
+from server.routes.health import health_router
+from server.routes.metrics import metrics_router
+from server.security import Policy, Security, is_loopback
+from server.served_models import FakeModels, RegistryModels, ServedModels
+from server.settings import Settings
+from server.version import slmops_version
+
+_FLUSH_S = 2.0  # what ended streams get to reach their clients
+_FAILED = 1
+_MISUSED = 2
+_log = logging.getLogger("slmops.app")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an app is made of, as `app.state.parts`."""
+
+    settings: Settings
+    lifecycle: Lifecycle
+    pool: ModelPool
+    gateway: Gateway
+    metrics: Metrics
+
+    async def drain(self) -> None:
+        """Refuses what is new, lets what runs finish within the grace period, ends the rest with an error."""
+        self.lifecycle.drain()
+        await self.pool.close(grace_s=self.settings.shutdown_grace_s)
+        if not await self.lifecycle.wait_idle(_FLUSH_S):
+            _log.warning("clients cut off", extra={"fields": {"open_requests": self.lifecycle.num_open}})
+        self.lifecycle.close()
+
+
+def create_app(settings: Settings, *, pool: ModelPool | None = None) -> FastAPI:
+    """The gateway, for any ASGI server that runs its lifespan. pool: instead of one with real workers."""
+    lifecycle = Lifecycle()
+    pool = pool or ModelPool()
+    metrics = Metrics(pool)
+    models, close_models = _open_models(settings)
+    gateway = Gateway(settings, models, pool, metrics, lifecycle)
+    parts = Parts(settings, lifecycle, pool, gateway, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.create_task(gateway.warm_up())
+        try:
+            yield
+        finally:
+            lifecycle.drain()
+            warming.cancel()
+            await asyncio.wait((warming,))
+            await pool.close(grace_s=0)
+            close_models()
+
+    app = FastAPI(
+        title="slmops",
+        version=slmops_version(),
+        description="Serves small language models on this machine through OpenAI's API.",
+        lifespan=lifespan,
+    )
+    app.state.parts = parts
+    for router in (
+        chat_router(gateway),
+        completions_router(gateway),
+        models_router(gateway),
+        admin_router(gateway),
+        health_router(gateway),
+        metrics_router(metrics),
+    ):
+        app.include_router(router)
+    errors.install(app)
+    app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes))
+    app.add_middleware(Security, policy=Policy.of(settings))
+    app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics)  # added last, so outermost
+    return app
+
+
+def why_refused(settings: Settings) -> str | None:
+    """Why these settings must not be served: beyond this machine, and without a key. None when they may."""
+    if is_loopback(settings.host) or settings.api_key is not None:
+        return None
+    return (
+        f"refusing to listen on {settings.host} without an API key, because others on the network could use "
+        "this server: set SLMOPS_API_KEY (or api_key in slmops.toml), or listen on 127.0.0.1"
+    )
+
+
+def serve(settings: Settings) -> int:
+    """Serves until a signal. Returns the exit code: 0 after a drain, 1 when it cannot listen, 2 when it must not."""
+    from server.daemon import CannotListenError, Daemon, open_socket
+
+    logs.configure(settings.log_level, settings.log_format)
+    refusal = why_refused(settings)
+    if refusal is not None:
+        return _complain(refusal, _MISUSED)
+    try:
+        listener = open_socket(settings.host, settings.port)
+    except CannotListenError as error:
+        return _complain(str(error), _FAILED)
+    with listener:
+        app = create_app(settings)
+        parts: Parts = app.state.parts
+        Daemon(app, settings, parts.drain).run(sockets=[listener])
+    return 0
+
+
+def _complain(message: str, exit_code: int) -> int:
+    sys.stderr.write(f"slmops: {message}\n")
+    return exit_code
+
+
+def _open_models(settings: Settings) -> tuple[ServedModels, Callable[[], None]]:
+    """The models that requests may name, and how to close what they are read from."""
+    if settings.engine == "fake":
+        return FakeModels(settings.model), lambda: None
+    from model_registry.registry import Registry
+
+    registry = Registry(settings.home)
+    return RegistryModels(registry), registry.close

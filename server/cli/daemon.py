@@ -1,0 +1,112 @@
+"""The CLI's client of a running daemon. Knows its addresses and JSON; knows nothing of terminals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from server.cli.failures import CommandFailed
+
+if TYPE_CHECKING:
+    from server.settings import Settings
+
+_ANSWER_TIMEOUT = httpx.Timeout(None, connect=5.0)  # a stream may pause for as long as its model loads
+_PROBE_TIMEOUT_S = 1.0
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a daemon bound everywhere is reached
+
+
+class Daemon:
+    """One daemon at `url` (without `/v1`). All but `is_running` raise CommandFailed when it refuses or is gone."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self.url = url
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=_ANSWER_TIMEOUT, trust_env=False)
+
+    @classmethod
+    def configured(cls, settings: Settings) -> Self:
+        """The daemon that the settings describe, whether it runs or not."""
+        host = _EVERY_ADDRESS.get(settings.host, settings.host)
+        address = f"[{host}]" if ":" in host else host
+        return cls(f"http://{address}:{settings.port}", api_key_of(settings))
+
+    def is_running(self) -> bool:
+        """Whether a server answers `/health`."""
+        try:
+            return self._http.get("/health", timeout=_PROBE_TIMEOUT_S).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def require(self) -> Self:
+        if not self.is_running():
+            raise CommandFailed(f"no daemon answers at {self.url}; start one with `slmops serve`")
+        return self
+
+    def loaded(self) -> list[dict[str, Any]]:
+        """The rows of `slmops ps`, as `/admin/models` gives them."""
+        rows: list[dict[str, Any]] = self._json("GET", "/admin/models")["data"]
+        return rows
+
+    def unload(self, model: str) -> dict[str, Any]:
+        return self._json("POST", f"/admin/models/{quote(model, safe='')}/unload")
+
+    def stream_chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> Generator[str]:
+        """The answer's text as it comes. Closing the iterator closes the connection, which aborts the answer."""
+        body = {"messages": list(messages), "stream": True, **options}
+        try:
+            with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+                if response.status_code != httpx.codes.OK:
+                    response.read()
+                    raise CommandFailed(_problem(response))
+                yield from _deltas(response.iter_lines())
+        except httpx.HTTPError as error:
+            raise CommandFailed(
+                f"the connection to {self.url} broke ({error}); is the daemon still running?"
+            ) from error
+
+    def _json(self, method: str, path: str) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path)
+        except httpx.HTTPError as error:
+            raise CommandFailed(f"no daemon answers at {self.url} ({error}); start one with `slmops serve`") from error
+        if response.status_code >= httpx.codes.BAD_REQUEST:
+            raise CommandFailed(_problem(response))
+        content: dict[str, Any] = response.json()
+        return content
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def api_key_of(settings: Settings) -> str | None:
+    return settings.api_key.get_secret_value() if settings.api_key else None
+
+
+def _deltas(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            continue
+        event = json.loads(line.removeprefix("data: "))
+        if "error" in event:
+            raise CommandFailed(event["error"]["message"])
+        for choice in event["choices"]:
+            if text := choice["delta"].get("content"):
+                yield text
+
+
+def _problem(response: httpx.Response) -> str:
+    """The message of an error envelope; of another server's answer, its status and beginning."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{response.url} answered {response.status_code}: {response.text[:200]}; is it slmops?"

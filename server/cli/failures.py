@@ -1,0 +1,57 @@
+"""How a command ends that cannot do its work: one red line saying what was wrong and what to do, and an exit code.
+
+0 done · 1 failed · 2 used wrongly (flags, settings) · 130 interrupted
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FAILED = 1
+MISUSED = 2
+INTERRUPTED = 130
+
+
+class CommandFailed(Exception):
+    """message: what was wrong and what to do about it."""
+
+    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """message: one line for the person, empty when there is nothing to add."""
+
+    message: str
+    exit_code: int
+
+
+def ending(error: BaseException) -> Ending:
+    """What an exception that left a command means to the person who typed it. Pure."""
+    from model_registry.errors import RegistryError
+    from runtime.errors import RuntimeFailure
+    from server.settings import InvalidSettings
+
+    match error:
+        case KeyboardInterrupt():
+            return Ending("", INTERRUPTED)
+        case CommandFailed():
+            return Ending(error.message, error.exit_code)
+        case RegistryError() | RuntimeFailure():
+            return Ending(error.message, FAILED)
+        case InvalidSettings():
+            return Ending(str(error), MISUSED)
+        case BrokenPipeError():
+            return Ending("", FAILED)
+        case OSError():
+            return Ending(f"{_os_error(error)}; check the path, its permissions and the free space", FAILED)
+        case _:
+            detail = f"{type(error).__name__}: {error}"
+            return Ending(f"unexpected {detail}; set SLMOPS_TRACEBACK=1 to see where, and report it", FAILED)
+
+
+def _os_error(error: OSError) -> str:
+    return f"{error.strerror or error}: {error.filename}" if error.filename else str(error.strerror or error)

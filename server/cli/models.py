@@ -1,0 +1,91 @@
+"""`slmops list`, `show` and `rm`: the models on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.cli.configuration import settings_from
+from server.cli.terminal import print_json, print_line, print_table, size
+
+if TYPE_CHECKING:
+    from model_registry.records import Model
+    from server.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, with stable keys.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.")]
+
+
+def list_models(as_json: AsJson = False) -> None:
+    """List the models on this machine, one line per version."""
+    from model_registry.registry import Registry
+    from server.cli.description import describe_model
+
+    with Registry(settings_from().home) as registry:
+        models = registry.models()
+    if as_json:
+        print_json([describe_model(model) for model in models])
+        return
+    if not models:
+        print_line("no models yet; `slmops catalog` shows some, `slmops pull NAME` fetches one")
+        return
+    print_table(
+        ("MODEL", "ALIASES", "PRECISION", "SIZE>", "CONTEXT>", "LICENCE", "CREATED"),
+        [row for model in models for row in _rows(model)],
+    )
+
+
+def _rows(model: Model) -> list[tuple[str, ...]]:
+    return [
+        (
+            version.label,
+            ", ".join(alias.name for alias in model.aliases if alias.number == version.number) or "-",
+            ", ".join(variant.precision.value for variant in version.variants),
+            size(version.size_bytes),
+            str(version.manifest.context_length),
+            version.manifest.licence,
+            f"{version.created_at:%Y-%m-%d %H:%M}",
+        )
+        for version in model.versions
+    ]
+
+
+def show(model: ModelName, as_json: AsJson = False) -> None:
+    """Show where a model came from, what was measured of it, and its files. MODEL:VERSION shows one version."""
+    from model_registry.registry import Registry
+    from server.cli.description import describe_model, describe_version
+
+    with Registry(settings_from().home) as registry:
+        if ":" in model:
+            found = describe_version(registry.resolve(model))
+        else:
+            found = describe_model(registry.model(model))
+    if as_json:
+        print_json(found)
+        return
+    from server.cli.outline import outline
+
+    for line in outline(found):
+        print_line(line)
+
+
+def remove(
+    model: Annotated[str, typer.Argument(metavar="MODEL[:VERSION]", help="A model, or one version of it.")],
+    force: Annotated[bool, typer.Option("--force", help="Even when an alias points to it or it is loaded.")] = False,
+) -> None:
+    """Remove a model or one version, unless it is loaded or an alias points to it."""
+    from model_registry.registry import Registry
+
+    settings = settings_from()
+    with Registry(settings.home) as registry:
+        freed = registry.remove(model, force=force, in_use=_loaded_labels(settings))
+    print_line(f"removed {model}; {size(freed)} freed")
+
+
+def _loaded_labels(settings: Settings) -> frozenset[str]:
+    """The labels that a running daemon has in memory; none when no daemon runs."""
+    from server.cli.daemon import Daemon
+
+    with Daemon.configured(settings) as daemon:
+        return frozenset(str(row["id"]) for row in daemon.loaded()) if daemon.is_running() else frozenset()

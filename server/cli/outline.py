@@ -1,0 +1,40 @@
+"""Nested plain values as indented lines, for `slmops show`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from server.cli.terminal import size
+
+
+def outline(values: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
+    """One line per value; what is empty is left out; bytes are readable, hashes short."""
+    indent = "  " * depth
+    for key, value in values.items():
+        match value:
+            case None | "" | [] | {}:
+                continue
+            case Mapping():
+                yield f"{indent}{key}:"
+                yield from outline(value, depth + 1)
+            case list():
+                yield f"{indent}{key}:"
+                yield from _items(value, depth + 1)
+            case _:
+                yield f"{indent}{key}: {_scalar(key, value)}"
+
+
+def _items(values: Sequence[Any], depth: int) -> Iterator[str]:
+    for value in values:
+        lines = list(outline(value, depth + 1))
+        yield "  " * depth + "- " + lines[0].strip()
+        yield from lines[1:]
+
+
+def _scalar(key: str, value: object) -> str:
+    if key.endswith("_bytes") and isinstance(value, int):
+        return size(value)
+    if key.endswith("sha256") or key == "digest":
+        return f"{value}"[:16]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

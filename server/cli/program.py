@@ -1,0 +1,73 @@
+"""The `slmops` program: which commands there are, and how they end as exit codes. Knows nothing of what they do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from server.cli import bench, catalog, chat_command, configuration, loaded, models, pull, serve, upkeep, version
+from server.cli.failures import MISUSED, ending
+from server.cli.terminal import print_error
+
+
+def build() -> typer.Typer:
+    """A new command tree."""
+    app = typer.Typer(
+        name="slmops",
+        help="Serve small language models on this machine, through an OpenAI-compatible API.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    commands = (
+        ("serve", serve.serve),
+        ("run", chat_command.run),
+        ("pull", pull.pull),
+        ("list", models.list_models),
+        ("show", models.show),
+        ("rm", models.remove),
+        ("verify", upkeep.verify),
+        ("gc", upkeep.collect_garbage),
+        ("catalog", catalog.catalog),
+        ("ps", loaded.loaded_models),
+        ("stop", loaded.stop),
+        ("bench", bench.bench),
+        ("config", configuration.config),
+        ("version", version.version),
+    )
+    for name, command in commands:
+        app.command(name)(command)
+    return app
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Runs one command; returns its exit code. Nothing but a code and a red line leaves a command that fails."""
+    try:
+        result = build()(list(arguments), prog_name="slmops", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("SLMOPS_TRACEBACK"):
+            raise
+        return _fail(error)
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    code = execute(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has gone; Python must not try to flush it again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 1
+    sys.exit(code)
+
+
+def _fail(error: BaseException) -> int:
+    if isinstance(error, typer.TyperException):
+        print_error(f"{error.format_message()} (see `slmops --help`)")
+        return MISUSED
+    end = ending(error)
+    if end.message:
+        print_error(end.message)
+    return end.exit_code

@@ -1,0 +1,42 @@
+"""`slmops serve`: the daemon in the foreground. Owns its flags; everything else is the settings' and the app's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.cli.model_at_hand import settings_with_model
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback needs an API key.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The default model: a name or a reference.")
+    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder of the registry, the models and the logs.")] = None,
+    engine: Annotated[str | None, typer.Option(help="onnx, or fake (answers without a model).")] = None,
+    num_slots: Annotated[int | None, typer.Option(help="Sequences decoded together.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads per model; 0 is one per physical core.")] = None,
+    context_length: Annotated[int | None, typer.Option(help="Cut of the model's context, in tokens.")] = None,
+    max_waiting: Annotated[int | None, typer.Option(help="Sequences queued before clients get 429.")] = None,
+    max_token_gap_s: Annotated[
+        float | None, typer.Option(help="Longest delay of running answers by a new prompt.")
+    ] = None,
+    prefix_cache_bytes: Annotated[
+        str | None, typer.Option(help="KV memory kept for prefix reuse, e.g. 512MiB.")
+    ] = None,
+    request_timeout_s: Annotated[float | None, typer.Option(help="Longest time of one request.")] = None,
+    shutdown_grace_s: Annotated[float | None, typer.Option(help="Time running answers get at shutdown.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    offline: Annotated[bool | None, typer.Option("--offline", help="Never download anything.")] = None,
+) -> int:
+    """Serve models over HTTP until interrupted. The default model is fetched first if it is missing."""
+    settings = settings_with_model(**locals())
+
+    from server.app import serve as serve_app
+
+    return serve_app(settings)

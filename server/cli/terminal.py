@@ -1,0 +1,77 @@
+"""What the terminal shows: tables, JSON, sizes, times, errors. No control codes where there is no terminal.
+
+Knows nothing of models or of the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDTH_OF_PIPES = 240  # a table that another program reads is not cut at 80 columns
+_UNITS = ((1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
+_SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console on the stream (standard output when None), as wide as the terminal behind it."""
+    from rich.console import Console
+
+    target = stream or sys.stdout
+    return Console(file=target, highlight=False, width=None if target.isatty() else _WIDTH_OF_PIPES)
+
+
+def print_error(message: str) -> None:
+    from rich.text import Text
+
+    line = Text.assemble(("error: ", "bold red"), (" ".join(message.split()), "red"))
+    console(sys.stderr).print(line, soft_wrap=True)
+
+
+def print_note(message: str) -> None:
+    """For the person, on standard error, so that piped output stays clean."""
+    from rich.text import Text
+
+    console(sys.stderr).print(Text(message, "dim"), soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_line(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns whose heading ends in `>` are aligned right (the mark is not shown)."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
+
+
+def size(num_bytes: float) -> str:
+    """`1536` -> `1.5 kB`."""
+    for unit, name in _UNITS:
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.1f} {name}"
+    return f"{num_bytes:.0f} B"
+
+
+def span(seconds: float) -> str:
+    """`150` -> `2 min`; the largest whole unit."""
+    for unit, name in _SPANS:
+        if seconds >= unit:
+            return f"{seconds // unit:.0f} {name}"
+    return f"{max(seconds, 0):.0f} s"

@@ -1,0 +1,224 @@
+"""The table of failures: which exception becomes which status, type, code and Retry-After, in OpenAI's error envelope.
+
+Every error leaves the daemon through `reply_to`, as an HTTP response or as an event of a stream that has begun.
+Knows nothing of routes, and never puts a request's content or an unexpected exception's text into a reply.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from model_registry import errors as registry
+from runtime import errors as runtime
+from server.disconnection import ClientGone
+from server.request_record import RequestRecord
+
+INVALID = "invalid_request_error"
+AUTHENTICATION = "authentication_error"
+PERMISSION = "permission_error"
+RATE_LIMIT = "rate_limit_error"
+SERVER = "server_error"
+
+
+class BodyTooLarge(HTTPException):
+    """The request's body is over the limit. An HTTPException, so that FastAPI lets it pass while it reads a body."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        message = f"The request body is over {max_body_bytes} bytes; send less, or raise max_body_bytes."
+        # What was not read would be taken for the next request, so the connection ends.
+        super().__init__(413, message, {"Connection": "close"})
+
+
+class InvalidBody(HTTPException):
+    """The request's body is not JSON. An HTTPException for the same reason."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(400, f"The request body is not valid JSON: {problem}.")
+
+
+class ModelNotLoadedError(Exception):
+    """An operation on a loaded model named one that is not."""
+
+    def __init__(self, name: str, loaded: Sequence[str]) -> None:
+        known = f"loaded are: {', '.join(loaded)}" if loaded else "no model is loaded"
+        super().__init__(f"The model {name!r} is not loaded; {known}.")
+
+
+class DrainingError(Exception):
+    """The daemon is shutting down."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down; retry against it after its restart, or another one.")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table. retry_after_s and code hold unless the exception itself says otherwise."""
+
+    status: int
+    type: str
+    code: str | None
+    retry_after_s: float | None = None
+    param: str | None = None
+
+
+TABLE: Mapping[type[Exception], Rule] = {
+    runtime.InvalidRequest: Rule(400, INVALID, "invalid_value"),
+    runtime.OverCapacity: Rule(429, RATE_LIMIT, "over_capacity", retry_after_s=1),
+    runtime.NotReady: Rule(503, SERVER, "not_ready", retry_after_s=2),
+    runtime.StepFailed: Rule(500, SERVER, "step_failed"),
+    runtime.EngineDead: Rule(503, SERVER, "engine_dead", retry_after_s=1),
+    ClientGone: Rule(499, INVALID, "client_gone"),
+    DrainingError: Rule(503, SERVER, "draining", retry_after_s=5),
+    ModelNotLoadedError: Rule(404, INVALID, "model_not_loaded", param="name"),
+    BodyTooLarge: Rule(413, INVALID, "body_too_large"),
+    InvalidBody: Rule(400, INVALID, "invalid_json"),
+    registry.ModelNotFound: Rule(404, INVALID, "model_not_found", param="model"),
+    registry.InvalidName: Rule(404, INVALID, "model_not_found", param="model"),
+    registry.InvalidReference: Rule(400, INVALID, "invalid_reference", param="model"),
+    registry.ModelInUse: Rule(409, INVALID, "model_in_use", param="model"),
+    registry.UnsupportedModel: Rule(422, INVALID, "unsupported_model", param="model"),
+    registry.SourceUnavailable: Rule(502, SERVER, "source_unavailable"),
+    registry.ChecksumMismatch: Rule(502, SERVER, "checksum_mismatch"),
+    registry.CorruptModel: Rule(500, SERVER, "corrupt_model"),
+    registry.OutOfDisk: Rule(507, SERVER, "out_of_disk"),
+    registry.RegistryError: Rule(500, SERVER, "registry_error"),
+}
+BY_STATUS: Mapping[int, Rule] = {
+    401: Rule(401, AUTHENTICATION, "invalid_api_key"),
+    403: Rule(403, PERMISSION, "forbidden"),
+    404: Rule(404, INVALID, "unknown_url"),
+    405: Rule(405, INVALID, "method_not_allowed"),
+}
+_CODES = {"missing": "missing_required_parameter", "unsupported": "unsupported_parameter"}  # of kinds of validation errors
+UNEXPECTED = Rule(500, SERVER, "internal_error")
+UNEXPECTED_MESSAGE = "The server failed on this request; its log has the details under the id in X-Request-Id."
+
+
+class ErrorBody(BaseModel):
+    """OpenAI's error: what was wrong, its class, the field at fault, and a code for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(BaseModel):
+    error: ErrorBody
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """An error, ready to be sent: as a response, or as the last event of a stream."""
+
+    status: int
+    message: str
+    type: str
+    code: str | None
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> bytes:
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": error})
+
+    def response(self) -> Response:
+        return Response(self.body(), self.status, dict(self.headers), media_type="application/json")
+
+
+def reply_to(error: Exception, *, where: str = "this path") -> ErrorReply:
+    """The reply to any exception. where: method and path, named when there is no such route."""
+    if isinstance(error, RequestValidationError):
+        return _validation_reply(error.errors())
+    rule = next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), None)
+    if rule is None and isinstance(error, HTTPException):
+        return _http_reply(error, where)
+    if rule is None:
+        return ErrorReply(UNEXPECTED.status, UNEXPECTED_MESSAGE, UNEXPECTED.type, UNEXPECTED.code)
+    retry_after_s = getattr(error, "retry_after_s", None) or rule.retry_after_s
+    headers = dict(getattr(error, "headers", None) or {})
+    if retry_after_s:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+    return ErrorReply(
+        rule.status,
+        error.detail if isinstance(error, HTTPException) else str(error),
+        rule.type,
+        getattr(error, "code", None) or rule.code,
+        getattr(error, "param", None) or rule.param,
+        headers,
+    )
+
+
+def _http_reply(error: HTTPException, where: str) -> ErrorReply:
+    fallback = Rule(error.status_code, INVALID if error.status_code < 500 else SERVER, None)
+    rule = BY_STATUS.get(error.status_code, fallback)
+    message = error.detail
+    if error.status_code == 404 and message == "Not Found":
+        message = f"Unknown request URL: {where}. The API is described at /docs."
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        message = f"Method not allowed: {where}. Use {allowed}."
+    return ErrorReply(rule.status, message, rule.type, rule.code, None, dict(error.headers or {}))
+
+
+def _validation_reply(problems: Sequence[Any]) -> ErrorReply:
+    """FastAPI's list of problems as one error: the first names the field, the others are only told."""
+    told = []
+    for problem in problems[:5]:
+        name, message = _dotted(problem["loc"]), str(problem["msg"]).removeprefix("Value error, ")
+        told.append(f"{name or 'the request body'}: {message[:1].lower()}{message[1:]}")
+    return ErrorReply(
+        400,
+        f"Invalid request. {'; '.join(told)}.",
+        INVALID,
+        _CODES.get(problems[0]["type"], "invalid_value"),
+        _dotted(problems[0]["loc"]) or None,
+    )
+
+
+def _dotted(location: Sequence[str | int]) -> str:
+    """("body", "messages", 0, "role") -> "messages.0.role"."""
+    return ".".join(str(part) for part in location[1:])
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    reply = reply_to(error, where=f"{request.method} {request.url.path}")
+    RequestRecord.of(request.scope).code = reply.code
+    return reply.response()
+
+
+def install(app: FastAPI) -> None:
+    """Makes every exception that the app's routes raise leave through the table, save the unexpected ones: those are
+    answered, and logged, where the request is observed."""
+    for kind in (runtime.RuntimeFailure, RequestValidationError, HTTPException, *TABLE):
+        app.add_exception_handler(kind, _answer)
+
+
+MEANINGS: Mapping[int, str] = {
+    400: "The request is invalid, or asks for something that is not supported; `param` names the field.",
+    401: "The API key is missing or wrong.",
+    403: "The Host or the Origin of the request is not allowed.",
+    404: "There is no such model or path.",
+    413: "The request body is too large.",
+    429: "The queue is full; retry after the seconds in Retry-After.",
+    500: "The request failed; it may be retried.",
+    503: "The model is loading or restarting, or the server is shutting down; retry after the seconds in Retry-After.",
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route for OpenAPI. 401 and 403 can always happen."""
+    others: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope, "description": "Any other error."}}
+    return others | {status: {"model": ErrorEnvelope, "description": MEANINGS[status]} for status in sorted({401, 403, *statuses})}

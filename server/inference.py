@@ -1,0 +1,152 @@
+"""One request's work in an engine: its lease and its generations, as one stream of events.
+
+Knows nothing of wire formats: dialects render what they read here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from runtime.errors import RuntimeFailure, StepFailed
+from runtime.messages import Chunk, Finished, Usage
+from runtime.pool import Lease
+from server.metered import MeteredGeneration
+from server.served_models import ServedModel
+
+
+class Indexed(NamedTuple):
+    """An event of the choice with this index. A named tuple because one is made per token."""
+
+    choice: int
+    event: Chunk | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole choice: all of its text, and how it ended. prompt_text: empty unless it was asked for."""
+
+    text: str
+    finished: Finished
+    prompt_text: str = ""
+
+
+class Inference(AsyncIterator[Indexed]):
+    """Owns a lease and what was submitted on it. `await begin()`, iterate to the end, and `close()` in any case.
+
+    Ends after every choice has Finished, or after close(). Raises the RuntimeFailure of the first generation that
+    fails, and StepFailed when one ends early.
+    """
+
+    def __init__(self, model: ServedModel, lease: Lease, generations: Sequence[MeteredGeneration]) -> None:
+        self.model = model
+        self._lease = lease
+        self._generations = generations
+        self._events = _events_of(generations)
+        self._held: Indexed | None = None
+        self._num_open = len(generations)
+        self._is_closed = False
+
+    async def begin(self) -> None:
+        """Waits for the first event, so that what fails early fails before anything is answered."""
+        self._held = await anext(self)
+
+    async def __anext__(self) -> Indexed:
+        held = self._held
+        if held is not None:
+            self._held = None
+            return held
+        try:
+            indexed = await anext(self._events)
+        except StopAsyncIteration:
+            if self._num_open and not self._is_closed:
+                raise StepFailed("The generation ended without a result; send the request again.") from None
+            raise
+        if isinstance(indexed.event, Finished):
+            self._num_open -= 1
+        return indexed
+
+    async def answers(self) -> list[Answer]:
+        """All choices in order of their index."""
+        texts: list[list[str]] = [[] for _ in self._generations]
+        ends: dict[int, Finished] = {}
+        async for index, event in self:
+            texts[index].append(event.text)
+            if isinstance(event, Finished):
+                ends[index] = event
+        return [Answer("".join(text), ends[index], self.prompt_text(index)) for index, text in enumerate(texts)]
+
+    def prompt_text(self, index: int) -> str:
+        """The prompt of a choice as the engine saw it; empty unless it was asked for."""
+        started = self._generations[index].started
+        return (started.prompt_text or "") if started else ""
+
+    def close(self) -> None:
+        """Aborts what still runs and gives the lease back. May be called again."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for generation in self._generations:
+            generation.abort()
+        if isinstance(self._events, _Interleaved):
+            self._events.close()
+        self._lease.release()
+
+
+def total(usages: Sequence[Usage]) -> Usage:
+    """The sum over the choices of one request."""
+    return Usage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+        cached_tokens=sum(usage.cached_tokens for usage in usages),
+    )
+
+
+def _events_of(generations: Sequence[MeteredGeneration]) -> AsyncIterator[Indexed]:
+    return _Single(generations[0]) if len(generations) == 1 else _Interleaved(generations)
+
+
+class _Single(AsyncIterator[Indexed]):
+    """The usual case, with nothing between the generation and its reader."""
+
+    def __init__(self, generation: MeteredGeneration) -> None:
+        self._generation = generation
+
+    async def __anext__(self) -> Indexed:
+        return Indexed(0, await anext(self._generation))
+
+
+class _Interleaved(AsyncIterator[Indexed]):
+    """Events of many generations as they come; one task per generation."""
+
+    def __init__(self, generations: Sequence[MeteredGeneration]) -> None:
+        self._arrived: asyncio.Queue[Indexed | RuntimeFailure | None] = asyncio.Queue()
+        self._num_running = len(generations)
+        self._tasks = [asyncio.create_task(self._forward(i, each)) for i, each in enumerate(generations)]
+
+    async def __anext__(self) -> Indexed:
+        while self._num_running > 0:
+            item = await self._arrived.get()
+            if isinstance(item, Indexed):
+                return item
+            if item is not None:
+                raise item
+            self._num_running -= 1
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._num_running = 0
+        self._arrived.put_nowait(None)
+
+    async def _forward(self, index: int, generation: MeteredGeneration) -> None:
+        try:
+            async for event in generation:
+                self._arrived.put_nowait(Indexed(index, event))
+        except RuntimeFailure as failure:
+            self._arrived.put_nowait(failure)
+        finally:
+            self._arrived.put_nowait(None)

@@ -1,0 +1,56 @@
+"""How log lines look: text for people, JSON for machines. Ids, counts and times, never what users wrote or got.
+
+Callers log an event name and pass its values as `extra={"fields": {...}}`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import traceback
+from typing import Any
+
+
+def configure(level: str, log_format: str) -> None:
+    """Sends every line of the process to standard error. The HTTP server's own chatter is kept to warnings."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("uvicorn", "uvicorn.error", "httpx", "httpcore", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+def frames_of(error: BaseException) -> list[str]:
+    """Where an exception came from, outermost first. Its text is left out: it may quote what a user wrote."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    fields = dict(getattr(record, "fields", {}))
+    if record.exc_info and record.exc_info[1] is not None:
+        fields |= {"error": type(record.exc_info[1]).__name__, "frames": frames_of(record.exc_info[1])}
+    return fields
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time (Unix seconds), level, logger, event, and the event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"time": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name}
+        return json.dumps(line | {"event": record.getMessage()} | _fields_of(record), default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """`12:30:59 INFO event key=value ...`; frames of an exception on lines of their own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields_of(record)
+        frames = fields.pop("frames", [])
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        parts = [clock, record.levelname, record.getMessage(), *(f"{key}={value}" for key, value in fields.items())]
+        return "\n".join([" ".join(parts), *(f"    {frame}" for frame in frames)])

@@ -1,0 +1,104 @@
+"""Fields of OpenAI's and vLLM's APIs that mean something this server does not do: refused by name, never ignored.
+
+A field that is in no table and no wire model has no meaning here and is accepted, as OpenAI's clients expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from runtime.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """field: its name. harmless: values that ask for nothing, beside null. what: what it would ask for."""
+
+    field: str
+    what: str
+    harmless: tuple[Any, ...] = ()
+
+
+_GENERATION = (
+    Unsupported("n", "several answers per prompt", (1,)),
+    Unsupported("logit_processors", "custom logits processors", ([],)),
+    Unsupported("logits_processors", "custom logits processors", ([],)),
+    Unsupported("prompt_logprobs", "log probabilities of the prompt"),
+    Unsupported("response_format", "structured output", ({"type": "text"},)),
+    Unsupported("structured_outputs", "structured output", ({},)),
+    Unsupported("guided_json", "structured output"),
+    Unsupported("guided_regex", "structured output"),
+    Unsupported("guided_choice", "structured output"),
+    Unsupported("guided_grammar", "structured output"),
+    Unsupported("use_beam_search", "beam search", (False,)),
+    Unsupported("length_penalty", "beam search", (1, 1.0)),
+    Unsupported("early_stopping", "beam search", (False,)),
+    Unsupported("bad_words", "forbidden words", ([],)),
+    Unsupported("allowed_token_ids", "a limit to certain tokens"),
+    Unsupported("truncate_prompt_tokens", "cutting the prompt"),
+    Unsupported("return_token_ids", "token ids in the answer", (False,)),
+    Unsupported("return_tokens_as_token_ids", "token ids in the answer", (False,)),
+    Unsupported("service_tier", "a service tier", ("auto", "default")),
+)
+CHAT = (
+    *_GENERATION,
+    Unsupported("logprobs", "log probabilities", (False,)),
+    Unsupported("top_logprobs", "log probabilities", (0,)),
+    Unsupported("tools", "tool calling", ([],)),
+    Unsupported("tool_choice", "tool calling", ("none",)),
+    Unsupported("functions", "tool calling", ([],)),
+    Unsupported("function_call", "tool calling", ("none",)),
+    Unsupported("modalities", "answers other than text", (["text"],)),
+    Unsupported("audio", "spoken answers"),
+    Unsupported("prediction", "predicted output"),
+    Unsupported("store", "stored completions", (False,)),
+    Unsupported("web_search_options", "web search"),
+    Unsupported("reasoning_effort", "a reasoning effort"),
+    Unsupported("verbosity", "a verbosity", ("medium",)),
+    Unsupported("chat_template", "another chat template"),
+    Unsupported("documents", "documents in the template", ([],)),
+    Unsupported("mm_processor_kwargs", "images, audio or video", ({},)),
+    Unsupported("echo", "an echo of the prompt", (False,)),
+)
+COMPLETION = (
+    *_GENERATION,
+    Unsupported("best_of", "a choice among several answers", (1,)),
+    Unsupported("logprobs", "log probabilities"),
+    Unsupported("suffix", "text after the completion", ("",)),
+    Unsupported("prompt_embeds", "prompts as embeddings"),
+)
+STREAM_OPTIONS = (Unsupported("continuous_usage_stats", "usage in every chunk", (False,)),)
+MESSAGE = (
+    Unsupported("tool_calls", "tool calling", ([],)),
+    Unsupported("function_call", "tool calling"),
+    Unsupported("tool_call_id", "tool calling"),
+    Unsupported("audio", "spoken messages"),
+)
+
+
+def find_unsupported(fields: Mapping[str, Any], table: Iterable[Unsupported]) -> Unsupported | None:
+    """The first row that these fields ask for."""
+    return next((row for row in table if _asks(fields.get(row.field), row.harmless)), None)
+
+
+def explain(row: Unsupported, name: str) -> str:
+    """name: the field as the request has it, e.g. `stream_options.continuous_usage_stats`."""
+    harmless = [msgspec.json.encode(value).decode() for value in row.harmless]
+    advice = f"leave it out, or send {' or '.join([*harmless, 'null'])}"
+    return f"{name!r} asks for {row.what}, which this server does not support: {advice}."
+
+
+def refuse_unsupported(fields: Mapping[str, Any], table: Iterable[Unsupported], *, within: str = "") -> None:
+    """Raises InvalidRequest. within: the dotted path of the object that has the fields."""
+    row = find_unsupported(fields, table)
+    if row is not None:
+        name = f"{within}.{row.field}" if within else row.field
+        raise InvalidRequest(explain(row, name), param=name, code="unsupported_parameter")
+
+
+def _asks(value: Any, harmless: tuple[Any, ...]) -> bool:
+    return value is not None and not any(type(value) is type(each) and value == each for each in harmless)

@@ -1,0 +1,97 @@
+"""The series that are read from the pool at each scrape: queues, KV use, prefix cache, memory. Knows no requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from runtime.messages import Stats
+from runtime.pool import LoadedModel
+from server.metric_names import LABELS, labels_of
+
+_Family = GaugeMetricFamily | CounterMetricFamily
+
+
+class HasLoadedModels(Protocol):
+    """What a scrape needs of the pool."""
+
+    def loaded(self) -> tuple[LoadedModel, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """read: the value of a worker's snapshot; a model without one counts as 0. further: one more label with its value."""
+
+    kind: type[_Family]
+    name: str
+    meaning: str
+    read: Callable[[Stats], float]
+    further: tuple[str, str] | None = None
+
+
+_BY_CAPACITY = ("reason", "capacity")
+_OF_STATS = (
+    _Series(GaugeMetricFamily, "vllm:num_requests_running", "Sequences in slots.", lambda s: s.num_running),
+    _Series(GaugeMetricFamily, "vllm:num_requests_waiting", "Sequences queued.", lambda s: s.num_waiting),
+    _Series(
+        GaugeMetricFamily,
+        "vllm:num_requests_waiting_by_reason",
+        "Sequences queued, by reason.",
+        lambda s: s.num_waiting,
+        _BY_CAPACITY,
+    ),
+    _Series(GaugeMetricFamily, "vllm:kv_cache_usage_perc", "Part of the KV in use, 0 to 1.", lambda s: s.kv_usage),
+    _Series(CounterMetricFamily, "vllm:prefix_cache_queries", "Prompt tokens looked up.", lambda s: s.prefix_queries_total),
+    _Series(CounterMetricFamily, "vllm:prefix_cache_hits", "Prompt tokens found.", lambda s: s.prefix_hits_total),
+    _Series(CounterMetricFamily, "vllm:num_preemptions", "Slots taken back.", lambda s: s.preemptions_total),
+    _Series(CounterMetricFamily, "slmops_engine_steps", "Steps of the engine.", lambda s: s.steps_total),
+    _Series(GaugeMetricFamily, "slmops_model_resident_bytes", "Memory of the worker.", lambda s: s.resident_bytes),
+    _Series(GaugeMetricFamily, "slmops_model_kv_bytes", "KV memory backed by pages.", lambda s: s.kv_bytes),
+)
+
+
+class PoolCollector(Collector):
+    """Its counters start again with their worker, as Prometheus expects of counters."""
+
+    def __init__(self, pool: HasLoadedModels) -> None:
+        self._pool = pool
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        loaded = self._pool.loaded()
+        yield from (_of_stats(series, loaded) for series in _OF_STATS)
+        restarts = CounterMetricFamily("slmops_worker_restarts", "Workers that died and were replaced.", labels=LABELS)
+        leases = GaugeMetricFamily("slmops_model_leases", "Requests that hold the model.", labels=LABELS)
+        slots = GaugeMetricFamily("slmops_model_slots", "Sequences decoded together, at most.", labels=LABELS)
+        for model in loaded:
+            labels = labels_of(model.spec.label)
+            restarts.add_metric(labels, model.num_restarts)
+            leases.add_metric(labels, model.num_leases)
+            slots.add_metric(labels, model.spec.options.num_slots)
+        yield from (restarts, leases, slots, _cache_config(loaded))
+
+
+def _of_stats(series: _Series, loaded: Sequence[LoadedModel]) -> _Family:
+    names, values = (series.further[:1], series.further[1:]) if series.further else ((), ())
+    family = series.kind(series.name, series.meaning, labels=(*LABELS, *names))
+    for model in loaded:
+        value = series.read(model.stats) if model.stats else 0.0
+        family.add_metric((*labels_of(model.spec.label), *values), float(value))
+    return family
+
+
+def _cache_config(loaded: Sequence[LoadedModel]) -> GaugeMetricFamily:
+    labels = (*LABELS, "block_size", "num_gpu_blocks", "enable_prefix_caching")
+    family = GaugeMetricFamily("vllm:cache_config_info", "The KV cache, as blocks of one token.", labels=labels)
+    for model in loaded:
+        if model.info is not None:
+            num_positions = model.info.num_slots * model.info.context_length
+            caching = str(model.spec.options.prefix_cache_bytes > 0)
+            family.add_metric((*labels_of(model.spec.label), "1", str(num_positions), caching), 1.0)
+    return family

@@ -1,0 +1,52 @@
+"""What is remembered of one HTTP request for its line in the log: ids, counts and times, never content."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import Scope
+
+_KEY = "slmops.record"
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """Filled in as the request passes. arrived: on the clock of time.perf_counter. code: of the error that ended it."""
+
+    request_id: str
+    arrived: float = field(default_factory=time.perf_counter)
+    model: str | None = None
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_completion_tokens: int = 0
+    first_token_s: float | None = None
+    finish_reason: str | None = None
+    code: str | None = None
+
+    def attach(self, scope: Scope) -> None:
+        scope[_KEY] = self
+
+    @staticmethod
+    def of(scope: Scope) -> RequestRecord:
+        """The record of the request with this ASGI scope."""
+        record: RequestRecord = scope[_KEY]
+        return record
+
+    def fields(self) -> dict[str, Any]:
+        """What the log line says, without what does not apply."""
+        fields: dict[str, Any] = {"request_id": self.request_id}
+        if self.model is not None:
+            fields |= {
+                "model": self.model,
+                "prompt_tokens": self.num_prompt_tokens,
+                "cached_tokens": self.num_cached_tokens,
+                "completion_tokens": self.num_completion_tokens,
+                "finish_reason": self.finish_reason,
+            }
+        if self.first_token_s is not None:
+            fields["first_token_ms"] = round(self.first_token_s * 1000, 1)
+        if self.code is not None:
+            fields["code"] = self.code
+        return fields

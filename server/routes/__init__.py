@@ -1,0 +1,1 @@
+"""Routes that are slmops' own: probes, metrics, version, and the operation of loaded models."""

@@ -1,0 +1,89 @@
+"""Which models requests may name: a name resolves to a version and the folder that an engine loads.
+
+Knows the registry; knows nothing of what is loaded. `FakeModels` stands in when the engine needs no model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from model_registry.errors import ModelNotFound, UnsupportedModel
+from model_registry.records import LIVE, Model, ModelVersion, Variant
+
+if TYPE_CHECKING:
+    from model_registry.registry import Registry
+
+_OWNER = "slmops"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A name that was asked, and what it means now. label: `name:number`; created: Unix seconds."""
+
+    id: str
+    label: str
+    folder: Path
+    created: int
+    owner: str = _OWNER
+
+
+class ServedModels(Protocol):
+    def resolve(self, name: str) -> ServedModel:
+        """Raises ModelNotFound, UnsupportedModel."""
+
+    def listed(self) -> Sequence[ServedModel]:
+        """Every model under its bare name."""
+
+
+class RegistryModels:
+    """The models of the registry: by name, `name:number` or `name:alias`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def resolve(self, name: str) -> ServedModel:
+        return _served(name, self._registry.resolve(name))
+
+    def listed(self) -> Sequence[ServedModel]:
+        return [_served(model.name, version) for model in self._registry.models() if (version := _live(model))]
+
+
+class FakeModels:
+    """One model without any file, for `--engine fake`."""
+
+    def __init__(self, name: str) -> None:
+        bare, _, number = name.partition(":")
+        self._bare = bare
+        self._label = f"{bare}:{number or 1}"
+        self._created = int(time.time())
+
+    def resolve(self, name: str) -> ServedModel:
+        if name not in (self._bare, self._label):
+            raise ModelNotFound(
+                f"There is no model {name!r} here: the fake engine serves only {self._bare!r}. "
+                f"Run `slmops pull {name}` and serve it without `--engine fake`."
+            )
+        return ServedModel(name, self._label, Path(), self._created)
+
+    def listed(self) -> Sequence[ServedModel]:
+        return [self.resolve(self._bare)]
+
+
+def choose_variant(version: ModelVersion) -> Variant:
+    """The build for the CPU, else the first. Raises UnsupportedModel when there is none."""
+    if not version.variants:
+        raise UnsupportedModel(f"{version.label} has no variant to load. Run `slmops rm {version.label}` and pull it again.")
+    return next((variant for variant in version.variants if variant.provider_family == "cpu"), version.variants[0])
+
+
+def _live(model: Model) -> ModelVersion | None:
+    number = next((alias.number for alias in model.aliases if alias.name == LIVE), None)
+    return next((version for version in model.versions if version.number == number), None)
+
+
+def _served(name: str, version: ModelVersion) -> ServedModel:
+    return ServedModel(name, version.label, choose_variant(version).folder, int(version.created_at.timestamp()))

@@ -1,0 +1,157 @@
+"""The files of deploy/ and the Dockerfile: they parse, name what exists, and keep the rules of careful installation."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from configparser import RawConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from server.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+SETTING_NAMES = {f"SLMOPS_{name.upper()}" for name in Settings.model_fields}
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """(instruction, arguments) in order; continuation lines joined, comments dropped."""
+    text = re.sub(r"(?m)^#.*\n", "", (ROOT / "Dockerfile").read_text())
+    lines = re.sub(r"\\\n", " ", text).splitlines()
+    return [(line.split(None, 1)[0], line.split(None, 1)[1].strip()) for line in lines if line.strip()]
+
+
+def arguments(instruction: str) -> list[str]:
+    return [rest for name, rest in dockerfile() if name == instruction]
+
+
+def compose() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return content
+
+
+def unit() -> RawConfigParser:
+    parser = RawConfigParser(strict=False)
+    parser.optionxform = str
+    parser.read(DEPLOY / "slmops.service")
+    return parser
+
+
+def test_image_is_built_in_two_stages_from_slim_images() -> None:
+    stages = arguments("FROM")
+    assert len(stages) == 2
+    assert all(stage.split()[0] == "python:3.11-slim" for stage in stages)
+    assert not any(name == "RUN" and "pip" in rest for name, rest in dockerfile()[last_stage() :])
+
+
+def last_stage() -> int:
+    return max(index for index, (name, _) in enumerate(dockerfile()) if name == "FROM")
+
+
+def test_image_does_not_run_as_root() -> None:
+    (user,) = [rest for name, rest in dockerfile()[last_stage() :] if name == "USER"]
+    assert int(user.split(":")[0]) > 0
+
+
+def test_image_has_a_healthcheck_a_volume_and_its_home_in_it() -> None:
+    (check,) = arguments("HEALTHCHECK")
+    command = json.loads(check.split("CMD", 1)[1])
+    assert command[0] == "python"
+    compile(command[2], "healthcheck", "exec")
+    assert "/health" in command[2]
+    assert arguments("VOLUME") == ["/var/lib/slmops"]
+    assert "SLMOPS_HOME=/var/lib/slmops" in " ".join(arguments("ENV"))
+
+
+def test_image_copies_what_exists_and_every_package() -> None:
+    copied = [word for rest in arguments("COPY") if "--from" not in rest for word in rest.split()[:-1]]
+    assert all((ROOT / name).exists() for name in copied)
+    assert {"server", "jobs", "runtime", "model_registry"} <= set(copied)
+
+
+def test_settings_in_deployments_exist() -> None:
+    files = (ROOT / "Dockerfile", DEPLOY / "compose.yaml", DEPLOY / "slmops.service")
+    used = {name for path in files for name in re.findall(r"SLMOPS_[A-Z_]*[A-Z]", path.read_text())}
+    assert used <= SETTING_NAMES
+    assert "SLMOPS_API_KEY" in used
+
+
+def test_compose_mounts_exist_and_daemon_cannot_start_without_a_key() -> None:
+    services = compose()["services"]
+    assert set(services) == {"slmops", "prometheus", "grafana"}
+    mounts = [mount.split(":")[0] for service in services.values() for mount in service.get("volumes", ())]
+    assert all((DEPLOY / mount).exists() for mount in mounts if mount.startswith("."))
+    assert {mount for mount in mounts if not mount.startswith(".")} <= set(compose()["volumes"])
+    assert ":?" in services["slmops"]["environment"]["SLMOPS_API_KEY"]
+
+
+def test_compose_publishes_on_loopback_only() -> None:
+    ports = [port for service in compose()["services"].values() for port in service.get("ports", ())]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_prometheus_scrapes_the_service_of_the_compose_file() -> None:
+    (job,) = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+    host, port = job["static_configs"][0]["targets"][0].split(":")
+    daemon = compose()["services"][host]
+    assert daemon["environment"]["SLMOPS_ALLOWED_HOSTS"] == host
+    assert daemon["ports"][0].endswith(f":{port}")
+    secret = Path(job["authorization"]["credentials_file"]).name
+    assert secret in compose()["services"]["prometheus"]["secrets"]
+
+
+def test_grafana_finds_its_datasource_and_dashboard() -> None:
+    provisioning = DEPLOY / "grafana/provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards/slmops.yaml").read_text())["providers"]
+    assert source["type"] == "prometheus"
+    mounts = compose()["services"]["grafana"]["volumes"]
+    assert any(mount.split(":")[1].startswith(provider["options"]["path"]) for mount in mounts)
+
+
+def test_dashboard_panels_have_distinct_places_and_one_datasource() -> None:
+    panels = json.loads((DEPLOY / "grafana/slmops.json").read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
+    sources = {target["datasource"]["uid"] for panel in panels for target in panel.get("targets", ())}
+    assert sources == {"${datasource}"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("DynamicUser", "yes"),
+        ("NoNewPrivileges", "yes"),
+        ("ProtectSystem", "strict"),
+        ("ProtectHome", "yes"),
+        ("CapabilityBoundingSet", ""),
+        ("KillMode", "mixed"),
+        ("StateDirectory", "slmops"),
+    ],
+)
+def test_unit_is_hardened(option: str, value: str) -> None:
+    assert unit()["Service"][option] == value
+
+
+def test_unit_waits_longer_than_the_grace_period() -> None:
+    assert int(unit()["Service"]["TimeoutStopSec"]) > Settings.model_fields["shutdown_grace_s"].default
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed: apt-get install systemd")
+    installed = tmp_path / "slmops"
+    installed.write_text("#!/bin/sh\n")
+    installed.chmod(0o755)
+    copy = tmp_path / "slmops.service"
+    copy.write_text((DEPLOY / "slmops.service").read_text().replace("/usr/local/bin/slmops", str(installed)))
+    run = subprocess.run([analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")

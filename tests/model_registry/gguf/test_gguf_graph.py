@@ -1,0 +1,98 @@
+"""The imported graph computes what the source says, for every family and precision, whole and in chunks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tiny_gguf import ImportTiny, Tiny, run_graph, write_gguf
+
+from model_registry.importers.gguf.architecture import read_architecture
+from model_registry.importers.gguf.reader import open_gguf
+from model_registry.importers.gguf.reference import reference_logits
+from model_registry.records import Precision
+
+IDS = np.random.default_rng(3).integers(3, 250, 40)
+YARN = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}
+FAMILIES = {
+    "llama": Tiny(),
+    "llama-tied": Tiny(tied=True),
+    "llama-biases": Tiny(qkv_bias=True),
+    "llama-one-kv-head": Tiny(kv_heads=1),
+    "llama-linear-rope": Tiny(metadata={"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.0}),
+    "llama3-rope": Tiny(tensors={"rope_freqs.weight": np.linspace(1, 8, 8, dtype=np.float32)}),
+    "llama-yarn": Tiny(metadata={**YARN, "llama.rope.scaling.original_context_length": 16}),
+    "llama-window": Tiny(metadata={"llama.attention.sliding_window": 9}),
+    "llama-f16": Tiny(weight_type="F16"),
+    "smollm3": Tiny("smollm3", layers=5, tied=True),
+    "qwen2": Tiny("qwen2", qkv_bias=True, tied=True),
+    "qwen3": Tiny("qwen3", head_size=32),
+}
+
+
+def truth(path: Path) -> NDArray[np.float32]:
+    source = open_gguf(path)
+    pieces = reference_logits(source, read_architecture(source.metadata), [IDS])
+    return np.concatenate(list(pieces))
+
+
+@pytest.mark.parametrize("tiny", FAMILIES.values(), ids=FAMILIES.keys())
+def test_fp32_graph_equals_the_source(tiny: Tiny, import_tiny: ImportTiny) -> None:
+    model = import_tiny(tiny)
+    logits, _ = run_graph(model.session(), IDS.tolist())
+    np.testing.assert_allclose(logits, truth(model.source), atol=1e-3)
+
+
+@pytest.mark.parametrize("tiny", FAMILIES.values(), ids=FAMILIES.keys())
+def test_int8_graph_is_near_the_source(tiny: Tiny, import_tiny: ImportTiny) -> None:
+    model = import_tiny(tiny, Precision.INT8)
+    logits, _ = run_graph(model.session(), IDS.tolist())
+    expected = truth(model.source)
+    assert np.corrcoef(logits.ravel(), expected.ravel())[0, 1] > 0.99
+    assert np.abs(logits - expected).max() > 1e-2  # it really was quantized
+
+
+def test_int4_graph_resembles_the_source(import_tiny: ImportTiny) -> None:
+    model = import_tiny(Tiny(), Precision.INT4)
+    logits, _ = run_graph(model.session(), IDS.tolist())
+    assert np.corrcoef(logits.ravel(), truth(model.source).ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_auto_keeps_lossless_types(kind: str, import_tiny: ImportTiny) -> None:
+    model = import_tiny(Tiny(weight_type=kind, tied=True), Precision.AUTO)
+    assert model.imported.precision == {"Q8_0": Precision.INT8, "Q4_0": Precision.INT4}[kind]
+    logits, _ = run_graph(model.session(), IDS.tolist())
+    expected = truth(model.source)  # what remains is the rounding of activations
+    assert np.corrcoef(logits.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-window", "smollm3", "qwen3"])
+def test_chunks_on_top_of_a_past_equal_the_whole(name: str, import_tiny: ImportTiny) -> None:
+    session = import_tiny(FAMILIES[name], Precision.INT8).session()
+    whole, _ = run_graph(session, IDS.tolist())
+    first, past = run_graph(session, IDS[:17].tolist())
+    second, past = run_graph(session, IDS[17:39].tolist(), past)
+    last, _ = run_graph(session, IDS[39:].tolist(), past)
+    np.testing.assert_allclose(np.concatenate([first, second, last]), whole, atol=2e-4)
+
+
+def test_rotary_rows_of_llama_are_put_back(tmp_path: Path) -> None:
+    """The same numbers mean another network when the family says that halves are not interleaved."""
+    llama = truth(write_gguf(tmp_path / "llama.gguf", Tiny()))
+    qwen = truth(write_gguf(tmp_path / "qwen2.gguf", replace(Tiny(), architecture="qwen2")))
+    assert np.abs(llama - qwen).max() > 0.1
+
+
+def test_large_weights_are_aligned_external_data(import_tiny: ImportTiny) -> None:
+    import onnx
+
+    folder = import_tiny(Tiny(), Precision.INT8).folder
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in model.graph.initializer]
+    large = [place for place in places if int(place.get("length", 0)) >= 4096]
+    assert large
+    assert all(int(place["offset"]) % 4096 == 0 and place["location"] == "model.onnx.data" for place in large)

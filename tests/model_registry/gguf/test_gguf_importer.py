@@ -1,0 +1,160 @@
+"""The importer as `pull` sees it: what it takes, what it writes beside the graph, what the manifest is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_gguf import ImportTiny, Tiny, write_gguf
+
+from model_registry.errors import OutOfDisk, UnsupportedModel
+from model_registry.importers.gguf import GgufImporter
+from model_registry.importers.protocol import Importer, ImportOptions
+from model_registry.progress import SilentProgress
+from model_registry.records import Precision
+
+TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def test_it_is_an_importer() -> None:
+    assert isinstance(GgufImporter(), Importer)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [("a.gguf", b"", True), ("a.GGUF", b"x", True), ("blob", b"GGUF\x03", True), ("a.onnx", b"\x08", False)],
+)
+def test_it_takes_gguf_files(name: str, content: bytes, expected: bool, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert GgufImporter().can_import(path) is expected
+
+
+def test_it_takes_no_folder_and_nothing_absent(tmp_path: Path) -> None:
+    assert not GgufImporter().can_import(tmp_path)
+    assert not GgufImporter().can_import(tmp_path / "absent.gguf")
+
+
+def test_the_folder_is_complete(import_tiny: ImportTiny) -> None:
+    metadata = {"tokenizer.chat_template": TEMPLATE, "general.license": "apache-2.0"}
+    model = import_tiny(Tiny(metadata=metadata), Precision.AUTO)
+    assert sorted(path.name for path in model.folder.iterdir()) == [
+        "genai_config.json",
+        "model.onnx",
+        "model.onnx.data",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert read(model.folder, "tokenizer_config.json")["chat_template"] == TEMPLATE
+    config = read(model.folder, "genai_config.json")["model"]
+    assert (config["type"], config["context_length"], config["vocab_size"]) == ("llama", 64, 272)
+    decoder = config["decoder"]
+    assert (decoder["head_size"], decoder["num_key_value_heads"], decoder["num_hidden_layers"]) == (16, 2, 2)
+    imported = model.imported
+    assert (imported.architecture, imported.context_length) == ("llama", 64)
+    assert (imported.precision, imported.licence, imported.metrics) == (Precision.INT8, "Apache-2.0", {})
+    assert imported.parameters["block_size"] == 32
+    assert imported.parameters["source_types"] == {"F32": 16}
+
+
+@pytest.mark.parametrize(
+    ("precision", "head_bits"),
+    [(Precision.INT8, 8), (Precision.INT4, 8), (Precision.FP32, 32)],
+)
+def test_the_asked_precision_is_given(precision: Precision, head_bits: int, import_tiny: ImportTiny) -> None:
+    imported = import_tiny(Tiny(weight_type="Q4_0"), precision).imported
+    assert imported.precision is precision
+    assert imported.parameters["head_bits"] == head_bits
+    json.dumps(dict(imported.parameters))
+
+
+def test_fp16_is_refused(import_tiny: ImportTiny) -> None:
+    with pytest.raises(UnsupportedModel, match="auto, int8, int4, fp32"):
+        import_tiny(Tiny(), Precision.FP16)
+
+
+def test_rows_that_do_not_fill_blocks_need_fp32(import_tiny: ImportTiny) -> None:
+    tiny = Tiny(ffn=80)
+    with pytest.raises(UnsupportedModel, match="--precision fp32"):
+        import_tiny(tiny, Precision.INT8)
+
+
+def test_every_end_of_turn_is_listed(import_tiny: ImportTiny) -> None:
+    model = import_tiny(Tiny())
+    config = read(model.folder, "genai_config.json")["model"]
+    assert config["eos_token_id"] == [2, 0]  # the file's eos first, then <|endoftext|>
+    assert config["bos_token_id"] == 0
+
+
+def test_named_end_of_message_tokens_are_listed(import_tiny: ImportTiny) -> None:
+    metadata = {"tokenizer.ggml.eot_token_id": 1, "tokenizer.ggml.eom_token_id": 5}
+    model = import_tiny(Tiny(metadata=metadata))
+    assert read(model.folder, "genai_config.json")["model"]["eos_token_id"] == [2, 1, 5, 0]
+
+
+def test_sampling_defaults_are_told_only_when_the_file_names_them(import_tiny: ImportTiny, tmp_path: Path) -> None:
+    silent = read(import_tiny(Tiny()).folder, "genai_config.json")["search"]
+    assert not {"temperature", "top_k", "top_p"} & silent.keys()
+    assert silent["do_sample"] is False
+    named = {"general.sampling.temp": 0.5, "general.sampling.top_k": 40, "general.sampling.top_p": 0.75}
+    source = write_gguf(tmp_path / "named.gguf", Tiny(metadata=named))
+    folder = tmp_path / "named"
+    folder.mkdir()
+    GgufImporter().run(source, folder, ImportOptions(Precision.INT8, measure=False), SilentProgress())
+    search = read(folder, "genai_config.json")["search"]
+    assert (search["do_sample"], search["temperature"], search["top_k"], search["top_p"]) == (True, 0.5, 40, 0.75)
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "llama"])
+def test_source_and_import_are_measured(tokenizer: str, import_tiny: ImportTiny) -> None:
+    metrics = import_tiny(Tiny(tokenizer=tokenizer), Precision.FP32, measure=True).imported.metrics
+    assert metrics["perplexity"] == pytest.approx(metrics["perplexity_source"], rel=1e-3)
+    assert metrics["perplexity_source"] > 100  # random weights know nothing of English
+    assert 1500 < metrics["perplexity_tokens"] <= 2048
+
+
+def test_quantization_shows_in_the_measure(import_tiny: ImportTiny) -> None:
+    metrics = import_tiny(Tiny(), Precision.INT4, measure=True).imported.metrics
+    assert metrics["perplexity"] != pytest.approx(metrics["perplexity_source"], rel=1e-4)
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    source = write_gguf(tmp_path / "tiny.gguf", Tiny())
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "model.onnx.data").symlink_to("/dev/full")
+    with pytest.raises(OutOfDisk, match="The disk is full") as raised:
+        GgufImporter().run(source, folder, ImportOptions(Precision.INT8, measure=False), SilentProgress())
+    assert raised.value.needed_bytes > 0
+
+
+def test_the_source_is_not_touched(import_tiny: ImportTiny, tmp_path: Path) -> None:
+    before = write_gguf(tmp_path / "other.gguf", Tiny()).read_bytes()
+    assert import_tiny(Tiny()).source.read_bytes() == before
+
+
+def test_progress_counts_every_layer(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+
+    class Recorder:
+        def __init__(self) -> None:
+            self.text = ""
+
+        def stage(self, text: str) -> None:
+            self.text = text
+
+        def update(self, done: int, total: int | None) -> None:
+            seen.append((self.text, done, total))
+
+    source = write_gguf(tmp_path / "tiny.gguf", replace(Tiny(), layers=3))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    GgufImporter().run(source, folder, ImportOptions(Precision.INT8, measure=False), Recorder())
+    assert seen == [("writing weights", done, 4) for done in (1, 2, 3, 4)]

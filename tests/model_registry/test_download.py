@@ -1,0 +1,231 @@
+"""Downloads from a real server: resumption, retries, checksums, a full disk, and what stays behind."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from registry_http import LocalServer, Page
+
+from model_registry import download as downloading
+from model_registry.download import MAX_ATTEMPTS, Download, download, http_client
+from model_registry.errors import ChecksumMismatch, OutOfDisk, SourceUnavailable
+from model_registry.progress import SilentProgress
+
+BODY = bytes(range(256)) * 4000
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+class Told:
+    """A progress that remembers."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.updates: list[tuple[int, int | None]] = []
+
+    def stage(self, text: str) -> None:
+        self.stages.append(text)
+
+    def update(self, done: int, total: int | None) -> None:
+        self.updates.append((done, total))
+
+
+class Interrupts(SilentProgress):
+    """Presses ctrl-C once `after` bytes are there."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def update(self, done: int, total: int | None) -> None:
+        if done >= self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    with http_client() as opened:
+        yield opened
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    return []
+
+
+def test_a_file_arrives_whole(server: LocalServer, client, tmp_path: Path):
+    server.add("/model", BODY)
+    told = Told()
+    target = tmp_path / "sub" / "model.gguf"
+    assert download(client, Download(f"{server.url}/model", target, SHA256, len(BODY)), told) == SHA256
+    assert target.read_bytes() == BODY
+    assert told.stages == ["downloading model.gguf"]
+    assert told.updates[0] == (0, len(BODY))
+    assert told.updates[-1] == (len(BODY), len(BODY))
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_broken_connection_goes_on_where_it_stopped(server: LocalServer, client, tmp_path, pauses):
+    server.add("/model", BODY).cut_after = [300_000, 200_000]
+    download(client, Download(f"{server.url}/model", tmp_path / "m", SHA256), SilentProgress(), pause=pauses.append)
+    assert (tmp_path / "m").read_bytes() == BODY
+    starts = [int(seen.headers.get("Range", "bytes=0-")[6:-1]) for seen in server.seen]
+    assert starts[0] == 0
+    assert 0 < starts[1] < starts[2] <= 500_000
+    assert len(pauses) == 2
+
+
+def test_an_interrupted_download_resumes_in_the_next_call(server: LocalServer, client, tmp_path):
+    server.add("/model", BODY)
+    wanted = Download(f"{server.url}/model", tmp_path / "m")
+    with pytest.raises(KeyboardInterrupt):
+        download(client, wanted, Interrupts(after=1))
+    have = wanted.part.stat().st_size
+    assert have > 0
+    assert {path.suffix for path in tmp_path.iterdir()} == {".part"}
+    download(client, wanted, SilentProgress())
+    assert server.seen[1].headers["Range"] == f"bytes={have}-"
+    assert server.seen[1].headers["If-Range"] == server.pages["/model"].etag
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert (tmp_path / "m").read_bytes() == BODY
+
+
+def test_a_file_that_changed_meanwhile_starts_again(server: LocalServer, client, tmp_path):
+    server.add("/model", b"old" * 1000).cut_after = [1000]
+    wanted = Download(f"{server.url}/model", tmp_path / "m")
+    server.pages["/model"].statuses = []
+    download_once(client, wanted)
+    server.add("/model", BODY)
+    download(client, wanted, SilentProgress())
+    assert (tmp_path / "m").read_bytes() == BODY
+
+
+def download_once(client: httpx.Client, wanted: Download) -> None:
+    """One attempt that breaks, then ctrl-C in the pause."""
+
+    def stop(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download(client, wanted, SilentProgress(), pause=stop)
+
+
+@pytest.mark.parametrize("sha256", [None, SHA256])
+def test_a_server_without_ranges_sends_all_again(server: LocalServer, client, tmp_path, pauses, sha256):
+    server.add("/model", Page(BODY, ranges=False, cut_after=[1000]))
+    download(client, Download(f"{server.url}/model", tmp_path / "m", sha256), SilentProgress(), pause=pauses.append)
+    assert (tmp_path / "m").read_bytes() == BODY
+
+
+def test_a_part_that_is_whole_already_is_accepted(server: LocalServer, client, tmp_path):
+    server.add("/model", BODY)
+    wanted = Download(f"{server.url}/model", tmp_path / "m", SHA256)
+    wanted.part.write_bytes(BODY)
+    download(client, wanted, SilentProgress())
+    assert (tmp_path / "m").read_bytes() == BODY
+
+
+def test_a_part_longer_than_the_file_starts_again(server: LocalServer, client, tmp_path, pauses):
+    server.add("/model", BODY)
+    wanted = Download(f"{server.url}/model", tmp_path / "m", SHA256)
+    wanted.part.write_bytes(BODY + b"more")
+    download(client, wanted, SilentProgress(), pause=pauses.append)
+    assert (tmp_path / "m").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("damage", ["content", "size"])
+def test_other_bytes_than_promised_are_refused_and_discarded(server: LocalServer, client, tmp_path, damage):
+    server.add("/model", BODY[:-1] + b"!" if damage == "content" else BODY + b"!")
+    wanted = Download(f"{server.url}/model", tmp_path / "m", SHA256, len(BODY))
+    with pytest.raises(ChecksumMismatch, match="should have"):
+        download(client, wanted, SilentProgress())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_transient_errors_are_retried_with_growing_pauses(server: LocalServer, client, tmp_path, pauses):
+    page = server.add("/model", BODY)
+    page.statuses = [503, 429, 502]
+    page.headers = {}
+    download(client, Download(f"{server.url}/model", tmp_path / "m"), SilentProgress(), pause=pauses.append)
+    assert pauses == [1.0, 2.0, 4.0]
+
+
+def test_retry_after_is_obeyed_within_reason(server: LocalServer, client, tmp_path, pauses):
+    page = server.add("/model", BODY)
+    page.statuses, page.headers = [429, 503], {"Retry-After": "7"}
+    download(client, Download(f"{server.url}/model", tmp_path / "m"), SilentProgress(), pause=pauses.append)
+    assert pauses == [7.0, 7.0]
+    page.statuses, page.headers = [429], {"Retry-After": "86400"}
+    download(client, Download(f"{server.url}/model", tmp_path / "n"), SilentProgress(), pause=pauses.append)
+    assert pauses[-1] == 60.0
+
+
+def test_a_server_that_keeps_failing_is_given_up(server: LocalServer, client, tmp_path, pauses):
+    server.add("/model", BODY).statuses = [500] * 20
+    with pytest.raises(SourceUnavailable, match="answered 500"):
+        download(client, Download(f"{server.url}/model", tmp_path / "m"), SilentProgress(), pause=pauses.append)
+    assert server.count("/model") == MAX_ATTEMPTS
+
+
+def test_nobody_listening_is_given_up(client, tmp_path, pauses):
+    with pytest.raises(SourceUnavailable, match="network"):
+        download(client, Download("http://127.0.0.1:9/x", tmp_path / "m"), SilentProgress(), pause=pauses.append)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("status", "text"), [(401, "token"), (403, "token"), (404, "exist"), (418, "unexpected")])
+def test_final_errors_are_not_retried(server: LocalServer, client, tmp_path, status, text):
+    server.add("/model", BODY).statuses = [status]
+    url = f"{server.url.replace('//', '//user:secret@')}/model?token=secret"
+    with pytest.raises(SourceUnavailable, match=text) as raised:
+        download(client, Download(url, tmp_path / "m"), SilentProgress())
+    assert "secret" not in raised.value.message
+    assert server.count("/model") == 1
+
+
+def test_a_full_disk_discards_the_part(server: LocalServer, client, tmp_path, monkeypatch):
+    server.add("/model", BODY)
+    real_open = Path.open
+
+    class FullFile:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exc):
+            self.file.close()
+
+        def write(self, data):
+            self.file.write(data[:10])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    def open_full(path, mode="r", *args, **kwargs):
+        file = real_open(path, mode, *args, **kwargs)
+        return FullFile(file) if path.name == "m.part" and "b" in mode and mode != "rb" else file
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(OutOfDisk, match="The disk is full") as raised:
+        download(client, Download(f"{server.url}/model", tmp_path / "m"), SilentProgress())
+    assert raised.value.needed_bytes == len(BODY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_larger_than_the_disk_is_not_begun(server: LocalServer, client, tmp_path, monkeypatch):
+    server.add("/model", BODY)
+
+    class Usage:
+        free = 100
+
+    monkeypatch.setattr(downloading.require_free.__globals__["shutil"], "disk_usage", lambda path: Usage)
+    with pytest.raises(OutOfDisk, match=r"1\.0 MB"):
+        download(client, Download(f"{server.url}/model", tmp_path / "m"), SilentProgress())
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,200 @@
+"""The ONNX folder importer: sound folders arrive whole, browser exports get their configuration, the rest is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from registry_graphs import (
+    CONTEXT,
+    HEAD_SIZE,
+    HEADS,
+    files_of,
+    genai_config,
+    move_weights,
+    write_browser_export,
+    write_genai_folder,
+    write_graph,
+)
+
+from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
+from model_registry.importers import Imported, Importer, ImportOptions, all_importers, choose
+from model_registry.importers.onnx_folder import OnnxFolderImporter
+from model_registry.progress import SilentProgress
+from model_registry.records import Precision
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> Path:
+    folder = tmp_path / "imported"
+    folder.mkdir()
+    return folder
+
+
+def run(path: Path, destination: Path, options: ImportOptions | None = None) -> Imported:
+    importer = choose(path)
+    assert importer.name == "onnx_folder"
+    return importer.run(path, destination, options or ImportOptions(), SilentProgress())
+
+
+def test_a_genai_folder_is_taken_as_it_is(tmp_path, imported):
+    source = write_genai_folder(tmp_path / "source")
+    move_weights(source / "model.onnx", "model.onnx.data")
+    (source / "modeling.py").write_text("import os")
+    (source / "chat_template.jinja").write_text("{{ messages }}")
+    result = run(source, imported)
+    assert (result.architecture, result.context_length, result.precision) == ("llama", CONTEXT, Precision.INT8)
+    assert result.provider_family == "cpu"
+    taken = files_of(imported)
+    assert json.loads(taken.pop("genai_config.json")) == genai_config()
+    expected = {name: body for name, body in files_of(source).items() if name not in ("modeling.py", "genai_config.json")}
+    assert taken == expected
+
+
+@pytest.mark.parametrize("may_link", [True, False])
+def test_the_owner_s_files_are_copied_and_ours_are_linked(tmp_path, imported, may_link):
+    source = write_genai_folder(tmp_path / "source")
+    run(source, imported, ImportOptions(may_link=may_link))
+    assert (source / "model.onnx").samefile(imported / "model.onnx") == may_link
+
+
+@pytest.mark.parametrize(("bits", "precision"), [(4, Precision.INT4), (8, Precision.INT8), (0, Precision.FP32)])
+def test_the_precision_is_read_from_the_graph(tmp_path, imported, bits, precision):
+    assert run(write_genai_folder(tmp_path / "source", bits=bits), imported).precision == precision
+
+
+def test_another_precision_than_the_model_s_cannot_be_had(tmp_path, imported):
+    source = write_genai_folder(tmp_path / "source")
+    with pytest.raises(UnsupportedModel, match="--precision int4"):
+        run(source, imported, ImportOptions(precision=Precision.INT4))
+
+
+def test_a_browser_export_gets_its_configuration(tmp_path, imported):
+    result = run(write_browser_export(tmp_path / "source"), imported)
+    assert (result.precision, result.context_length) == (Precision.INT4, CONTEXT)
+    assert result.parameters["wrote_genai_config"] is True
+    assert {"model_q4.onnx", "model_q4.onnx_data", "tokenizer.json", "config.json"} <= set(files_of(imported))
+    config = json.loads((imported / "genai_config.json").read_text())
+    decoder = config["model"]["decoder"]
+    assert (decoder["num_hidden_layers"], decoder["num_key_value_heads"], decoder["head_size"]) == (1, HEADS, HEAD_SIZE)
+    assert decoder["filename"] == "model_q4.onnx"
+    assert "position_ids" not in decoder["inputs"]
+    assert config["model"]["eos_token_id"] == [2, 3]
+    assert config["search"]["temperature"] == 0.6
+
+
+def test_one_graph_of_several_can_be_named(tmp_path, imported):
+    source = write_browser_export(tmp_path / "source")
+    write_graph(source / "onnx" / "model_fp32.onnx", bits=0)
+    assert run(source / "onnx" / "model_fp32.onnx", imported).precision == Precision.FP32
+
+
+def damage(folder: Path, how: str) -> None:
+    graph = folder / "model.onnx"
+    config = folder / "genai_config.json"
+    if how == "cut graph":
+        graph.write_bytes(graph.read_bytes()[:-40])
+    elif how == "empty graph":
+        graph.write_bytes(b"")
+    elif how == "text for a graph":
+        graph.write_text("version https://git-lfs.github.com/spec/v1")
+    elif how == "no graph":
+        graph.unlink()
+    elif how == "no tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif how == "bad tokenizer":
+        (folder / "tokenizer.json").write_text("{}")
+    elif how == "bad json":
+        config.write_text("{")
+    elif how == "deep json":
+        config.write_text("[" * 100_000)
+    elif how == "no model section":
+        config.write_text("{}")
+    elif how == "a list":
+        config.write_text("[]")
+    elif how == "no context":
+        config.write_text(json.dumps(genai_config(context_length=None)))
+    elif how == "graph outside":
+        config.write_text(json.dumps(genai_config("../model.onnx")))
+    elif how == "data missing":
+        move_weights(graph, "model.onnx.data", write=False)
+    elif how == "data cut":
+        move_weights(graph, "model.onnx.data")
+        (folder / "model.onnx.data").write_bytes(b"short")
+    elif how == "data above":
+        move_weights(graph, "../weights", write=False)
+        (folder.parent / "weights").write_bytes(bytes(10_000))
+    elif how == "data absolute":
+        move_weights(graph, "/etc/passwd", write=False)
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("cut graph", "cut off"),
+        ("empty graph", "cut off"),
+        ("text for a graph", "cut off"),
+        ("no graph", "missing"),
+        ("no tokenizer", r"no tokenizer\.json"),
+        ("bad tokenizer", "cannot be read"),
+        ("bad json", "not readable JSON"),
+        ("deep json", "not readable JSON"),
+        ("no model section", "`model` section"),
+        ("a list", "JSON object"),
+        ("no context", "context_length"),
+        ("graph outside", "outside the model's folder"),
+        ("data missing", "missing"),
+        ("data cut", "cut off"),
+        ("data above", "outside the model's folder"),
+        ("data absolute", "outside the model's folder"),
+    ],
+)
+def test_damage_is_refused_by_name(tmp_path, imported, how, text):
+    source = write_genai_folder(tmp_path / "source")
+    damage(source, how)
+    with pytest.raises(CorruptModel, match=text):
+        run(source, imported)
+
+
+@pytest.mark.parametrize("end", range(0, 700, 37))
+def test_a_graph_cut_anywhere_is_refused(tmp_path, imported, end):
+    source = write_genai_folder(tmp_path / "source")
+    body = (source / "model.onnx").read_bytes()
+    assert len(body) > 700
+    (source / "model.onnx").write_bytes(body[:end])
+    with pytest.raises(RegistryError):
+        run(source, imported)
+
+
+@pytest.mark.parametrize("part", ["vision", "speech", "embedding", "encoder"])
+def test_more_than_a_decoder_is_refused_by_name(tmp_path, imported, part):
+    source = write_genai_folder(tmp_path / "source")
+    (source / "genai_config.json").write_text(json.dumps(genai_config(type="gemma3", **{part: {}})))
+    with pytest.raises(UnsupportedModel, match=rf"gemma3.*{part}"):
+        run(source, imported)
+
+
+@pytest.mark.parametrize("export", [write_genai_folder, write_browser_export])
+def test_another_attention_is_refused_by_name(tmp_path, imported, export):
+    source = export(tmp_path / "source")
+    graph = next(source.rglob("*.onnx"))
+    write_graph(graph, attention="MultiHeadAttention", bits=4)
+    with pytest.raises(UnsupportedModel, match=r"llama.*GroupQueryAttention"):
+        run(source, imported)
+
+
+def test_a_browser_export_without_sizes_is_refused(tmp_path, imported):
+    source = write_browser_export(tmp_path / "source")
+    (source / "config.json").write_text(json.dumps({"model_type": "odd"}))
+    with pytest.raises(UnsupportedModel, match=r"config\.json does not say"):
+        run(source, imported)
+
+
+def test_the_importers_are_importers_and_refuse_the_rest(tmp_path):
+    assert all(isinstance(importer, Importer) for importer in all_importers())
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(UnsupportedModel, match=r"notes\.txt"):
+        choose(tmp_path / "notes.txt")
+    with pytest.raises(UnsupportedModel, match="known formats"):
+        choose(tmp_path, (OnnxFolderImporter(),))

@@ -1,0 +1,260 @@
+"""The package index and the hub, played by a real local server; folders and archives on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from registry_http import LocalServer, Page, add_package, add_repository
+
+from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, SourceUnavailable, UnsupportedModel
+from model_registry.progress import SilentProgress
+from model_registry.references import HubReference, PackageReference, PathReference, parse_reference
+from model_registry.sources import Fetched, source_for
+from model_registry.sources.hub_selection import HubFile, select_files
+from model_registry.sources.package_index import index_url
+
+MODEL = b"GGUF" + bytes(1000)
+
+
+@pytest.fixture
+def fetch(tmp_path: Path):
+    """Fetch a reference into fresh folders."""
+    downloads, scratch = tmp_path / "downloads", tmp_path / "scratch"
+    downloads.mkdir()
+    scratch.mkdir()
+
+    def run(reference: str) -> Fetched:
+        return source_for(parse_reference(reference)).fetch(downloads, scratch, SilentProgress())
+
+    return run
+
+
+def wheel(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as zipped:
+        for name, body in files.items():
+            zipped.writestr(name, body)
+    return buffer.getvalue()
+
+
+WHEEL = wheel({"my_models/tiny.gguf": MODEL, "my_models/__init__.py": b""})
+
+
+class TestPackageIndex:
+    def test_one_file_of_a_wheel(self, server: LocalServer, fetch):
+        add_package(server, "my-models", "1.2.0", WHEEL)
+        fetched = fetch("pypi://My_Models==1.2.0/my_models/tiny.gguf")
+        assert fetched.path.read_bytes() == MODEL
+        assert fetched.source_sha256 == hashlib.sha256(MODEL).hexdigest()
+        assert fetched.is_ours
+
+    def test_a_wheel_that_is_there_is_not_fetched_again(self, server: LocalServer, fetch, tmp_path):
+        path = add_package(server, "my-models", "1.2.0", WHEEL)
+        fetch("pypi://my-models==1.2.0/my_models/tiny.gguf").path.unlink()
+        fetch("pypi://my-models==1.2.0/my_models/tiny.gguf")
+        assert server.count(path) == 1
+
+    @pytest.mark.parametrize(
+        ("reference", "error", "text"),
+        [
+            ("pypi://unknown==1/x", SourceUnavailable, "no package"),
+            ("pypi://my-models==9/x", SourceUnavailable, "no wheel"),
+            ("pypi://my-models==1.2.0/my_models/nope.gguf", InvalidReference, r"tiny\.gguf"),
+            (f"pypi://my-models==1.2.0/my_models/tiny.gguf#sha256={'0' * 64}", ChecksumMismatch, "should have"),
+        ],
+    )
+    def test_refusals(self, server: LocalServer, fetch, reference, error, text):
+        add_package(server, "my-models", "1.2.0", WHEEL)
+        with pytest.raises(error, match=text):
+            fetch(reference)
+
+    def test_a_replaced_wheel_is_refused(self, server: LocalServer, fetch, tmp_path):
+        add_package(server, "my-models", "1.2.0", WHEEL, sha256="1" * 64)
+        with pytest.raises(ChecksumMismatch):
+            fetch("pypi://my-models==1.2.0/my_models/tiny.gguf")
+        assert list((tmp_path / "downloads").iterdir()) == []
+
+    def test_the_catalog_s_hash_of_the_wheel_wins_over_the_index(self, server: LocalServer, tmp_path):
+        add_package(server, "my-models", "1.2.0", WHEEL)
+        reference = PackageReference("my-models", "1.2.0", "my_models/tiny.gguf", archive_sha256="2" * 64)
+        with pytest.raises(ChecksumMismatch):
+            source_for(reference).fetch(tmp_path, tmp_path, SilentProgress())
+
+    def test_a_wheel_with_a_name_that_leaves_the_folder(self, server: LocalServer, fetch):
+        add_package(server, "my-models", "1.2.0", wheel({"../evil": b"", "my_models/tiny.gguf": MODEL}))
+        with pytest.raises(CorruptModel):
+            fetch("pypi://my-models==1.2.0/my_models/tiny.gguf")
+
+    def test_an_index_that_speaks_only_html(self, server: LocalServer, fetch):
+        server.add("/simple/my-models/", Page(b"<html></html>", "text/html"))
+        with pytest.raises(SourceUnavailable, match="PEP 691"):
+            fetch("pypi://my-models==1/x")
+
+    def test_an_index_that_is_away(self, server: LocalServer, fetch, monkeypatch):
+        monkeypatch.setenv("SLMOPS_INDEX_URL", "http://user:secret@127.0.0.1:9/simple")
+        with pytest.raises(SourceUnavailable, match="cannot be reached") as raised:
+            fetch("pypi://my-models==1/x")
+        assert "secret" not in raised.value.message
+
+    def test_which_index(self, monkeypatch):
+        for name in ("SLMOPS_INDEX_URL", "PIP_INDEX_URL", "UV_INDEX_URL"):
+            monkeypatch.delenv(name, raising=False)
+        assert index_url() == "https://pypi.org/simple"
+        monkeypatch.setenv("UV_INDEX_URL", "https://uv/simple")
+        monkeypatch.setenv("PIP_INDEX_URL", "https://pip/simple/")
+        assert index_url() == "https://pip/simple"
+        monkeypatch.setenv("SLMOPS_INDEX_URL", "https://own/simple")
+        assert index_url() == "https://own/simple"
+
+
+GENAI = {
+    "README.md": b"# hello",
+    "cpu/int4/genai_config.json": b"{}",
+    "cpu/int4/model.onnx": b"graph",
+    "cpu/int4/model.onnx.data": b"weights",
+    "cpu/int4/tokenizer.json": b"{}",
+    "cpu/int4/configuration_phi3.py": b"import os",
+    "cuda/genai_config.json": b"{}",
+    "cuda/model.onnx": b"graph",
+}
+BROWSER = {
+    "config.json": b"{}",
+    "tokenizer.json": b"{}",
+    "onnx/model_q4.onnx": b"graph",
+    "onnx/model_q4.onnx_data": b"weights",
+    "onnx/model_q4.onnx_data_1": b"weights",
+    "onnx/model_q4f16.onnx": b"graph",
+    "onnx/model_q4f16.onnx_data": b"weights",
+}
+
+
+@pytest.mark.filterwarnings("default::ResourceWarning")  # huggingface_hub keeps its connection open until the process ends
+class TestHub:
+    def test_the_one_cpu_folder_is_found_without_its_code(self, server: LocalServer, fetch):
+        add_repository(server, "org/phi", GENAI)
+        fetched = fetch("hf://org/phi")
+        assert fetched.path.name == "int4"
+        assert sorted(path.name for path in fetched.path.iterdir()) == [
+            "genai_config.json",
+            "model.onnx",
+            "model.onnx.data",
+            "tokenizer.json",
+        ]
+        assert fetched.licence == "MIT"
+
+    def test_a_named_folder_a_browser_export_and_a_gguf(self, server: LocalServer, fetch, tmp_path):
+        add_repository(server, "org/all", {**GENAI, **BROWSER, "tiny.gguf": MODEL}, licence=None)
+        assert fetch("hf://org/all/cuda").path.name == "cuda"
+        gguf = fetch(f"hf://org/all/tiny.gguf#sha256={hashlib.sha256(MODEL).hexdigest()}")
+        assert (gguf.path.read_bytes(), gguf.licence) == (MODEL, None)
+        root = fetch("hf://org/all/onnx/model_q4.onnx").path
+        got = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+        assert {"config.json", "onnx/model_q4.onnx", "onnx/model_q4.onnx_data_1"} <= got
+        assert "onnx/model_q4f16.onnx" not in got
+
+    def test_a_pin_is_the_commit(self, server: LocalServer):
+        add_repository(server, "org/phi", GENAI, commit="c" * 40)
+        assert source_for(HubReference("org/phi", None, "cuda")).pin() == f"hf://org/phi@{'c' * 40}/cuda"
+
+    def test_the_token_goes_along(self, server: LocalServer, fetch, monkeypatch):
+        add_repository(server, "org/phi", GENAI)
+        monkeypatch.setenv("HF_TOKEN", "hf_mine")
+        fetch("hf://org/phi/cuda")
+        assert {seen.headers.get("Authorization", seen.headers.get("authorization")) for seen in server.seen} == {"Bearer hf_mine"}
+
+    def test_an_interrupted_fetch_goes_on(self, server: LocalServer, fetch):
+        add_repository(server, "org/phi", GENAI)
+        path = f"/org/phi/resolve/{'a' * 40}/cpu/int4/tokenizer.json"
+        server.pages[path].statuses = [404]
+        with pytest.raises(SourceUnavailable):
+            fetch("hf://org/phi")
+        fetch("hf://org/phi")
+        assert server.count(f"/org/phi/resolve/{'a' * 40}/cpu/int4/model.onnx.data") == 1
+
+    def test_replaced_weights_are_refused(self, server: LocalServer, fetch):
+        add_repository(server, "org/phi", GENAI)
+        server.add(f"/org/phi/resolve/{'a' * 40}/cpu/int4/model.onnx.data", b"weighty")
+        with pytest.raises(ChecksumMismatch):
+            fetch("hf://org/phi")
+
+    @pytest.mark.parametrize(
+        ("status", "code", "text"),
+        [(401, "RepoNotFound", "no repository"), (403, "GatedRepo", "gated"), (404, "RevisionNotFound", "no revision")],
+    )
+    def test_refusals(self, server: LocalServer, fetch, status, code, text):
+        page = Page(b"", statuses=[status], headers={"X-Error-Code": code, "X-Error-Message": code})
+        server.add("/api/models/org/phi/revision/v9", page)
+        with pytest.raises(SourceUnavailable, match=text):
+            fetch("hf://org/phi@v9")
+
+    def test_no_network(self, server: LocalServer, fetch, monkeypatch):
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(SourceUnavailable, match="cannot be reached"):
+            fetch("hf://org/phi")
+
+    def test_telemetry_is_off_before_the_library_loads(self):
+        script = (
+            "from model_registry.sources.hub import HubSource; from model_registry.references import HubReference\n"
+            "HubSource(HubReference('a/b'))._api()\n"
+            "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
+        )
+        environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_TELEMETRY"}
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+        assert run.stdout.strip() == "True", run.stderr
+
+
+def select(paths: list[str], path: str = "") -> tuple[str, list[str]]:
+    selection = select_files([HubFile(name, 1) for name in paths], HubReference("org/repo", None, path))
+    return selection.root, [file.path for file in selection.files]
+
+
+def test_a_repository_that_is_itself_the_folder():
+    root, files = select(["genai_config.json", "model.onnx", "model.onnx.data", "tokenizer.json", "model.safetensors", "x.py"])
+    assert (root, len(files)) == ("", 4)
+
+
+@pytest.mark.parametrize(
+    ("paths", "path", "error", "text"),
+    [
+        (["a/cpu1/genai_config.json", "a/cpu2/genai_config.json"], "", UnsupportedModel, "hf://org/repo/a/cpu2"),
+        (["x-q4.gguf", "x-q8.gguf"], "", UnsupportedModel, r"hf://org/repo/x-q8\.gguf"),
+        (["x-00001-of-00002.gguf"], "", UnsupportedModel, "split"),
+        (["model.safetensors"], "", UnsupportedModel, "neither"),
+        (["cpu/genai_config.json"], "gpu", SourceUnavailable, "cpu"),
+    ],
+)
+def test_a_choice_that_must_be_made_lists_the_choices(paths, path, error, text):
+    with pytest.raises(error, match=text):
+        select(paths, path)
+
+
+class TestFolder:
+    def test_a_folder_is_taken_where_it_is(self, fetch, tmp_path):
+        (tmp_path / "m").mkdir()
+        fetched = fetch(str(tmp_path / "m"))
+        assert (fetched.path, fetched.is_ours) == (tmp_path / "m", False)
+
+    def test_a_file_is_pinned_by_its_content(self, fetch, tmp_path):
+        (tmp_path / "m.gguf").write_bytes(MODEL)
+        sha256 = hashlib.sha256(MODEL).hexdigest()
+        assert fetch(f"file://{tmp_path}/m.gguf#sha256={sha256}").source_sha256 == sha256
+        assert (source_for(PathReference(tmp_path / "m.gguf")).pin() or "").endswith(sha256)
+        with pytest.raises(ChecksumMismatch):
+            fetch(f"file://{tmp_path}/m.gguf#sha256={'0' * 64}")
+
+    def test_an_archive_is_unpacked_to_its_heart(self, fetch, tmp_path):
+        (tmp_path / "m.zip").write_bytes(wheel({"outer/inner/genai_config.json": b"{}", "outer/inner/model.onnx": b""}))
+        fetched = fetch(str(tmp_path / "m.zip"))
+        assert (fetched.path.name, fetched.is_ours) == ("inner", True)
+        assert fetched.source_sha256 is not None
+
+    def test_what_is_not_there(self, fetch, tmp_path):
+        with pytest.raises(SourceUnavailable, match="does not exist"):
+            fetch(str(tmp_path / "nope"))

@@ -1,0 +1,82 @@
+"""Probes, the list of models, and loading and unloading by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+from live_server import LiveServer, ask, error_of, said
+
+from server.app import create_app
+from server.settings import Settings
+
+
+def test_alive_without_any_model(make_settings: Callable[..., Settings]) -> None:
+    assert ask(create_app(make_settings()), "GET", "/health").json() == {"status": "ok"}
+
+
+def test_ready_once_the_default_model_is_loaded(http: httpx.Client) -> None:
+    response = http.get("/ready")
+    assert (response.status_code, response.json()) == (200, {"status": "ready"})
+
+
+def test_not_ready_without_the_default_model(make_settings: Callable[..., Settings]) -> None:
+    app = create_app(make_settings(engine="onnx", model="nobody"))
+    response = ask(app, "GET", "/ready")
+    assert "slmops pull nobody" in error_of(response, 503)["message"]
+    assert int(response.headers["retry-after"]) >= 1
+    assert ask(app, "GET", "/health").status_code == 200
+
+
+def test_an_empty_registry_has_no_models(make_settings: Callable[..., Settings]) -> None:
+    app = create_app(make_settings(engine="onnx"))
+    assert ask(app, "GET", "/v1/models").json() == {"object": "list", "data": []}
+    error = error_of(ask(app, "POST", "/v1/chat/completions", json=said("hi")), 404)
+    assert "slmops pull smollm2-135m" in error["message"]
+
+
+def test_version(http: httpx.Client) -> None:
+    body = http.get("/version").json()
+    assert body["name"] == "slmops"
+    assert body["version"]
+
+
+def test_models_are_listed_and_described(http: httpx.Client) -> None:
+    (card,) = http.get("/v1/models").json()["data"]
+    assert card.pop("created") > 1_700_000_000
+    assert card == {"id": "smollm2-135m", "object": "model", "owned_by": "slmops"}
+    assert http.get("/v1/models/smollm2-135m").json()["id"] == "smollm2-135m"
+    assert http.get("/v1/models/smollm2-135m:1").json()["id"] == "smollm2-135m:1"
+
+
+def test_an_unknown_model_is_not_described(http: httpx.Client) -> None:
+    for name in ("nobody", "org/nobody", "smollm2-135m:2"):
+        assert error_of(http.get(f"/v1/models/{name}"), 404)["code"] == "model_not_found"
+
+
+def test_loaded_models_show_what_they_hold(http: httpx.Client) -> None:
+    http.post("/v1/chat/completions", json=said("hi"))
+    (row,) = http.get("/admin/models").json()["data"]
+    assert (row["id"], row["state"], row["engine"]) == ("smollm2-135m:1", "ready", "fake")
+    assert (row["num_slots"], row["num_leases"], row["num_restarts"]) == (4, 0, 0)
+    assert row["resident_bytes"] > 1 << 20
+    assert row["idle_since"] > 1_700_000_000
+    assert row["pid"] > 1
+
+
+def test_unload_and_load_by_hand(live: LiveServer, http: httpx.Client) -> None:
+    assert http.post("/admin/models/smollm2-135m/unload").json() == {"unloaded": ["smollm2-135m:1"]}
+    assert http.get("/admin/models").json()["data"] == []
+    assert http.get("/ready").status_code == 200  # it would load again
+    error = error_of(http.post("/admin/models/smollm2-135m/unload"), 404)
+    assert error["code"] == "model_not_loaded"
+    assert http.post("/admin/models/smollm2-135m:1/load").json()["state"] == "ready"
+    assert [model.spec.label for model in live.parts.pool.loaded()] == ["smollm2-135m:1"]
+
+
+def test_an_unknown_model_cannot_be_loaded(http: httpx.Client) -> None:
+    assert error_of(http.post("/admin/models/nobody/load"), 404)["code"] == "model_not_found"
+
+
+def test_the_documentation_is_served(http: httpx.Client) -> None:
+    assert "/openapi.json" in http.get("/docs").text

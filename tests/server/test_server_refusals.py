@@ -1,0 +1,91 @@
+"""Every field that means something this server does not do is refused by name; values that ask for nothing are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from live_server import error_of, said
+
+from runtime.errors import InvalidRequest
+from server.openai.chat_wire import ChatRequest
+from server.openai.completion_wire import CompletionRequest
+from server.openai.refusals import CHAT, COMPLETION, MESSAGE, Unsupported
+from server.openai.translate import translate_chat, translate_completion
+
+_ASKING = {"asking": "for something"}
+
+
+@pytest.mark.parametrize("row", CHAT, ids=lambda row: row.field)
+def test_chat_fields(row: Unsupported) -> None:
+    with pytest.raises(InvalidRequest, match=f"'{row.field}' asks for") as caught:
+        translate_chat(ChatRequest(**said("hi"), **{row.field: _ASKING}))
+    assert (caught.value.param, caught.value.code) == (row.field, "unsupported_parameter")
+    for value in (*row.harmless, None):
+        translate_chat(ChatRequest(**said("hi"), **{row.field: value}))
+
+
+@pytest.mark.parametrize("row", COMPLETION, ids=lambda row: row.field)
+def test_completion_fields(row: Unsupported) -> None:
+    with pytest.raises(InvalidRequest, match=f"'{row.field}' asks for"):
+        translate_completion(CompletionRequest(prompt="hi", **{row.field: _ASKING}))
+    for value in (*row.harmless, None):
+        translate_completion(CompletionRequest(prompt="hi", **{row.field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n", 2),
+        ("n", True),
+        ("logprobs", True),
+        ("top_logprobs", 3),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tool_choice", "auto"),
+        ("response_format", {"type": "json_object"}),
+        ("modalities", ["text", "audio"]),
+        ("store", True),
+        ("reasoning_effort", "low"),
+        ("service_tier", "flex"),
+        ("stream_options", {"continuous_usage_stats": True}),
+    ],
+)
+def test_over_http(http: httpx.Client, field: str, value: Any) -> None:
+    error = error_of(http.post("/v1/chat/completions", json=said("hi", **{field: value})), 400)
+    assert error["code"] == "unsupported_parameter"
+    assert error["param"].split(".")[0] == field
+    assert "leave it out" in error["message"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("suffix", "end"), ("best_of", 2), ("logprobs", 0), ("n", 3)])
+def test_completions_over_http(http: httpx.Client, field: str, value: Any) -> None:
+    error = error_of(http.post("/v1/completions", json={"prompt": "hi", field: value}), 400)
+    assert (error["param"], error["code"]) == (field, "unsupported_parameter")
+
+
+@pytest.mark.parametrize("row", MESSAGE, ids=lambda row: row.field)
+def test_message_fields(http: httpx.Client, row: Unsupported) -> None:
+    messages = [{"role": "assistant", "content": "x", row.field: _ASKING}]
+    error = error_of(http.post("/v1/chat/completions", json={"messages": messages}), 400)
+    assert (error["param"], error["code"]) == ("messages.0", "unsupported_parameter")
+    assert row.field in error["message"]
+
+
+@pytest.mark.parametrize("role", ["tool", "function"])
+def test_roles_of_tool_calling(http: httpx.Client, role: str) -> None:
+    error = error_of(http.post("/v1/chat/completions", json={"messages": [{"role": role, "content": "x"}]}), 400)
+    assert (error["param"], error["code"]) == ("messages.0.role", "unsupported_parameter")
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url"])
+def test_parts_other_than_text(http: httpx.Client, kind: str) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": kind, kind: {}}]}]
+    error = error_of(http.post("/v1/chat/completions", json={"messages": messages}), 400)
+    assert (error["param"], error["code"]) == ("messages.0.content", "unsupported_parameter")
+    assert "part 1" in error["message"]
+
+
+def test_fields_without_meaning_here_are_accepted(http: httpx.Client) -> None:
+    harmless = {"user": "me", "metadata": {"a": "b"}, "parallel_tool_calls": True, "safety_identifier": "s", "brand_new": [1]}
+    assert http.post("/v1/chat/completions", json=said("hi", **harmless)).status_code == 200

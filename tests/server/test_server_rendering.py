@@ -1,0 +1,94 @@
+"""Chunks as bytes: filled templates equal chunks rendered whole, whatever the text; and the log lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.messages import Chunk, Finished, FinishReason, Timings, Usage
+from server.inference import Indexed, total
+from server.logs import JsonFormatter, TextFormatter
+from server.openai.chat import ChatFrames
+from server.openai.chat_wire import ChatChunk, ChatChunkChoice, Delta
+from server.openai.completions import CompletionFrames
+from server.openai.identity import Identity
+from server.openai.sse import MARK, ChunkTemplate, event_of
+from server.served_models import ServedModel
+
+MODEL = ServedModel("m", "m:1", Path(), 0)
+IDENTITY = Identity.new("chatcmpl", MODEL)
+
+
+def finished(text: str = "") -> Finished:
+    return Finished(
+        request=1,
+        reason=FinishReason.STOP,
+        usage=Usage(prompt_tokens=3, completion_tokens=2, cached_tokens=1),
+        timings=Timings(queue_s=0, prefill_s=0, decode_s=0),
+        text=text,
+    )
+
+
+def parsed(frames: bytes) -> list[object]:
+    assert frames.endswith(b"\n\n")
+    payloads = [event.removeprefix("data: ") for event in frames.decode().removesuffix("\n\n").split("\n\n")]
+    return [payload if payload == "[DONE]" else json.loads(payload) for payload in payloads]
+
+
+@given(st.text())
+def test_a_filled_template_equals_the_chunk_rendered_whole(text: str) -> None:
+    def chunk(content: str) -> ChatChunk:
+        choice = ChatChunkChoice(index=0, delta=Delta(content=content))
+        return ChatChunk(id="i", created=1, model=MARK, system_fingerprint="f", choices=[choice])
+
+    filled = ChunkTemplate(chunk(MARK), with_usage=True).fill(text)
+    assert parsed(filled) == parsed(event_of(chunk(text), with_usage=True))
+
+
+def test_a_template_needs_its_mark() -> None:
+    with pytest.raises(ValueError, match="MARK"):
+        ChunkTemplate(ChatChunk(id="i", created=1, model="m", system_fingerprint="f", choices=[]), with_usage=False)
+
+
+def test_an_event_without_text_is_not_sent() -> None:
+    assert ChatFrames(IDENTITY, with_usage=False).event(Indexed(0, Chunk(1, "", [5]))) == b""
+
+
+def test_text_that_comes_with_the_end_is_sent_before_it() -> None:
+    text, end = parsed(ChatFrames(IDENTITY, with_usage=False).event(Indexed(0, finished("rest"))))
+    assert text["choices"][0]["delta"] == {"content": "rest"}
+    assert end["choices"][0]["finish_reason"] == "stop"
+
+
+def test_usage_of_all_choices_is_summed() -> None:
+    frames = CompletionFrames(IDENTITY, lambda index: "", with_usage=True)
+    frames.event(Indexed(0, finished()))
+    frames.event(Indexed(1, finished()))
+    usage, done = parsed(frames.closing())
+    assert usage["usage"]["total_tokens"] == 10
+    assert usage["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
+    assert done == "[DONE]"
+
+
+def test_the_total_of_nothing() -> None:
+    assert total([]) == Usage(prompt_tokens=0, completion_tokens=0)
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+def test_a_logged_exception_shows_where_but_not_what(formatter: logging.Formatter) -> None:
+    try:
+        raise ValueError("the user's secret")
+    except ValueError as error:
+        info = (ValueError, error, error.__traceback__)
+    record = logging.LogRecord("slmops.x", logging.ERROR, "f.py", 1, "it failed", (), info)
+    record.fields = {"request_id": "r"}
+    line = formatter.format(record)
+    assert "secret" not in line
+    assert "ValueError" in line
+    assert "test_server_rendering.py" in line
+    assert "it failed" in line

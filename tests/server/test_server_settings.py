@@ -1,0 +1,123 @@
+"""Settings: order of sources, where values came from, what is refused and with which words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.settings import MASK, EffectiveSetting, InvalidSettings, Settings, effective
+
+
+def of(settings: Settings, name: str) -> EffectiveSetting:
+    return next(line for line in effective(settings) if line.name == name)
+
+
+def test_flags_win_over_variables_over_the_file_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("slmops.toml").write_text("port = 1\nnum_slots = 2\nthreads = 3\n")
+    monkeypatch.setenv("SLMOPS_PORT", "11")
+    monkeypatch.setenv("SLMOPS_NUM_SLOTS", "12")
+    settings = Settings(port=21)
+    assert (settings.port, settings.num_slots, settings.threads, settings.max_waiting) == (21, 12, 3, 256)
+    origins = [of(settings, name).origin for name in ("port", "num_slots", "threads", "max_waiting")]
+    assert origins == ["flag", "SLMOPS_NUM_SLOTS", str(Path.cwd() / "slmops.toml"), "default"]
+
+
+def test_a_flag_that_is_none_was_not_given() -> None:
+    settings = Settings(port=None)
+    assert (settings.port, of(settings, "port").origin) == (8000, "default")
+
+
+def test_the_file_in_the_home_folder_counts_when_the_current_folder_has_none(tmp_path: Path) -> None:
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    (home / "slmops.toml").write_text("port = 7")
+    assert Settings(home=home).port == 7
+    Path("slmops.toml").write_text("port = 8")
+    assert Settings(home=home).port == 8
+
+
+def test_home_is_absolute_and_user_relative(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert Settings().home == Path("/somewhere/.slmops")
+    assert Settings(home="here").home == Path.cwd() / "here"
+
+
+def test_lists_come_from_commas_and_sizes_from_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLMOPS_ALLOWED_HOSTS", "a.example, b.example")
+    monkeypatch.setenv("SLMOPS_MAX_BODY_BYTES", "2MiB")
+    settings = Settings()
+    assert settings.allowed_hosts == ("a.example", "b.example")
+    assert of(settings, "max_body_bytes").value == 2 << 20
+
+
+def test_the_key_is_masked_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLMOPS_API_KEY", "hush-hush")
+    settings = Settings()
+    assert of(settings, "api_key") == EffectiveSetting("api_key", MASK, "SLMOPS_API_KEY", of(settings, "api_key").description)
+    assert "hush" not in repr(settings) + str(effective(settings))
+
+
+def test_every_setting_is_described() -> None:
+    assert all(line.description for line in effective(Settings()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", -1),
+        ("port", 65536),
+        ("num_slots", 0),
+        ("max_waiting", -5),
+        ("threads", 99999),
+        ("context_length", 0),
+        ("load_timeout_s", float("nan")),
+        ("request_timeout_s", float("inf")),
+        ("shutdown_grace_s", -1),
+        ("max_token_gap_s", 0),
+        ("max_body_bytes", -1),
+        ("prefix_cache_bytes", "lots"),
+        ("engine", "steam"),
+        ("log_level", "loud"),
+        ("log_format", "xml"),
+        ("api_key", ""),
+        ("host", ""),
+        ("model", ""),
+        ("offline", "perhaps"),
+    ],
+)
+def test_an_absurd_value_is_refused_by_name_and_origin(name: str, value: Any) -> None:
+    with pytest.raises(InvalidSettings, match=rf"^setting '{name}' \(from flag\) is not usable: "):
+        Settings(**{name: value})
+
+
+def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLMOPS_PORT", "eighty")
+    with pytest.raises(InvalidSettings, match="from SLMOPS_PORT"):
+        Settings()
+
+
+def test_a_refused_key_is_not_quoted() -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        Settings(api_key=["hush-hush"])
+    assert "hush" not in str(caught.value)
+
+
+def test_an_unknown_key_of_the_file_is_named_with_the_known_ones() -> None:
+    Path("slmops.toml").write_text("prot = 1")
+    with pytest.raises(InvalidSettings, match=r"unknown setting 'prot' \(from .*slmops.toml\); the settings are .*port"):
+        Settings()
+
+
+def test_a_broken_file_is_named() -> None:
+    Path("slmops.toml").write_text("port = = 1")
+    with pytest.raises(InvalidSettings, match=r"slmops.toml is not valid TOML: .*line 1"):
+        Settings()
+
+
+def test_engine_options_come_from_the_settings(make_settings: Callable[..., Settings]) -> None:
+    options = make_settings(num_slots=3, max_waiting=5, threads=2, context_length=128, max_token_gap_s=0.5).engine_options()
+    got = (options.num_slots, options.max_waiting, options.threads, options.context_length, options.max_token_gap_s)
+    assert got == (3, 5, 2, 128, 0.5)
