@@ -1,7 +1,7 @@
 """Everything a worker is told or tells: small frozen messages, encoded as msgpack, framed by `runtime/framing.py`.
 
 To the worker:    Load, Submit, Abort, Drain.
-From the worker:  Ready, LoadFailed, Stats, and StepReport: one per engine step, with Started, Chunk, Finished and Failed of all rows.
+From the worker:  Ready, LoadFailed, Stats, and StepReport, one per engine step: Started, Chunk, Finished, Failed of all rows.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker runs its model. num_slots: rows decoded together; threads: 0 means one per physical core.
 
     context_length: None means the model's own. max_token_gap_s: a prefill chunk may delay running rows by at most this much.
-    prefix_cache_bytes: KV bytes kept of finished rows. kv_budget_bytes: KV bytes of all rows, beyond which cached rows leave and
-    then the newest sequence waits again (preemption); None means half of the machine's free memory. max_waiting: sequences queued before new
-    ones are shed (OverCapacity).
+    prefix_cache_bytes: KV bytes kept of finished rows. kv_budget_bytes: KV bytes of all rows, beyond which cached rows leave and then
+    the newest sequence waits again (preemption); None means half of the machine's free memory. max_waiting: sequences queued before
+    new ones are shed (OverCapacity).
     """
 
     num_slots: int = 16
@@ -101,7 +101,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
-    """request: unique for the life of the worker. priority: lower runs earlier (as in vLLM). deadline_s: from receipt, then Failed."""
+    """request: unique for the life of the worker. priority: lower runs earlier (as in vLLM). deadline_s: from receipt."""
 
     request: int
     prompt: Prompt
@@ -151,7 +151,7 @@ class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="load_failed"):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of tokens. cached_tokens: of the prompt, those whose KV was reused. completion_tokens: with the one that ended the row."""
+    """Counts of tokens. cached_tokens: of the prompt, those whose KV was reused. completion_tokens: also the last."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -184,7 +184,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """The last event of a request. text, token_ids: what no Chunk has carried yet. stop: the stop string or token id that matched."""
+    """The last event of a request. text, token_ids: what no Chunk has carried yet. stop: what matched, if asked for."""
 
     request: int
     reason: FinishReason
@@ -214,7 +214,7 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag="step", omit_def
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
-    """A snapshot, sent when something changed, at most every 0.2 s. `*_total` count since the worker's start; prefix counts are tokens.
+    """A snapshot, sent when something changed, at most every 0.2 s. `*_total` count since the worker's start, prefixes in tokens.
 
     kv_usage: KV bytes of running rows / the most that they may take. kv_bytes: KV memory backed by pages, running and cached rows.
     """

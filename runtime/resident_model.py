@@ -38,7 +38,7 @@ class ResidentModel:
         self._spawn = spawn
         self._worker: WorkerProcess | None = None
         self._load: asyncio.Task[ModelInfo] | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._ready_at = 0.0
         self._crashes_in_row = 0
         self.state = ModelState.LOADING
         self.info: ModelInfo | None = None
@@ -78,8 +78,6 @@ class ResidentModel:
     async def unload(self, grace_s: float, reason: NotReady) -> None:
         """Lets open requests finish for grace_s, then ends them with `reason`, and the worker with them."""
         self.state = ModelState.UNLOADING
-        if self._watch is not None:
-            self._watch.cancel()
         if self._load is not None and not self._load.done():
             self._load.cancel()
             await asyncio.wait([self._load])
@@ -93,7 +91,7 @@ class ResidentModel:
         except TimeoutError:
             worker.fail_open(reason)
             worker.kill()
-            await worker.exited.wait()
+        await worker.reap()
 
     async def _start(self) -> ModelInfo:
         worker = await self._spawn()
@@ -101,22 +99,25 @@ class ResidentModel:
         self._worker, self.info = worker, info
         self.loaded_at = self.idle_since = time.time()
         self.state = ModelState.READY
-        self._watch = asyncio.create_task(self._restart_when_dead(worker), name=f"watch {self._label}")
+        self._ready_at = time.monotonic()
+        worker.on_exit = self._restart
         log.info("loaded %s in %.2f s (pid %d, %d MB resident)", self._label, info.load_s, worker.pid, info.resident_bytes >> 20)
         return info
 
-    async def _restart_when_dead(self, worker: WorkerProcess) -> None:
-        began = time.monotonic()
-        await worker.exited.wait()
-        self._crashes_in_row = 0 if time.monotonic() - began > STEADY_S else self._crashes_in_row + 1
+    def _restart(self, worker: WorkerProcess) -> None:
+        """Called in the moment a worker is found gone, before those who waited on it know: whoever asks next waits for the new one."""
+        if self.state is ModelState.UNLOADING:
+            return
+        self._crashes_in_row = 0 if time.monotonic() - self._ready_at > STEADY_S else self._crashes_in_row + 1
         delay = RESTART_DELAYS_S[min(max(self._crashes_in_row - 1, 0), len(RESTART_DELAYS_S) - 1)]
         log.error("the worker of %s (pid %d) ended unexpectedly; restart in %g s", self._label, worker.pid, delay)
         self.state = ModelState.RESTARTING
         self.num_restarts += 1
-        self._load = asyncio.create_task(self._start_after(delay), name=f"restart {self._label}")
+        self._load = asyncio.create_task(self._start_after(worker, delay), name=f"restart {self._label}")
         self._load.add_done_callback(_retrieve)
 
-    async def _start_after(self, delay: float) -> ModelInfo:
+    async def _start_after(self, dead: WorkerProcess, delay: float) -> ModelInfo:
+        await dead.reap()
         await asyncio.sleep(delay)
         return await self._start()
 

@@ -38,7 +38,10 @@ log = logging.getLogger("slmops.worker")
 
 
 class WorkerProcess:
-    """One worker. `exited` is set once the process is gone and every open generation has been told."""
+    """One worker. `exited` is set once it tells nothing more and every open generation knows; `reap` waits for its process too.
+
+    on_exit(worker) is called in that moment, first of all.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process, label: str) -> None:
         self._process = process
@@ -47,9 +50,10 @@ class WorkerProcess:
         self._numbers = itertools.count(1)
         self._open: dict[int, Generation] = {}
         self._reader: asyncio.Task[None] | None = None
+        self.on_exit: Callable[[WorkerProcess], None] = _nobody_asked
         self.info: ModelInfo | None = None
         self.stats: Stats | None = None
-        self.exited = asyncio.Event()
+        self.exited = asyncio.Event()  # nothing more will be told
 
     @classmethod
     async def start(cls, load: Load, label: str, log_file: BinaryIO | None = None) -> WorkerProcess:
@@ -85,6 +89,7 @@ class WorkerProcess:
             raise NotReady(f"The worker of {self._label} ended while loading (exit code {code}). See its log.") from None
         except asyncio.CancelledError:
             self.kill()
+            await self._process.wait()
             raise
         if isinstance(message, LoadFailed):
             await self._process.wait()
@@ -113,6 +118,12 @@ class WorkerProcess:
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             self._process.kill()
+
+    async def reap(self) -> None:
+        """Waits until the process is gone and its pipes are closed."""
+        await self._process.wait()
+        if self._reader is not None:
+            await self._reader
 
     def fail_open(self, failure: NotReady) -> None:
         """Ends every open generation with this failure; their rows stop."""
@@ -150,11 +161,11 @@ class WorkerProcess:
             self.kill()
         finally:
             self.exited.set()
+            self.on_exit(self)
             failure = self._dead()
             for generation in list(self._open.values()):
                 generation.fail(failure)
             self._open.clear()
-            await self._process.wait()
 
     def _dispatch(self, report: StepReport) -> None:
         for started in report.started:
@@ -176,6 +187,10 @@ class WorkerProcess:
             code="engine_dead",
             retry_after_s=1.0,
         )
+
+
+def _nobody_asked(worker: WorkerProcess) -> None:
+    """The default of `on_exit`."""
 
 
 _DECODER = msgspec.msgpack.Decoder(FromWorker)

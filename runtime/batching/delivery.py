@@ -61,7 +61,8 @@ class Delivery:
         self, sequence: Sequence, reason: FinishReason, text: str, report: StepReport, now: float, stop: str | int | None
     ) -> bool:
         admitted, first = sequence.admitted_at, sequence.first_token_at
-        assert admitted is not None and first is not None
+        assert admitted is not None
+        assert first is not None
         report.finished.append(
             Finished(
                 request=sequence.request,

@@ -32,7 +32,7 @@ class Limits:
 
 
 class BatchingEngine:
-    """Continuous batching over a `Runner` (Orca, Yu et al. 2022; chunked prefill as in Sarathi-Serve); an `engines.protocol.Engine`."""
+    """Continuous batching over a `Runner` (Orca, Yu et al. 2022), with chunked prefill. Implements `engines.protocol.Engine`."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """The KV arrays: every row reserved at full context, only touched pages take memory. Knows no sequence and no policy.
 
-All keys and values of all layers live in one anonymous private mapping,
-laid out `[2 x layers, rows, kv_heads, context, head_size]`, so that rows 0..n of a layer are one contiguous tensor: what GroupQueryAttention wants as its shared past and present. On Linux rows
-change places by moving their pages (mremap), at a cost that hardly depends on their length; elsewhere their bytes are copied.
+All keys and values of all layers live in one anonymous private mapping, `[2 x layers, rows, kv_heads, context, head_size]`, so that
+rows 0..n of a layer are one contiguous tensor: what GroupQueryAttention wants as its shared past and present. On Linux rows change
+places by moving their pages (mremap), at a cost that hardly depends on their length; elsewhere their bytes are copied.
 """
 
 from __future__ import annotations

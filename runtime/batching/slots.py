@@ -5,8 +5,8 @@ rows hold prompts being computed, finished sequences kept for their prefix, or n
 ends decoding, and when it makes room for one that does.
 
 ONNX Runtime computes a single token with another attention kernel than a prompt, so the KV of answer tokens differs in its last
-bits from that of the same tokens as prompt. Those bits can turn a close choice. A request that asks for a repeatable answer (greedy or
-seeded) therefore reuses only exact KV, computed as prompt; others reuse answers too.
+bits from that of the same tokens as prompt. Those bits can turn a close choice. A request that asks for a repeatable answer (greedy
+or seeded) therefore reuses only exact KV, computed as prompt; others reuse answers too.
 """
 
 from __future__ import annotations

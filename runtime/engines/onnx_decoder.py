@@ -1,8 +1,8 @@
 """One step of an ONNX decoder on paged KV rows: the `Runner` on ONNX Runtime. Knows no sequence and no policy.
 
 Works on any graph whose attention is GroupQueryAttention with shared past and present: the operator takes each row's length from
-the row sums of `attention_mask`, so rows of different length decode in one run. A prompt chunk on top of past KV runs alone (batch 1).
-Bindings are made once per range of rows and kept: rebinding sixty KV tensors would cost a third of a millisecond each step.
+the row sums of `attention_mask`, so rows of different length decode in one run. A prompt chunk on top of past KV runs alone (batch
+1). Bindings are made once per range of rows and kept: rebinding sixty KV tensors would cost a third of a millisecond each step.
 """
 
 from __future__ import annotations
