@@ -105,7 +105,7 @@ class ResidentModel:
         return info
 
     def _restart(self, worker: WorkerProcess) -> None:
-        """Called in the moment a worker is found gone, before those who waited on it know: whoever asks next waits for the new one."""
+        """Called in the moment a worker is found gone, before its callers know: who asks next waits for the new one."""
         if self.state is ModelState.UNLOADING:
             return
         self._crashes_in_row = 0 if time.monotonic() - self._ready_at > STEADY_S else self._crashes_in_row + 1

@@ -39,7 +39,7 @@ class Sampler:
 def _weights(logits: Logits, rows: list[int], temperatures: Logits) -> Logits:
     """exp((logit - max) / temperature) of the given rows, float32 [len(rows), vocab]."""
     chosen = logits if len(rows) == len(logits) else logits[rows]
-    chosen = np.subtract(chosen, chosen.max(axis=-1, keepdims=True), dtype=np.float32)
+    chosen = np.asarray(chosen - chosen.max(axis=-1, keepdims=True), np.float32)
     chosen /= temperatures[:, None]
     np.exp(chosen, out=chosen)
     return chosen
