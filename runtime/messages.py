@@ -78,7 +78,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker runs its model. num_slots: rows decoded together; threads: 0 means one per physical core.
 
     context_length: None means the model's own. max_token_gap_s: a prefill chunk may delay running rows by at most this much.
-    prefix_cache_bytes: KV bytes kept of finished rows. kv_budget_bytes: KV bytes of all rows, beyond which cached rows leave and then
+    prefix_cache_bytes: KV bytes kept of finished rows. kv_budget_bytes: of all rows, above which cached rows leave and then
     the newest sequence waits again (preemption); None means half of the machine's free memory. max_waiting: sequences queued before
     new ones are shed (OverCapacity).
     """
@@ -87,7 +87,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 0
     context_length: int | None = None
     max_token_gap_s: float = 0.1
-    prefix_cache_bytes: int = 1 << 30
+    prefix_cache_bytes: int = 512 << 20
     kv_budget_bytes: int | None = None
     max_waiting: int = 256
 

@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, le=1024, description="Threads per model; 0 means one per physical core.")
     context_length: int | None = Field(None, ge=16, le=1 << 24, description="Cut of the model's context, in tokens.")
     max_token_gap_s: Seconds = Field(0.1, gt=0, description="Longest delay of running rows by a prefill chunk.")
-    prefix_cache_bytes: ByteSize = Field(ByteSize(1 << 30), ge=0, le=1 << 50, description="KV kept for prefix reuse.")
+    prefix_cache_bytes: ByteSize = Field(ByteSize(512 << 20), ge=0, le=1 << 50, description="KV kept for prefix reuse.")
     kv_budget_bytes: ByteSize | None = Field(
         None, ge=1 << 20, le=1 << 50, description="Most KV of all rows; unset: half of the free memory."
     )

@@ -3,7 +3,7 @@
     engine        the loop: admit, plan, step, sample, deliver
     scheduler     which sequences may enter, and what the next step does; pure
     sequence      one request's tokens, state and times
-    slots         which sequence holds which row of the KV arrays; prefix reuse, compaction
+    slots         which sequence holds which row of the KV arrays, and what is kept in the others
     prefix_cache  what of finished rows may be reused, and what leaves first
     kv            the KV arrays, paged by the operating system
     runner        one step of an ONNX decoder on those arrays

@@ -51,7 +51,7 @@ class BatchingEngine:
         self._resident_bytes = resident_bytes
         self._clock = clock
         self._scheduler = Scheduler(num_rows=limits.options.num_slots, max_waiting=limits.options.max_waiting)
-        self._slots = Slots(runner.kv, prefix_cache_bytes=limits.options.prefix_cache_bytes)
+        self._slots = Slots(runner.kv, num_slots=limits.options.num_slots, prefix_cache_bytes=limits.options.prefix_cache_bytes)
         self._sampler = Sampler(limits.eos_ids)
         self._delivery = Delivery(limits.eos_ids, clock)
         self._costs = StepCosts()

@@ -1,8 +1,8 @@
 """The KV arrays: every row reserved at full context, only touched pages take memory. Knows no sequence and no policy.
 
 All keys and values of all layers live in one anonymous private mapping, `[2 x layers, rows, kv_heads, context, head_size]`, so that
-rows 0..n of a layer are one contiguous tensor: what GroupQueryAttention wants as its shared past and present. On Linux rows change
-places by moving their pages (mremap), at a cost that hardly depends on their length; elsewhere their bytes are copied.
+rows 0..n of a layer are one contiguous tensor: what GroupQueryAttention wants as its shared past and present. A row moves by
+copying its tokens or, when they are many, by moving its pages (mremap), at a cost that hardly depends on their number.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 PAGE_BYTES = mmap.PAGESIZE
 HUGE_BYTES = 2 << 20  # rows that begin here move a whole page table at a time
+REMAP_ABOVE_BYTES = 64 << 20  # where moving pages begins to be faster than copying: each move flushes all cores' address caches
 _NORESERVE, _NOHUGEPAGE, _DONTNEED = 0x4000, 15, 4
 _IS_LINUX = platform.system() == "Linux"
 _REMAP_FLAGS = 1 | 2 | 4  # MAYMOVE | FIXED | DONTUNMAP: the old range stays mapped, so no other thread can take it
@@ -47,15 +48,16 @@ class KVCache:
         self.layers: list[NDArray[np.generic]] = [
             np.ndarray(shape, dtype, buffer=self._region, offset=self._base + i * step) for i in range(2 * num_layers)
         ]
-        self._exchange = _Remapper(start).exchange if _Remapper.works() else self._copy_exchange
+        self._remapper = _Remapper(start) if _Remapper.works() else None
 
-    def swap(self, a: int, b: int) -> None:
-        """Rows a and b change places."""
-        if a == b:
+    def move(self, source: int, target: int) -> None:
+        """Row `target` holds what row `source` held. What `target` held is lost, and `source` holds nothing of use."""
+        if self.touched[source] * self.bytes_per_token < REMAP_ABOVE_BYTES or self._remapper is None:
+            self.copy(source, target, self.touched[source])
             return
         for layer in range(len(self.layers)):
-            self._exchange(self._offset(layer, a), self._offset(layer, b), self._spare, self._row_bytes)
-        self.touched[a], self.touched[b] = self.touched[b], self.touched[a]
+            self._remapper.exchange(self._offset(layer, source), self._offset(layer, target), self._spare, self._row_bytes)
+        self.touched[source], self.touched[target] = self.touched[target], self.touched[source]
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
         """The first num_tokens of row `source` also stand in row `target`."""
@@ -80,11 +82,6 @@ class KVCache:
 
     def _offset(self, layer: int, row: int) -> int:
         return self._base + (layer * self.rows + row) * self._row_bytes
-
-    def _copy_exchange(self, a: int, b: int, spare: int, size: int) -> None:
-        held = self._region[a : a + size]
-        self._region[a : a + size] = self._region[b : b + size]
-        self._region[b : b + size] = held
 
 
 class _Remapper:

@@ -1,8 +1,9 @@
 """Which sequence holds which row of the KV arrays. The only one who moves, copies or frees rows.
 
-Rows 0..num_decoding-1 are the decoding sequences, without holes, because a step computes a contiguous range of rows. The other
-rows hold prompts being computed, finished sequences kept for their prefix, or nothing. A sequence's row changes when it begins or
-ends decoding, and when it makes room for one that does.
+    0 .. num_decoding-1            decoding sequences, without holes, because a step computes a contiguous range of rows
+    num_decoding .. num_slots-1    prompts being computed, or nothing
+    num_slots .. 2 num_slots-1     what finished sequences left, kept for its prefix
+    2 num_slots                    scratch, for two rows that change places
 
 ONNX Runtime computes a single token with another attention kernel than a prompt, so the KV of answer tokens differs in its last
 bits from that of the same tokens as prompt. Those bits can turn a close choice. A request that asks for a repeatable answer (greedy
@@ -12,7 +13,7 @@ or seeded) therefore reuses only exact KV, computed as prompt; others reuse answ
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +24,18 @@ from runtime.batching.sequence import Sequence
 MIN_COMPUTED_TOKENS = 2  # of a prompt: one token alone would go through the other kernel
 
 
-Holder = TypeVar("Holder")
+def num_rows(num_slots: int) -> int:
+    """How many rows the arrays must have."""
+    return 2 * num_slots + 1
 
 
 class Rows(Protocol):
-    """The arrays, as `KVCache` and the fake model have them."""
-
-    @property
-    def rows(self) -> int: ...
+    """The arrays, as `KVCache` and the fake model have them. See there for what each operation promises."""
 
     @property
     def bytes_per_token(self) -> int: ...
 
-    def swap(self, a: int, b: int) -> None: ...
+    def move(self, source: int, target: int) -> None: ...
 
     def copy(self, source: int, target: int, num_tokens: int) -> None: ...
 
@@ -45,10 +45,14 @@ class Rows(Protocol):
 
 
 class Slots:
-    """prefix_cache_bytes bounds what finished rows keep. queries/hits count prompt tokens asked for and found."""
+    """rows: `num_rows(num_slots)` of them. prefix_cache_bytes bounds what finished sequences leave.
 
-    def __init__(self, rows: Rows, *, prefix_cache_bytes: int) -> None:
+    queries and hits count prompt tokens asked for and found.
+    """
+
+    def __init__(self, rows: Rows, *, num_slots: int, prefix_cache_bytes: int) -> None:
         self._rows = rows
+        self._num_slots = num_slots
         self._max_cached_tokens = prefix_cache_bytes // max(1, rows.bytes_per_token)
         self._active: dict[int, Sequence] = {}
         self._cached: dict[int, CachedRow] = {}
@@ -64,14 +68,16 @@ class Slots:
         """
         wanted = sequence.prompt[:-MIN_COMPUTED_TOKENS]
         match = best_match(wanted, self._reusable(sequence.is_repeatable))
-        found = match.num_tokens if match else 0
-        exact = self._num_exact(match.row) if match else 0
-        sequence.slot = self._row_for(match, sequence.is_repeatable)
-        self._active[sequence.slot] = sequence
-        sequence.num_computed = sequence.num_cached = found
-        sequence.max_exact = exact if found > exact else sequence.prompt_len
+        row = next(row for row in range(self.num_decoding, self._num_slots) if row not in self._active)
+        sequence.max_exact = sequence.prompt_len
+        if match is not None:
+            exact = self._num_exact(match.row)
+            sequence.max_exact = exact if match.num_tokens > exact else sequence.prompt_len
+            self._bring(match, row, sequence.is_repeatable)
+        sequence.num_computed = sequence.num_cached = match.num_tokens if match else 0
+        self._hold(row, sequence)
         self.queries += sequence.prompt_len
-        self.hits += found
+        self.hits += sequence.num_cached
 
     def _reusable(self, exact_only: bool) -> Iterator[tuple[int, NDArray[np.int32]]]:
         for row, held in self._cached.items():
@@ -83,47 +89,57 @@ class Slots:
         held = self._cached.get(row)
         return self._active[row].num_exact if held is None else held.num_exact
 
-    def _row_for(self, match: Match | None, exact_only: bool) -> int:
-        if match and (held := self._cached.get(match.row)):
-            whole = held.num_exact if exact_only else len(held.tokens)
-            if match.num_tokens == whole:  # the conversation goes on: take the row over as it stands
-                del self._cached[match.row]
-                return match.row
-        source = match.row if match else None
-        row = self._empty_row(keep=source)
-        if match and row != match.row:
+    def _bring(self, match: Match, row: int, exact_only: bool) -> None:
+        """A whole cached row, whose conversation goes on, moves; a prefix that others may share is copied."""
+        held = self._cached.get(match.row)
+        if held is not None and match.num_tokens == (held.num_exact if exact_only else len(held.tokens)):
+            del self._cached[match.row]
+            self._rows.move(match.row, row)
+        else:
+            if held is not None:
+                self._uses += 1
+                self._cached[match.row] = CachedRow(held.tokens, held.num_exact, self._uses)
             self._rows.copy(match.row, row, match.num_tokens)
-        return row
-
-    def _empty_row(self, *, keep: int | None) -> int:
-        """A row that holds nothing, else the least recently used cached one; `keep`, the row to copy from, only if alone."""
-        for row in range(self.num_decoding, self._rows.rows):
-            if row not in self._active and row not in self._cached:
-                return row
-        victim = min(self._cached, key=lambda row: (row == keep, self._cached[row].used_at))
-        del self._cached[victim]
-        return victim
 
     def start_decoding(self, sequence: Sequence) -> None:
-        """Moves the sequence's row to the end of the decoding range."""
-        self._swap(sequence.slot, self.num_decoding)
+        """Brings the sequence's row to the end of the decoding range."""
+        row, target = sequence.slot, self.num_decoding
+        other = self._active.get(target)
+        if other is not None and other is not sequence:
+            scratch = 2 * self._num_slots
+            self._rows.move(target, scratch)
+            self._rows.move(row, target)
+            self._rows.move(scratch, row)
+            self._hold(row, other)
+            self._hold(target, sequence)
+        elif row != target:
+            self._relocate(sequence, target)
         self.num_decoding += 1
 
     def release(self, sequence: Sequence, *, was_decoding: bool) -> None:
-        """The sequence leaves; its row is kept for its prefix, within the budget."""
-        if was_decoding:
-            self.num_decoding -= 1
-            self._swap(sequence.slot, self.num_decoding)
+        """The sequence leaves. What it computed is kept for its prefix, within the budget; a decoding row's hole is closed."""
         row = sequence.slot
         del self._active[row]
         sequence.slot = -1
-        if sequence.num_computed:
-            self._uses += 1
-            self._cached[row] = CachedRow(sequence.computed.copy(), sequence.num_exact, self._uses)
+        self._keep(row, sequence)
+        if was_decoding:
+            self.num_decoding -= 1
+            if row != self.num_decoding:
+                self._relocate(self._active[self.num_decoding], row)
         self.shrink(self._max_cached_tokens)
 
+    def _keep(self, row: int, sequence: Sequence) -> None:
+        if not 0 < sequence.num_computed <= self._max_cached_tokens:
+            return
+        spare = range(self._num_slots, 2 * self._num_slots)
+        free = [row for row in spare if row not in self._cached]
+        target = free[0] if free else min(self._cached, key=lambda row: self._cached[row].used_at)
+        self._rows.move(row, target)
+        self._uses += 1
+        self._cached[target] = CachedRow(sequence.computed.copy(), sequence.num_exact, self._uses)
+
     def shrink(self, max_tokens: int) -> None:
-        """Gives up cached rows until they hold at most `max_tokens`."""
+        """Gives up cached rows until they hold at most `max_tokens`, and their memory with them."""
         for row in plan_eviction(self._cached, max_tokens):
             del self._cached[row]
             self._rows.free(row)
@@ -139,20 +155,12 @@ class Slots:
     def backed_bytes(self) -> int:
         return self._rows.backed_bytes()
 
-    def _swap(self, a: int, b: int) -> None:
-        if a == b:
-            return
-        self._rows.swap(a, b)
-        _swap_keys(self._active, a, b)
-        _swap_keys(self._cached, a, b)
-        for row in (a, b):
-            if row in self._active:
-                self._active[row].slot = row
+    def _relocate(self, sequence: Sequence, target: int) -> None:
+        """To a row that holds nothing of use."""
+        del self._active[sequence.slot]
+        self._rows.move(sequence.slot, target)
+        self._hold(target, sequence)
 
-
-def _swap_keys(holders: dict[int, Holder], a: int, b: int) -> None:
-    held_a, held_b = holders.pop(a, None), holders.pop(b, None)
-    if held_a is not None:
-        holders[b] = held_a
-    if held_b is not None:
-        holders[a] = held_b
+    def _hold(self, row: int, sequence: Sequence) -> None:
+        self._active[row] = sequence
+        sequence.slot = row

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
+from runtime.batching.slots import num_rows
 from runtime.chat_template import ChatTemplate
 from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import GenerationDefaults
@@ -72,11 +73,11 @@ class FakeKV:
     bytes_per_token = 4
 
     def __init__(self, rows: int, context: int) -> None:
-        self.rows = rows
         self.tokens = np.full((rows, context), -1, np.int32)
 
-    def swap(self, a: int, b: int) -> None:
-        self.tokens[[a, b]] = self.tokens[[b, a]]
+    def move(self, source: int, target: int) -> None:
+        self.tokens[target] = self.tokens[source]
+        self.tokens[source] = -1
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
         self.tokens[target, :num_tokens] = self.tokens[source, :num_tokens]
@@ -178,7 +179,7 @@ def build_fake_engine(options: EngineOptions, *, clock: Callable[[], float] = ti
     )
     return BatchingEngine(
         info,
-        FakeRunner(rows=2 * options.num_slots, context=context),
+        FakeRunner(rows=num_rows(options.num_slots), context=context),
         Intake(
             ByteTokenizer(),
             ChatTemplate(_TEMPLATE, {}),

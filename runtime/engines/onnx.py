@@ -17,8 +17,6 @@ from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import ModelFolder, read_model_folder
 from runtime.tokenizer import ModelTokenizer
 
-SPARE_ROWS = 16  # rows beyond the decoding ones, at least: prompts in progress and kept prefixes
-
 
 def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
     """Loads the model. Raises ValueError (BadModelFolder, UnsupportedGraph), MemoryError, or onnxruntime's exceptions."""
@@ -26,8 +24,7 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
     folder = read_model_folder(path)
     context = min(options.context_length or folder.context_length, folder.context_length)
     threads = options.threads or usable_cores()
-    rows = options.num_slots + max(options.num_slots, SPARE_ROWS)
-    runner = OnnxDecoder(folder, num_slots=options.num_slots, rows=rows, threads=threads, context=context)
+    runner = OnnxDecoder(folder, num_slots=options.num_slots, threads=threads, context=context)
     process = psutil.Process()
     info = ModelInfo(
         engine="onnx",

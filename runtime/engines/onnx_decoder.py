@@ -16,6 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from runtime.batching.kv import KVCache
+from runtime.batching.slots import num_rows
 from runtime.engines.onnx_graph import POSITIONS, DecoderGraph, UnsupportedGraph, prepare_decoder
 from runtime.model_folder import ModelFolder
 
@@ -32,9 +33,9 @@ class _Binding:
 
 
 class OnnxDecoder:
-    """rows: KV rows in all; num_slots of them decode together at most."""
+    """num_slots rows decode together at most; context: tokens of a row at most."""
 
-    def __init__(self, folder: ModelFolder, *, num_slots: int, rows: int, threads: int, context: int) -> None:
+    def __init__(self, folder: ModelFolder, *, num_slots: int, threads: int, context: int) -> None:
         """Raises UnsupportedGraph; onnxruntime's own exceptions when the model cannot be loaded."""
         decoder = folder.decoder
         graph = prepare_decoder(decoder.path, past_key=decoder.past_key % 0)
@@ -43,7 +44,7 @@ class OnnxDecoder:
         self._session = _session(graph, decoder.path.parent, threads)
         self.kv = KVCache(
             num_layers=decoder.num_layers,
-            rows=rows,
+            rows=num_rows(num_slots),
             kv_heads=decoder.kv_heads,
             context=context,
             head_size=decoder.head_size,

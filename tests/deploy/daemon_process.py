@@ -11,7 +11,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 PROGRAM = (sys.executable, "-c", "from server.cli import main; main()")
 ROOT = Path(__file__).parents[2]
@@ -30,21 +33,39 @@ def environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
     return inherited | {"SLMOPS_HOME": str(home), "PYTHONPATH": str(ROOT)} | extra
 
 
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A running one. url: without /v1; log: what it printed."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_until_ready(self) -> None:
+        """Until the default model is loaded."""
+        wait_until_answering(f"{self.url}/ready", self.process, self.log)
+
+    def workers(self) -> list[psutil.Process]:
+        """Its live child processes, one per loaded model."""
+        return [child for child in psutil.Process(self.process.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
 @contextmanager
-def daemon_process(home: Path, *flags: str, **variables: str) -> Iterator[str]:
-    """`slmops serve --engine fake` and these flags; yields its URL (without /v1) once /health answers."""
+def running_daemon(home: Path, *flags: str, folder: Path | None = None, **variables: str) -> Iterator[Daemon]:
+    """`slmops serve` and these flags, from when /health answers. folder: its current folder, with its log; default: home."""
     port = free_port()
-    home.mkdir(parents=True, exist_ok=True)
-    log = home / "daemon.log"
-    command = [*PROGRAM, "serve", "--engine", "fake", "--port", str(port), *flags]
+    folder = folder or home
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "daemon.log"
+    command = [*PROGRAM, "serve", "--port", str(port), *flags]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=home, env=environment(home, variables), stdout=output, stderr=subprocess.STDOUT
+            command, cwd=folder, env=environment(home, variables), stdout=output, stderr=subprocess.STDOUT
         )
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_answering(f"{url}/health", process, log)
-        yield url
+        yield Daemon(url, process, log)
     finally:
         process.terminate()
         try:
@@ -53,6 +74,13 @@ def daemon_process(home: Path, *flags: str, **variables: str) -> Iterator[str]:
             process.kill()
             process.wait()
             raise
+
+
+@contextmanager
+def daemon_process(home: Path, *flags: str, **variables: str) -> Iterator[str]:
+    """A running daemon with the fake engine; yields its URL."""
+    with running_daemon(home, "--engine", "fake", *flags, **variables) as daemon:
+        yield daemon.url
 
 
 def wait_until_answering(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,0 +1,65 @@
+"""Sequences made by hand, for tests of what works on them: no tokenizer, no template, no engine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+from runtime.batching.sequence import ResolvedParams, Sequence
+from runtime.batching.stop import StopMatcher
+from runtime.messages import SamplingParams
+from runtime.text_stream import TextStream
+
+_numbers = itertools.count(1)
+
+
+def resolved(asked: SamplingParams, *, max_tokens: int = 16) -> ResolvedParams:
+    """What was asked, else the neutral value."""
+
+    def given(value: float | None, neutral: float) -> float:
+        return neutral if value is None else value
+
+    return ResolvedParams(
+        temperature=given(asked.temperature, 1.0),
+        top_k=max(0, asked.top_k or 0),
+        top_p=given(asked.top_p, 1.0),
+        min_p=given(asked.min_p, 0.0),
+        typical_p=given(asked.typical_p, 1.0),
+        repetition_penalty=given(asked.repetition_penalty, 1.0),
+        max_tokens=asked.max_tokens or max_tokens,
+        asked=asked,
+    )
+
+
+def make_sequence(
+    prompt: Iterable[int] = range(8),
+    asked: SamplingParams | None = None,
+    *,
+    generated: Iterable[int] = (),
+    request: int | None = None,
+    max_tokens: int = 16,
+    priority: int = 0,
+) -> Sequence:
+    asked = asked or SamplingParams()
+    ids = list(prompt)
+    params = resolved(asked, max_tokens=max_tokens)
+    tokens = np.zeros(len(ids) + params.max_tokens, np.int32)
+    tokens[: len(ids)] = ids
+    sequence = Sequence(
+        request=next(_numbers) if request is None else request,
+        params=params,
+        tokens=tokens,
+        prompt_len=len(ids),
+        num_tokens=len(ids),
+        text=TextStream(lambda token: bytes([token % 256])),
+        stop=StopMatcher(asked.stop, include=asked.include_stop_str_in_output),
+        rng=np.random.Generator(np.random.Philox(asked.seed or 0)),
+        priority=priority,
+        arrived_at=0.0,
+        deadline_at=None,
+    )
+    for token in generated:
+        sequence.append(token)
+    return sequence
