@@ -11,12 +11,49 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import jinja2
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from runtime.errors import InvalidRequest
 from runtime.messages import ChatPrompt
 
 MAX_RENDERED_CHARS = 32 << 20
+MAX_RANGE_STEPS = 10_000_000  # of all ranges of one rendering together: nested loops multiply
+_END = "\ue000end of the final message\ue000"  # private use characters: no message and no template has them
+
+
+# What a template raises on messages that it was not made for; MemoryError and RecursionError are of its own making.
+_REFUSALS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError)
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Products and powers, whose results can be far larger than what they are made of, are looked at first."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**":
+            raise SecurityError("powers are not available to chat templates")
+        for sequence, times in ((left, right), (right, left)):
+            repeats = isinstance(sequence, str | bytes | list | tuple) and isinstance(times, int)
+            if repeats and len(sequence) * times > MAX_RENDERED_CHARS:
+                raise SecurityError(f"a product of more than {MAX_RENDERED_CHARS} elements")
+        return super().call_binop(context, operator, left, right)
+
+
+class _Ranges:
+    """`range` for one rendering. Raises OverflowError once all ranges together are too long."""
+
+    def __init__(self) -> None:
+        self._left = MAX_RANGE_STEPS
+
+    def __call__(self, *args: int) -> range:
+        steps = range(*args)
+        self._left -= len(steps)
+        if self._left < 0:
+            raise OverflowError(f"its ranges have more than {MAX_RANGE_STEPS} steps together")
+        return steps
 
 
 class ChatTemplate:
@@ -25,9 +62,7 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         """Raises ValueError when the template does not compile."""
         self._special = dict(special_tokens)
-        self._environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
+        self._environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         self._environment.filters["tojson"] = _tojson
         self._environment.globals["raise_exception"] = _raise_exception
         self._environment.globals["strftime_now"] = lambda fmt: datetime.now().astimezone().strftime(fmt)
@@ -38,21 +73,22 @@ class ChatTemplate:
 
     def render(self, prompt: ChatPrompt) -> str:
         """Raises InvalidRequest when the template refuses the messages or reaches for what the sandbox forbids."""
-        rendered = self._run(prompt, prompt.add_generation_prompt and not prompt.continue_final_message)
         if not prompt.continue_final_message:
-            return rendered
-        final = str(prompt.messages[-1].get("content") or "").strip() if prompt.messages else ""
-        at = rendered.rfind(final) if final else -1
-        if at < 0:
-            raise InvalidRequest(
-                "continue_final_message needs a last message with content that the chat template keeps.",
-                param="continue_final_message",
-            )
-        return rendered[: at + len(final)]
+            return self._run(prompt, prompt.messages, add_generation_prompt=prompt.add_generation_prompt)
+        final = prompt.messages[-1].get("content") if prompt.messages else None
+        if isinstance(final, str) and final.strip():
+            marked = [*prompt.messages[:-1], {**prompt.messages[-1], "content": f"{final}{_END} "}]
+            before, end, after = self._run(prompt, marked, add_generation_prompt=False).rpartition(_END)
+            if end:
+                return before if after.startswith(" ") else before.rstrip()  # as the template would have trimmed it
+        raise InvalidRequest(
+            "continue_final_message needs a last message with text content that the chat template keeps.",
+            param="continue_final_message",
+        )
 
-    def _run(self, prompt: ChatPrompt, add_generation_prompt: bool) -> str:
-        names = {**self._special, **prompt.template_kwargs}
-        names |= {"messages": prompt.messages, "tools": prompt.tools, "add_generation_prompt": add_generation_prompt}
+    def _run(self, prompt: ChatPrompt, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
+        names = {"range": _Ranges(), **self._special, **prompt.template_kwargs}
+        names |= {"messages": messages, "tools": prompt.tools, "add_generation_prompt": add_generation_prompt}
         size, pieces = 0, []
         try:
             for piece in self._template.generate(names):
@@ -60,9 +96,9 @@ class ChatTemplate:
                 if size > MAX_RENDERED_CHARS:
                     raise InvalidRequest(f"The chat template wrote more than {MAX_RENDERED_CHARS} characters.", param="messages")
                 pieces.append(piece)
-        except jinja2.exceptions.SecurityError as error:
+        except SecurityError as error:
             raise InvalidRequest(f"The model's chat template tried something its sandbox forbids: {error}") from error
-        except (jinja2.TemplateError, TypeError, ValueError, OverflowError, RecursionError, LookupError) as error:
+        except _REFUSALS as error:
             raise InvalidRequest(
                 f"The model's chat template refused these messages: {error}", param="messages", code="chat_template_error"
             ) from error

@@ -76,7 +76,7 @@ def read_model_folder(path: Path) -> ModelFolder:
             special_tokens=_special_tokens(tokenizer_config),
             defaults=_defaults(config.get("search", {}), _json(path / "generation_config.json")),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, BadModelFolder):
             raise
         raise BadModelFolder(f"genai_config.json in {path} is not usable: {type(error).__name__} {error}") from error
@@ -99,7 +99,7 @@ def _decoder(path: Path, decoder: Mapping[str, Any]) -> DecoderShape:
 def _chat_template(path: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
     """Newer checkpoints keep it in a file of its own; older ones in the tokenizer's configuration, sometimes as a named list."""
     if (own := path / "chat_template.jinja").is_file():
-        return own.read_text(encoding="utf-8")
+        return _text(own)
     template = tokenizer_config.get("chat_template")
     if isinstance(template, list):
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
@@ -138,12 +138,19 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadModelFolder(f"{path.name} in {path.parent} is not UTF-8 text: {error}") from error
+
+
 def _json(path: Path, *, required: bool = False) -> dict[str, Any]:
     if not path.is_file() and not required:
         return {}
     try:
-        content = json.loads(_existing(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = json.loads(_text(_existing(path)))
+    except json.JSONDecodeError as error:
         raise BadModelFolder(f"{path.name} in {path.parent} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise BadModelFolder(f"{path.name} in {path.parent} must hold a JSON object")

@@ -91,10 +91,9 @@ Spawn = Callable[[LoadSpec], Awaitable[WorkerProcess]]
 
 
 class ModelPool:
-    """logs: the folder for the workers' own logs; None lets them write to the gateway's standard error."""
+    """What a worker prints goes to the gateway's own standard error."""
 
-    def __init__(self, *, logs: Path | None = None) -> None:
-        self._logs = logs
+    def __init__(self) -> None:
         self._models: dict[str, ResidentModel] = {}
         self._specs: dict[str, LoadSpec] = {}
         self._closing = False
@@ -161,11 +160,7 @@ class ModelPool:
 
     async def _spawn(self, spec: LoadSpec) -> WorkerProcess:
         load = Load(engine=spec.engine, folder=str(spec.folder), options=spec.options)
-        if self._logs is None:
-            return await WorkerProcess.start(load, spec.label)
-        self._logs.mkdir(parents=True, exist_ok=True)
-        with (self._logs / f"{spec.label.replace(':', '-')}.log").open("ab") as log_file:
-            return await WorkerProcess.start(load, spec.label, log_file)
+        return await WorkerProcess.start(load, spec.label)
 
 
 def _draining() -> NotReady:

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -56,7 +55,7 @@ class WorkerProcess:
         self.exited = asyncio.Event()  # nothing more will be told
 
     @classmethod
-    async def start(cls, load: Load, label: str, log_file: BinaryIO | None = None) -> WorkerProcess:
+    async def start(cls, load: Load, label: str) -> WorkerProcess:
         """Starts the process and tells it what to load; `wait_ready` tells whether it could."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -64,7 +63,6 @@ class WorkerProcess:
             "runtime.worker",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=log_file,
             env=_environment(),
             limit=1 << 20,
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model_registry.errors import RegistryError
-from runtime.errors import InvalidRequest, RuntimeFailure
+from runtime.errors import InvalidRequest, NotReady, RuntimeFailure
 from runtime.messages import Prompt, SamplingParams
 from runtime.pool import Lease, LoadedModel, LoadSpec, ModelPool, ModelState
 from server.inference import Answer, Inference
@@ -21,6 +21,7 @@ from server.request_record import RequestRecord
 from server.served_models import ServedModel, ServedModels
 from server.settings import Settings
 
+_HANG_S = 2.0  # an engine that ends no late request for so long hangs
 _log = logging.getLogger("slmops.gateway")
 
 
@@ -78,8 +79,9 @@ class Gateway:
         try:
             lease = await self._pool.acquire(spec, timeout_s=self.settings.load_timeout_s)
         except RuntimeFailure as failure:
-            self._load_failures[model.label] = failure.message
-            raise
+            told = _with_remedy(failure, model.label)
+            self._load_failures[model.label] = told.message
+            raise told from None
         self._load_failures.pop(model.label, None)
         self.metrics.of_model(model.label).served_by(lease.info)
         return lease
@@ -146,4 +148,12 @@ class Gateway:
                 submitted.abort()
             lease.release()
             raise
-        return Inference(model, lease, generations)
+        return Inference(model, lease, generations, self.settings.request_timeout_s + _HANG_S)
+
+
+def _with_remedy(failure: RuntimeFailure, label: str) -> RuntimeFailure:
+    """What to do about a model that cannot be loaded, which who loads it does not know."""
+    if failure.code != "load_failed":
+        return failure
+    message = f"{failure.message.strip()} Run `slmops verify {label}` to check its files."
+    return NotReady(message, param=failure.param, code=failure.code, retry_after_s=failure.retry_after_s)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from runtime.errors import RuntimeFailure, StepFailed
+from runtime.errors import NotReady, RuntimeFailure, StepFailed
 from runtime.messages import Chunk, Finished, Usage
 from runtime.pool import Lease
 from server.metered import MeteredGeneration
@@ -38,9 +38,16 @@ class Inference(AsyncIterator[Indexed]):
 
     Ends after every choice has Finished, or after close(). Raises the RuntimeFailure of the first generation that
     fails, and StepFailed when one ends early.
+    time_limit_s: after which it fails by itself; for engines that hang, as one that steps ends what is late.
     """
 
-    def __init__(self, model: ServedModel, lease: Lease, generations: Sequence[MeteredGeneration]) -> None:
+    def __init__(
+        self,
+        model: ServedModel,
+        lease: Lease,
+        generations: Sequence[MeteredGeneration],
+        time_limit_s: float | None = None,
+    ) -> None:
         self.model = model
         self._lease = lease
         self._generations = generations
@@ -48,6 +55,9 @@ class Inference(AsyncIterator[Indexed]):
         self._held: Indexed | None = None
         self._num_open = len(generations)
         self._is_closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        if time_limit_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(time_limit_s, self._fail_late, time_limit_s)
 
     async def begin(self) -> None:
         """Waits for the first event, so that what fails early fails before anything is answered."""
@@ -88,11 +98,24 @@ class Inference(AsyncIterator[Indexed]):
         if self._is_closed:
             return
         self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         for generation in self._generations:
             generation.abort()
         if isinstance(self._events, _Interleaved):
             self._events.close()
         self._lease.release()
+
+    def _fail_late(self, time_limit_s: float) -> None:
+        for generation in self._generations:
+            generation.fail(
+                NotReady(
+                    f"{self.model.label} has not answered for {time_limit_s:g} s: its engine hangs. Unload the model "
+                    f"(`slmops stop {self.model.label}`) and retry; it is loaded again.",
+                    code="deadline_exceeded",
+                    retry_after_s=1.0,
+                )
+            )
 
 
 def total(usages: Sequence[Usage]) -> Usage:

@@ -36,12 +36,12 @@ def plan_num_tokens(num_parameters: int, largest_bytes: int, available_bytes: in
     return 0 if affordable < MIN_TOKENS else min(MAX_TOKENS, affordable)
 
 
-def text_windows(folder: Path, num_tokens: int, context_length: int) -> tuple[Ids, ...]:
+def text_windows(folder: Path, text: Path, num_tokens: int, context_length: int) -> tuple[Ids, ...]:
     """The text in the folder's tokens, in windows that begin with the tokenizer's first token where it adds one."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ids = tokenizer.encode(TEXT.read_text(encoding="utf-8"), add_special_tokens=False).ids[:num_tokens]
+    ids = tokenizer.encode(text.read_text(encoding="utf-8"), add_special_tokens=False).ids[:num_tokens]
     first = tokenizer.encode("", add_special_tokens=True).ids[:1]
     step = min(WINDOW, context_length) - len(first)
     pieces = [ids[start : start + step] for start in range(0, len(ids), max(1, step))]

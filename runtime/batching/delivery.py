@@ -28,8 +28,8 @@ class Delivery:
         asked = sequence.params.asked
         may_stop = sequence.num_generated > asked.min_tokens or asked.min_tokens == 0
         if may_stop and self._is_end(sequence, token):
-            tail, _ = _held_text(sequence)
-            return self._finish(sequence, FinishReason.STOP, tail, report, now, self._named(sequence, token))
+            tail, matched = _held_text(sequence)
+            return self._finish(sequence, FinishReason.STOP, tail, report, now, matched or self._named(sequence, token))
         text, matched = sequence.text.feed(token), None
         if may_stop:
             released = sequence.stop.feed(text)

@@ -58,6 +58,7 @@ class BatchingEngine:
         self._sequences: dict[int, Sequence] = {}
         self._num_preemptions = 0
         self._num_steps = 0
+        self._report = StepReport()  # of a step that has not returned
 
     @property
     def num_unfinished(self) -> int:
@@ -83,16 +84,21 @@ class BatchingEngine:
             self._leave(sequence)
 
     def fail_all(self) -> list[int]:
-        """After a step raised: no row's state can be trusted. Forgets every request and all cached KV; returns the requests."""
-        requests = list(self._sequences)
+        """After a step raised: no row's state can be trusted. Forgets every request and all cached KV; returns the requests.
+
+        Among them those that ended in that step: its report is lost, and nobody may be left waiting.
+        """
+        ended = [*self._report.finished, *self._report.failed]
+        requests = [*self._sequences, *(event.request for event in ended)]
         for sequence in list(self._sequences.values()):
             self._leave(sequence)
         self._slots.shrink(0)
+        self._slots.give_back()
         return requests
 
     def step(self) -> StepReport:
         """One prefill or one decode of all running rows."""
-        report = StepReport()
+        report = self._report = StepReport()
         self._expire(report)
         self._relieve()
         self._admit(report)
@@ -102,6 +108,7 @@ class BatchingEngine:
         if plan.decode:
             self._decode(report)
         self._num_steps += 1
+        self._report = StepReport()
         return report
 
     def stats(self) -> Stats:
@@ -152,13 +159,18 @@ class BatchingEngine:
             )
 
     def _relieve(self) -> None:
-        """Keeps KV memory within its budget: cached rows leave first, then the last sequence in rank waits again."""
-        over = self._slots.backed_bytes() - self._limits.kv_budget_bytes
-        if over <= 0:
+        """Keeps KV memory within its budget: unused and cached rows leave first, then the last sequence in rank waits again.
+
+        Nobody waits for pages that a row's earlier holder touched: they are freed when the row is.
+        """
+        budget, token_bytes = self._limits.kv_budget_bytes, self._runner.kv.bytes_per_token
+        if self._slots.backed_bytes() <= budget:
             return
-        tokens_over = -(-over // self._runner.kv.bytes_per_token)
-        self._slots.shrink(max(0, self._slots.num_cached_tokens - tokens_over))
-        if self._slots.backed_bytes() <= self._limits.kv_budget_bytes:
+        self._slots.give_back()
+        tokens_over = -(-(self._slots.backed_bytes() - budget) // token_bytes)
+        if tokens_over > 0:
+            self._slots.shrink(max(0, self._slots.num_cached_tokens - tokens_over))
+        if sum(s.num_computed for s in self._scheduler.running) * token_bytes <= budget:
             return
         victim = self._scheduler.plan_preemption()
         if victim is not None:

@@ -19,6 +19,8 @@ from runtime.tokenizer import Tokenizer
 
 Clock = Callable[[], float]
 
+GREEDY_BELOW = 1e-5  # as in vLLM: logits divided by less leave float32
+
 
 class Intake:
     """context_length: tokens of prompt and output together. template None: the model takes no chat messages."""
@@ -103,8 +105,11 @@ class Intake:
         _check_ids("logit_bias", asked.logit_bias, self.tokenizer.vocab_size)
         _check_ids("stop_token_ids", asked.stop_token_ids, self.tokenizer.vocab_size)
         top_k = _first(asked.top_k, defaults.top_k)
+        temperature = _first(asked.temperature, defaults.temperature)
+        if not math.isfinite(temperature) or temperature < 0:
+            raise InvalidRequest("temperature must be a number of at least 0.", param="temperature")
         resolved = ResolvedParams(
-            temperature=_first(asked.temperature, defaults.temperature),
+            temperature=temperature if temperature >= GREEDY_BELOW else 0.0,
             top_k=max(0, int(top_k)),
             top_p=_first(asked.top_p, defaults.top_p),
             min_p=_first(asked.min_p, defaults.min_p),
@@ -113,8 +118,6 @@ class Intake:
             max_tokens=room if asked.max_tokens is None else min(asked.max_tokens, room),
             asked=asked,
         )
-        if not math.isfinite(resolved.temperature) or resolved.temperature < 0:
-            raise InvalidRequest("temperature must be a number of at least 0.", param="temperature")
         if resolved.max_tokens < 1:
             raise InvalidRequest("max_tokens must be at least 1.", param="max_tokens")
         return resolved

@@ -144,6 +144,12 @@ class Slots:
             del self._cached[row]
             self._rows.free(row)
 
+    def give_back(self) -> None:
+        """Frees the memory of rows that hold nothing of use: whoever left one behind left its pages in place for the next."""
+        for row in range(num_rows(self._num_slots)):
+            if row not in self._active and row not in self._cached:
+                self._rows.free(row)
+
     @property
     def num_cached_tokens(self) -> int:
         return sum(len(held.tokens) for held in self._cached.values())

@@ -50,6 +50,6 @@ def catalog(as_json: AsJson = False) -> None:
 def _count(number: int) -> str:
     """`1_700_000_000` -> `1.7 B`."""
     for unit, name in _COUNTS:
-        if number >= unit:
+        if number >= 0.9995 * unit:  # what rounds to the unit is shown in it
             return f"{number / unit:.3g} {name}"
     return str(number)

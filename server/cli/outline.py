@@ -12,9 +12,9 @@ def outline(values: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
     """One line per value; what is empty is left out; bytes are readable, hashes short."""
     indent = "  " * depth
     for key, value in values.items():
+        if value is None or value in ("", [], {}):
+            continue
         match value:
-            case None | "" | [] | {}:
-                continue
             case Mapping():
                 yield f"{indent}{key}:"
                 yield from outline(value, depth + 1)

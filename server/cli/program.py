@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from server.cli import bench, catalog, chat_command, configuration, loaded, models, pull, serve, upkeep, version
+from server.cli import alias, bench, catalog, chat_command, configuration, loaded, models, pull, serve, upkeep, version
 from server.cli.failures import MISUSED, ending
 from server.cli.terminal import print_error
 
@@ -28,6 +28,7 @@ def build() -> typer.Typer:
         ("list", models.list_models),
         ("show", models.show),
         ("rm", models.remove),
+        ("alias", alias.alias),
         ("verify", upkeep.verify),
         ("gc", upkeep.collect_garbage),
         ("catalog", catalog.catalog),

@@ -16,7 +16,7 @@ def serve(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="The default model: a name or a reference.")
     ] = None,
-    home: Annotated[Path | None, typer.Option(help="Folder of the registry, the models and the logs.")] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder of the registry and the models.")] = None,
     engine: Annotated[str | None, typer.Option(help="onnx, or fake (answers without a model).")] = None,
     num_slots: Annotated[int | None, typer.Option(help="Sequences decoded together.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads per model; 0 is one per physical core.")] = None,

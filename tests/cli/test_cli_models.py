@@ -56,6 +56,8 @@ def test_show_is_readable_and_one_version_can_be_named(slmops: Slmops, publish: 
     text = slmops("show", "tiny").out
     assert "licence: Apache-2.0" in text
     assert "- model: tiny" in text
+    assert "perplexity: 29.37" in text  # nested values too
+    assert "live: 2" in text or "name: live" in text
     assert json.loads(slmops("show", "tiny:1", "--json").out)["number"] == 1
     assert [v["number"] for v in json.loads(slmops("show", "tiny", "--json").out)["versions"]] == [1, 2]
 
@@ -130,3 +132,21 @@ def test_serve_of_a_missing_model_when_offline_says_so(slmops: Slmops) -> None:
     assert run.code == 1
     assert "smollm2-135m" in run.err
     assert "slmops pull" in run.err
+
+
+def test_alias_moves_live_and_back(slmops: Slmops, publish: Publish) -> None:
+    publish("tiny", "one")
+    publish("tiny", "two")
+    assert slmops("alias", "tiny:previous").out == "tiny:live is now tiny:1\n"
+    assert json.loads(slmops("show", "tiny:live", "--json").out)["number"] == 1
+    assert slmops("alias", "tiny:2", "candidate").code == 0
+    assert json.loads(slmops("show", "tiny:candidate", "--json").out)["number"] == 2
+    wrong = slmops("alias", "tiny:7")
+    assert wrong.code == 1
+    assert "no version or alias 7" in wrong.err
+
+
+def test_catalog_counts_parameters_readably(slmops: Slmops) -> None:
+    text = slmops("catalog").out
+    assert "1 B" in text
+    assert "e+" not in text

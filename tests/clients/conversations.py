@@ -10,7 +10,7 @@ import openai
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 MODEL = "smollm2-135m"
-QUESTION = "What is the capital of France?"
+QUESTION = "What is 2+2?"  # to which the default model has a short answer that ends by itself
 T = TypeVar("T")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -66,7 +67,7 @@ def test_token_ids_are_the_text_that_they_encode(client: openai.OpenAI, tokenize
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_an_echo_begins_with_the_prompt(client: openai.OpenAI, streams: bool) -> None:
-    asked = {"model": MODEL, "prompt": PROMPT, "temperature": 0, "max_tokens": 4}
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "temperature": 0, "max_tokens": 4}
     plain = client.completions.create(**asked).choices[0].text
     if streams:
         text = "".join(chunk.choices[0].text for chunk in client.completions.create(**asked, echo=True, stream=True))

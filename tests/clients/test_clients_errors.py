@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -35,11 +36,20 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("temperature", -1), ("top_p", 0), ("max_tokens", -1), ("max_tokens", 0), ("frequency_penalty", 3), ("n", 2), ("logit_bias", {"10000000": 1})],
+    [
+        ("temperature", -1),
+        ("top_p", 0),
+        ("max_tokens", -1),
+        ("max_tokens", 0),
+        ("frequency_penalty", 3),
+        ("n", 2),
+        ("logit_bias", {"10000000": 1}),
+    ],
 )
-def test_a_bad_field_is_a_bad_request_that_names_it(client: openai.OpenAI, field: str, value: object) -> None:
+def test_a_bad_field_is_a_bad_request_that_names_it(client: openai.OpenAI, field: str, value: Any) -> None:
+    fields: dict[str, Any] = {field: value}
     with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model=MODEL, messages=user(QUESTION), **{field: value})
+        client.chat.completions.create(model=MODEL, messages=user(QUESTION), **fields)
     assert refused.value.param == field
     assert field in str(refused.value.body)
 
@@ -49,14 +59,18 @@ def test_a_wrong_path_is_not_found(client: openai.OpenAI) -> None:
         client.embeddings.create(model=MODEL, input="x", encoding_format="float")
 
 
-def test_a_full_queue_is_a_rate_limit_that_the_client_waits_for(tmp_path: Path) -> None:
-    """One slot, one place: the third is told to come back, and with retries does so by itself."""
+def test_a_full_queue_is_a_rate_limit_that_the_client_waits_out(tmp_path: Path) -> None:
+    """One slot and one place to wait, both taken for a second: the third is told to come back, and with retries does."""
     with (
         daemon_process(tmp_path, "--num-slots", "1", "--max-waiting", "1", "--shutdown-grace-s", "0") as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=30) as client,
     ):
-        endless = user("[[endless]][[delay: 0.001]]")
-        running = client.chat.completions.create(model=MODEL, messages=endless, stream=True)
-        next(running)
-        with httpx.stream("POST", f"{url}/v1/chat/completions", json={"messages": endless}, trust_env=False) as _:
-            pytest.fail("unreachable")
+        prompts = ["<|user|>[[count: 30]][[delay: 0.01]]<|assistant|>"] * 2
+        with client.completions.create(model=MODEL, prompt=prompts, max_tokens=1000, stream=True) as stream:
+            next(stream)
+            with pytest.raises(openai.RateLimitError, match="queue is full") as shed:
+                client.chat.completions.create(model=MODEL, messages=user("me too"))
+            assert int(shed.value.response.headers["retry-after"]) >= 1
+            patient = client.with_options(max_retries=10).chat.completions.create(model=MODEL, messages=user("me too"))
+            assert patient.choices[0].message.content == "You said: me too"
+            assert {chunk.choices[0].finish_reason for chunk in stream} == {None, "stop"}

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -30,7 +31,7 @@ def free_port() -> int:
 def environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without its SLMOPS_* variables, and these."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLMOPS_")}
-    return inherited | {"SLMOPS_HOME": str(home), "PYTHONPATH": str(ROOT)} | extra
+    return {**inherited, "SLMOPS_HOME": str(home), "PYTHONPATH": str(ROOT), **extra}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,9 @@ class Daemon:
 
 
 @contextmanager
-def running_daemon(home: Path, *flags: str, folder: Path | None = None, **variables: str) -> Iterator[Daemon]:
+def running_daemon(
+    home: Path, *flags: str, folder: Path | None = None, variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Daemon]:
     """`slmops serve` and these flags, from when /health answers. folder: its current folder, with its log; default: home."""
     port = free_port()
     folder = folder or home
@@ -59,9 +62,7 @@ def running_daemon(home: Path, *flags: str, folder: Path | None = None, **variab
     log = folder / "daemon.log"
     command = [*PROGRAM, "serve", "--port", str(port), *flags]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment(home, variables), stdout=output, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, cwd=folder, env=environment(home, variables), stdout=output, stderr=subprocess.STDOUT)
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_answering(f"{url}/health", process, log)
@@ -79,7 +80,7 @@ def running_daemon(home: Path, *flags: str, folder: Path | None = None, **variab
 @contextmanager
 def daemon_process(home: Path, *flags: str, **variables: str) -> Iterator[str]:
     """A running daemon with the fake engine; yields its URL."""
-    with running_daemon(home, "--engine", "fake", *flags, **variables) as daemon:
+    with running_daemon(home, "--engine", "fake", *flags, variables=variables) as daemon:
         yield daemon.url
 
 
@@ -97,6 +98,6 @@ def wait_until_answering(url: str, process: subprocess.Popen[bytes], log: Path) 
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
-            return response.status == 200
+            return int(response.status) == 200
     except (urllib.error.URLError, OSError):
         return False

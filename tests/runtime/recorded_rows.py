@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-EMPTY = -1
+EMPTY, LEFT_BEHIND = -1, -2
 
 
 class RecordedRows:
-    """The `Rows` of `slots`, with a token per place."""
+    """The `Rows` of `slots`, with a token per place. A row that was moved away holds pages, but nothing of use."""
 
     bytes_per_token = 1
 
     def __init__(self, rows: int, context: int) -> None:
-        self.rows = rows
         self.held = [[EMPTY] * context for _ in range(rows)]
         self.freed: list[int] = []
 
     def write(self, row: int, start: int, tokens: list[int]) -> None:
         self.held[row][start : start + len(tokens)] = tokens
 
-    def swap(self, a: int, b: int) -> None:
-        self.held[a], self.held[b] = self.held[b], self.held[a]
+    def move(self, source: int, target: int) -> None:
+        self.held[target] = list(self.held[source])
+        self.held[source] = [token if token == EMPTY else LEFT_BEHIND for token in self.held[source]]
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
         self.held[target][:num_tokens] = self.held[source][:num_tokens]

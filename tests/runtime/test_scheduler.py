@@ -236,5 +236,5 @@ def test_the_budget_stays_within_its_bounds(gap_s: float, decode_s: float, token
         gap_s=gap_s, decode_s=decode_s, token_s=token_s, num_decoding=num_decoding, smallest=16, largest=256
     )
     assert 16 <= budget <= 256
-    if 16 < budget:
+    if budget > 16:
         assert decode_s + budget * token_s <= gap_s * (1 + 1e-9)

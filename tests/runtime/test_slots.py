@@ -9,11 +9,11 @@ from recorded_rows import RecordedRows
 from sequences import make_sequence
 
 from runtime.batching.sequence import Sequence
-from runtime.batching.slots import MIN_COMPUTED_TOKENS, Slots
+from runtime.batching.slots import MIN_COMPUTED_TOKENS, Slots, num_rows
 from runtime.messages import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
-CONTEXT, ROWS, NUM_DECODING = 40, 6, 3
+CONTEXT, NUM_SLOTS = 40, 3
 
 
 def compute(rows: RecordedRows, sequence: Sequence, num_tokens: int) -> None:
@@ -26,9 +26,9 @@ def compute(rows: RecordedRows, sequence: Sequence, num_tokens: int) -> None:
 class Bench:
     """Slots over recorded rows; sequences run to their end in one call."""
 
-    def __init__(self, *, rows: int = ROWS, prefix_cache_bytes: int = 1000) -> None:
-        self.rows = RecordedRows(rows, CONTEXT)
-        self.slots = Slots(self.rows, prefix_cache_bytes=prefix_cache_bytes)
+    def __init__(self, *, num_slots: int = NUM_SLOTS, prefix_cache_bytes: int = 1000) -> None:
+        self.rows = RecordedRows(num_rows(num_slots), CONTEXT)
+        self.slots = Slots(self.rows, num_slots=num_slots, prefix_cache_bytes=prefix_cache_bytes)
 
     def prefill(self, prompt: list[int], asked: SamplingParams | None = None) -> Sequence:
         sequence = make_sequence(prompt, asked)
@@ -103,35 +103,39 @@ def test_cached_rows_leave_when_over_the_budget_and_their_pages_with_them() -> N
     bench = Bench(prefix_cache_bytes=20)
     bench.finish([1] * 8, [2])
     bench.finish([3] * 8, [4])
-    assert bench.rows.freed == []
     bench.finish([5] * 8, [6])
-    assert len(bench.rows.freed) == 1
     assert bench.slots.num_cached_tokens == 16
     assert bench.prefill([1] * 8).num_cached == 0
     assert bench.prefill([3] * 8).num_cached == 6
 
 
-def test_a_full_house_gives_up_its_least_recently_used_row() -> None:
-    bench = Bench(rows=2)
+def test_a_full_house_gives_up_what_was_used_least_recently() -> None:
+    bench = Bench(num_slots=2)
     bench.finish([1] * 8, [2])
     bench.finish([3] * 8, [4])
-    bench.prefill([5] * 8)
-    assert bench.prefill([3] * 8).num_cached == 6
+    bench.finish([1] * 6 + [2] * 3, [4])
+    bench.finish([5] * 8, [4])
+    assert bench.prefill([3] * 8).num_cached == 0
+    assert bench.prefill([1] * 8).num_cached == 6
 
 
-def test_a_row_that_changes_hands_gives_its_pages_back() -> None:
-    """Else a short prompt in the row of a long one would count, and cost, as much memory as the long one."""
-    bench = Bench(rows=2)
+def test_memory_that_nobody_holds_is_given_back() -> None:
+    """A row that was left behind holds pages still: when memory is asked for, they go with the cached rows."""
+    bench = Bench(num_slots=2)
+    running = bench.prefill([5] * 6)
     bench.finish([1] * 30, [2])
-    bench.finish([3] * 30, [4])
-    bench.prefill([5] * 8)
-    assert bench.rows.backed_bytes() == 30 + 8
+    assert bench.rows.backed_bytes() > 30 + 6
+    bench.slots.give_back()
+    assert bench.rows.backed_bytes() == 30 + 6
+    bench.slots.shrink(0)
+    bench.slots.give_back()
+    assert bench.rows.backed_bytes() == running.num_computed
 
 
 def test_without_a_cache_budget_nothing_is_kept() -> None:
     bench = Bench(prefix_cache_bytes=0)
     bench.finish(PROMPT, ANSWER)
-    assert bench.rows.backed_bytes() == 0
+    assert bench.slots.num_cached_tokens == 0
     assert bench.prefill(PROMPT).num_cached == 0
 
 
@@ -140,13 +144,12 @@ class SlotsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows = RecordedRows(ROWS, CONTEXT)
-        self.slots = Slots(self.rows, prefix_cache_bytes=60)
+        self.rows = RecordedRows(num_rows(NUM_SLOTS), CONTEXT)
+        self.slots = Slots(self.rows, num_slots=NUM_SLOTS, prefix_cache_bytes=60)
         self.prefilling: list[Sequence] = []
         self.decoding: list[Sequence] = []
-        self.exact: dict[int, int] = {}
 
-    @precondition(lambda self: len(self.prefilling) + len(self.decoding) < NUM_DECODING)
+    @precondition(lambda self: len(self.prefilling) + len(self.decoding) < NUM_SLOTS)
     @rule(prompt=st.lists(st.integers(0, 1), min_size=1, max_size=20), repeatable=st.booleans())
     def place(self, prompt: list[int], repeatable: bool) -> None:
         sequence = make_sequence(prompt, GREEDY if repeatable else None)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import NotReady, RuntimeFailure, StepFailed
+from runtime.generation import Generation
 from runtime.messages import Chunk, Event, Finished, FinishReason, Started, Timings, Usage
 from server.disconnection import ClientGone, unless_disconnected
 from server.inference import Inference
@@ -64,16 +65,16 @@ def end(text: str = "", completion_tokens: int = 3) -> Finished:
 class Bench:
     """An inference of scripts, with what it counts."""
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script | Generation) -> None:
         self.metrics = Metrics(EmptyPool())
         self.record = RequestRecord("r")
         self.lease = CountedLease()
         self._scripts = scripts
 
-    def inference(self) -> Inference:
+    def inference(self, time_limit_s: float | None = None) -> Inference:
         series = self.metrics.of_model("m:1")
         generations = [MeteredGeneration(script, series, self.record) for script in self._scripts]
-        return Inference(ServedModel("m", "m:1", Path(), 0), self.lease, generations)
+        return Inference(ServedModel("m", "m:1", Path(), 0), self.lease, generations, time_limit_s)
 
     def value(self, name: str, **labels: str) -> float:
         found = self.metrics.registry.get_sample_value(name, {"model_name": "m", "engine": "1", **labels})
@@ -133,6 +134,24 @@ def test_one_choice_that_fails_ends_them_all() -> None:
     assert endless.num_aborts == 1
     assert bench.lease.num_releases == 1
     assert bench.value("vllm:request_success_total", finished_reason="error") == 1
+
+
+@pytest.mark.parametrize("num_choices", [1, 2])
+def test_an_engine_that_hangs_ends_the_request_at_its_time_limit(num_choices: int) -> None:
+    bench = Bench(*(Generation(number, lambda _: None) for number in range(num_choices)))
+
+    async def run() -> None:
+        inference = bench.inference(time_limit_s=0.01)
+        try:
+            await inference.begin()
+        finally:
+            inference.close()
+
+    with pytest.raises(NotReady, match="slmops stop m:1") as late:
+        asyncio.run(run())
+    assert late.value.code == "deadline_exceeded"
+    assert bench.lease.num_releases == 1
+    assert bench.value("vllm:request_success_total", finished_reason="error") >= 1
 
 
 @pytest.mark.parametrize("num_choices", [1, 2])

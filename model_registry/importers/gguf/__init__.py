@@ -1,8 +1,8 @@
 """GGUF files of the llama family, imported without PyTorch: owns the order of the steps and what the manifest is told.
 
 reader and metadata know bytes, architecture, rope and tensors know the network, quantize and matrix its weights,
-graph, external_data and decoder the ONNX form, tokenizer, pretokenizers and genai_config the files beside it,
-reference the truth.
+smoothing and calibration how to round it at little cost, graph, external_data and decoder the ONNX form, tokenizer,
+pretokenizers and genai_config the files beside it, reference the truth.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import numpy as np
 
 from model_registry.errors import OutOfDisk, UnsupportedModel
 from model_registry.importers.gguf.architecture import Architecture, read_architecture
+from model_registry.importers.gguf.calibration import TEXT, calibrate, plan_num_tokens
 from model_registry.importers.gguf.decoder import WrittenBits, write_decoder
 from model_registry.importers.gguf.genai_config import genai_config, tokenizer_config
 from model_registry.importers.gguf.metadata import Metadata
-from model_registry.importers.gguf.quantize import BLOCK, FLOAT_BITS
+from model_registry.importers.gguf.quantize import FLOAT_BITS
 from model_registry.importers.gguf.reader import MAGIC, GgufFile, open_gguf
+from model_registry.importers.gguf.smoothing import Smoothing
 from model_registry.importers.gguf.tensors import EMBEDDING, check_tensors
 from model_registry.importers.gguf.tokenizer import Vocabulary, build_tokenizer, read_vocabulary
 from model_registry.importers.protocol import Imported, ImportOptions
@@ -46,7 +48,10 @@ class _Model:
 
 
 class GgufImporter:
-    """One file in, one folder out. `auto` keeps Q8_0 and Q4_0 exactly and takes int8 for every other type."""
+    """One file in, one folder out. `auto` keeps Q8_0 and Q4_0 exactly and takes int8 for every other type.
+
+    int8 rounds what is not already so: with smoothing, in blocks of 64 where rows divide by it, else of 32.
+    """
 
     name = "gguf"
 
@@ -74,7 +79,8 @@ class GgufImporter:
         model = _Model(source, architecture, vocabulary)
         try:
             _write_texts(model, destination)
-            written = write_decoder(source, architecture, destination, options.precision, progress)
+            smoothing = _smoothing(model, destination, options.precision, progress)
+            written = write_decoder(source, architecture, destination, options.precision, smoothing, progress)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -87,7 +93,7 @@ class GgufImporter:
             architecture=architecture.name,
             context_length=architecture.context_length,
             precision=_precision(written),
-            parameters=_parameters(model, written, options.precision),
+            parameters=_parameters(model, written, options.precision, smoothing),
             metrics=_measure(model, destination, progress) if options.measure else {},
             licence=_licence(source.metadata),
         )
@@ -104,13 +110,22 @@ def _write_texts(model: _Model, folder: Path) -> None:
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _smoothing(model: _Model, folder: Path, precision: Precision, progress: Progress) -> Smoothing:
+    """By the shipped text in the model's own tokens."""
+    from model_registry.importers.perplexity import text_windows
+
+    num_parameters = sum(info.num_rows * info.columns for info in model.source.tensors.values())
+    windows = text_windows(folder, TEXT, plan_num_tokens(num_parameters), model.architecture.context_length)
+    return calibrate(model.source, model.architecture, precision, windows, progress)
+
+
 def _precision(written: WrittenBits) -> Precision:
     """By the layers' matrices: the head's may be finer, and is told in the parameters."""
     names = {4: Precision.INT4, 8: Precision.INT8, FLOAT_BITS: Precision.FP32}
     return names[min(written.layers)] if len(written.layers) == 1 else Precision.MIXED
 
 
-def _parameters(model: _Model, written: WrittenBits, asked: Precision) -> dict[str, Any]:
+def _parameters(model: _Model, written: WrittenBits, asked: Precision, smoothing: Smoothing) -> dict[str, Any]:
     kinds = [info.type.name for info in model.source.tensors.values() if len(info.shape) > 1]
     parameters: dict[str, Any] = {
         "precision": str(_precision(written)),
@@ -119,7 +134,9 @@ def _parameters(model: _Model, written: WrittenBits, asked: Precision) -> dict[s
         "source_types": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
     }
     if written.layers != {FLOAT_BITS}:
-        parameters["block_size"] = BLOCK
+        parameters["block_size"] = max(written.blocks)
+        parameters["smoothed"] = smoothing.is_smoothed
+        parameters["head_outliers"] = len(smoothing.outliers)
     return parameters
 
 
@@ -135,27 +152,21 @@ def _measure(model: _Model, folder: Path, progress: Progress) -> dict[str, float
     """Perplexity of source and import on the same tokens; empty when the model is too large to measure in time."""
     import psutil
 
+    from model_registry.importers import perplexity as measure
     from model_registry.importers.gguf.reference import reference_logits
-    from model_registry.importers.perplexity import (
-        folder_perplexity,
-        num_predicted,
-        perplexity,
-        plan_num_tokens,
-        text_windows,
-    )
 
     counts = {name: info.num_rows * info.columns for name, info in model.source.tensors.items()}
     first_layer = sum(count for name, count in counts.items() if name.startswith("blk.0."))
     largest_bytes = 4 * max(first_layer, max(counts.values()))
-    num_tokens = plan_num_tokens(sum(counts.values()), largest_bytes, psutil.virtual_memory().available)
+    num_tokens = measure.plan_num_tokens(sum(counts.values()), largest_bytes, psutil.virtual_memory().available)
     if num_tokens == 0:
         return {}
-    windows = text_windows(folder, num_tokens, model.architecture.context_length)
-    if any(int(window.max()) >= model.vocab_size for window in windows) or num_predicted(windows) == 0:
+    windows = measure.text_windows(folder, measure.TEXT, num_tokens, model.architecture.context_length)
+    if any(int(window.max()) >= model.vocab_size for window in windows) or measure.num_predicted(windows) == 0:
         return {}
     progress.stage("measuring the import")
-    imported = folder_perplexity(folder, windows)
+    imported = measure.folder_perplexity(folder, windows)
     progress.stage("measuring the source")
-    source = perplexity(reference_logits(model.source, model.architecture, windows), windows)
-    metrics = {"perplexity": imported, "perplexity_source": source, "perplexity_tokens": float(num_predicted(windows))}
+    source = measure.perplexity(reference_logits(model.source, model.architecture, windows), windows)
+    metrics = {"perplexity": imported, "perplexity_source": source, "perplexity_tokens": float(measure.num_predicted(windows))}
     return metrics if np.isfinite([imported, source]).all() else {}

@@ -21,6 +21,7 @@ from model_registry.importers.gguf.graph import MICROSOFT, Graph
 from model_registry.importers.gguf.matrix import Matrix, Part, attention_parts, make_matrix
 from model_registry.importers.gguf.reader import GgufFile
 from model_registry.importers.gguf.rope import rotation
+from model_registry.importers.gguf.smoothing import Floats, Smoothing, to_heads
 from model_registry.importers.gguf.tensors import EMBEDDING, FINAL_NORM, HEAD, ROPE_DIVISORS
 from model_registry.progress import Progress
 from model_registry.records import Precision
@@ -34,18 +35,24 @@ POSITIONS_AT_A_TIME = 4096
 
 @dataclass(frozen=True, slots=True)
 class WrittenBits:
-    """How weights were stored: the distinct bit widths of the layers' matrices, and that of the head."""
+    """How weights were stored: the distinct bit widths and block sizes of the layers' matrices, and the head's width."""
 
     layers: frozenset[int]
+    blocks: frozenset[int]
     head: int
 
 
 def write_decoder(
-    source: GgufFile, architecture: Architecture, folder: Path, precision: Precision, progress: Progress
+    source: GgufFile,
+    architecture: Architecture,
+    folder: Path,
+    precision: Precision,
+    smoothing: Smoothing,
+    progress: Progress,
 ) -> WrittenBits:
     """The tensors must have passed `check_tensors`."""
     with ExternalData(folder / "model.onnx.data") as data:
-        writer = _DecoderWriter(source, architecture, precision, Graph(data))
+        writer = _DecoderWriter(source, architecture, precision, smoothing, Graph(data))
         written = writer.write(progress)
         inputs, outputs = writer.signature()
         writer.graph.save(folder / "model.onnx", inputs, outputs)
@@ -53,12 +60,21 @@ def write_decoder(
 
 
 class _DecoderWriter:
-    def __init__(self, source: GgufFile, architecture: Architecture, precision: Precision, graph: Graph) -> None:
+    def __init__(
+        self,
+        source: GgufFile,
+        architecture: Architecture,
+        precision: Precision,
+        smoothing: Smoothing,
+        graph: Graph,
+    ) -> None:
         self.source = source
         self.architecture = architecture
         self.precision = precision
+        self.smoothing = smoothing
         self.graph = graph
         self._layer_bits: set[int] = set()
+        self._layer_blocks: set[int] = set()
 
     def write(self, progress: Progress) -> WrittenBits:
         layers = self.architecture.num_layers
@@ -69,7 +85,7 @@ class _DecoderWriter:
         progress.update(1, layers + 1)
         normed = self.graph.node(
             "SimplifiedLayerNormalization",
-            [hidden, self._norm("blk.0.attn_norm.weight")],
+            [hidden, self._norm("blk.0.attn_norm.weight", self.smoothing.layers[0].attention)],
             ["/model/layers.0/input_layernorm/output"],
             "/model/layers.0/input_layernorm/LayerNorm",
             axis=-1,
@@ -80,7 +96,7 @@ class _DecoderWriter:
             hidden, normed = self._write_layer(layer, hidden, normed)
             progress.update(layer + 2, layers + 1)
         self.graph.product(normed, head, stored, "/lm_head", output="logits")
-        return WrittenBits(frozenset(self._layer_bits), head.bits)
+        return WrittenBits(frozenset(self._layer_bits), frozenset(self._layer_blocks), head.bits)
 
     def _write_lengths(self) -> None:
         from onnx import TensorProto
@@ -110,7 +126,7 @@ class _DecoderWriter:
         """(the head's matrix, the embedded ids, the head's stored name); one matrix serves both when they are tied."""
         tied = HEAD not in self.source.tensors
         name = (EMBEDDING if tied else HEAD).removesuffix(".weight")
-        head = make_matrix(self.source, (Part(name),), self.precision, is_head=True)
+        head = make_matrix(self.source, (Part(name),), self.precision, is_head=True, outliers=self.smoothing.outliers)
         stored = self.graph.store(head, "/lm_head")
         if tied:
             return head, self.graph.gather("input_ids", head, stored, "/model/embed_tokens"), stored
@@ -121,25 +137,28 @@ class _DecoderWriter:
 
     def _write_layer(self, layer: int, hidden: str, normed: str) -> tuple[str, str]:
         """(residual stream after the layer, its norm for the next layer or the head)."""
-        path = f"/model/layers.{layer}"
+        path, smoothing = f"/model/layers.{layer}", self.smoothing.layers[layer]
         attended = self._write_attention(layer, normed, f"{path}/attn")
-        hidden, normed = self._residual(hidden, attended, f"blk.{layer}.ffn_norm.weight", f"{path}/post_attention_layernorm")
-        gate = self._linear(normed, (Part(f"blk.{layer}.ffn_gate"),), f"{path}/mlp/gate_proj")
-        up = self._linear(normed, (Part(f"blk.{layer}.ffn_up"),), f"{path}/mlp/up_proj")
+        ffn_norm = self._norm(f"blk.{layer}.ffn_norm.weight", smoothing.ffn)
+        hidden, normed = self._residual(hidden, attended, ffn_norm, f"{path}/post_attention_layernorm")
+        gate = self._linear(normed, (Part(f"blk.{layer}.ffn_gate"),), f"{path}/mlp/gate_proj", smoothing.ffn)
+        up_part = Part(f"blk.{layer}.ffn_up", divisors=smoothing.gated)
+        up = self._linear(normed, (up_part,), f"{path}/mlp/up_proj", smoothing.ffn)
         node = self.graph.node
         sigmoid = node("Sigmoid", [gate], [f"{path}/mlp/sigmoid"], f"{path}/mlp/Sigmoid")
         active = node("Mul", [gate, sigmoid], [f"{path}/mlp/silu"], f"{path}/mlp/act/Mul")
         gated = node("Mul", [active, up], [f"{path}/mlp/gated"], f"{path}/mlp/Mul")
-        down = self._linear(gated, (Part(f"blk.{layer}.ffn_down"),), f"{path}/mlp/down_proj")
-        if layer + 1 < self.architecture.num_layers:
-            following, place = f"blk.{layer + 1}.attn_norm.weight", f"/model/layers.{layer + 1}/input_layernorm"
-        else:
-            following, place = FINAL_NORM, "/model/final_norm"
-        return self._residual(hidden, down, following, place)
+        down = self._linear(gated, (Part(f"blk.{layer}.ffn_down"),), f"{path}/mlp/down_proj", smoothing.gated)
+        following = layer + 1
+        if following == self.architecture.num_layers:
+            return self._residual(hidden, down, self._norm(FINAL_NORM), "/model/final_norm", is_last=True)
+        norm = self._norm(f"blk.{following}.attn_norm.weight", self.smoothing.layers[following].attention)
+        return self._residual(hidden, down, norm, f"/model/layers.{following}/input_layernorm")
 
     def _write_attention(self, layer: int, normed: str, path: str) -> str:
-        architecture = self.architecture
-        fused = self._linear(normed, attention_parts(architecture, layer), f"{path}/qkv_proj")
+        architecture, smoothing = self.architecture, self.smoothing.layers[layer]
+        parts = attention_parts(architecture, layer, smoothing.value)
+        fused = self._linear(normed, parts, f"{path}/qkv_proj", smoothing.attention)
         query, key, value = self._normed_heads(layer, fused, path) if architecture.family.query_key_norm else (fused, "", "")
         rotates = architecture.rotates(layer)
         past = [f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"]
@@ -156,7 +175,9 @@ class _DecoderWriter:
             rotary_interleaved=0,
             local_window_size=architecture.sliding_window or -1,
         )
-        return self._linear(attended, (Part(f"blk.{layer}.attn_output"),), f"{path}/o_proj")
+        heads = architecture.num_heads, architecture.num_kv_heads
+        factors = None if smoothing.value is None else to_heads(smoothing.value, *heads)
+        return self._linear(attended, (Part(f"blk.{layer}.attn_output"),), f"{path}/o_proj", factors)
 
     def _normed_heads(self, layer: int, fused: str, path: str) -> tuple[str, str, str]:
         """Fused q, k, v taken apart, with RMS norm over each head of q and k."""
@@ -182,13 +203,13 @@ class _DecoderWriter:
             normed.append(graph.node("Reshape", [result, flat], [f"{name}_norm/output"], f"{name}_norm/Reshape_flat"))
         return normed[0], normed[1], names[2]
 
-    def _residual(self, hidden: str, added: str, norm: str, path: str) -> tuple[str, str]:
+    def _residual(self, hidden: str, added: str, norm: str, path: str, *, is_last: bool = False) -> tuple[str, str]:
         """(hidden + added, its RMS norm). The sum after the last layer has no reader and no name."""
-        total = "" if norm == FINAL_NORM else f"{path}/residual"
+        total = "" if is_last else f"{path}/residual"
         normed = f"{path}/output"
         self.graph.node(
             "SkipSimplifiedLayerNormalization",
-            [hidden, added, self._norm(norm)],
+            [hidden, added, norm],
             [normed, "", "", total] if total else [normed],
             f"{path}/SkipLayerNorm",
             MICROSOFT,
@@ -196,13 +217,15 @@ class _DecoderWriter:
         )
         return total, normed
 
-    def _linear(self, x: str, parts: tuple[Part, ...], path: str) -> str:
-        matrix = make_matrix(self.source, parts, self.precision)
+    def _linear(self, x: str, parts: tuple[Part, ...], path: str, factors: Floats | None = None) -> str:
+        matrix = make_matrix(self.source, parts, self.precision, factors=factors)
         self._layer_bits.add(matrix.bits)
+        self._layer_blocks.add(matrix.block)
         return self.graph.linear(x, matrix, path)
 
-    def _norm(self, name: str) -> str:
-        return self.graph.weight(name, self.source.dequantized(name))
+    def _norm(self, name: str, divisors: Floats | None = None) -> str:
+        weight = self.source.dequantized(name)
+        return self.graph.weight(name, weight if divisors is None else weight / divisors)
 
     def signature(self) -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
         """The graph's inputs and outputs."""

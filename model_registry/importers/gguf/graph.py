@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model_registry.importers.gguf.external_data import ExternalData
 from model_registry.importers.gguf.matrix import Matrix
-from model_registry.importers.gguf.quantize import BLOCK, FLOAT_BITS
+from model_registry.importers.gguf.quantize import FLOAT_BITS
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto, ValueInfoProto
@@ -70,41 +70,63 @@ class Graph:
         return self.add_bias(self.product(x, matrix, weight, path), matrix, path)
 
     def store(self, matrix: Matrix, path: str) -> str:
-        """Write the matrix: floats [rows, columns], or `.q` and `.scales`. Returns what `product` and `gather` take."""
+        """Write the matrix: floats, or `.q`, `.scales` and perhaps `.zeros`. Returns what `product` and `gather` take."""
         name = path.strip("/").replace("/", ".") + ".weight"
         if matrix.bits == FLOAT_BITS:
             return self.streamed(name, (matrix.num_rows, matrix.columns), matrix.floats())
         scales: list[NDArray[np.float32]] = []
+        zeros: list[NDArray[np.uint8]] = []
 
         def integers() -> Any:
             for blocks in matrix.blocks():
                 scales.append(blocks.scales)
+                if blocks.zeros is not None:
+                    zeros.append(blocks.zeros)
                 yield blocks.integers
 
-        num_blocks = matrix.columns // BLOCK
-        shape = (matrix.num_rows, num_blocks, BLOCK * matrix.bits // 8)
+        num_blocks = matrix.width // matrix.block
+        shape = (matrix.num_rows, num_blocks, matrix.block * matrix.bits // 8)
         self._initializers.append(self._data.write(f"{name}.q", np.uint8, shape, integers()))
         self.streamed(f"{name}.scales", (matrix.num_rows, num_blocks), scales)
+        if matrix.has_zeros:
+            self._initializers.append(self._data.write(f"{name}.zeros", np.uint8, (matrix.num_rows, num_blocks), zeros))
         return name
 
     def product(self, x: str, matrix: Matrix, weight: str, path: str, output: str | None = None) -> str:
         """x times the stored matrix's rows, without bias."""
         output = output or f"{path}/output"
+        x = self._isolated(x, matrix, path)
         if matrix.bits == FLOAT_BITS:  # constant folding does the transposition when the model loads
             turned = self.node("Transpose", [weight], [f"{path}/turned"], f"{path}/Transpose", perm=[1, 0])
             return self.node("MatMul", [x, turned], [output], f"{path}/MatMul")
         return self.node(
             "MatMulNBits",
-            [x, f"{weight}.q", f"{weight}.scales"],
+            [x, *_stored(matrix, weight)],
             [output],
             f"{path}/MatMulNBits",
             MICROSOFT,
-            K=matrix.columns,
+            K=matrix.width,
             N=matrix.num_rows,
             bits=matrix.bits,
-            block_size=BLOCK,
+            block_size=matrix.block,
             accuracy_level=INT8_ACTIVATIONS,
         )
+
+    def _isolated(self, x: str, matrix: Matrix, path: str) -> str:
+        """x with its outliers moved from their places to the first ones of the blocks after the others."""
+        if not matrix.outliers:
+            return x
+        places = np.zeros(matrix.width, np.int64)
+        places[: matrix.columns] = np.arange(matrix.columns)
+        shares = np.zeros(matrix.width, np.float32)
+        shares[: matrix.columns] = 1
+        shares[list(matrix.outliers)] = 0
+        places[matrix.columns :: matrix.block] = matrix.outliers
+        shares[matrix.columns :: matrix.block] = 1
+        index = self.constant(f"{path}/places", places.tolist())
+        spread = self.node("Gather", [x, index], [f"{path}/spread"], f"{path}/Gather", axis=-1)
+        weight = self.weight(f"{path.strip('/').replace('/', '.')}.shares", shares)
+        return self.node("Mul", [spread, weight], [f"{path}/isolated"], f"{path}/Mul")
 
     def add_bias(self, x: str, matrix: Matrix, path: str) -> str:
         bias = matrix.bias()
@@ -118,19 +140,24 @@ class Graph:
         output = f"{path}/output"
         if matrix.bits == FLOAT_BITS:
             return self.node("Gather", [weight, ids], [output], f"{path}/Gather")
-        shape = self.constant(f"{path}/shape", [matrix.num_rows, matrix.columns * matrix.bits // 8])
+        shape = self.constant(f"{path}/shape", [matrix.num_rows, matrix.width * matrix.bits // 8])
         rows = self.node("Reshape", [f"{weight}.q", shape], [f"{path}/rows"], f"{path}/Reshape")
-        return self.node(
+        wide = f"{path}/wide" if matrix.outliers else output
+        self.node(
             "GatherBlockQuantized",
-            [rows, ids, f"{weight}.scales"],
-            [output],
+            [rows, ids, *_stored(matrix, weight)[1:]],
+            [wide],
             f"{path}/GatherBlockQuantized",
             MICROSOFT,
             bits=matrix.bits,
-            block_size=BLOCK,
+            block_size=matrix.block,
             gather_axis=0,
             quantize_axis=1,
         )
+        if not matrix.outliers:
+            return output
+        ends = [self.constant(f"{path}/{name}", [value]) for name, value in (("from", 0), ("to", matrix.columns), ("axis", -1))]
+        return self.node("Slice", [wide, *ends], [output], f"{path}/Slice")
 
     def save(self, path: Path, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> None:
         import onnx
@@ -140,3 +167,7 @@ class Graph:
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, MICROSOFT_OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="slmops")
         onnx.save(model, path)
+
+
+def _stored(matrix: Matrix, weight: str) -> list[str]:
+    return [f"{weight}.q", f"{weight}.scales", *([f"{weight}.zeros"] if matrix.has_zeros else [])]

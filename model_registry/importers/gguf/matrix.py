@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_registry.errors import UnsupportedModel
 from model_registry.importers.gguf.architecture import Architecture
-from model_registry.importers.gguf.quantize import BLOCK, FLOAT_BITS, Blocks, choose_bits, encode
+from model_registry.importers.gguf.quantize import (
+    BLOCK,
+    FLOAT_BITS,
+    Blocks,
+    choose_bits,
+    choose_block,
+    encode,
+    is_exact,
+    isolate,
+    quantize,
+)
 from model_registry.importers.gguf.reader import GgufFile, dequantize
 from model_registry.records import Precision
 
@@ -24,31 +34,67 @@ def rotary_order(num_heads: int, head_size: int) -> NDArray[np.intp]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A tensor by its name without `.weight`. heads: how many it has if its rows are interleaved, else 0."""
+    """A tensor by its name without `.weight`. heads: how many it has if its rows are interleaved, else 0.
+
+    divisors: of its rows (and bias), [rows], in the order of the file; not for interleaved rows.
+    """
 
     name: str
     heads: int = 0
+    divisors: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Parts stacked by rows; every part has `columns` columns. bits: how the whole is stored."""
+    """Parts stacked by rows; every part has `columns` columns. bits, block: how the whole is stored.
+
+    factors: of the columns, [columns]: the input comes divided by them. They undo the exactness of exact types.
+    outliers: columns that are stored once more, each in a block of its own after the others; for 8 bits.
+    """
 
     source: GgufFile
     parts: tuple[Part, ...]
     bits: int
+    block: int
     num_rows: int
     columns: int
+    factors: NDArray[np.float32] | None = None
+    outliers: tuple[int, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Columns as stored."""
+        return self.columns + len(self.outliers) * self.block
+
+    @property
+    def has_zeros(self) -> bool:
+        """Whether `blocks` come with zeros: 8 bits, and not every part as the file has it."""
+        kinds = [self.source.tensors[_weight(part)].type for part in self.parts]
+        is_kept = self.factors is None and all(is_exact(kind, self.bits) for kind in kinds)
+        return self.bits == 8 and not is_kept
 
     def blocks(self) -> Iterator[Blocks]:
         """Quantized pieces, in row order. Only for bits other than FLOAT_BITS."""
-        for part, raw in self._pieces():
-            yield encode(raw, self.source.tensors[_weight(part)].type, self.bits, _weight(part))
+        for part, raw, divisors in self._pieces():
+            name = _weight(part)
+            kind = self.source.tensors[name].type
+            if self.factors is None:
+                blocks = encode(raw, kind, self.bits, self.block, name)
+            else:
+                blocks = quantize(dequantize(raw, kind, name) * self.factors, self.bits, self.block)
+            if blocks.zeros is None and self.has_zeros:
+                blocks = replace(blocks, zeros=np.full(blocks.scales.shape, 128, np.uint8))
+            if self.outliers:
+                blocks = isolate(blocks, self.outliers)
+            yield blocks if divisors is None else replace(blocks, scales=blocks.scales / divisors[:, None])
 
     def floats(self) -> Iterator[NDArray[np.float32]]:
         """Dequantized pieces [rows, columns], in row order."""
-        for part, raw in self._pieces():
-            yield dequantize(raw, self.source.tensors[_weight(part)].type, _weight(part))
+        for part, raw, divisors in self._pieces():
+            values = dequantize(raw, self.source.tensors[_weight(part)].type, _weight(part))
+            if self.factors is not None:
+                values = values * self.factors
+            yield values if divisors is None else values / divisors[:, None]
 
     def bias(self) -> NDArray[np.float32] | None:
         """[num_rows], zero where a part has none; None when no part has one."""
@@ -59,39 +105,54 @@ class Matrix:
         for part, name in zip(self.parts, names, strict=True):
             rows = self.source.tensors[_weight(part)].num_rows
             bias = self.source.dequantized(name) if name in self.source.tensors else np.zeros(rows, np.float32)
+            if part.divisors is not None:
+                bias = bias / part.divisors
             pieces.append(bias if part.heads == 0 else bias[rotary_order(part.heads, rows // part.heads)])
         return np.concatenate(pieces)
 
-    def _pieces(self) -> Iterator[tuple[Part, NDArray[np.uint8]]]:
+    def _pieces(self) -> Iterator[tuple[Part, NDArray[np.uint8], NDArray[np.float32] | None]]:
+        """(part, stored rows, their divisors)."""
         step = max(1, PIECE_VALUES // self.columns)
         for part in self.parts:
             raw = self.source.raw(_weight(part))
             order = rotary_order(part.heads, len(raw) // part.heads) if part.heads else None
             for start in range(0, len(raw), step):
                 chosen = slice(start, start + step) if order is None else order[start : start + step]
-                yield part, raw[chosen]
+                yield part, raw[chosen], None if part.divisors is None else part.divisors[chosen]
 
 
-def make_matrix(source: GgufFile, parts: tuple[Part, ...], precision: Precision, *, is_head: bool = False) -> Matrix:
-    """Decides how the parts are stored together. Raises UnsupportedModel when they cannot be."""
+def make_matrix(
+    source: GgufFile,
+    parts: tuple[Part, ...],
+    precision: Precision,
+    *,
+    is_head: bool = False,
+    factors: NDArray[np.float32] | None = None,
+    outliers: tuple[int, ...] = (),
+) -> Matrix:
+    """Decides how the parts are stored together; outliers matter only to 8 bits. Raises UnsupportedModel when they cannot be."""
     tensors = [source.tensors[_weight(part)] for part in parts]
-    bits = choose_bits([info.type for info in tensors], precision, is_head=is_head)
+    kinds = [info.type for info in tensors]
+    bits = choose_bits(kinds, precision, is_head=is_head)
     columns = tensors[0].columns
     if bits != FLOAT_BITS and columns % BLOCK:
         raise UnsupportedModel(
             f"Tensor {tensors[0].name} has rows of {columns} values, not a multiple of {BLOCK}, so it cannot be "
             "quantized. Import with --precision fp32."
         )
-    return Matrix(source, parts, bits, sum(info.num_rows for info in tensors), columns)
+    block = choose_block(kinds, bits, columns)
+    return Matrix(
+        source, parts, bits, block, sum(info.num_rows for info in tensors), columns, factors, outliers if bits == 8 else ()
+    )
 
 
-def attention_parts(architecture: Architecture, layer: int) -> tuple[Part, Part, Part]:
+def attention_parts(architecture: Architecture, layer: int, value_divisors: NDArray[np.float32] | None) -> tuple[Part, Part, Part]:
     """q, k and v of a layer, in the order of the fused projection."""
     interleaved = architecture.family.interleaved
     return (
         Part(f"blk.{layer}.attn_q", architecture.num_heads if interleaved else 0),
         Part(f"blk.{layer}.attn_k", architecture.num_kv_heads if interleaved else 0),
-        Part(f"blk.{layer}.attn_v"),
+        Part(f"blk.{layer}.attn_v", divisors=value_divisors),
     )
 
 

@@ -6,7 +6,7 @@ rotary rows stay interleaved as the file has them, and rotation pairs neighbours
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from model_registry.importers.gguf.tensors import EMBEDDING, FINAL_NORM, HEAD, R
 
 Floats = NDArray[np.float32]
 TOKENS_AT_A_TIME = 128  # of logits, which are [tokens, vocabulary]
+Observer = Callable[[str, Floats], None]  # told a matrix's name, such as `ffn_up`, and its input [tokens, columns]
 
 
 def reference_logits(source: GgufFile, architecture: Architecture, windows: Sequence[NDArray[np.int64]]) -> Iterator[Floats]:
@@ -25,17 +26,26 @@ def reference_logits(source: GgufFile, architecture: Architecture, windows: Sequ
 
     A window is read from an empty context. Raises CorruptModel for tensors that are not finite.
     """
-    embedding, kind = source.raw(EMBEDDING), source.tensors[EMBEDDING].type
-    hidden = [dequantize(embedding[window], kind, EMBEDDING) for window in windows]
+    hidden = embed(source, windows)
     for layer in range(architecture.num_layers):
-        block = _Block(source, architecture, layer)
+        block = Block(source, architecture, layer)
         hidden = [block.run(states) for states in hidden]
-    final = source.dequantized(FINAL_NORM)
     head = source.dequantized(HEAD if HEAD in source.tensors else EMBEDDING)
     for states in hidden:
-        normed = _rms_norm(states, final, architecture.norm_epsilon)
+        normed = final_norm(source, architecture, states)
         for start in range(0, len(normed), TOKENS_AT_A_TIME):
             yield normed[start : start + TOKENS_AT_A_TIME] @ head.T
+
+
+def embed(source: GgufFile, windows: Sequence[NDArray[np.int64]]) -> list[Floats]:
+    """The residual stream before the first layer, [tokens, hidden] of each window."""
+    embedding, kind = source.raw(EMBEDDING), source.tensors[EMBEDDING].type
+    return [dequantize(embedding[window], kind, EMBEDDING) for window in windows]
+
+
+def final_norm(source: GgufFile, architecture: Architecture, states: Floats) -> Floats:
+    """What the head is given, [tokens, hidden], from the residual stream after the last layer."""
+    return _rms_norm(states, source.dequantized(FINAL_NORM), architecture.norm_epsilon)
 
 
 def _rms_norm(x: Floats, weight: Floats, epsilon: float) -> Floats:
@@ -44,15 +54,16 @@ def _rms_norm(x: Floats, weight: Floats, epsilon: float) -> Floats:
     return normed
 
 
-class _Block:
-    """One layer, its weights in memory for as long as this lives."""
+class Block:
+    """One layer, its weights in memory for as long as this lives: `weights[name]` is [rows, columns]."""
 
-    def __init__(self, source: GgufFile, architecture: Architecture, layer: int) -> None:
+    def __init__(self, source: GgufFile, architecture: Architecture, layer: int, observe: Observer | None = None) -> None:
         self._source = source
         self._architecture = architecture
         self._layer = layer
+        self._observe = observe
         names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-        self._weights = {name: source.dequantized(f"blk.{layer}.{name}.weight") for name in names}
+        self.weights = {name: source.dequantized(f"blk.{layer}.{name}.weight") for name in names}
         divisors = source.dequantized(ROPE_DIVISORS) if ROPE_DIVISORS in source.tensors else None
         self._frequencies = architecture.rope.frequencies(architecture.head_size, divisors)
 
@@ -67,7 +78,9 @@ class _Block:
 
     def _linear(self, x: Floats, name: str) -> Floats:
         bias = f"blk.{self._layer}.{name}.bias"
-        result = x @ self._weights[name].T
+        if self._observe is not None:
+            self._observe(name, x)
+        result = x @ self.weights[name].T
         return result + self._source.dequantized(bias) if bias in self._source.tensors else result
 
     def _norm(self, x: Floats, name: str) -> Floats:

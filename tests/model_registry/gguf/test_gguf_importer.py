@@ -60,7 +60,7 @@ def test_the_folder_is_complete(import_tiny: ImportTiny) -> None:
     imported = model.imported
     assert (imported.architecture, imported.context_length) == ("llama", 64)
     assert (imported.precision, imported.licence, imported.metrics) == (Precision.INT8, "Apache-2.0", {})
-    assert imported.parameters["block_size"] == 32
+    assert (imported.parameters["block_size"], imported.parameters["smoothed"]) == (64, True)
     assert imported.parameters["source_types"] == {"F32": 16}
 
 
@@ -157,4 +157,30 @@ def test_progress_counts_every_layer(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     GgufImporter().run(source, folder, ImportOptions(Precision.INT8, measure=False), Recorder())
-    assert seen == [("writing weights", done, 4) for done in (1, 2, 3, 4)]
+    calibrated = [("calibrating", done, 3) for done in (1, 2, 3)]
+    assert seen == calibrated + [("writing weights", done, 4) for done in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("weight_type", "precision", "block", "smoothed"),
+    [
+        ("Q4_1", Precision.AUTO, 64, True),
+        ("Q8_0", Precision.AUTO, 32, False),
+        ("Q4_0", Precision.AUTO, 32, False),
+        ("Q4_0", Precision.INT8, 32, False),
+        ("Q4_1", Precision.INT4, 32, False),
+    ],
+)
+def test_only_what_is_rounded_to_8_bits_is_smoothed(
+    weight_type: str, precision: Precision, block: int, smoothed: bool, import_tiny: ImportTiny
+) -> None:
+    parameters = import_tiny(Tiny(weight_type=weight_type), precision).imported.parameters
+    assert (parameters["block_size"], parameters["smoothed"]) == (block, smoothed)
+
+
+def test_an_import_is_reproducible(import_tiny: ImportTiny, tmp_path: Path) -> None:
+    model = import_tiny(Tiny(), Precision.INT8)
+    again = tmp_path / "again"
+    again.mkdir()
+    GgufImporter().run(model.source, again, ImportOptions(Precision.INT8, measure=False), SilentProgress())
+    assert (again / "model.onnx.data").read_bytes() == (model.folder / "model.onnx.data").read_bytes()

@@ -10,7 +10,7 @@ from gguf.quants import quantize as gguf_quantize
 from numpy.typing import NDArray
 
 from model_registry.errors import CorruptModel
-from model_registry.importers.gguf.quantize import Blocks, choose_bits, encode, quantize
+from model_registry.importers.gguf.quantize import Blocks, choose_bits, choose_block, encode, isolate, quantize
 from model_registry.records import Precision
 
 VALUES = np.random.default_rng(1).standard_normal((12, 128)).astype(np.float32)
@@ -22,33 +22,58 @@ def decode(blocks: Blocks, bits: int) -> NDArray[np.float32]:
     integers = blocks.integers.astype(np.int32)
     if bits == 4:
         integers = np.stack([integers & 15, integers >> 4], axis=-1).reshape(*blocks.scales.shape, 32)
-    values = (integers - (1 << (bits - 1))).astype(np.float32) * blocks.scales[:, :, None]
+    zeros = 1 << (bits - 1) if blocks.zeros is None else blocks.zeros.astype(np.int32)[:, :, None]
+    values = (integers - zeros).astype(np.float32) * blocks.scales[:, :, None]
     return values.reshape(len(values), -1)
 
 
 @pytest.mark.parametrize(("kind", "bits"), [(Q8_0, 8), (Q4_0, 4), (Q4_0, 8)])
 def test_lossless_types_are_kept_exactly(kind: GGMLQuantizationType, bits: int) -> None:
     raw = gguf_quantize(VALUES, kind)
-    decoded = decode(encode(raw, kind, bits, "t"), bits)
+    decoded = decode(encode(raw, kind, bits, 32, "t"), bits)
     np.testing.assert_array_equal(decoded, gguf_dequantize(raw, kind))
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_rounding_is_within_half_a_step_or_the_lost_end(bits: int) -> None:
-    blocks = quantize(VALUES, bits)
-    steps = np.repeat(np.abs(blocks.scales), 32, axis=1)
+@pytest.mark.parametrize(("bits", "block"), [(4, 32), (8, 32), (8, 64)])
+def test_rounding_is_within_half_a_step_or_the_lost_end(bits: int, block: int) -> None:
+    blocks = quantize(VALUES, bits, block)
+    steps = np.repeat(np.abs(blocks.scales), block, axis=1)
     error = np.abs(decode(blocks, bits) - VALUES)
-    assert (error <= steps * 1.001).all()  # the end opposite to the largest value is clipped by up to one step
+    assert (error <= steps * 1.001).all()  # an end of the range is clipped by up to one step
     assert np.median(error / steps) < 0.3
+
+
+def test_four_bits_keep_the_largest_value() -> None:
     peaks = np.abs(VALUES.reshape(-1, 32)).max(axis=1)
-    decoded_peaks = np.abs(decode(blocks, bits).reshape(-1, 32)).max(axis=1)
-    np.testing.assert_allclose(decoded_peaks, peaks, rtol=1e-6)
+    decoded = np.abs(decode(quantize(VALUES, 4, 32), 4).reshape(-1, 32)).max(axis=1)
+    np.testing.assert_allclose(decoded, peaks, rtol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [-3, 3])
+def test_eight_bits_use_their_whole_range_around_zero(offset: float) -> None:
+    """Lopsided values, as Q4_1 and Q4_K have them, are stepped by their own range, and zero stays zero."""
+    values = VALUES + np.float32(offset)
+    values[:, 0] = 0
+    blocks = quantize(values, 8, 64)
+    ranges = np.maximum(values.reshape(12, 2, 64).max(-1), 0) - np.minimum(values.reshape(12, 2, 64).min(-1), 0)
+    np.testing.assert_allclose(blocks.scales, ranges / 255, rtol=1e-5)
+    assert (decode(blocks, 8)[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("kind", [Q8_0, Q4_1])
+def test_isolated_channels_are_copied_exactly(kind: GGMLQuantizationType) -> None:
+    blocks = encode(gguf_quantize(VALUES, kind), kind, 8, 32, "t")
+    plain, wide = decode(blocks, 8), decode(isolate(blocks, (70, 3)), 8)
+    assert wide.shape == (12, 128 + 64)
+    np.testing.assert_array_equal(wide[:, :128], plain)
+    np.testing.assert_array_equal(wide[:, [128, 160]], plain[:, [70, 3]])
+    assert not np.delete(wide[:, 128:], [0, 32], axis=1).any()
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-42, -3e38, 3e38])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_extreme_blocks_are_finite(value: float, bits: int) -> None:
-    decoded = decode(quantize(np.full((1, 32), value, np.float32), bits), bits)
+    decoded = decode(quantize(np.full((1, 32), value, np.float32), bits, 32), bits)
     assert np.isfinite(decoded).all()
     np.testing.assert_allclose(decoded, value, rtol=1e-5, atol=1e-40)
 
@@ -58,7 +83,7 @@ def test_values_that_are_not_finite_are_refused(kind: GGMLQuantizationType) -> N
     raw = gguf_quantize(VALUES, kind).view(np.uint8).copy()
     raw[3, :2] = np.frombuffer(np.float16("nan").tobytes(), np.uint8)
     with pytest.raises(CorruptModel, match=r"blk\.3 holds values that are not finite"):
-        encode(raw, kind, 8, "blk.3")
+        encode(raw, kind, 8, 32, "blk.3")
 
 
 @pytest.mark.parametrize(
@@ -75,3 +100,17 @@ def test_values_that_are_not_finite_are_refused(kind: GGMLQuantizationType) -> N
 )
 def test_choice_of_bits(kinds: list[GGMLQuantizationType], precision: Precision, is_head: bool, bits: int) -> None:
     assert choose_bits(kinds, precision, is_head=is_head) == bits
+
+
+@pytest.mark.parametrize(
+    ("kinds", "bits", "columns", "block"),
+    [
+        ([Q4_1, F16], 8, 128, 64),
+        ([Q4_1], 8, 96, 32),  # does not divide
+        ([Q4_1, Q8_0], 8, 128, 32),  # one is kept exactly
+        ([Q4_0], 4, 128, 32),
+        ([Q4_1], 4, 128, 32),
+    ],
+)
+def test_choice_of_block(kinds: list[GGMLQuantizationType], bits: int, columns: int, block: int) -> None:
+    assert choose_block(kinds, bits, columns) == block

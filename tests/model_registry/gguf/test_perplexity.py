@@ -55,13 +55,13 @@ def test_large_models_read_less(num_parameters: int, largest_bytes: int, availab
 
 def test_windows_cover_the_text_once(import_tiny: ImportTiny) -> None:
     folder = import_tiny(Tiny()).folder
-    windows = text_windows(folder, 1000, context_length=300)
+    windows = text_windows(folder, TEXT, 1000, context_length=300)
     assert [len(window) for window in windows] == [300, 300, 300, 100]
 
 
 def test_windows_begin_with_the_tokenizers_first_token(import_tiny: ImportTiny) -> None:
     folder = import_tiny(Tiny(metadata={"tokenizer.ggml.add_bos_token": True})).folder
-    windows = text_windows(folder, 500, context_length=301)
+    windows = text_windows(folder, TEXT, 500, context_length=301)
     assert [len(window) for window in windows] == [301, 201]
     assert all(window[0] == 0 for window in windows)
 

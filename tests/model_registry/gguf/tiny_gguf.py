@@ -155,6 +155,14 @@ def _add(writer: Any, key: str, value: Any) -> None:
         writer.add_array(key, value)
 
 
+def open_session(folder: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+
+
 @dataclass(frozen=True)
 class ImportedFolder:
     """A tiny model after its import."""
@@ -164,11 +172,7 @@ class ImportedFolder:
     imported: Imported
 
     def session(self) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        return onnxruntime.InferenceSession(self.folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        return open_session(self.folder)
 
 
 ImportTiny = Callable[..., ImportedFolder]

@@ -1,0 +1,126 @@
+"""Models that are broken, or become so while a real engine serves them: a clear error, and everybody else is served."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from model_registry.pull import pull
+from model_registry.records import Precision
+from model_registry.registry import Registry
+from server.cli.program import execute
+from tests.deploy.daemon_process import Daemon, running_daemon
+from tests.faults.open_requests import CHAT, OpenRequest, all_started, said, with_client
+from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+
+PLAIN = "{% for message in messages %}{{ message.content }}{% endfor %}"
+HOSTILE = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
+
+
+def publish(home: Path, folder: Path, name: str, template: str, context: int = 4096) -> None:
+    metadata = {"tokenizer.chat_template": template}
+    source = write_gguf(folder / f"{name}.gguf", Tiny(context=context, metadata=metadata))
+    with Registry(home) as registry:
+        pull(registry, str(source), precision=Precision.FP32)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Holds the tiny models `good` and `bad`."""
+    home = tmp_path / "home"
+    publish(home, tmp_path, "good", PLAIN)
+    publish(home, tmp_path, "bad", HOSTILE)
+    return home
+
+
+@pytest.fixture
+def daemon(home: Path) -> Iterator[Daemon]:
+    with running_daemon(home, "--engine", "onnx", "--model", "good", "--shutdown-grace-s", "0") as daemon:
+        daemon.wait_until_ready()
+        yield daemon
+
+
+@pytest.fixture
+def http(daemon: Daemon) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=daemon.url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+def weights_of(home: Path, name: str) -> Path:
+    with Registry(home) as registry:
+        folder = registry.resolve(name).variants[0].folder
+    return max(folder.iterdir(), key=lambda path: path.stat().st_size)
+
+
+def test_a_template_that_reaches_for_python_is_refused_and_others_are_served(http: httpx.Client) -> None:
+    refused = http.post(CHAT, json=said("hi", model="bad"))
+    assert refused.status_code == 400
+    assert "sandbox" in refused.json()["error"]["message"]
+    assert http.post("/v1/completions", json={"model": "bad", "prompt": "hi", "max_tokens": 2}).status_code == 200
+    assert http.post(CHAT, json=said("hi", max_tokens=2)).status_code == 200
+
+
+def test_the_worker_of_another_model_may_die_unnoticed(daemon: Daemon, http: httpx.Client) -> None:
+    ids = {
+        row["id"].partition(":")[0]: row["pid"] for row in (http.post(f"/admin/models/{n}/load").json() for n in ("good", "bad"))
+    }
+
+    async def kill_one(client: httpx.AsyncClient) -> None:
+        body = {"prompt": "the", "ignore_eos": True, "stream": True}
+        doomed = OpenRequest(client, "/v1/completions", {**body, "model": "bad", "max_tokens": 4000})
+        others = [OpenRequest(client, "/v1/completions", {**body, "model": "good", "max_tokens": 100}) for _ in range(4)]
+        await all_started([doomed, *others])
+        os.kill(ids["bad"], 9)
+        assert (await doomed.ending).error["code"] == "engine_dead"
+        assert [ending.last for ending in await asyncio.gather(*(other.ending for other in others))] == ["[DONE]"] * 4
+
+    with_client(daemon.url, kill_one)
+    assert {worker.pid for worker in daemon.workers()} >= {ids["good"]}
+
+
+def test_a_damaged_file_is_named_by_verify_and_its_load_fails_clearly(
+    home: Path, daemon: Daemon, http: httpx.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = weights_of(home, "bad")
+    weights.chmod(0o644)
+    with weights.open("r+b") as file:
+        file.truncate(weights.stat().st_size // 2)
+    monkeypatch.setenv("SLMOPS_HOME", str(home))
+    monkeypatch.setenv("SLMOPS_PORT", "1")
+    assert execute(["verify"]) == 1
+    assert weights.name in "".join(capsys.readouterr())
+    for _ in range(2):
+        failed = http.post("/v1/completions", json={"model": "bad", "prompt": "hi"})
+        assert failed.status_code == 503
+        assert "bad:1 could not be loaded" in failed.json()["error"]["message"]
+        assert "slmops verify" in failed.json()["error"]["message"]
+    assert http.post(CHAT, json=said("hi", max_tokens=2)).status_code == 200
+    assert len(daemon.workers()) == 1
+
+
+def test_a_model_that_is_damaged_while_it_serves_fails_clearly_and_makes_the_daemon_not_ready(
+    home: Path, daemon: Daemon, http: httpx.Client
+) -> None:
+    """Its worker dies, and no other can be started."""
+    (worker,) = daemon.workers()
+    weights = weights_of(home, "good")
+    whole = weights.read_bytes()
+    weights.unlink()
+    worker.kill()
+    for _ in range(10):
+        failed = http.post("/v1/completions", json={"prompt": "hi"})
+        assert failed.status_code == 503
+        if failed.json()["error"]["code"] == "load_failed":
+            break
+    assert http.get("/health").status_code == 200
+    not_ready = http.get("/ready")
+    assert not_ready.status_code == 503
+    assert "could not be loaded" in not_ready.json()["error"]["message"]
+    weights.write_bytes(whole)
+    assert http.post("/v1/completions", json={"prompt": "hi", "max_tokens": 2}).status_code == 200
+    assert http.get("/ready").status_code == 200

@@ -1,0 +1,116 @@
+"""Drives an engine step by step, under a clock that the test turns, and gathers what it reports of each request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from runtime.batching.engine import BatchingEngine
+from runtime.engines.fake import build_fake_engine
+from runtime.messages import (
+    ChatPrompt,
+    EngineOptions,
+    Failed,
+    Finished,
+    Prompt,
+    SamplingParams,
+    Started,
+    StepReport,
+    Submit,
+    TextPrompt,
+)
+
+MOST_STEPS = 20_000
+
+
+class Clock:
+    """Stands still, or moves by `tick` at each look."""
+
+    def __init__(self, tick: float = 0.0) -> None:
+        self.now = 1000.0
+        self._tick = tick
+
+    def __call__(self) -> float:
+        self.now += self._tick
+        return self.now
+
+
+@dataclass
+class Outcome:
+    """All that was told of one request."""
+
+    started: Started | None = None
+    pieces: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    finished: Finished | None = None
+    failed: Failed | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def end(self) -> Finished:
+        assert self.finished is not None, self.failed
+        return self.finished
+
+
+class EngineBench:
+    def __init__(self, engine: BatchingEngine, clock: Clock) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.outcomes: dict[int, Outcome] = {}
+
+    def submit(self, prompt: Prompt | str, *, priority: int = 0, deadline_s: float | None = None, **params: Any) -> int:
+        """A text stands for a chat message of the user."""
+        if isinstance(prompt, str):
+            prompt = ChatPrompt(messages=[{"role": "user", "content": prompt}])
+        number = len(self.outcomes) + 1
+        asked = SamplingParams(**params)
+        submit = Submit(request=number, prompt=prompt, params=asked, priority=priority, deadline_s=deadline_s)
+        self.engine.add(self.engine.prepare(submit))
+        self.outcomes[number] = Outcome()
+        return number
+
+    def step(self) -> StepReport:
+        report = self.engine.step()
+        for started in report.started:
+            assert self.outcomes[started.request].started is None, "started twice"
+            self.outcomes[started.request].started = started
+        for chunk in report.chunks:
+            self._tell(chunk.request, chunk.text, chunk.token_ids)
+        for finished in report.finished:
+            self._tell(finished.request, finished.text, finished.token_ids)
+            self.outcomes[finished.request].finished = finished
+        for failed in report.failed:
+            self.outcomes[failed.request].failed = failed
+        return report
+
+    def _tell(self, request: int, text: str, token_ids: list[int]) -> None:
+        outcome = self.outcomes[request]
+        assert outcome.finished is None, "told after the end"
+        outcome.pieces.append(text)
+        outcome.token_ids += token_ids
+
+    def run(self) -> None:
+        """Until nothing is left to do."""
+        for _ in range(MOST_STEPS):
+            if not self.engine.num_unfinished:
+                return
+            self.step()
+        raise AssertionError(f"{self.engine.num_unfinished} requests did not end within {MOST_STEPS} steps")
+
+    def answer(self, prompt: Prompt | str, **asked: Any) -> Outcome:
+        """One request, to its end."""
+        number = self.submit(prompt, **asked)
+        self.run()
+        return self.outcomes[number]
+
+
+def fake_bench(*, tick: float = 0.0, **options: Any) -> EngineBench:
+    clock = Clock(tick)
+    return EngineBench(build_fake_engine(EngineOptions(**options), clock=clock), clock)
+
+
+def text(prompt: str) -> TextPrompt:
+    return TextPrompt(text=prompt)

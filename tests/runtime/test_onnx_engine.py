@@ -1,0 +1,232 @@
+"""The ONNX engine on a tiny real decoder: predictable answers, and the same bits whoever else is in the batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_bench import Clock, EngineBench, text
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic_decoder import ALPHABET, CONTEXT, END, VOCAB, write_synthetic_decoder
+
+from runtime.engines.onnx import build_onnx_engine
+from runtime.engines.onnx_decoder import OnnxDecoder
+from runtime.engines.onnx_graph import UnsupportedGraph
+from runtime.errors import InvalidRequest
+from runtime.messages import EngineOptions, FinishReason, TokensPrompt
+from runtime.model_folder import BadModelFolder, read_model_folder
+
+RISING = "".join(ALPHABET)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic_decoder(tmp_path_factory.mktemp("synthetic"))
+
+
+def bench_of(folder: Path, **options: Any) -> EngineBench:
+    return EngineBench(build_onnx_engine(folder, EngineOptions(**{"num_slots": 4, "threads": 1} | options)), Clock())
+
+
+@pytest.fixture(scope="module")
+def bench(folder: Path) -> Iterator[EngineBench]:
+    shared = bench_of(folder, prefix_cache_bytes=0)
+    yield shared
+    shared.engine.close()
+
+
+def test_the_answer_counts_up_to_the_end(bench: EngineBench) -> None:
+    outcome = bench.answer("4", temperature=0)
+    assert outcome.text == RISING[RISING.index("5") :]
+    assert outcome.token_ids[-1] == END
+    assert outcome.end.reason is FinishReason.STOP
+
+
+def test_what_a_model_is_stands_in_its_info(bench: EngineBench) -> None:
+    info = bench.engine.info
+    assert (info.engine, info.provider, info.architecture) == ("onnx", "CPUExecutionProvider", "synthetic")
+    assert (info.context_length, info.vocab_size, info.num_slots, info.threads) == (CONTEXT, VOCAB, 4, 1)
+    assert info.kv_bytes_per_token == 2 * 2 * 2 * 16 * 4  # K and V, layers, heads, head size, float32
+    assert info.has_chat_template
+    assert info.resident_bytes > 0
+
+
+# ---- one row's bits ----
+
+
+def decoder_of(folder: Path, num_slots: int = 3) -> OnnxDecoder:
+    return OnnxDecoder(read_model_folder(folder), num_slots=num_slots, threads=1, context=CONTEXT)
+
+
+def tokens(values: list[int]) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+token_lists = st.lists(st.integers(0, VOCAB - 1), min_size=2, max_size=60)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["", "position_ids"])
+def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxDecoder]:
+    made = decoder_of(write_synthetic_decoder(tmp_path_factory.mktemp("variant"), position_ids=request.param))
+    yield made
+    made.close()
+
+
+@settings(max_examples=40)
+@given(token_lists, st.integers(2, 58))
+def test_a_prompt_in_chunks_is_the_whole_prompt(decoder: OnnxDecoder, prompt: list[int], cut: int) -> None:
+    whole = decoder.prefill(0, tokens(prompt), 0).copy()
+    if cut < len(prompt) - 1:
+        decoder.prefill(1, tokens(prompt[:cut]), 0)
+        assert (decoder.prefill(1, tokens(prompt[cut:]), cut) == whole).all()
+
+
+@settings(max_examples=40)
+@given(token_lists, token_lists, token_lists)
+def test_rows_of_different_length_decode_as_each_alone(
+    decoder: OnnxDecoder, first: list[int], second: list[int], third: list[int]
+) -> None:
+    prompts = [first, second, third]
+    alone = []
+    for prompt in prompts:
+        decoder.prefill(0, tokens(prompt[:-1]), 0)
+        alone.append(decoder.decode(tokens(prompt[-1:]), tokens([len(prompt)]))[0].copy())
+    for row, prompt in enumerate(prompts):
+        decoder.prefill(row, tokens(prompt[:-1]), 0)
+    together = decoder.decode(tokens([p[-1] for p in prompts]), tokens([len(p) for p in prompts]))
+    assert (together == np.stack(alone)).all()
+
+
+@settings(max_examples=20)
+@given(token_lists, token_lists)
+def test_a_row_that_moved_goes_on_as_it_was(decoder: OnnxDecoder, prompt: list[int], other: list[int]) -> None:
+    decoder.prefill(0, tokens(prompt), 0)
+    expected = decoder.decode(tokens([5]), tokens([len(prompt) + 1]))[0].copy()
+    decoder.prefill(2, tokens(prompt), 0)
+    decoder.prefill(0, tokens(other), 0)
+    decoder.kv.move(2, 0)
+    assert (decoder.decode(tokens([5]), tokens([len(prompt) + 1]))[0] == expected).all()
+
+
+def test_the_bits_do_depend_on_the_context(decoder: OnnxDecoder) -> None:
+    """Else the tests above would prove nothing."""
+    one = decoder.prefill(0, tokens([1, 2, 3]), 0).copy()
+    assert (decoder.prefill(0, tokens([2, 2, 3]), 0) != one).any()
+
+
+def test_positions_reach_a_graph_that_takes_them(tmp_path: Path) -> None:
+    plain = decoder_of(write_synthetic_decoder(tmp_path / "a"))
+    placed = decoder_of(write_synthetic_decoder(tmp_path / "b", position_ids=True))
+    prompt = tokens([1, 2, 3])
+    assert (plain.prefill(0, prompt, 0) != placed.prefill(0, prompt, 0)).any()
+
+
+# ---- whole requests ----
+
+requests = st.tuples(
+    st.text(st.sampled_from(ALPHABET), min_size=1, max_size=40),
+    st.sampled_from([0.0, 8.0]),  # at 8 the choice is wide open, and every bit of the logits counts
+    st.integers(0, 3),
+    st.integers(1, 30),
+)
+
+
+@settings(max_examples=25)
+@given(st.lists(requests, min_size=2, max_size=7))
+def test_a_mix_answers_as_each_request_alone(
+    bench: EngineBench, caching: EngineBench, mix: list[tuple[str, float, int, int]]
+) -> None:
+    """Alone; together; and together where earlier prompts are cached."""
+
+    def asked(request: tuple[str, float, int, int]) -> dict[str, Any]:
+        _, temperature, seed, max_tokens = request
+        return {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
+
+    alone = [bench.answer(text(request[0]), **asked(request)).token_ids for request in mix]
+    for some in (bench, caching):
+        numbers = [some.submit(text(request[0]), **asked(request)) for request in mix]
+        some.run()
+        assert [some.outcomes[number].token_ids for number in numbers] == alone
+
+
+@pytest.fixture(scope="module")
+def caching(folder: Path) -> Iterator[EngineBench]:
+    shared = bench_of(folder, prefix_cache_bytes=1 << 20, max_token_gap_s=1e-9)
+    yield shared
+    shared.engine.close()
+
+
+def test_a_prefix_is_reused_and_changes_nothing(folder: Path) -> None:
+    bench = bench_of(folder)
+    prompt = RISING[:50]
+    fresh = bench.answer(text(prompt), temperature=8.0, seed=1, max_tokens=20)
+    again = bench.answer(text(prompt), temperature=8.0, seed=1, max_tokens=20)
+    assert (fresh.end.usage.cached_tokens, again.end.usage.cached_tokens) == (0, 48)
+    assert again.token_ids == fresh.token_ids
+
+
+def test_the_context_ends_an_answer(bench: EngineBench) -> None:
+    outcome = bench.answer(text(RISING[:60] + RISING[:58]), temperature=0, ignore_eos=True, logit_bias={END: -100.0})
+    assert outcome.end.reason is FinishReason.LENGTH
+    assert outcome.end.usage.prompt_tokens + outcome.end.usage.completion_tokens == CONTEXT
+
+
+def test_a_prompt_that_fills_the_context_is_refused(bench: EngineBench) -> None:
+    with pytest.raises(InvalidRequest, match=f"{CONTEXT} tokens, but the prompt has {CONTEXT} tokens"):
+        bench.submit(TokensPrompt(token_ids=[1] * CONTEXT))
+
+
+def test_a_shorter_context_may_be_asked_for(folder: Path) -> None:
+    assert bench_of(folder, context_length=40).engine.info.context_length == 40
+    assert bench_of(folder, context_length=10_000).engine.info.context_length == CONTEXT
+
+
+def test_memory_of_an_aborted_row_comes_back(folder: Path) -> None:
+    bench = bench_of(folder, prefix_cache_bytes=0, kv_budget_bytes=1)
+    number = bench.submit(text(RISING[:40]), temperature=0)
+    bench.step()
+    bench.engine.remove(number)
+    bench.submit(text("!"), temperature=0, max_tokens=2)
+    bench.step()
+    assert bench.engine.stats().kv_bytes < 40 * bench.engine.info.kv_bytes_per_token
+
+
+# ---- what cannot be served ----
+
+
+def test_attention_that_cannot_batch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedGraph, match="no GroupQueryAttention"):
+        build_onnx_engine(write_synthetic_decoder(tmp_path, attention="MultiHeadAttention"), EngineOptions())
+
+
+def test_a_graph_whose_cache_has_other_names_is_refused(tmp_path: Path) -> None:
+    write_synthetic_decoder(tmp_path)
+    config = json.loads((tmp_path / "genai_config.json").read_text())
+    config["model"]["decoder"]["inputs"]["past_key_names"] = "cache.%d.key"
+    (tmp_path / "genai_config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedGraph, match=r"no input 'cache\.0\.key'"):
+        build_onnx_engine(tmp_path, EngineOptions())
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
+def test_a_truncated_graph_is_refused(tmp_path: Path, kept: float) -> None:
+    graph = write_synthetic_decoder(tmp_path) / "model.onnx"
+    data = graph.read_bytes()
+    graph.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
+    with pytest.raises(Exception, match=r"model\.onnx|ONNX|protobuf|Load model"):
+        build_onnx_engine(tmp_path, EngineOptions())
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadModelFolder, match=r"genai_config\.json is missing"):
+        build_onnx_engine(tmp_path, EngineOptions())
+
+
+def test_too_many_rows_for_the_address_space_say_what_to_lower(folder: Path) -> None:
+    with pytest.raises(MemoryError, match="lower num_slots or context_length"):
+        build_onnx_engine(folder, EngineOptions(num_slots=1 << 36))

@@ -1,0 +1,100 @@
+"""A model of a model: each row's logits are a hash of its KV, and its KV remembers which kernel computed it.
+
+ONNX Runtime computes a single token with another kernel than several at once, and the results differ in their last bits. Here they
+differ altogether: a row that was moved wrongly, or reused what another kernel computed, answers something else.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from engine_bench import Clock, EngineBench
+from numpy.typing import NDArray
+
+from runtime.batching.engine import BatchingEngine, Limits
+from runtime.batching.intake import Intake
+from runtime.batching.slots import num_rows
+from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
+from runtime.messages import EngineOptions, ModelInfo
+from runtime.model_folder import GenerationDefaults
+
+NOTHING = -1
+
+
+class TwoKernelKV:
+    """int32 [rows, context]: 2 x token + kernel. Memory is counted as `KVCache` does: what was touched, until it is freed."""
+
+    bytes_per_token = 4
+
+    def __init__(self, rows: int, context: int) -> None:
+        self.held = np.full((rows, context), NOTHING, np.int32)
+        self.touched = [0] * rows
+
+    def write(self, row: int, start: int, tokens: NDArray[np.int32], kernel: int) -> None:
+        self.held[row, start : start + len(tokens)] = 2 * tokens + kernel
+        self.touched[row] = max(self.touched[row], start + len(tokens))
+
+    def move(self, source: int, target: int) -> None:
+        self.copy(source, target, self.touched[source])
+        self.held[source] = NOTHING
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        self.held[target, :num_tokens] = self.held[source, :num_tokens]
+        self.touched[target] = max(self.touched[target], num_tokens)
+
+    def free(self, row: int) -> None:
+        self.held[row] = NOTHING
+        self.touched[row] = 0
+
+    def backed_bytes(self) -> int:
+        return sum(self.touched) * self.bytes_per_token
+
+
+class TwoKernelRunner:
+    def __init__(self, kv: TwoKernelKV) -> None:
+        self.kv = kv
+
+    def prefill(self, row: int, tokens: NDArray[np.int32], start: int) -> NDArray[np.float32]:
+        self.kv.write(row, start, tokens, kernel=1 if len(tokens) == 1 else 0)
+        return self._logits(row, start + len(tokens))[None]
+
+    def decode(self, tokens: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.float32]:
+        for row, length in enumerate(lengths):
+            self.kv.write(row, int(length) - 1, tokens[row : row + 1], kernel=1)
+        return np.stack([self._logits(row, int(length)) for row, length in enumerate(lengths)])
+
+    def _logits(self, row: int, length: int) -> NDArray[np.float32]:
+        held = self.kv.held[row, :length]
+        assert (held != NOTHING).all(), "a row was read where nothing was written"
+        logits = np.random.default_rng(zlib.crc32(held.tobytes())).standard_normal(VOCAB_SIZE) * 2
+        logits[EOS] += 2
+        return logits.astype(np.float32)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def two_kernel_bench(*, tick: float = 0.0, context: int = 128, **options: int | float) -> EngineBench:
+    chosen = EngineOptions(**options)
+    clock = Clock(tick)
+    runner = TwoKernelRunner(TwoKernelKV(num_rows(chosen.num_slots), context))
+    info = ModelInfo(
+        engine="two-kernels",
+        provider="none",
+        architecture="none",
+        context_length=context,
+        vocab_size=VOCAB_SIZE,
+        num_slots=chosen.num_slots,
+        threads=1,
+        kv_bytes_per_token=4,
+        has_chat_template=False,
+        load_s=0.0,
+        resident_bytes=0,
+        pid=0,
+    )
+    intake = Intake(
+        ByteTokenizer(), None, defaults=GenerationDefaults(temperature=1.0, top_p=1.0), context_length=context, clock=clock
+    )
+    limits = Limits(chosen, chosen.kv_budget_bytes or 1 << 30, frozenset({EOS}))
+    return EngineBench(BatchingEngine(info, runner, intake, limits, resident_bytes=lambda: 0, clock=clock), clock)
