@@ -22,9 +22,10 @@ PLAIN = "{% for message in messages %}{{ message.content }}{% endfor %}"
 HOSTILE = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
 
 
-def publish(home: Path, folder: Path, name: str, template: str, context: int = 4096) -> None:
+def publish(home: Path, folder: Path, name: str, template: str, layers: int) -> None:
+    """Weights of their own for each number of layers: equal files are shared."""
     metadata = {"tokenizer.chat_template": template}
-    source = write_gguf(folder / f"{name}.gguf", Tiny(context=context, metadata=metadata))
+    source = write_gguf(folder / f"{name}.gguf", Tiny(context=4096, layers=layers, metadata=metadata))
     with Registry(home) as registry:
         pull(registry, str(source), precision=Precision.FP32)
 
@@ -33,8 +34,8 @@ def publish(home: Path, folder: Path, name: str, template: str, context: int = 4
 def home(tmp_path: Path) -> Path:
     """Holds the tiny models `good` and `bad`."""
     home = tmp_path / "home"
-    publish(home, tmp_path, "good", PLAIN)
-    publish(home, tmp_path, "bad", HOSTILE)
+    publish(home, tmp_path, "good", PLAIN, 2)
+    publish(home, tmp_path, "bad", HOSTILE, 1)
     return home
 
 
