@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 from model_registry.errors import InvalidReference
@@ -23,7 +24,10 @@ class CatalogBuild:
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """licence: SPDX identifier or the licence's own name. parameters: number of weights. builds: the default first."""
+    """licence: SPDX identifier or the licence's own name. parameters: number of weights. builds: the default first.
+
+    sampling: generation settings to use where the model's own files name none, e.g. {"temperature": 0.2}.
+    """
 
     name: str
     description: str
@@ -31,6 +35,7 @@ class CatalogEntry:
     parameters: int
     builds: tuple[CatalogBuild, ...]
     embedded: bool
+    sampling: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def build(self, variant: str | None) -> CatalogBuild:
         """Raises InvalidReference."""
@@ -86,6 +91,7 @@ def _entry(name: str, values: Mapping[str, Any]) -> CatalogEntry:
         parameters=int(values["parameters"]),
         builds=tuple(_build(build) for build in values["builds"]),
         embedded=bool(values.get("embedded", False)),
+        sampling=MappingProxyType({str(key): float(value) for key, value in values.get("sampling", {}).items()}),
     )
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -40,11 +42,12 @@ _LIBRARIES = ("slmops", "onnx", "onnxruntime", "gguf", "tokenizers")
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """What a reference means. name: the model's; licence: what the catalog says, if it does."""
+    """What a reference means. name: the model's; licence and sampling: what the catalog says, if it does."""
 
     name: str
     source: SourceReference
     licence: str | None = None
+    sampling: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def plan_pull(reference: str, name: str | None = None, catalog: Catalog | None = None) -> PullPlan:
@@ -52,7 +55,7 @@ def plan_pull(reference: str, name: str | None = None, catalog: Catalog | None =
     parsed = parse_reference(reference)
     if isinstance(parsed, CatalogReference):
         entry = (catalog or load_catalog()).entry(parsed)
-        return PullPlan(check_model_name(name or entry.name), entry.build(parsed.variant).source, entry.licence)
+        return PullPlan(check_model_name(name or entry.name), entry.build(parsed.variant).source, entry.licence, entry.sampling)
     return PullPlan(check_model_name(name or _default_name(parsed)), parsed)
 
 
@@ -104,12 +107,20 @@ def _import(
         options = ImportOptions(precision=precision, may_link=fetched.is_ours)
         with disk_full_means_out_of_disk(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
             imported = importer.run(fetched.path, staged, options, progress)
+        _write_sampling(staged, plan.sampling)
         manifest = _manifest(plan, pin, precision, importer.name, fetched, imported)
         progress.stage("publishing")
         variant = StagedVariant(imported.precision, imported.provider_family, staged)
         return registry.publish(plan.name, manifest, [variant])
     finally:
         remove_tree(downloads)
+
+
+def _write_sampling(folder: Path, sampling: Mapping[str, float]) -> None:
+    """The catalog's recommendation, as the file that checkpoints carry for it; a model's own file stays as it is."""
+    path = folder / "generation_config.json"
+    if sampling and not path.exists():
+        path.write_text(json.dumps({"do_sample": True, **sampling}, indent=2) + "\n", encoding="utf-8")
 
 
 def _manifest(

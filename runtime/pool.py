@@ -96,6 +96,7 @@ class ModelPool:
     def __init__(self) -> None:
         self._models: dict[str, ResidentModel] = {}
         self._specs: dict[str, LoadSpec] = {}
+        self._failures: dict[str, NotReady] = {}
         self._closing = False
 
     async def acquire(self, spec: LoadSpec, *, timeout_s: float) -> Lease:
@@ -104,9 +105,7 @@ class ModelPool:
             raise _draining()
         model = self._models.get(spec.label)
         if model is None:
-            model = self._models[spec.label] = ResidentModel(spec.label, lambda: self._spawn(spec))
-            self._specs[spec.label] = spec
-            model.begin_load()
+            model = self._begin_load(spec)
         try:
             async with asyncio.timeout(timeout_s):
                 info = await model.ready()
@@ -114,10 +113,23 @@ class ModelPool:
             raise NotReady(
                 f"{spec.label} is still loading after {timeout_s:g} s. Retry in a moment.", code="model_loading", retry_after_s=2.0
             ) from None
-        except NotReady:
-            self._forget(spec.label, model)
-            raise
         return Lease(model, info)
+
+    def _begin_load(self, spec: LoadSpec) -> ResidentModel:
+        def failed(why: NotReady) -> None:
+            self._failures[spec.label] = why
+            self._forget(spec.label, model)
+
+        model = ResidentModel(spec.label, lambda: self._spawn(spec), failed)
+        self._models[spec.label] = model
+        self._specs[spec.label] = spec
+        self._failures.pop(spec.label, None)
+        model.begin_load()
+        return model
+
+    def load_failure(self, label: str) -> NotReady | None:
+        """Why the last load of this model failed; None when it did not, or when another has begun since."""
+        return self._failures.get(label)
 
     def loaded(self) -> tuple[LoadedModel, ...]:
         """Every model that is loaded, or on its way in or out."""
@@ -140,10 +152,11 @@ class ModelPool:
         model = self._models.get(label)
         if model is None:
             return False
-        await model.unload(
-            grace_s, NotReady(f"{label} was unloaded while the request ran. Retry to load it again.", retry_after_s=1.0)
-        )
-        self._forget(label, model)
+        reason = NotReady(f"{label} was unloaded while the request ran. Retry to load it again.", retry_after_s=1.0)
+        try:
+            await model.unload(grace_s, reason)
+        finally:
+            self._forget(label, model)
         return True
 
     async def close(self, *, grace_s: float) -> None:

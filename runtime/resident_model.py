@@ -31,11 +31,14 @@ class ModelState(StrEnum):
 
 
 class ResidentModel:
-    """spawn: starts a worker process and tells it what to load."""
+    """spawn: starts a worker process and tells it what to load. on_failed(why): a load failed, and with it this model."""
 
-    def __init__(self, label: str, spawn: Callable[[], Awaitable[WorkerProcess]]) -> None:
+    def __init__(
+        self, label: str, spawn: Callable[[], Awaitable[WorkerProcess]], on_failed: Callable[[NotReady], None]
+    ) -> None:
         self._label = label
         self._spawn = spawn
+        self._on_failed = on_failed
         self._worker: WorkerProcess | None = None
         self._load: asyncio.Task[ModelInfo] | None = None
         self._ready_at = 0.0
@@ -53,13 +56,22 @@ class ResidentModel:
 
     def begin_load(self) -> None:
         self._load = asyncio.create_task(self._start(), name=f"load {self._label}")
-        self._load.add_done_callback(_retrieve)  # a failed load with nobody waiting is not an error of its own
+        self._load.add_done_callback(self._loaded)
 
     async def ready(self) -> ModelInfo:
         """Waits for the load in progress, if any. Raises NotReady: it failed, or the model is leaving."""
         if self.state is ModelState.UNLOADING or self._load is None:
-            raise NotReady(f"{self._label} is being unloaded. Retry in a moment.", code="unloading", retry_after_s=1.0)
-        return await asyncio.shield(self._load)
+            raise self._leaving()
+        load = self._load
+        try:
+            return await asyncio.shield(load)
+        except asyncio.CancelledError:
+            if load.cancelled():
+                raise self._leaving() from None
+            raise
+
+    def _leaving(self) -> NotReady:
+        return NotReady(f"{self._label} is being unloaded. Retry in a moment.", code="unloading", retry_after_s=1.0)
 
     def worker(self) -> WorkerProcess:
         if self._worker is None or self._worker.exited.is_set():
@@ -114,14 +126,19 @@ class ResidentModel:
         self.state = ModelState.RESTARTING
         self.num_restarts += 1
         self._load = asyncio.create_task(self._start_after(worker, delay), name=f"restart {self._label}")
-        self._load.add_done_callback(_retrieve)
+        self._load.add_done_callback(self._loaded)
 
     async def _start_after(self, dead: WorkerProcess, delay: float) -> ModelInfo:
         await dead.reap()
         await asyncio.sleep(delay)
         return await self._start()
 
-
-def _retrieve(task: asyncio.Task[ModelInfo]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s failed: %s", task.get_name(), error)
+    def _loaded(self, load: asyncio.Task[ModelInfo]) -> None:
+        """Also when nobody waits for it: a model that cannot be loaded must not look as if it were about to be."""
+        if load.cancelled() or (error := load.exception()) is None:
+            return
+        log.error("%s failed: %s", load.get_name(), error)
+        if isinstance(error, NotReady):
+            self._on_failed(error)
+        else:
+            self._on_failed(NotReady(f"{self._label} could not be loaded: {type(error).__name__} {error}", code="load_failed"))

@@ -165,15 +165,22 @@ def _broken(request: int, error: Exception) -> Failed:
 
 def _log(error: Exception) -> None:
     """Where and what kind, to standard error; never the error's text, which may quote a prompt."""
-    print(f"{type(error).__name__} in the engine:", file=sys.stderr)  # noqa: T201
+    print(f"{type(error).__name__} in the worker:", file=sys.stderr)  # noqa: T201
     traceback.print_tb(error.__traceback__)
 
 
 def _read_messages(stream: BinaryIO, worker: Worker) -> None:
-    """The intake thread. The end of the input is the end of the gateway: whatever the engine is doing, stop."""
+    """The intake thread. The end of the input is the end of the gateway: whatever the engine is doing, stop.
+
+    So is an input that holds no messages: without this thread the process would live on, and hear nothing more.
+    """
     decoder = msgspec.msgpack.Decoder(ToWorker)
-    while (body := read_frame(stream)) is not None:
-        worker.receive(decoder.decode(body))
+    try:
+        while (body := read_frame(stream)) is not None:
+            worker.receive(decoder.decode(body))
+    except Exception as error:
+        _log(error)
+        os._exit(1)
     os._exit(0)
 
 
@@ -200,7 +207,9 @@ def main() -> None:
         engine = build_engine(load)
     except Exception as error:
         traceback.print_exc()
-        frames_out.write(encoder.frame(LoadFailed(message=f"{type(error).__name__}: {error}")))
+        explained = isinstance(error, ValueError | MemoryError)  # ours, written for people; others need their name too
+        message = str(error) if explained else f"{type(error).__name__}: {error}"
+        frames_out.write(encoder.frame(LoadFailed(message=message)))
         frames_out.flush()
         return
     frames_out.write(encoder.frame(Ready(info=engine.info)))

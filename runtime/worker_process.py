@@ -82,7 +82,8 @@ class WorkerProcess:
         """Raises NotReady with the worker's reason, after which the process is gone."""
         try:
             message = await self._receive()
-        except (asyncio.IncompleteReadError, BrokenFrame):
+        except (asyncio.IncompleteReadError, BrokenFrame, msgspec.DecodeError):
+            self.kill()  # one that writes something else than frames would live on
             code = await self._process.wait()
             raise NotReady(f"The worker of {self._label} ended while loading (exit code {code}). See its log.") from None
         except asyncio.CancelledError:
@@ -94,6 +95,7 @@ class WorkerProcess:
             raise NotReady(f"{self._label} could not be loaded: {message.message}", code="load_failed")
         if not isinstance(message, Ready):
             self.kill()
+            await self._process.wait()
             raise NotReady(f"The worker of {self._label} spoke out of turn.")
         self.info = message.info
         self._reader = asyncio.create_task(self._read(), name=f"worker {self._label}")
@@ -105,8 +107,8 @@ class WorkerProcess:
             raise self._dead()
         number = next(self._numbers)
         generation = Generation(number, self._abort)
-        self._open[number] = generation
         self._send(make(number))
+        self._open[number] = generation
         return generation
 
     def drain(self) -> None:
@@ -134,8 +136,11 @@ class WorkerProcess:
             self._send(Abort(request=number))
 
     def _send(self, message: ToWorker) -> None:
+        """Nothing, when the pipe is closed already: that the worker is gone, `_read` tells everyone at once."""
         assert self._process.stdin is not None
-        self._process.stdin.write(self._encoder.frame(message))
+        frame = self._encoder.frame(message)
+        if not self._process.stdin.is_closing():
+            self._process.stdin.write(frame)
 
     async def _receive(self) -> FromWorker:
         assert self._process.stdout is not None

@@ -45,7 +45,6 @@ class Gateway:
         self._pool = pool
         self._lifecycle = lifecycle
         self._options = settings.engine_options()
-        self._load_failures: dict[str, str] = {}
         self._is_warming = False
 
     def resolve(self, name: str | None) -> ServedModel:
@@ -79,10 +78,7 @@ class Gateway:
         try:
             lease = await self._pool.acquire(spec, timeout_s=self.settings.load_timeout_s)
         except RuntimeFailure as failure:
-            told = _with_remedy(failure, model.label)
-            self._load_failures[model.label] = told.message
-            raise told from None
-        self._load_failures.pop(model.label, None)
+            raise _with_remedy(failure, model.label) from None
         self.metrics.of_model(model.label).served_by(lease.info)
         return lease
 
@@ -112,7 +108,8 @@ class Gateway:
             return None
         if self._is_warming or states.get(label) in (ModelState.LOADING, ModelState.RESTARTING):
             return f"The default model {label} is loading."
-        return self._load_failures.get(label)
+        last = self._pool.load_failure(label)
+        return None if last is None else _with_remedy(last, label).message
 
     def loaded(self) -> tuple[LoadedModel, ...]:
         return self._pool.loaded()
@@ -155,5 +152,6 @@ def _with_remedy(failure: RuntimeFailure, label: str) -> RuntimeFailure:
     """What to do about a model that cannot be loaded, which who loads it does not know."""
     if failure.code != "load_failed":
         return failure
-    message = f"{failure.message.strip()} Run `slmops verify {label}` to check its files."
+    why = failure.message.strip().rstrip(".")
+    message = f"{why}. Run `slmops verify {label}` to check its files."
     return NotReady(message, param=failure.param, code=failure.code, retry_after_s=failure.retry_after_s)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 import typer
 
@@ -55,6 +57,7 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, _interrupt)  # ended by a supervisor, a command cleans up as after ctrl-C
     code = execute(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -62,6 +65,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 1
     sys.exit(code)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _fail(error: BaseException) -> int:

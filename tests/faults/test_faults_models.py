@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,17 @@ def test_a_damaged_file_is_named_by_verify_and_its_load_fails_clearly(
         assert "slmops verify" in failed.json()["error"]["message"]
     assert http.post(CHAT, json=said("hi", max_tokens=2)).status_code == 200
     assert len(daemon.workers()) == 1
+
+
+def test_a_restart_that_fails_is_not_ready_though_nobody_asked(home: Path, daemon: Daemon, http: httpx.Client) -> None:
+    (worker,) = daemon.workers()
+    weights_of(home, "good").unlink()
+    worker.kill()
+    deadline = time.monotonic() + 20
+    while "could not be loaded" not in (ready := http.get("/ready")).text:
+        assert time.monotonic() < deadline, ready.text
+    assert ready.status_code == 503
+    assert http.get("/admin/models").json()["data"] == []
 
 
 def test_a_model_that_is_damaged_while_it_serves_fails_clearly_and_makes_the_daemon_not_ready(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -112,9 +113,12 @@ def test_a_catalog_name_and_its_builds(registry, hub_model):
         licence = "Apache-2.0"
         parameters = 1
         embedded = true
+        sampling = {temperature = 0.2, top_p = 0.9}
         builds = [{name = "int8", source = "hf://org/tiny/cpu", download_bytes = 1}]
     """)
     version = pull(registry, "tiny-chat", catalog=catalog)
+    recommended = json.loads((version.variants[0].folder / "generation_config.json").read_text())
+    assert recommended == {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
     assert (version.model, version.manifest.licence) == ("tiny-chat", "Apache-2.0")
     assert pull(registry, "tiny-chat:int8", catalog=catalog) == version
     with pytest.raises(InvalidReference):

@@ -153,4 +153,4 @@ def test_a_system_that_refuses_to_remap_copies(monkeypatch: pytest.MonkeyPatch) 
 
 def test_more_than_the_address_space_says_what_to_lower() -> None:
     with pytest.raises(MemoryError, match="lower num_slots or context_length"):
-        make(rows=1 << 36)
+        make(context=1 << 44)

@@ -225,8 +225,3 @@ def test_a_truncated_graph_is_refused(tmp_path: Path, kept: float) -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadModelFolder, match=r"genai_config\.json is missing"):
         build_onnx_engine(tmp_path, EngineOptions())
-
-
-def test_too_many_rows_for_the_address_space_say_what_to_lower(folder: Path) -> None:
-    with pytest.raises(MemoryError, match="lower num_slots or context_length"):
-        build_onnx_engine(folder, EngineOptions(num_slots=1 << 36))

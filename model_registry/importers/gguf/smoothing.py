@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-MAX_SCALE = 1e3  # and the least is its inverse: a channel that was silent in the calibration may speak later
+MAX_OCTAVES = 10  # up or down: a channel that was silent in the calibration may speak later
+STEPS_PER_OCTAVE = 4  # coarse on purpose: sums that differ in their last bits between machines still give the same build
 
 
 MAX_OUTLIERS, LOUD = 2, 8.0  # channels isolated at most; how many times louder than the median one they are
@@ -70,8 +71,8 @@ def balance(inputs: Floats, weights: Floats) -> Floats:
     logs = np.zeros(inputs.shape)
     logs[usable] = (np.log(inputs[usable], dtype=np.float64) - np.log(weights[usable], dtype=np.float64)) / 4
     logs[usable] -= logs[usable].mean()
-    limit = np.log(MAX_SCALE)
-    scales: Floats = np.exp(np.clip(logs, -limit, limit)).astype(np.float32)
+    octaves = np.clip(logs / np.log(2), -MAX_OCTAVES, MAX_OCTAVES)
+    scales: Floats = np.exp2(np.round(octaves * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE).astype(np.float32)
     return scales
 
 

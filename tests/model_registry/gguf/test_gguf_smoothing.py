@@ -16,7 +16,8 @@ from model_registry.importers.gguf.decoder import write_decoder
 from model_registry.importers.gguf.reader import open_gguf
 from model_registry.importers.gguf.reference import reference_logits
 from model_registry.importers.gguf.smoothing import (
-    MAX_SCALE,
+    MAX_OCTAVES,
+    STEPS_PER_OCTAVE,
     LayerSmoothing,
     Smoothing,
     balance,
@@ -121,8 +122,15 @@ def test_outliers_are_few_and_loud() -> None:
 def test_both_sides_get_the_same_spread() -> None:
     inputs, weights = np.float32([4, 1, 9, 16]), np.float32([1, 4, 25, 16])
     scales = balance(inputs**2, weights**2)
-    np.testing.assert_allclose(inputs / scales / (weights * scales), (inputs / scales / (weights * scales))[0], rtol=1e-5)
-    assert np.log(scales).sum() == pytest.approx(0, abs=1e-6)
+    ratios = inputs / scales / (weights * scales)
+    np.testing.assert_allclose(ratios, ratios[0], rtol=2 ** (1 / STEPS_PER_OCTAVE) - 1)
+    assert np.log2(scales).sum() == pytest.approx(0, abs=len(scales) / 2 / STEPS_PER_OCTAVE)
+
+
+def test_sums_that_differ_in_their_last_bits_give_the_same_scales() -> None:
+    inputs, weights = np.random.default_rng(3).lognormal(size=(2, 576)).astype(np.float32)
+    noisy = np.nextafter(inputs, np.float32(9e9))
+    np.testing.assert_array_equal(balance(inputs, weights), balance(noisy, weights))
 
 
 @pytest.mark.parametrize("value", [0, np.inf, np.nan])
@@ -135,7 +143,7 @@ def test_a_channel_without_a_measure_is_left_alone(value: float) -> None:
 
 def test_scales_are_bounded() -> None:
     scales = balance(np.array([1e-30, 1, 1e30], np.float32), np.ones(3, np.float32))
-    assert (scales[0], scales[2]) == (pytest.approx(1 / MAX_SCALE), pytest.approx(MAX_SCALE))
+    assert (scales[0], scales[2]) == (2.0**-MAX_OCTAVES, 2.0**MAX_OCTAVES)
 
 
 def test_heads_of_a_group_share_their_scales() -> None:
