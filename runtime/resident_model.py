@@ -33,9 +33,7 @@ class ModelState(StrEnum):
 class ResidentModel:
     """spawn: starts a worker process and tells it what to load. on_failed(why): a load failed, and with it this model."""
 
-    def __init__(
-        self, label: str, spawn: Callable[[], Awaitable[WorkerProcess]], on_failed: Callable[[NotReady], None]
-    ) -> None:
+    def __init__(self, label: str, spawn: Callable[[], Awaitable[WorkerProcess]], on_failed: Callable[[NotReady], None]) -> None:
         self._label = label
         self._spawn = spawn
         self._on_failed = on_failed

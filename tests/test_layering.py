@@ -39,16 +39,15 @@ def imports_of(source: str, package: str) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             yield node.lineno, ".".join([*above, *filter(None, [node.module])])
-        elif isinstance(node, ast.Call) and _is_import_call(node.func) and node.args:
-            if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-                yield node.lineno, node.args[0].value
+        elif isinstance(node, ast.Call):
+            yield from ((node.lineno, name) for name in _named_by(node))
 
 
-def _is_import_call(function: ast.expr) -> bool:
-    names = {"import_module", "__import__"}
-    return (isinstance(function, ast.Name) and function.id in names) or (
-        isinstance(function, ast.Attribute) and function.attr in names
-    )
+def _named_by(call: ast.Call) -> list[str]:
+    """The module that `import_module("x")` or `__import__("x")` names."""
+    function = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    constants = [node.value for node in call.args[:1] if isinstance(node, ast.Constant)]
+    return [str(name) for name in constants if function in {"import_module", "__import__"}]
 
 
 def wrong_imports(path: str, source: str) -> list[str]:

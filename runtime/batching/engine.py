@@ -88,8 +88,8 @@ class BatchingEngine:
 
         Among them those that ended in that step: its report is lost, and nobody may be left waiting.
         """
-        ended = [*self._report.finished, *self._report.failed]
-        requests = [*self._sequences, *(event.request for event in ended)]
+        ended = [finished.request for finished in self._report.finished] + [failed.request for failed in self._report.failed]
+        requests = [*self._sequences, *ended]
         for sequence in list(self._sequences.values()):
             self._leave(sequence)
         self._slots.shrink(0)

@@ -89,9 +89,7 @@ def _layer(layer: int, attention: str) -> list[onnx.NodeProto]:
     attend = [f"q{layer}", f"k{layer}", f"v{layer}", *past, "seqlens_k", "total_length"]
     return [
         *(helper.make_node("MatMul", [f"x{layer}", f"{part}_weight{layer}"], [f"{part}{layer}"]) for part in "qkv"),
-        helper.make_node(
-            attention, attend, [f"a{layer}", *present], domain="com.microsoft", num_heads=HEADS, kv_num_heads=HEADS
-        ),
+        helper.make_node(attention, attend, [f"a{layer}", *present], domain="com.microsoft", num_heads=HEADS, kv_num_heads=HEADS),
         helper.make_node("Add", [f"x{layer}", f"a{layer}"], [f"x{layer + 1}"]),
     ]
 
@@ -117,7 +115,7 @@ def _weights() -> dict[str, NDArray[np.generic]]:
 
 
 def _inputs(position_ids: bool) -> list[onnx.ValueInfoProto]:
-    cache = ["batch", HEADS, "past_length", HEAD_SIZE]
+    cache: list[str | int | None] = ["batch", HEADS, "past_length", HEAD_SIZE]
     return [
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"]),
         helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "total"]),
@@ -131,7 +129,7 @@ def _inputs(position_ids: bool) -> list[onnx.ValueInfoProto]:
 
 
 def _outputs() -> list[onnx.ValueInfoProto]:
-    cache = ["batch", HEADS, "total_length", HEAD_SIZE]
+    cache: list[str | int | None] = ["batch", HEADS, "total_length", HEAD_SIZE]
     return [
         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "length", VOCAB]),
         *(

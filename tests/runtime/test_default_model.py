@@ -1,4 +1,4 @@
-"""The rule of correctness on the real default model: an answer is the same alone, in a batch, on a warm cache, beside a long prompt."""
+"""The rule of correctness on the real default model: one answer alone, in a batch, on a warm cache, beside a long prompt."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def told(outcome: Outcome) -> tuple[list[int], str]:
 def alone(folder: Path) -> Iterator[dict[str, list[tuple[list[int], str]]]]:
     """Each answer by itself, with nothing cached."""
     bench = bench_of(folder, prefix_cache_bytes=0)
-    yield {
-        kind: [told(bench.answer(said, max_tokens=NUM_TOKENS, **params)) for said in ASKED] for kind, params in KINDS.items()
-    }
+    yield {kind: [told(bench.answer(said, max_tokens=NUM_TOKENS, **params)) for said in ASKED] for kind, params in KINDS.items()}
     bench.engine.close()
 
 

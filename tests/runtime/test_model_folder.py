@@ -32,7 +32,7 @@ def write(folder: Path, name: str, content: Any) -> ModelFolder:
 
 def test_a_small_folder_is_enough(folder: Path) -> None:
     model = read_model_folder(folder)
-    assert (model.architecture, model.context_length, model.vocab_size, model.eos_ids) == ("llama", 64, 10, {2})
+    assert (model.architecture, model.context_length, model.vocab_size, model.eos_ids) == ("llama", 64, 10, frozenset({2}))
     assert model.decoder.past_key % 1 == "past_key_values.1.key"
     assert model.decoder.present_value % 0 == "present.0.value"
     assert model.chat_template is None

@@ -119,6 +119,15 @@ def test_the_bits_do_depend_on_the_context(decoder: OnnxDecoder) -> None:
     assert (decoder.prefill(0, tokens([2, 2, 3]), 0) != one).any()
 
 
+def test_a_decoded_token_stands_where_it_would_stand_in_the_prompt(decoder: OnnxDecoder) -> None:
+    """Another kernel, so not the same bits; another place would differ a hundred times as much."""
+    prompt = list(range(20))
+    whole = decoder.prefill(0, tokens(prompt), 0).copy()
+    decoder.prefill(1, tokens([9, 9]), 0)
+    decoder.prefill(0, tokens(prompt[:-1]), 0)
+    assert np.allclose(decoder.decode(tokens(prompt[-1:]), tokens([len(prompt)])), whole, atol=1e-4)
+
+
 def test_positions_reach_a_graph_that_takes_them(tmp_path: Path) -> None:
     plain = decoder_of(write_synthetic_decoder(tmp_path / "a"))
     placed = decoder_of(write_synthetic_decoder(tmp_path / "b", position_ids=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ def test_penalties_count_what_they_should() -> None:
     logits = np.full((1, VOCAB), 1.0, np.float32)
     logits[0, [10, 20, 30]] = [3.0, 2.9, 2.8]
 
-    def choice(**asked: float) -> int:
+    def choice(**asked: Any) -> int:
         return sample(logits, [make_sequence([10], SamplingParams(temperature=0, **asked), generated=[20, 20])])[0]
 
     assert choice() == 10

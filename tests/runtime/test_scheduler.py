@@ -232,9 +232,7 @@ def test_the_budget_is_largest_when_nobody_waits_or_nothing_is_known() -> None:
 
 @given(*(st.floats(1e-6, 1e3) for _ in range(3)), st.integers(1, 64))
 def test_the_budget_stays_within_its_bounds(gap_s: float, decode_s: float, token_s: float, num_decoding: int) -> None:
-    budget = prefill_budget(
-        gap_s=gap_s, decode_s=decode_s, token_s=token_s, num_decoding=num_decoding, smallest=16, largest=256
-    )
+    budget = prefill_budget(gap_s=gap_s, decode_s=decode_s, token_s=token_s, num_decoding=num_decoding, smallest=16, largest=256)
     assert 16 <= budget <= 256
     if budget > 16:
         assert decode_s + budget * token_s <= gap_s * (1 + 1e-9)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import msgspec
 import pytest
@@ -56,24 +58,11 @@ def told(program: list[str], *messages: object) -> tuple[list[FromWorker], bytes
     output = worker.stdout.read() if any(isinstance(message, Drain) for message in messages) else b""
     rest, printed = worker.communicate(timeout=30)
     output += rest
-    said, stream = [], _Bytes(output)
+    said, stream = [], io.BytesIO(output)
     while (body := read_frame(stream)) is not None:
         said.append(msgspec.msgpack.decode(body, type=FromWorker))
-    assert stream.at == len(output)
+    assert stream.tell() == len(output)
     return said, printed, worker.returncode
-
-
-class _Bytes:
-    """A stream over bytes that knows how far it was read."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.at = 0
-
-    def read(self, size: int) -> bytes:
-        piece = self._data[self.at : self.at + size]
-        self.at += len(piece)
-        return piece
 
 
 WORKER = ["-m", "runtime.worker"]
@@ -113,7 +102,7 @@ def test_garbage_for_input_ends_the_worker() -> None:
     try:
         worker.stdin.write(Encoder().frame(LOAD))
         worker.stdin.flush()
-        ready = read_frame(worker.stdout)
+        ready = read_frame(cast(BinaryIO, worker.stdout))
         assert ready is not None
         worker.stdin.write(Encoder().frame({"type": "unheard-of"}))
         worker.stdin.flush()

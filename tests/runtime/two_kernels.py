@@ -7,6 +7,7 @@ differ altogether: a row that was moved wrongly, or reused what another kernel c
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 from engine_bench import Clock, EngineBench
@@ -75,7 +76,7 @@ class TwoKernelRunner:
         """Nothing to give back."""
 
 
-def two_kernel_bench(*, tick: float = 0.0, context: int = 128, **options: int | float) -> EngineBench:
+def two_kernel_bench(*, tick: float = 0.0, context: int = 128, **options: Any) -> EngineBench:
     chosen = EngineOptions(**options)
     clock = Clock(tick)
     runner = TwoKernelRunner(TwoKernelKV(num_rows(chosen.num_slots), context))

@@ -1,0 +1,117 @@
+"""Workers that die cost their own requests, at once and with a clear error; the next request works."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from event_loops import LOOPS, run
+from pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, text_of
+
+from runtime.errors import EngineDead
+from runtime.pool import Lease, ModelState
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_killed_worker_ends_every_request_at_once_and_the_next_works(loop: str) -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
+            generations = [ask(lease, "[[endless]]") for _ in range(16)]
+            await asyncio.gather(*map(first_chunk, generations))
+            killed_at = time.monotonic()
+            os.kill(lease.info.pid, signal.SIGKILL)
+            ends = await asyncio.gather(*map(text_of, generations), return_exceptions=True)
+            assert time.monotonic() - killed_at < 1.0
+            assert [type(end) for end in ends] == [EngineDead] * 16
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as fresh:
+                assert fresh.info.pid != lease.info.pid
+                assert await text_of(ask(fresh, "again")) == "You said: again"
+                assert await text_of(ask(lease, "held")) == "You said: held"  # a lease outlives the worker
+            (model,) = pool.loaded()
+            assert (model.state, model.num_restarts, model.num_leases) == (ModelState.READY, 1, 1)
+            lease.release()
+
+    run(scenario, loop)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_whatever_is_asked_of_a_worker_just_killed_ends_in_a_clear_error(loop: str) -> None:
+    """Submits and aborts, while its pipes are breaking one after the other."""
+
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
+            endless = [ask(lease, "[[endless]]") for _ in range(4)]
+            os.kill(lease.info.pid, signal.SIGKILL)
+            with pytest.raises(EngineDead):
+                await ask_until_it_is_noticed(lease)
+            ends = await asyncio.gather(*map(text_of, endless), return_exceptions=True)
+            assert {type(end) for end in ends} == {EngineDead}
+            lease.release()
+
+    run(scenario, loop)
+
+
+def test_a_request_that_crashes_the_worker_does_not_stop_the_model() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
+                with pytest.raises(EngineDead, match="being restarted") as caught:
+                    await text_of(ask(lease, "[[crash]]"))
+                assert caught.value.retry_after_s
+                with pytest.raises(EngineDead, match="being restarted"):
+                    ask(lease, "too early")
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
+                assert await text_of(ask(lease, "later")) == "You said: later"
+
+    run(scenario)
+
+
+async def ask_until_it_is_noticed(lease: Lease) -> None:
+    while True:
+        ask(lease, "hello").abort()
+        await asyncio.sleep(0)
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from runtime.messages import ChatPrompt, EngineOptions, SamplingParams
+from runtime.pool import LoadSpec, ModelPool
+
+async def main():
+    pool = ModelPool()
+    lease = await pool.acquire(LoadSpec("fake:1", Path(), "fake", EngineOptions()), timeout_s=30)
+    prompt = ChatPrompt(messages=[{"role": "user", "content": sys.argv[1]}])
+    lease.submit(prompt, SamplingParams())
+    print(lease.info.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("busy_with", ["[[endless]]", "[[hang]]"])
+def test_no_worker_outlives_its_gateway(busy_with: str) -> None:
+    """Whatever the worker is doing, also when a step never returns."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, busy_with], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert parent.stdout is not None
+    try:
+        pid = int(parent.stdout.readline())
+        assert psutil.pid_exists(pid)
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+    gone(pid)

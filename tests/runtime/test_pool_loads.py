@@ -1,0 +1,78 @@
+"""Loads: shared by all who ask, told why when they fail, not stopped by who leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import psutil
+import pytest
+from event_loops import run
+from pool_bench import PATIENCE_S, SPEC, ask, new_pool, text_of
+
+from runtime.errors import NotReady
+from runtime.messages import EngineOptions
+from runtime.pool import LoadSpec, ModelState
+
+
+def test_all_who_ask_at_once_share_one_process() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            leases = await asyncio.gather(*(pool.acquire(SPEC, timeout_s=PATIENCE_S) for _ in range(5)))
+            assert len({lease.info.pid for lease in leases}) == 1
+            children = [c for c in psutil.Process().children() if "runtime.worker" in " ".join(c.cmdline())]
+            assert len(children) == 1
+            (model,) = pool.loaded()
+            assert (model.num_leases, model.idle_since) == (5, None)
+            for lease in leases:
+                lease.release()
+                lease.release()
+            (model,) = pool.loaded()
+            assert model.num_leases == 0
+            assert model.idle_since is not None
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("engine", "files", "says"),
+    [
+        ("onnx", {}, r"genai_config\.json is missing"),
+        ("onnx", {"genai_config.json": "garbage"}, "not valid JSON"),
+        ("unheard-of", {}, "known are onnx and fake"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path, engine: str, files: dict[str, str], says: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(content)
+
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            spec = LoadSpec("bad:1", folder, engine, EngineOptions())
+            ends = await asyncio.gather(*(pool.acquire(spec, timeout_s=PATIENCE_S) for _ in range(2)), return_exceptions=True)
+            for end in ends:
+                with pytest.raises(NotReady, match=says) as caught:
+                    raise end  # type: ignore[misc]
+                assert caught.value.code == "load_failed"
+            assert pool.loaded() == ()
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
+                assert await text_of(ask(lease, "others")) == "You said: others"
+
+    run(scenario)
+
+
+def test_whoever_does_not_want_to_wait_is_told_and_the_load_goes_on() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            with pytest.raises(NotReady, match="still loading after 0 s") as caught:
+                await pool.acquire(SPEC, timeout_s=0)
+            assert caught.value.code == "model_loading"
+            assert caught.value.retry_after_s
+            (model,) = pool.loaded()
+            assert (model.state, model.info, model.loaded_at) == (ModelState.LOADING, None, None)
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S):
+                assert pool.loaded()[0].state is ModelState.READY
+
+    run(scenario)

@@ -1,0 +1,108 @@
+"""Unloads and the end of the pool: in time what can be, with a clear error what cannot."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from event_loops import LOOPS, run
+from pool_bench import PATIENCE_S, SPEC, ask, first_chunk, gone, new_pool, text_of
+
+from runtime.errors import NotReady
+from runtime.pool import ModelState
+
+
+def test_an_unload_lets_requests_finish() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
+                answer = ask(lease, "[[count: 50]][[delay: 0.002]]")
+                await first_chunk(answer)
+                assert await pool.unload(SPEC.label, grace_s=PATIENCE_S)
+                assert (await text_of(answer)).endswith(" 50")
+            gone(lease.info.pid)
+            assert pool.loaded() == ()
+            assert not await pool.unload(SPEC.label)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_unload_ends_what_is_not_done_in_time(loop: str) -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
+                endless = ask(lease, "[[endless]]")
+                await first_chunk(endless)
+                await pool.unload(SPEC.label, grace_s=0.05)
+                with pytest.raises(NotReady, match="was unloaded while the request ran"):
+                    await text_of(endless)
+            gone(lease.info.pid)
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
+                assert await text_of(ask(lease, "back")) == "You said: back"
+
+    run(scenario, loop)
+
+
+def test_a_model_on_its_way_out_is_listed_and_takes_nothing_new() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
+                endless = ask(lease, "[[endless]]")
+                await first_chunk(endless)
+                leaving = asyncio.create_task(pool.unload(SPEC.label, grace_s=PATIENCE_S))
+                await asyncio.sleep(0)
+                with pytest.raises(NotReady, match="being unloaded"):
+                    await pool.acquire(SPEC, timeout_s=PATIENCE_S)
+                assert [model.state for model in pool.loaded()] == [ModelState.UNLOADING]
+                endless.abort()
+                assert await leaving
+            assert pool.loaded() == ()
+
+    run(scenario)
+
+
+def test_an_unload_during_the_load_tells_those_who_wait() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            waiting = asyncio.create_task(pool.acquire(SPEC, timeout_s=PATIENCE_S))
+            await asyncio.sleep(0)
+            assert pool.loaded()
+            await pool.unload(SPEC.label)
+            with pytest.raises(NotReady, match="unloaded"):
+                await waiting
+            assert pool.loaded() == ()
+
+    run(scenario)
+
+
+def test_a_caller_that_leaves_does_not_stop_the_load() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            impatient = asyncio.create_task(pool.acquire(SPEC, timeout_s=PATIENCE_S))
+            patient = asyncio.create_task(pool.acquire(SPEC, timeout_s=PATIENCE_S))
+            await asyncio.sleep(0)
+            assert pool.loaded()
+            impatient.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await impatient
+            (await patient).release()
+
+    run(scenario)
+
+
+def test_a_closed_pool_takes_nothing_and_leaves_nothing() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
+            endless = ask(lease, "[[endless]]")
+            await first_chunk(endless)
+            await pool.close(grace_s=0.05)
+            with pytest.raises(NotReady, match="shutting down") as caught:
+                await text_of(endless)
+            assert caught.value.code == "draining"
+            with pytest.raises(NotReady, match="shutting down"):
+                await pool.acquire(SPEC, timeout_s=PATIENCE_S)
+            gone(lease.info.pid)
+
+    run(scenario)
