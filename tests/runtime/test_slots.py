@@ -98,7 +98,7 @@ def test_a_repeatable_request_reuses_no_answer_that_is_still_growing() -> None:
     bench.decode(bench.prefill(PROMPT), ANSWER)
     follow_up = [*PROMPT, *ANSWER, 30, 31, 32]
     assert bench.prefill(follow_up, GREEDY).num_cached == 10
-    assert bench.prefill(follow_up[:13] + [33, 34, 35]).num_cached == 13
+    assert bench.prefill([*follow_up[:13], 33, 34, 35]).num_cached == 13
 
 
 def test_a_short_match_is_not_worth_a_copy() -> None:
