@@ -85,7 +85,8 @@ class WorkerProcess:
         except (asyncio.IncompleteReadError, BrokenFrame, msgspec.DecodeError):
             self.kill()  # one that writes something else than frames would live on
             code = await self._process.wait()
-            raise NotReady(f"The worker of {self._label} ended while loading (exit code {code}). See its log.") from None
+            why = f"The worker of {self._label} ended while loading (exit code {code}); the daemon's standard error says more."
+            raise NotReady(why) from None
         except asyncio.CancelledError:
             self.kill()
             await self._process.wait()

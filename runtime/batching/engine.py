@@ -13,7 +13,7 @@ from runtime.batching.delivery import Delivery
 from runtime.batching.intake import Intake
 from runtime.batching.runner import Runner
 from runtime.batching.sampler import Logits, Sampler
-from runtime.batching.scheduler import PrefillChunk, Scheduler, prefill_budget
+from runtime.batching.scheduler import PrefillChunk, Scheduler, chunk_size, prefill_budget
 from runtime.batching.sequence import Sequence, SequenceStatus
 from runtime.batching.slots import Slots
 from runtime.errors import FailureKind, OverCapacity
@@ -101,7 +101,7 @@ class BatchingEngine:
         report = self._report = StepReport()
         self._expire(report)
         self._relieve()
-        self._admit(report)
+        self._admit()
         plan = self._scheduler.plan_step(self._budget())
         for chunk in plan.prefill:
             self._prefill(chunk, report)
@@ -180,20 +180,12 @@ class BatchingEngine:
             victim.num_computed = 0
             self._num_preemptions += 1
 
-    def _admit(self, report: StepReport) -> None:
+    def _admit(self) -> None:
         while self._scheduler.can_admit() and self._has_memory_for(self._scheduler.waiting[0]):
             sequence = self._scheduler.admit()
             self._slots.place(sequence)
             if sequence.admitted_at is None:
                 sequence.admitted_at = self._clock()
-                report.started.append(
-                    Started(
-                        request=sequence.request,
-                        prompt_tokens=sequence.prompt_len,
-                        cached_tokens=sequence.num_cached,
-                        prompt_text=sequence.prompt_text,
-                    )
-                )
 
     def _has_memory_for(self, sequence: Sequence) -> bool:
         """With other rows running, a prompt must fit beside what they hold; cached rows make room."""
@@ -202,12 +194,30 @@ class BatchingEngine:
         held = sum(s.num_tokens for s in self._scheduler.running) + sequence.num_tokens
         return held * self._runner.kv.bytes_per_token <= self._limits.kv_budget_bytes
 
+    def _announce(self, sequence: Sequence, report: StepReport) -> None:
+        self._slots.catch_up(sequence)
+        sequence.is_announced = True
+        report.started.append(
+            Started(
+                request=sequence.request,
+                prompt_tokens=sequence.prompt_len,
+                cached_tokens=sequence.num_cached,
+                prompt_text=sequence.prompt_text,
+            )
+        )
+
     def _prefill(self, chunk: PrefillChunk, report: StepReport) -> None:
-        sequence, began = chunk.sequence, self._clock()
-        start, end = sequence.num_computed, sequence.num_computed + chunk.num_tokens
+        sequence = chunk.sequence
+        if not sequence.is_announced:
+            self._announce(sequence, report)
+        start, began = sequence.num_computed, self._clock()
+        size = chunk_size(sequence.prompt_len - start, chunk.num_tokens)
+        if size == 0:
+            return  # the budget ran out on it; the next step begins with it
+        end = start + size
         logits = self._runner.prefill(sequence.slot, sequence.tokens[start:end], start)
         sequence.num_computed = end
-        self._costs.saw_prefill(self._clock() - began, chunk.num_tokens)
+        self._costs.saw_prefill(self._clock() - began, size)
         if end == sequence.prompt_len:
             self._slots.start_decoding(sequence)
             sequence.move_to(SequenceStatus.DECODE)

@@ -27,7 +27,8 @@ _REMAP_FLAGS = 1 | 2 | 4  # MAYMOVE | FIXED | DONTUNMAP: the old range stays map
 class KVCache:
     """`layers[i]` is an array [rows, kv_heads, context, head_size]: key of layer 0, value of layer 0, key of layer 1, ...
 
-    `context` is rounded up so that a row is a whole number of pages. touched[row]: tokens whose pages may be backed.
+    `context` is rounded up so that a row is a whole number of pages. held[row]: tokens that the row holds now;
+    touched[row]: the most that it held since it was freed, whose pages may be backed.
     """
 
     def __init__(self, *, num_layers: int, rows: int, kv_heads: int, context: int, head_size: int, dtype: np.dtype[Any]) -> None:
@@ -36,6 +37,7 @@ class KVCache:
         self.context = _round_up(context, PAGE_BYTES // math.gcd(PAGE_BYTES, token_bytes))
         self.rows = rows
         self.bytes_per_token = 2 * num_layers * token_bytes
+        self.held = [0] * rows
         self.touched = [0] * rows
         self._row_bytes = self.context * token_bytes
         size = 2 * num_layers * rows * self._row_bytes + self._row_bytes + HUGE_BYTES
@@ -52,20 +54,23 @@ class KVCache:
 
     def move(self, source: int, target: int) -> None:
         """Row `target` holds what row `source` held. What `target` held is lost, and `source` holds nothing of use."""
-        if self.touched[source] * self.bytes_per_token < REMAP_ABOVE_BYTES or self._remapper is None:
-            self.copy(source, target, self.touched[source])
+        if self.held[source] * self.bytes_per_token < REMAP_ABOVE_BYTES or self._remapper is None:
+            self.copy(source, target, self.held[source])
             return
         for layer in range(len(self.layers)):
             self._remapper.exchange(self._offset(layer, source), self._offset(layer, target), self._spare, self._row_bytes)
-        self.touched[source], self.touched[target] = self.touched[target], self.touched[source]
+        for counts in (self.held, self.touched):
+            counts[source], counts[target] = counts[target], counts[source]
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
         """The first num_tokens of row `source` also stand in row `target`."""
         for array in self.layers:
             array[target, :, :num_tokens] = array[source, :, :num_tokens]
-        self.touch(target, num_tokens)
+        self.wrote(target, num_tokens)
 
-    def touch(self, row: int, num_tokens: int) -> None:
+    def wrote(self, row: int, num_tokens: int) -> None:
+        """Tells that the row now holds its first num_tokens tokens, and nothing of use beyond."""
+        self.held[row] = num_tokens
         self.touched[row] = max(self.touched[row], num_tokens)
 
     def free(self, row: int) -> None:
@@ -75,7 +80,7 @@ class KVCache:
         if _IS_LINUX:
             for layer in range(len(self.layers)):
                 self._region.madvise(_DONTNEED, self._offset(layer, row), self._row_bytes)
-        self.touched[row] = 0
+        self.held[row] = self.touched[row] = 0
 
     def backed_bytes(self) -> int:
         return sum(self.touched) * self.bytes_per_token

@@ -113,15 +113,22 @@ class Scheduler:
         return StepPlan(decode=decoding)
 
 
+def chunk_size(left: int, most: int) -> int:
+    """How many of a prompt's `left` tokens to compute, at most `most`; 0 when that would be too few.
+
+    Neither a chunk nor what it leaves is a single token, unless that is the whole prompt: see `slots` for the reason.
+    """
+    size = min(left, most)
+    if left - size == 1:
+        size -= 1
+    return size if size >= min(2, left) else 0
+
+
 def _chunks(prefilling: list[Sequence], budget: int) -> tuple[PrefillChunk, ...]:
-    """No chunk of a longer prompt is a single token: that would go through another kernel, see `slots`."""
     chunks: list[PrefillChunk] = []
     for sequence in prefilling:
-        left = sequence.prompt_len - sequence.num_computed
-        size = min(left, budget)
-        if left - size == 1:
-            size -= 1
-        if size < min(2, left):
+        size = chunk_size(sequence.prompt_len - sequence.num_computed, budget)
+        if size == 0:
             break
         chunks.append(PrefillChunk(sequence, size))
         budget -= size

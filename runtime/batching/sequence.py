@@ -50,6 +50,7 @@ class Sequence:
 
     tokens: int32 [prompt_len + max_tokens], of which `num_tokens` are valid: the prompt, then what was generated.
     num_computed: tokens whose KV is in the slot. max_exact: how many of those can be exact at most, see `slots`.
+    is_announced: its caller knows that it runs, and how much of its prompt was cached; num_cached is final then.
     Times are seconds of the engine's clock; first_token_at is None before it.
     """
 
@@ -68,6 +69,7 @@ class Sequence:
     num_computed: int = 0
     num_cached: int = 0
     max_exact: int = 0
+    is_announced: bool = False
     slot: int = -1
     status: SequenceStatus = SequenceStatus.WAITING
     admitted_at: float | None = None

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.batching.prefix_cache import CachedRow, Match, best_match, plan_eviction
+from runtime.batching.prefix_cache import MIN_REUSED_TOKENS, CachedRow, Match, best_match, plan_eviction
 from runtime.batching.sequence import Sequence
 
 MIN_COMPUTED_TOKENS = 2  # of a prompt: one token alone would go through the other kernel
@@ -74,10 +74,25 @@ class Slots:
             exact = self._num_exact(match.row)
             sequence.max_exact = exact if match.num_tokens > exact else sequence.prompt_len
             self._bring(match, row, sequence.is_repeatable)
-        sequence.num_computed = sequence.num_cached = match.num_tokens if match else 0
+        sequence.num_computed = match.num_tokens if match else 0
+        if not sequence.is_announced:
+            sequence.num_cached = sequence.num_computed
         self._hold(row, sequence)
         self.queries += sequence.prompt_len
-        self.hits += sequence.num_cached
+        self.hits += sequence.num_computed
+
+    def catch_up(self, sequence: Sequence) -> None:
+        """Before a placed sequence's first chunk: what others have computed since may hold more of its prompt."""
+        wanted = sequence.prompt[:-MIN_COMPUTED_TOKENS]
+        others = ((row, tokens) for row, tokens in self._reusable(sequence.is_repeatable) if row != sequence.slot)
+        match = best_match(wanted, others)
+        if match is None or match.num_tokens < sequence.num_computed + MIN_REUSED_TOKENS:
+            return
+        exact = self._num_exact(match.row)
+        sequence.max_exact = exact if match.num_tokens > exact else sequence.prompt_len
+        self._rows.copy(match.row, sequence.slot, match.num_tokens)
+        self.hits += match.num_tokens - sequence.num_computed
+        sequence.num_computed = sequence.num_cached = match.num_tokens
 
     def _reusable(self, exact_only: bool) -> Iterator[tuple[int, NDArray[np.int32]]]:
         for row, held in self._cached.items():

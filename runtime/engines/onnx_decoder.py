@@ -76,7 +76,7 @@ class OnnxDecoder:
         if self._has_positions:
             _bind(io, "position_ids", places)
         self._session.run_with_iobinding(io)
-        self.kv.touch(row, start + count)
+        self.kv.wrote(row, start + count)
         return self._read_logits(io, 1)
 
     def decode(self, tokens: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -90,7 +90,7 @@ class OnnxDecoder:
         _bind(bound.io, "attention_mask", mask)
         self._session.run_with_iobinding(bound.io)
         for row, length in enumerate(lengths.tolist()):
-            self.kv.touch(row, length)
+            self.kv.wrote(row, length)
         return self._read_logits(bound.io, count)
 
     def close(self) -> None:

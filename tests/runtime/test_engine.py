@@ -113,6 +113,16 @@ def test_a_prompt_that_nobody_waits_for_goes_in_large_chunks() -> None:
 # ---- the prefix cache ----
 
 
+def test_prompts_that_begin_alike_and_arrive_together_compute_their_beginning_once() -> None:
+    bench = fake_bench(num_slots=4, tick=0.001)
+    numbers = [bench.submit("y" * 100 + f" and then {i}") for i in range(4)]
+    while not all(bench.outcomes[number].pieces for number in numbers):
+        bench.step()
+    cached = [bench.outcomes[number].started.cached_tokens for number in numbers]
+    assert cached[0] == 0
+    assert all(count >= 100 for count in cached[1:])
+
+
 def test_a_conversation_that_goes_on_reuses_its_beginning() -> None:
     bench = fake_bench()
     first = bench.answer("Hello there")

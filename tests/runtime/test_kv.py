@@ -25,7 +25,7 @@ def make(*, rows: int = ROWS, context: int = CONTEXT, head_size: int = 16, dtype
 def fill(cache: KVCache, row: int, num_tokens: int, value: float) -> None:
     for layer, array in enumerate(cache.layers):
         array[row, :, :num_tokens] = value + layer / 10
-    cache.touch(row, num_tokens)
+    cache.wrote(row, num_tokens)
 
 
 def holds(cache: KVCache, row: int, num_tokens: int, value: float) -> bool:

@@ -93,7 +93,7 @@ class GgufImporter:
             architecture=architecture.name,
             context_length=architecture.context_length,
             precision=_precision(written),
-            parameters=_parameters(model, written, options.precision, smoothing),
+            parameters=_parameters(model, written, smoothing),
             metrics=_measure(model, destination, progress) if options.measure else {},
             licence=_licence(source.metadata),
         )
@@ -125,11 +125,10 @@ def _precision(written: WrittenBits) -> Precision:
     return names[min(written.layers)] if len(written.layers) == 1 else Precision.MIXED
 
 
-def _parameters(model: _Model, written: WrittenBits, asked: Precision, smoothing: Smoothing) -> dict[str, Any]:
+def _parameters(model: _Model, written: WrittenBits, smoothing: Smoothing) -> dict[str, Any]:
     kinds = [info.type.name for info in model.source.tensors.values() if len(info.shape) > 1]
     parameters: dict[str, Any] = {
         "precision": str(_precision(written)),
-        "asked_precision": str(asked),
         "head_bits": written.head,
         "source_types": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
     }
