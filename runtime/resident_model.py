@@ -104,7 +104,7 @@ class ResidentModel:
         await worker.reap()
 
     async def _start(self) -> ModelInfo:
-        worker = await self._spawn()
+        worker = await self._spawned()
         info = await worker.wait_ready()
         self._worker, self.info = worker, info
         self.loaded_at = self.idle_since = time.time()
@@ -113,6 +113,17 @@ class ResidentModel:
         worker.on_exit = self._restart
         log.info("loaded %s in %.2f s (pid %d, %d MB resident)", self._label, info.load_s, worker.pid, info.resident_bytes >> 20)
         return info
+
+    async def _spawned(self) -> WorkerProcess:
+        """Being cancelled while the process starts must not leave it behind."""
+        spawning = asyncio.ensure_future(self._spawn())
+        try:
+            return await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            worker = await spawning
+            worker.kill()
+            await worker.reap()
+            raise
 
     def _restart(self, worker: WorkerProcess) -> None:
         """Called in the moment a worker is found gone, before its callers know: who asks next waits for the new one."""

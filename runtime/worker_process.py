@@ -84,19 +84,20 @@ class WorkerProcess:
             message = await self._receive()
         except (asyncio.IncompleteReadError, BrokenFrame, msgspec.DecodeError):
             self.kill()  # one that writes something else than frames would live on
-            code = await self._process.wait()
+            await self.reap()
+            code = self._process.returncode
             why = f"The worker of {self._label} ended while loading (exit code {code}); the daemon's standard error says more."
             raise NotReady(why) from None
         except asyncio.CancelledError:
             self.kill()
-            await self._process.wait()
+            await self.reap()
             raise
         if isinstance(message, LoadFailed):
-            await self._process.wait()
+            await self.reap()
             raise NotReady(f"{self._label} could not be loaded: {message.message}", code="load_failed")
         if not isinstance(message, Ready):
             self.kill()
-            await self._process.wait()
+            await self.reap()
             raise NotReady(f"The worker of {self._label} spoke out of turn.")
         self.info = message.info
         self._reader = asyncio.create_task(self._read(), name=f"worker {self._label}")
@@ -121,10 +122,17 @@ class WorkerProcess:
             self._process.kill()
 
     async def reap(self) -> None:
-        """Waits until the process is gone and its pipes are closed."""
+        """Waits until the process is gone and its pipes are closed, so that the loop may close too."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         await self._process.wait()
         if self._reader is not None:
             await self._reader
+        else:
+            await self._process.stdout.read()
+        self._process.stdin.close()
+        with suppress(ConnectionError):
+            await self._process.stdin.wait_closed()
 
     def fail_open(self, failure: NotReady) -> None:
         """Ends every open generation with this failure; their rows stop."""
