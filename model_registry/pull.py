@@ -15,12 +15,13 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+import httpx
 from filelock import FileLock, Timeout
 
 from model_registry.artifacts import StagedVariant
 from model_registry.catalog import Catalog, load_catalog
 from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_bytes
-from model_registry.errors import RegistryError, SourceUnavailable
+from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, OutOfDisk, SourceUnavailable, UnsupportedModel
 from model_registry.importers import Imported, ImportOptions, choose
 from model_registry.names import check_model_name, model_name_from
 from model_registry.progress import Progress, SilentProgress
@@ -33,10 +34,11 @@ from model_registry.references import (
     parse_reference,
 )
 from model_registry.registry import Registry
-from model_registry.sources import Fetched, source_for
+from model_registry.sources import Fetched, Source, source_for
 from model_registry.verification import problems_of
 
 REQUESTED_PRECISION = "requested_precision"  # a manifest parameter: what `--precision` said
+_BAD = (CorruptModel, UnsupportedModel, ChecksumMismatch, InvalidReference)  # no retry with the same bytes can help
 _LIBRARIES = ("slmops", "onnx", "onnxruntime", "gguf", "tokenizers")
 
 
@@ -77,7 +79,8 @@ def pull(
     progress = progress or SilentProgress()
     with _one_at_a_time(registry.home, plan.source, progress):
         source = source_for(plan.source)
-        pin = source.pin()
+        with _network_errors_told(plan.source):
+            pin = source.pin()
         present = _present(registry, plan, pin, precision)
         if present is not None:
             return present
@@ -86,9 +89,21 @@ def pull(
             scratch.mkdir()
             staged.mkdir()
             with _downloads(registry.home, plan.source) as downloads:
-                with disk_full_means_out_of_disk(registry.home, tree_bytes(downloads), f"fetching {plan.name}"):
-                    fetched = source.fetch(downloads, scratch, progress)
+                fetched = _fetch(registry, plan, source, downloads, scratch, progress)
                 return _import(registry, plan, pin, precision, fetched, staged, progress)
+
+
+def _fetch(
+    registry: Registry, plan: PullPlan, source: Source, downloads: Path, scratch: Path, progress: Progress
+) -> Fetched:
+    """A disk that is full before everything is here gets all of its space back."""
+    full = disk_full_means_out_of_disk(registry.home, tree_bytes(downloads), f"fetching {plan.name}")
+    try:
+        with full, _network_errors_told(plan.source):
+            return source.fetch(downloads, scratch, progress)
+    except OutOfDisk:
+        remove_tree(downloads)
+        raise
 
 
 def _import(
@@ -100,20 +115,15 @@ def _import(
     staged: Path,
     progress: Progress,
 ) -> ModelVersion:
-    """Whatever happens here, what was downloaded is of no further use."""
-    downloads = _downloads_folder(registry.home, plan.source)
-    try:
-        importer = choose(fetched.path)
-        options = ImportOptions(precision=precision, may_link=fetched.is_ours)
-        with disk_full_means_out_of_disk(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
-            imported = importer.run(fetched.path, staged, options, progress)
-        _write_sampling(staged, plan.sampling)
-        manifest = _manifest(plan, pin, precision, importer.name, fetched, imported)
-        progress.stage("publishing")
-        variant = StagedVariant(imported.precision, imported.provider_family, staged)
-        return registry.publish(plan.name, manifest, [variant])
-    finally:
-        remove_tree(downloads)
+    importer = choose(fetched.path)
+    options = ImportOptions(precision=precision, may_link=fetched.is_ours)
+    with disk_full_means_out_of_disk(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
+        imported = importer.run(fetched.path, staged, options, progress)
+    _write_sampling(staged, plan.sampling)
+    manifest = _manifest(plan, pin, precision, importer.name, fetched, imported)
+    progress.stage("publishing")
+    variant = StagedVariant(imported.precision, imported.provider_family, staged)
+    return registry.publish(plan.name, manifest, [variant])
 
 
 def _write_sampling(folder: Path, sampling: Mapping[str, float]) -> None:
@@ -161,6 +171,18 @@ def _present(registry: Registry, plan: PullPlan, pin: str | None, precision: Pre
 
 
 @contextlib.contextmanager
+def _network_errors_told(source: SourceReference) -> Iterator[None]:
+    """For what sources ask of the network beside downloads."""
+    try:
+        yield
+    except httpx.RequestError as error:
+        raise SourceUnavailable(
+            f"{source} could not be fetched: {str(error) or type(error).__name__}. Check the network, the proxy variables and "
+            "any mirror in use."
+        ) from error
+
+
+@contextlib.contextmanager
 def _one_at_a_time(home: Path, source: SourceReference, progress: Progress) -> Iterator[None]:
     locks = home / "locks"
     locks.mkdir(parents=True, exist_ok=True)
@@ -178,23 +200,19 @@ def _one_at_a_time(home: Path, source: SourceReference, progress: Progress) -> I
 
 @contextlib.contextmanager
 def _downloads(home: Path, source: SourceReference) -> Iterator[Path]:
-    """Kept when the block is interrupted or the source fails: then there is something to resume. Else gone."""
-    folder = _downloads_folder(home, source)
+    """Gone when the block succeeds or what was fetched is bad. Else kept, for the next pull to go on from."""
+    folder = home / "downloads" / _key(source)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder
-    except SourceUnavailable:
-        raise
-    except RegistryError:
+    except _BAD:
         remove_tree(folder)
         raise
+    else:
+        remove_tree(folder)
     finally:
         if folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
             remove_tree(folder)
-
-
-def _downloads_folder(home: Path, source: SourceReference) -> Path:
-    return home / "downloads" / _key(source)
 
 
 def _key(source: SourceReference) -> str:

@@ -21,6 +21,7 @@ from model_registry.artifacts import ArtifactStore, DescribedVariant, StagedVari
 from model_registry.database import Database
 from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_bytes
 from model_registry.errors import ModelInUse, ModelNotFound
+from model_registry.holds import is_held
 from model_registry.names import Label, check_alias_name, check_model_name, parse_label
 from model_registry.records import LIVE, Alias, Manifest, Model, ModelVersion
 from model_registry.staging import collect_stale, staging_folder
@@ -127,15 +128,17 @@ class Registry:
     def remove(self, name_or_label: str, *, force: bool = False, in_use: Collection[str] = ()) -> int:
         """Removes a version, or for a bare name the model with all versions and aliases; bytes freed.
 
-        in_use: labels (`name:NUMBER`) that are loaded. Raises ModelNotFound, and ModelInUse unless forced. When the
-        version that `live` points to is forced out, `live` falls back to `previous`, else to the newest that remains.
+        Loaded versions are known by their holds (`holds.py`); in_use adds labels (`name:NUMBER`) known otherwise. Raises
+        ModelNotFound, and ModelInUse unless forced. When the version that `live` points to is forced out, `live` falls back to
+        `previous`, else to the newest that remains.
         """
         label = parse_label(name_or_label)
         with self._database.exclusive():
             model = self.model(label.name)
             doomed = model.versions if label.is_bare else (self.resolve(name_or_label),)
             if not force:
-                _refuse_in_use(model, doomed, in_use, whole=label.is_bare)
+                held = [found.label for found in doomed if any(is_held(variant.folder) for variant in found.variants)]
+                _refuse_in_use(model, doomed, [*in_use, *held], whole=label.is_bare)
             with self._database.writing() as connection:
                 orphans = _delete(connection, model, doomed)
             return sum(self._store.discard(model.name, version.number, orphans) for version in doomed)
@@ -195,9 +198,8 @@ def _refuse_in_use(model: Model, doomed: Sequence[ModelVersion], in_use: Collect
     pointing = [alias.name for alias in model.aliases if alias.number in numbers]
     if pointing and not whole:
         raise ModelInUse(
-            f"{doomed[0].label} is what the alias {', '.join(pointing)} points to. Point the alias elsewhere, "
-            "remove the "
-            f"whole model with `slmops rm {model.name}`, or force the removal."
+            f"{doomed[0].label} is what the alias {', '.join(pointing)} points to. Point the alias elsewhere, remove "
+            f"the whole model with `slmops rm {model.name}`, or force the removal."
         )
 
 

@@ -214,7 +214,9 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag="step", omit_def
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
-    """A snapshot, sent when something changed, at most every 0.2 s. `*_total` count since the worker's start, prefixes in tokens.
+    """A snapshot, sent when something changed, at most every 0.2 s and when all is done.
+
+    `*_total` count since the worker's start, prefixes in tokens.
 
     kv_usage: KV bytes of running rows / the most that they may take. kv_bytes: KV memory backed by pages, running and cached rows.
     """

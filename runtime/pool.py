@@ -6,8 +6,6 @@ One worker process per loaded model. All methods belong to one event loop. Knows
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +15,6 @@ from runtime.generation import Generation
 from runtime.messages import EngineOptions, Load, ModelInfo, Prompt, SamplingParams, Stats, Submit
 from runtime.resident_model import ModelState, ResidentModel
 from runtime.worker_process import WorkerProcess
-
-log = logging.getLogger("slmops.pool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +81,6 @@ class Lease:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release()
-
-
-Spawn = Callable[[LoadSpec], Awaitable[WorkerProcess]]
 
 
 class ModelPool:

@@ -98,9 +98,11 @@ class ResidentModel:
         try:
             async with asyncio.timeout(grace_s):
                 await worker.exited.wait()
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError) as why:
             worker.fail_open(reason)
             worker.kill()
+            if isinstance(why, asyncio.CancelledError):
+                raise
         await worker.reap()
 
     async def _start(self) -> ModelInfo:
@@ -119,6 +121,8 @@ class ResidentModel:
         spawning = asyncio.ensure_future(self._spawn())
         try:
             return await asyncio.shield(spawning)
+        except OSError as error:
+            raise NotReady(f"No worker can be started for {self._label}: {error}.", code="load_failed") from error
         except asyncio.CancelledError:
             worker = await spawning
             worker.kill()
@@ -133,6 +137,7 @@ class ResidentModel:
         delay = RESTART_DELAYS_S[min(max(self._crashes_in_row - 1, 0), len(RESTART_DELAYS_S) - 1)]
         log.error("the worker of %s (pid %d) ended unexpectedly; restart in %g s", self._label, worker.pid, delay)
         self.state = ModelState.RESTARTING
+        self._worker = self.info = None
         self.num_restarts += 1
         self._load = asyncio.create_task(self._start_after(worker, delay), name=f"restart {self._label}")
         self._load.add_done_callback(self._loaded)

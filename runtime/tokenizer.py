@@ -16,7 +16,9 @@ class Tokenizer(Protocol):
     """What the engine needs of a tokenizer. `token_bytes(id, skip_special)`: the bytes a token stands for in running text."""
 
     @property
-    def vocab_size(self) -> int: ...
+    def longest_token(self) -> int:
+        """Characters of text that one token may stand for, at most."""
+        ...
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
@@ -40,6 +42,7 @@ class ModelTokenizer:
         self._to_bytes = _byte_reader(repr(self._inner.decoder), self._inner)
         self._cache: dict[int, bytes] = {}
         self.vocab_size: int = self._inner.get_vocab_size(with_added_tokens=True)
+        self.longest_token: int = max(map(len, self._inner.get_vocab(with_added_tokens=True)), default=1)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         return list(self._inner.encode(text, add_special_tokens=add_special_tokens).ids)

@@ -2,8 +2,9 @@
 
     python -m runtime.worker
 
-Two threads. The intake thread reads frames and prepares requests (template, tokens); the main thread steps the engine. The process
-ends when its input does, so that no worker outlives its gateway. What native libraries print goes to standard error.
+Three threads. One reads frames; one prepares requests (template, tokens), so that a long prompt delays neither an abort nor a
+step; the main thread steps the engine. The process ends when its input does, so that no worker outlives its gateway. What native
+libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -46,8 +47,10 @@ def build_engine(load: Load) -> BatchingEngine:
 
         return build_fake_engine(load.options)
     if load.engine == "onnx":
+        from model_registry.holds import hold
         from runtime.engines.onnx import build_onnx_engine
 
+        hold(Path(load.folder))
         return build_onnx_engine(Path(load.folder), load.options)
     raise ValueError(f"there is no engine {load.engine!r}; known are onnx and fake")
 
@@ -60,16 +63,27 @@ class Worker:
         self._output = output
         self._encoder = Encoder()
         self._inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._submitted: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+        self._unprepared: set[int] = set()  # requests that the engine does not know yet
+        self._forgotten: set[int] = set()  # of those, the ones that were aborted already
         self._draining = False
         self._stats_at = 0.0
         self._stats_sent: object = None
 
     def receive(self, message: ToWorker) -> None:
-        """On the intake thread: prepares a request; everything else is handed on as it is."""
-        if isinstance(message, Submit):
-            self._inbox.put(self._prepare(message))
-        else:
+        """On the reading thread. An abort overtakes what is still being prepared; a drain does not."""
+        if isinstance(message, Abort):
             self._inbox.put(message)
+            return
+        if isinstance(message, Submit):
+            self._unprepared.add(message.request)
+        self._submitted.put(message)
+
+    def prepare_all(self) -> None:
+        """The intake thread: for ever."""
+        while True:
+            message = self._submitted.get()
+            self._inbox.put(self._prepare(message) if isinstance(message, Submit) else message)
 
     def _prepare(self, submit: Submit) -> Work:
         try:
@@ -100,17 +114,31 @@ class Worker:
 
     def _handle(self, work: Work, report: StepReport) -> None:
         match work:
+            case Abort(request=request) if request in self._unprepared:
+                self._forgotten.add(request)
             case Abort(request=request):
                 self._engine.remove(request)
             case Drain():
                 self._draining = True
             case _Refused(failed=failed):
-                report.failed.append(failed)
+                if self._is_wanted(failed.request):
+                    report.failed.append(failed)
             case _:
-                try:
-                    self._engine.add(work)
-                except RuntimeFailure as failure:
-                    report.failed.append(_failed(work.request, failure))
+                if self._is_wanted(work.request):
+                    self._add(work, report)
+
+    def _is_wanted(self, request: int) -> bool:
+        """Of a request that has been prepared: whether nobody aborted it meanwhile."""
+        self._unprepared.discard(request)
+        wanted = request not in self._forgotten
+        self._forgotten.discard(request)
+        return wanted
+
+    def _add(self, work: Work, report: StepReport) -> None:
+        try:
+            self._engine.add(work)
+        except RuntimeFailure as failure:
+            report.failed.append(_failed(work.request, failure))
 
     def _step(self, report: StepReport) -> None:
         try:
@@ -170,7 +198,7 @@ def _log(error: Exception) -> None:
 
 
 def _read_messages(stream: BinaryIO, worker: Worker) -> None:
-    """The intake thread. The end of the input is the end of the gateway: whatever the engine is doing, stop.
+    """The reading thread. The end of the input is the end of the gateway: whatever the engine is doing, stop.
 
     So is an input that holds no messages: without this thread the process would live on, and hear nothing more.
     """
@@ -197,7 +225,8 @@ def _own_streams() -> tuple[BinaryIO, BinaryIO]:
 
 def main() -> None:
     frames_in, frames_out = _own_streams()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ctrl-C reaches the whole group; the gateway decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the gateway decides what ends
+        signal.signal(number, signal.SIG_IGN)
     encoder = Encoder()
     body = read_frame(frames_in)
     if body is None:
@@ -215,13 +244,14 @@ def main() -> None:
     frames_out.write(encoder.frame(Ready(info=engine.info)))
     frames_out.flush()
     worker = Worker(engine, frames_out)
-    threading.Thread(target=_read_messages, args=(frames_in, worker), name="intake", daemon=True).start()
+    threading.Thread(target=worker.prepare_all, name="intake", daemon=True).start()
+    threading.Thread(target=_read_messages, args=(frames_in, worker), name="frames", daemon=True).start()
     try:
         worker.run()
     except BrokenPipeError:
         os._exit(0)  # the gateway is gone
     engine.close()
-    os._exit(0)  # the intake thread still waits for input
+    os._exit(0)  # the other threads still wait for input
 
 
 if __name__ == "__main__":

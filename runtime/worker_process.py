@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.errors import EngineDead, NotReady
+from runtime.errors import EngineDead, InvalidRequest, NotReady
 from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
 from runtime.generation import Generation
 from runtime.messages import (
@@ -59,6 +59,7 @@ class WorkerProcess:
         """Starts the process and tells it what to load; `wait_ready` tells whether it could."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # not from the folder that the daemon was started in
             "-m",
             "runtime.worker",
             stdin=asyncio.subprocess.PIPE,
@@ -74,15 +75,11 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    @property
-    def num_open(self) -> int:
-        return len(self._open)
-
     async def wait_ready(self) -> ModelInfo:
         """Raises NotReady with the worker's reason, after which the process is gone."""
         try:
             message = await self._receive()
-        except (asyncio.IncompleteReadError, BrokenFrame, msgspec.DecodeError):
+        except (asyncio.IncompleteReadError, ConnectionError, BrokenFrame, msgspec.DecodeError):
             self.kill()  # one that writes something else than frames would live on
             await self.reap()
             code = self._process.returncode
@@ -93,6 +90,7 @@ class WorkerProcess:
             await self.reap()
             raise
         if isinstance(message, LoadFailed):
+            self.kill()  # a library that hangs at its end must not keep the load waiting
             await self.reap()
             raise NotReady(f"{self._label} could not be loaded: {message.message}", code="load_failed")
         if not isinstance(message, Ready):
@@ -104,12 +102,17 @@ class WorkerProcess:
         return message.info
 
     def submit(self, make: Callable[[int], Submit]) -> Generation:
-        """Sends a request under a number of its own. Raises EngineDead when the process is gone."""
+        """Sends a request under a number of its own. Raises EngineDead, and InvalidRequest for what no frame can hold."""
         if self.exited.is_set():
             raise self._dead()
         number = next(self._numbers)
         generation = Generation(number, self._abort)
-        self._send(make(number))
+        try:
+            self._send(make(number))
+        except (OverflowError, RecursionError, UnicodeEncodeError, BrokenFrame) as error:
+            raise InvalidRequest(
+                f"The request cannot be passed to the model: {error}. Use whole characters, smaller numbers or less text."
+            ) from None
         self._open[number] = generation
         return generation
 

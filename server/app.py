@@ -24,7 +24,7 @@ from server.openai.models import models_router
 from server.routes.admin import admin_router
 from server.routes.health import health_router
 from server.routes.metrics import metrics_router
-from server.security import Policy, Security, is_loopback
+from server.security import Cors, Policy, Security, is_loopback
 from server.served_models import FakeModels, RegistryModels, ServedModels
 from server.settings import Settings
 from server.version import slmops_version
@@ -93,8 +93,10 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None) -> FastAPI:
         app.include_router(router)
     errors.install(app)
     app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes))
-    app.add_middleware(Security, policy=Policy.of(settings))
-    app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics)  # added last, so outermost
+    policy = Policy.of(settings)
+    app.add_middleware(Security, policy=policy)
+    app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics)
+    app.add_middleware(Cors, policy=policy)  # added last, so outermost
     return app
 
 

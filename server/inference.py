@@ -6,7 +6,7 @@ Knows nothing of wire formats: dialects render what they read here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,9 @@ from runtime.messages import Chunk, Finished, Usage
 from runtime.pool import Lease
 from server.metered import MeteredGeneration
 from server.served_models import ServedModel
+
+
+STALL_S = 1.0  # a reader that asks for nothing for so long has stalled
 
 
 class Indexed(NamedTuple):
@@ -37,8 +40,10 @@ class Inference(AsyncIterator[Indexed]):
     """Owns a lease and what was submitted on it. `await begin()`, iterate to the end, and `close()` in any case.
 
     Ends after every choice has Finished, or after close(). Raises the RuntimeFailure of the first generation that
-    fails, and StepFailed when one ends early.
-    time_limit_s: after which it fails by itself; for engines that hang, as one that steps ends what is late.
+    fails, and StepFailed when one ends early; either closes it.
+    The lease is given back when the last generation ends, however slowly its events are then read: behind a reader
+    that stalls for stall_s, events are read ahead.
+    time_limit_s: after which it closes and fails by itself; for engines that hang, as one that steps ends what is late.
     """
 
     def __init__(
@@ -47,17 +52,25 @@ class Inference(AsyncIterator[Indexed]):
         lease: Lease,
         generations: Sequence[MeteredGeneration],
         time_limit_s: float | None = None,
+        stall_s: float = STALL_S,
     ) -> None:
         self.model = model
-        self._lease = lease
+        self._lease: Lease | None = lease
         self._generations = generations
-        self._events = _events_of(generations)
+        self._events: AsyncIterator[Indexed] = _Single(generations[0]) if len(generations) == 1 else self._read_ahead()
         self._held: Indexed | None = None
         self._num_open = len(generations)
         self._is_closed = False
+        self._is_waiting = False
+        self._has_asked = False
+        self._failure: RuntimeFailure | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
         if time_limit_s is not None:
-            self._timer = asyncio.get_running_loop().call_later(time_limit_s, self._fail_late, time_limit_s)
+            self._timer = self._loop.call_later(time_limit_s, self._fail_late, time_limit_s)
+        if isinstance(self._events, _Single):
+            self._stall_timer = self._loop.call_later(stall_s, self._watch_reader, stall_s)
 
     async def begin(self) -> None:
         """Waits for the first event, so that what fails early fails before anything is answered."""
@@ -68,14 +81,26 @@ class Inference(AsyncIterator[Indexed]):
         if held is not None:
             self._held = None
             return held
+        self._is_waiting = self._has_asked = True
         try:
             indexed = await anext(self._events)
         except StopAsyncIteration:
-            if self._num_open and not self._is_closed:
-                raise StepFailed("The generation ended without a result; send the request again.") from None
+            failure, self._failure = self._failure, None
+            if failure is None and self._num_open and not self._is_closed:
+                failure = StepFailed("The generation ended without a result; send the request again.")
+            self.close()
+            if failure is not None:
+                raise failure from None
             raise
+        except RuntimeFailure:
+            self.close()
+            raise
+        finally:
+            self._is_waiting = False
         if isinstance(indexed.event, Finished):
             self._num_open -= 1
+            if self._num_open == 0:
+                self._let_go()
         return indexed
 
     async def answers(self) -> list[Answer]:
@@ -98,24 +123,42 @@ class Inference(AsyncIterator[Indexed]):
         if self._is_closed:
             return
         self._is_closed = True
-        if self._timer is not None:
-            self._timer.cancel()
         for generation in self._generations:
             generation.abort()
         if isinstance(self._events, _Interleaved):
             self._events.close()
-        self._lease.release()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """No generation runs any more. May be called again."""
+        for timer in (self._timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._stall_timer = None
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+    def _watch_reader(self, stall_s: float) -> None:
+        if self._is_waiting or self._has_asked:
+            self._has_asked = False
+            self._stall_timer = self._loop.call_later(stall_s, self._watch_reader, stall_s)
+        else:
+            self._events = self._read_ahead()
+
+    def _read_ahead(self) -> _Interleaved:
+        return _Interleaved(self._generations, self._let_go)
 
     def _fail_late(self, time_limit_s: float) -> None:
+        self._failure = NotReady(
+            f"{self.model.label} has not answered for {time_limit_s:g} s: its engine hangs. Unload the model "
+            f"(`slmops stop {self.model.label}`) and retry; it is loaded again.",
+            code="deadline_exceeded",
+            retry_after_s=1.0,
+        )
         for generation in self._generations:
-            generation.fail(
-                NotReady(
-                    f"{self.model.label} has not answered for {time_limit_s:g} s: its engine hangs. Unload the model "
-                    f"(`slmops stop {self.model.label}`) and retry; it is loaded again.",
-                    code="deadline_exceeded",
-                    retry_after_s=1.0,
-                )
-            )
+            generation.give_up()
+        self.close()
 
 
 def total(usages: Sequence[Usage]) -> Usage:
@@ -125,10 +168,6 @@ def total(usages: Sequence[Usage]) -> Usage:
         completion_tokens=sum(usage.completion_tokens for usage in usages),
         cached_tokens=sum(usage.cached_tokens for usage in usages),
     )
-
-
-def _events_of(generations: Sequence[MeteredGeneration]) -> AsyncIterator[Indexed]:
-    return _Single(generations[0]) if len(generations) == 1 else _Interleaved(generations)
 
 
 class _Single(AsyncIterator[Indexed]):
@@ -142,9 +181,15 @@ class _Single(AsyncIterator[Indexed]):
 
 
 class _Interleaved(AsyncIterator[Indexed]):
-    """Events of many generations as they come; one task per generation."""
+    """Events of generations as they come, whether or not they are read; one task per generation.
 
-    def __init__(self, generations: Sequence[MeteredGeneration]) -> None:
+    One that fails aborts the others. on_end: called when the last has ended.
+    """
+
+    def __init__(self, generations: Sequence[MeteredGeneration], on_end: Callable[[], None]) -> None:
+        self._generations = generations
+        self._on_end = on_end
+        self._num_unended = len(generations)
         self._arrived: asyncio.Queue[Indexed | RuntimeFailure | None] = asyncio.Queue()
         self._num_running = len(generations)
         self._tasks = [asyncio.create_task(self._forward(i, each)) for i, each in enumerate(generations)]
@@ -171,5 +216,10 @@ class _Interleaved(AsyncIterator[Indexed]):
                 self._arrived.put_nowait(Indexed(index, event))
         except RuntimeFailure as failure:
             self._arrived.put_nowait(failure)
+            for each in self._generations:
+                each.abort()
         finally:
             self._arrived.put_nowait(None)
+            self._num_unended -= 1
+            if self._num_unended == 0:
+                self._on_end()

@@ -51,9 +51,10 @@ class MeteredGeneration(AsyncIterator[Chunk | Finished]):
         self._source.abort()
         self._on_end("abort")
 
-    def fail(self, failure: RuntimeFailure) -> None:
-        """Ends the sequence with this failure, for its reader to raise; no-op when it is over."""
-        self._source.fail(failure)
+    def give_up(self) -> None:
+        """Stops the sequence and counts it as failed; no-op when it is over."""
+        self._source.abort()
+        self._on_end("error")
 
     def _on_started(self, started: Started) -> None:
         self.started = started

@@ -1,4 +1,4 @@
-"""The outermost layer: ids, counts, the log line, an answer to what nobody foresaw, and a shut door when draining.
+"""The outermost layer but for CORS: ids, counts, the log line, an answer to what nobody foresaw, and a shut door when draining.
 
 A pure ASGI layer. Knows nothing of what requests ask.
 """

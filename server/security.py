@@ -1,6 +1,6 @@
 """Who may talk to the daemon: Host and Origin checks against web pages, CORS for those allowed, and the API key.
 
-A pure ASGI layer. `Policy` decides, from values; `Security` acts. Knows no routes but the open paths.
+Pure ASGI layers. `Policy` decides, from values; `Security` and `Cors` act. Knows no routes but the open paths.
 """
 
 from __future__ import annotations
@@ -75,10 +75,9 @@ class Policy:
         """Pages of this machine, of the daemon itself (its docs), and those the operator named."""
         if origin.lower() in self.origins or "*" in self.origins:
             return True
-        parts = urlsplit(origin) if origin.startswith(("http://", "https://")) else None
-        if parts is None or parts.hostname is None:
-            return False
-        return is_loopback(parts.hostname) or parts.netloc.lower() == (authority or "").lower()
+        scheme, _, origin_authority = origin.partition("://")
+        host = host_of(origin_authority) if scheme in ("http", "https") else None
+        return host is not None and (is_loopback(host) or origin_authority.lower() == (authority or "").lower())
 
     def allows_key(self, authorization: str | None) -> bool:
         if self.api_key is None:
@@ -107,13 +106,11 @@ class Security:
         refusal = self._refusal(scope["path"], headers, origin, is_preflight := _is_preflight(scope, headers))
         if refusal is not None:
             await refusal.response()(scope, receive, send)
-        elif origin is None:
-            await self._app(scope, receive, send)
-        elif is_preflight:
-            await send({"type": "http.response.start", "status": 204, "headers": _preflight_headers(origin, headers)})
+        elif origin is not None and is_preflight:
+            await send({"type": "http.response.start", "status": 204, "headers": _preflight_headers(headers)})
             await send({"type": "http.response.body", "body": b""})
         else:
-            await self._app(scope, receive, _with_cors(send, origin))
+            await self._app(scope, receive, send)
 
     def _refusal(
         self, path: str, headers: Iterable[tuple[bytes, bytes]], origin: str | None, is_preflight: bool
@@ -138,6 +135,23 @@ class Security:
         return ErrorReply(401, message, rule.type, rule.code, None, {"WWW-Authenticate": "Bearer"})
 
 
+class Cors:
+    """The layer around all others, so that pages which may use the daemon can read every answer, errors included."""
+
+    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+        self._app = app
+        self._policy = policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origin = _first(scope["headers"], b"origin") if scope["type"] == "http" else None
+        if origin is not None and self._may_read(origin, _first(scope["headers"], b"host")):
+            send = _with_cors(send, origin)
+        await self._app(scope, receive, send)
+
+    def _may_read(self, origin: str, host: str | None) -> bool:
+        return (host is None or self._policy.allows_host(host)) and self._policy.allows_origin(origin, host)
+
+
 def _forbidden(message: str, code: str) -> ErrorReply:
     return ErrorReply(403, message, BY_STATUS[403].type, code)
 
@@ -150,10 +164,9 @@ def _is_preflight(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return scope["method"] == "OPTIONS" and _first(headers, b"access-control-request-method") is not None
 
 
-def _preflight_headers(origin: str, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def _preflight_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     wanted = _first(headers, b"access-control-request-headers") or "authorization, content-type"
     answer = [
-        *_cors_headers(origin),
         (b"access-control-allow-methods", _METHODS),
         (b"access-control-allow-headers", wanted.encode("latin-1")),
         (b"access-control-max-age", _PREFLIGHT_AGE_S),

@@ -41,7 +41,15 @@ def _split(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _stripped(value: object) -> object:
+    """A text without the space around it, which no header can carry."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value().strip()
+    return value.strip() if isinstance(value, str) else value
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Key = Annotated[SecretStr, Field(min_length=1), BeforeValidator(_stripped)]
 Seconds = Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)]
 
 
@@ -60,7 +68,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     model: str = Field("smollm2-135m", min_length=1, description="The model that answers when a request names none.")
     engine: Literal["onnx", "fake"] = Field("onnx", description="What runs models; `fake` answers without any model.")
-    api_key: SecretStr | None = Field(None, min_length=1, description="Key clients send as `Authorization: Bearer`.")
+    api_key: Key | None = Field(None, description="Key clients send as `Authorization: Bearer`.")
     allowed_hosts: Names = Field((), description="Host names clients may use beside loopback; `*` allows all.")
     cors_origins: Names = Field((), description="Web origins beside loopback whose pages may use the daemon.")
     max_body_bytes: ByteSize = Field(ByteSize(8 << 20), ge=1024, le=1 << 30, description="Largest request body.")

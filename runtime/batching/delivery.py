@@ -53,7 +53,8 @@ class Delivery:
 
     def _finish_full(self, sequence: Sequence, text: str, report: StepReport, now: float) -> bool:
         """max_tokens or the context is reached: what was held back comes out, unless a stop string is in it after all."""
-        tail, matched = _held_text(sequence)
+        held = sequence.stop.flush()  # but not half of a character, which only we have cut
+        tail, matched = held.text, held.matched
         reason = FinishReason.LENGTH if matched is None else FinishReason.STOP
         return self._finish(sequence, reason, text + tail, report, now, matched)
 

@@ -20,6 +20,7 @@ from runtime.errors import FailureKind, OverCapacity
 from runtime.messages import EngineOptions, Failed, ModelInfo, Started, Stats, StepReport, Submit
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 16, 256
+IDLE_SLACK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,9 @@ class BatchingEngine:
 
     def add(self, sequence: Sequence) -> None:
         if not self._scheduler.can_add():
-            waiting, limit = len(self._scheduler.waiting), self._limits.options.max_waiting
+            limit = self._limits.options.max_waiting
             raise OverCapacity(
-                f"The model's queue is full: {waiting} requests wait, the limit is {limit}. Retry later.",
+                f"The model's queue is full: at most {limit} requests may wait. Retry later.",
                 code="queue_full",
                 retry_after_s=max(1.0, self._costs.decode_s * 64),
             )
@@ -107,6 +108,8 @@ class BatchingEngine:
             self._prefill(chunk, report)
         if plan.decode:
             self._decode(report)
+        if not self._sequences:
+            self._tidy()
         self._num_steps += 1
         self._report = StepReport()
         return report
@@ -180,6 +183,12 @@ class BatchingEngine:
             victim.num_computed = 0
             self._num_preemptions += 1
 
+    def _tidy(self) -> None:
+        """With nothing to do, memory beyond what cached rows hold goes back to the system, once it is worth the calls."""
+        held = self._slots.num_cached_tokens * self._runner.kv.bytes_per_token
+        if self._slots.backed_bytes() - held > IDLE_SLACK_BYTES:
+            self._slots.give_back()
+
     def _admit(self) -> None:
         while self._scheduler.can_admit() and self._has_memory_for(self._scheduler.waiting[0]):
             sequence = self._scheduler.admit()
@@ -191,7 +200,7 @@ class BatchingEngine:
         """With other rows running, a prompt must fit beside what they hold; cached rows make room."""
         if not self._scheduler.running:
             return True
-        held = sum(s.num_tokens for s in self._scheduler.running) + sequence.num_tokens
+        held = sum(s.num_tokens + 1 for s in self._scheduler.running) + sequence.num_tokens + 1  # each grows in the next step
         return held * self._runner.kv.bytes_per_token <= self._limits.kv_budget_bytes
 
     def _announce(self, sequence: Sequence, report: StepReport) -> None:
@@ -239,7 +248,10 @@ class BatchingEngine:
         if len(due) < len(rows):
             rows, logits = [rows[row] for row in due], logits[due]
         for sequence, token in zip(rows, self._sampler.sample(logits, rows), strict=True):
-            if self._delivery.deliver(sequence, token, report):
+            if token is None:
+                self._leave(sequence)
+                report.failed.append(_nothing_to_choose(sequence.request))
+            elif self._delivery.deliver(sequence, token, report):
                 self._leave(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
@@ -247,3 +259,12 @@ class BatchingEngine:
         if sequence.slot >= 0:
             self._slots.release(sequence, was_decoding=sequence.status is SequenceStatus.DECODE)
         self._scheduler.remove(sequence)
+
+
+def _nothing_to_choose(request: int) -> Failed:
+    return Failed(
+        request=request,
+        kind=FailureKind.STEP_FAILED,
+        message="The model left no token to choose: its scores are not numbers, or logit_bias and min_tokens exclude every token.",
+        code="no_token",
+    )

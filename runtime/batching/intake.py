@@ -17,13 +17,17 @@ from runtime.model_folder import GenerationDefaults
 from runtime.text_stream import TextStream
 from runtime.tokenizer import Tokenizer
 
+COUNTED_CHARS = 1 << 20  # a text up to this long is tokenized in any case, so that the error can say how long it is
 Clock = Callable[[], float]
 
 GREEDY_BELOW = 1e-5  # as in vLLM: logits divided by less leave float32
 
 
 class Intake:
-    """context_length: tokens of prompt and output together. template None: the model takes no chat messages."""
+    """context_length: tokens of prompt and output together. template None: the model takes no chat messages.
+
+    vocab_size: of the model; its tokenizer may know fewer tokens, or more.
+    """
 
     def __init__(
         self,
@@ -32,12 +36,14 @@ class Intake:
         *,
         defaults: GenerationDefaults,
         context_length: int,
+        vocab_size: int,
         clock: Clock,
     ) -> None:
         self.tokenizer = tokenizer
         self._template = template
         self._defaults = defaults
         self._context_length = context_length
+        self._vocab_size = vocab_size
         self._clock = clock
 
     def prepare(self, submit: Submit) -> Sequence:
@@ -69,27 +75,36 @@ class Intake:
         match prompt:
             case TokensPrompt(token_ids=ids):
                 field = "prompt"
-                if any(not 0 <= i < self.tokenizer.vocab_size for i in ids):
-                    raise InvalidRequest(
-                        f"A token id in the prompt is outside the vocabulary (0 to {self.tokenizer.vocab_size - 1}).",
-                        param="prompt",
-                    )
             case TextPrompt(text=text, add_special_tokens=special):
                 field = "prompt"
-                ids = self.tokenizer.encode(text, add_special_tokens=special)
+                ids = self._encode(text, field, special)
             case ChatPrompt():
                 field = "messages"
-                ids = self.tokenizer.encode(self._render(prompt), add_special_tokens=False)
+                ids = self._encode(self._render(prompt), field, False)
         if not ids:
             raise InvalidRequest("The prompt is empty: it must hold at least one token.", param=field)
         if len(ids) >= self._context_length:
+            raise self._too_long(f"{len(ids)}", field)
+        if min(ids) < 0 or max(ids) >= self._vocab_size:
             raise InvalidRequest(
-                f"This model's maximum context length is {self._context_length} tokens, but the prompt has {len(ids)} tokens. "
-                "Shorten the prompt; one token at least must remain for the answer.",
-                param=field,
-                code="context_length_exceeded",
+                f"A token id in the prompt is outside the vocabulary (0 to {self._vocab_size - 1}).", param=field
             )
         return ids
+
+    def _encode(self, text: str, field: str, add_special_tokens: bool) -> list[int]:
+        """Refuses megabytes that cannot fit before they are tokenized, which would take seconds and as many hundred megabytes."""
+        at_least = len(text) // self.tokenizer.longest_token
+        if len(text) > COUNTED_CHARS and at_least >= self._context_length:
+            raise self._too_long(f"at least {at_least}", field)
+        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def _too_long(self, count: str, field: str) -> InvalidRequest:
+        return InvalidRequest(
+            f"This model's maximum context length is {self._context_length} tokens, but the prompt has {count} tokens. "
+            "Shorten the prompt; one token at least must remain for the answer.",
+            param=field,
+            code="context_length_exceeded",
+        )
 
     def _render(self, prompt: ChatPrompt) -> str:
         if self._template is None:
@@ -102,8 +117,8 @@ class Intake:
 
     def _resolve(self, asked: SamplingParams, prompt_len: int) -> ResolvedParams:
         defaults, room = self._defaults, self._context_length - prompt_len
-        _check_ids("logit_bias", asked.logit_bias, self.tokenizer.vocab_size)
-        _check_ids("stop_token_ids", asked.stop_token_ids, self.tokenizer.vocab_size)
+        _check_ids("logit_bias", asked.logit_bias, self._vocab_size)
+        _check_ids("stop_token_ids", asked.stop_token_ids, self._vocab_size)
         top_k = _first(asked.top_k, defaults.top_k)
         temperature = _first(asked.temperature, defaults.temperature)
         if not math.isfinite(temperature) or temperature < 0:

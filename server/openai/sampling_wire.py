@@ -56,7 +56,7 @@ class SamplingFields(BaseModel):
     top_k: int | None = Field(None, ge=-1, le=_INT32, description="0 or -1: off.")
     min_p: float | None = Field(None, ge=0, le=1)
     typical_p: float | None = Field(None, gt=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=100)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100, description="1: off.")
     min_tokens: int | None = Field(None, ge=0, le=_INT32)
     stop_token_ids: TokenIds | None = None
     include_stop_str_in_output: Flag = None

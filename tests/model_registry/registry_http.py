@@ -18,7 +18,7 @@ class Page:
     """body: what is served. etag: sent and honoured when set. ranges: whether parts are served.
 
     cut_after: for the next requests, how many bytes of the answer are sent before the connection breaks.
-    statuses: for the next requests, the error status that is answered instead.
+    statuses: for the next requests, the error status that is answered instead. headers: further ones, of any answer.
     """
 
     body: bytes
@@ -84,6 +84,8 @@ def _handler(server: LocalServer) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(body)))
             if page.etag:
                 self.send_header("ETag", page.etag)
+            for name, value in page.headers.items():
+                self.send_header(name, value)
             if start is not None:
                 self.send_header("Content-Range", f"bytes {start}-{len(page.body) - 1}/{len(page.body)}")
             self.end_headers()

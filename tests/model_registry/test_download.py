@@ -187,6 +187,15 @@ def test_final_errors_are_not_retried(server: LocalServer, client, tmp_path, sta
     assert server.count("/model") == 1
 
 
+def test_endless_redirects_are_given_up_at_once(server: LocalServer, client, tmp_path, pauses):
+    page = server.add("/model", BODY)
+    page.statuses, page.headers = [302] * 50, {"Location": "/model?token=secret"}
+    with pytest.raises(SourceUnavailable, match="redirects without end") as raised:
+        download(client, Download(f"{server.url}/model", tmp_path / "m"), SilentProgress(), pause=pauses.append)
+    assert "secret" not in raised.value.message
+    assert pauses == []
+
+
 def test_a_full_disk_discards_the_part(server: LocalServer, client, tmp_path, monkeypatch):
     server.add("/model", BODY)
     real_open = Path.open

@@ -177,14 +177,23 @@ def test_a_refused_fetch_leaves_nothing(registry, server, home, reference, error
     assert left_over(home) == []
 
 
-@pytest.mark.parametrize("stage", ["looking up", "checking", "copying", "publishing"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interruption_outside_the_download_leaves_nothing(registry, home, hub_model, stage, error):
+def test_an_interruption_before_the_download_leaves_nothing(registry, home, hub_model, error):
+    with pytest.raises(error):
+        pull(registry, "hf://org/tiny", progress=Stages(stop_in="looking up", error=error))
+    assert left_over(home) == []
+
+
+@pytest.mark.parametrize("stage", ["checking", "copying", "publishing"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interruption_after_the_download_leaves_it_to_the_next_pull(registry, server, home, hub_model, stage, error):
     with pytest.raises(error):
         pull(registry, "hf://org/tiny", progress=Stages(stop_in=stage, error=error))
     assert registry.models() == ()
-    assert left_over(home) == []
+    assert set(left_over(home)) == set(hub_model)
     assert pull(registry, "hf://org/tiny").label == "tiny:1"
+    assert server.count(GRAPH) == 1
+    assert left_over(home) == []
 
 
 def test_an_interrupted_download_is_resumed(registry, server, home, hub_model):
@@ -213,14 +222,31 @@ def test_an_unsupported_model_is_refused_and_leaves_nothing(registry, server, ho
     assert left_over(home) == []
 
 
-def test_a_full_disk_leaves_nothing(registry, home, hub_model, monkeypatch):
+def test_a_disk_that_fills_during_the_import_leaves_only_the_download(registry, server, home, hub_model, monkeypatch):
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
 
-    monkeypatch.setattr(OnnxFolderImporter, "run", full)
-    with pytest.raises(OutOfDisk, match="importing tiny needs"):
-        pull(registry, "hf://org/tiny")
+    with monkeypatch.context() as patched:
+        patched.setattr(OnnxFolderImporter, "run", full)
+        with pytest.raises(OutOfDisk, match="importing tiny needs"):
+            pull(registry, "hf://org/tiny")
     assert registry.models() == ()
+    assert set(left_over(home)) == set(hub_model)
+    assert pull(registry, "hf://org/tiny").label == "tiny:1"
+    assert server.count(GRAPH) == 1
+    assert left_over(home) == []
+
+
+@pytest.mark.parametrize("trouble", ["redirects", "encoding"])
+def test_an_index_that_makes_no_sense_is_unavailable(registry, server, home, trouble):
+    add_package(server, "tiny-models", "1.0", wheel(b"GGUF"))
+    page = server.pages["/simple/tiny-models/"]
+    if trouble == "redirects":
+        page.statuses, page.headers = [302] * 50, {"Location": "/simple/tiny-models/"}
+    else:
+        page.headers = {"Content-Encoding": "gzip"}
+    with pytest.raises(SourceUnavailable, match=r"tiny-models.* could not be fetched|cannot be reached"):
+        pull(registry, "pypi://tiny-models==1.0/models/tiny.gguf")
     assert left_over(home) == []
 
 

@@ -246,3 +246,13 @@ def test_an_existing_database_opens_without_alembic(registry, home):
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (run.stdout.strip(), run.stderr) == ("[]", "")
+
+
+def test_garbage_collection_leaves_stray_files_alone(registry: Registry, publish, home: Path):
+    publish()
+    strays = [home / "models" / ".DS_Store", home / "models" / "tiny" / "notes.txt"]
+    for stray in strays:
+        stray.write_text("mine")
+    assert registry.collect_garbage() == 0
+    assert [stray.read_text() for stray in strays] == ["mine", "mine"]
+    assert registry.verify("tiny") == ()

@@ -151,13 +151,13 @@ replies = st.text("ab\u20ac\U0001f642 ", min_size=1, max_size=12)
 
 @given(replies, st.lists(st.text("ab\u20ac ", min_size=1, max_size=3), max_size=2).map(tuple), st.integers(1, 30))
 def test_text_is_whole_characters_up_to_the_stop_string(reply: str, stops: tuple[str, ...], max_tokens: int) -> None:
-    """UTF-8 is cut between tokens everywhere; no piece holds half a character, except what max_tokens cuts off."""
+    """UTF-8 is cut between tokens everywhere; no piece holds half a character, also where max_tokens cuts."""
     bench = fake_bench()
     outcome = bench.answer(TokensPrompt(token_ids=[*f"[[reply: {reply}]]".encode(), ASSISTANT]), stop=stops, max_tokens=max_tokens)
     data = reply.encode()[:max_tokens]
     whole = data.decode(errors="ignore")
     places = [(whole.find(stop), -len(stop)) for stop in stops if stop in whole]
-    expected = whole[: min(places)[0]] if places else data.decode(errors="replace")
+    expected = whole[: min(places)[0]] if places else whole
     assert outcome.text == expected
-    for piece in outcome.pieces[:-1]:
+    for piece in outcome.pieces:
         assert "\ufffd" not in piece

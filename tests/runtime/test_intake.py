@@ -26,6 +26,7 @@ def prepare(prompt: Prompt, *, template: str | None = "<|user|>{{ messages[0].co
         None if template is None else ChatTemplate(template, {}),
         defaults=GenerationDefaults(temperature=0.6, top_k=20, top_p=0.9, min_p=0.1, repetition_penalty=1.1),
         context_length=CONTEXT,
+        vocab_size=VOCAB_SIZE,
         clock=lambda: 100.0,
     )
     return intake.prepare(Submit(request=7, prompt=prompt, params=params, **request))
@@ -137,3 +138,15 @@ def test_a_model_without_a_template_takes_no_chat() -> None:
         prepare(HELLO, template=None)
     assert caught.value.code == "no_chat_template"
     assert prepare(TextPrompt(text="x"), template=None).prompt_len == 1
+
+
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized() -> None:
+    class Unwilling(ByteTokenizer):
+        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+            raise AssertionError("it was tokenized")
+
+    intake = Intake(
+        Unwilling(), None, defaults=GenerationDefaults(), context_length=CONTEXT, vocab_size=VOCAB_SIZE, clock=lambda: 0.0
+    )
+    with pytest.raises(InvalidRequest, match=r"is 20 tokens, but the prompt has at least \d+ tokens"):
+        intake.prepare(Submit(request=1, prompt=TextPrompt(text="x" * 2_000_000)))

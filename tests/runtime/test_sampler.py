@@ -202,3 +202,12 @@ def test_params_of_a_row_are_its_own() -> None:
     tokens = sample(logits, [greedy, forbidden, make_sequence([1], SamplingParams(temperature=1.0, top_k=1))])
     assert tokens[0] == tokens[2] == int(logits[0].argmax())
     assert tokens[1] != tokens[0]
+
+
+def test_a_row_that_leaves_nothing_to_choose_has_no_token_and_the_others_do() -> None:
+    logits = np.zeros((3, 8), np.float32)
+    logits[0, 3] = np.nan
+    logits[1] = -np.inf
+    logits[2, 5] = 1
+    rows = [make_sequence([1], SamplingParams(temperature=0)) for _ in range(3)]
+    assert Sampler(frozenset()).sample(logits, rows) == [None, None, 5]

@@ -95,7 +95,12 @@ def two_kernel_bench(*, tick: float = 0.0, context: int = 128, **options: Any) -
         pid=0,
     )
     intake = Intake(
-        ByteTokenizer(), None, defaults=GenerationDefaults(temperature=1.0, top_p=1.0), context_length=context, clock=clock
+        ByteTokenizer(),
+        None,
+        defaults=GenerationDefaults(temperature=1.0, top_p=1.0),
+        context_length=context,
+        vocab_size=VOCAB_SIZE,
+        clock=clock,
     )
     limits = Limits(chosen, chosen.kv_budget_bytes or 1 << 30, frozenset({EOS}))
     return EngineBench(BatchingEngine(info, runner, intake, limits, resident_bytes=lambda: 0, clock=clock), clock)

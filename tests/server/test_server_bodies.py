@@ -81,6 +81,8 @@ def test_a_large_body_within_the_limit_meets_the_context_instead(http: httpx.Cli
         ("min_p", 1.5),
         ("typical_p", 0),
         ("repetition_penalty", 0),
+        ("repetition_penalty", 1e-30),
+        ("repetition_penalty", 100.5),
         ("presence_penalty", 2.1),
         ("frequency_penalty", -2.1),
         ("max_tokens", -1),

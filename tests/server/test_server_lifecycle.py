@@ -49,8 +49,11 @@ class CountedLease:
     def __init__(self) -> None:
         self.num_releases = 0
 
+        self.released = asyncio.Event()
+
     def release(self) -> None:
         self.num_releases += 1
+        self.released.set()
 
 
 STARTED = Started(request=1, prompt_tokens=5, cached_tokens=2, prompt_text="prompt")
@@ -71,10 +74,10 @@ class Bench:
         self.lease = CountedLease()
         self._scripts = scripts
 
-    def inference(self, time_limit_s: float | None = None) -> Inference:
+    def inference(self, time_limit_s: float | None = None, stall_s: float = 60) -> Inference:
         series = self.metrics.of_model("m:1")
         generations = [MeteredGeneration(script, series, self.record) for script in self._scripts]
-        return Inference(ServedModel("m", "m:1", Path(), 0), self.lease, generations, time_limit_s)
+        return Inference(ServedModel("m", "m:1", Path(), 0), self.lease, generations, time_limit_s, stall_s)
 
     def value(self, name: str, **labels: str) -> float:
         found = self.metrics.registry.get_sample_value(name, {"model_name": "m", "engine": "1", **labels})
@@ -131,7 +134,7 @@ def test_one_choice_that_fails_ends_them_all() -> None:
     bench = Bench(endless, Script(STARTED, failure=NotReady("gone")))
     with pytest.raises(NotReady, match="gone"):
         asyncio.run(_all(bench))
-    assert endless.num_aborts == 1
+    assert endless.num_aborts
     assert bench.lease.num_releases == 1
     assert bench.value("vllm:request_success_total", finished_reason="error") == 1
 
@@ -152,6 +155,68 @@ def test_an_engine_that_hangs_ends_the_request_at_its_time_limit(num_choices: in
     assert late.value.code == "deadline_exceeded"
     assert bench.lease.num_releases == 1
     assert bench.value("vllm:request_success_total", finished_reason="error") >= 1
+
+
+@pytest.mark.parametrize("num_choices", [1, 2])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_reader_that_stalls_holds_no_lease_after_the_end(num_choices: int, fails: bool) -> None:
+    generations = [Generation(number, lambda _: None) for number in range(num_choices)]
+    bench = Bench(*generations)
+
+    async def run() -> str:
+        inference = bench.inference(stall_s=0.001)
+        generations[0].push(Chunk(1, "a", [1]))
+        await inference.begin()
+        for generation in generations:
+            generation.push(Chunk(1, "b", [2]))
+            if fails:
+                generation.fail(NotReady("late"))
+            else:
+                generation.push(end("c"))
+        async with asyncio.timeout(10):
+            await bench.lease.released.wait()  # nobody reads meanwhile
+        text = "".join([event.text async for _, event in inference])
+        inference.close()
+        return text
+
+    if fails:
+        with pytest.raises(NotReady, match="late"):
+            asyncio.run(run())
+    else:
+        assert sorted(asyncio.run(run())) == sorted("a" + "bc" * num_choices)
+    assert bench.lease.num_releases == 1
+
+
+def test_the_lease_is_given_back_once_the_end_is_read_even_before_it_is_sent() -> None:
+    bench = Bench(Script(STARTED, end("a")))
+
+    async def run() -> None:
+        inference = bench.inference()
+        await anext(inference)
+        assert bench.lease.num_releases == 1
+        inference.close()
+
+    asyncio.run(run())
+    assert bench.lease.num_releases == 1
+
+
+@pytest.mark.parametrize("num_choices", [1, 2])
+def test_a_late_request_that_nobody_reads_is_aborted_and_gives_its_lease_back(num_choices: int) -> None:
+    aborted: list[int] = []
+    bench = Bench(*(Generation(number, aborted.append) for number in range(num_choices)))
+
+    async def run() -> None:
+        inference = bench.inference(time_limit_s=0.01)
+        async with asyncio.timeout(10):
+            await bench.lease.released.wait()
+        assert aborted == list(range(num_choices))
+        with pytest.raises(NotReady, match="hangs"):
+            await anext(inference)
+        inference.close()
+
+    asyncio.run(run())
+    assert bench.lease.num_releases == 1
+    assert bench.value("vllm:request_success_total", finished_reason="error") == num_choices
 
 
 @pytest.mark.parametrize("num_choices", [1, 2])

@@ -72,6 +72,8 @@ def test_hosts(make_settings: Make, bound_to: str, allowed_hosts: tuple[str, ...
         ("null", False),
         ("file://", False),
         ("http://", False),
+        ("http://[", False),
+        ("http://[::1]x:y", False),
     ],
 )
 def test_origins(make_settings: Make, origin: str, is_allowed: bool) -> None:
@@ -100,6 +102,31 @@ def test_an_allowed_origin_gets_cors_headers_on_answers_and_errors(make_settings
         assert response.headers["vary"] == "Origin"
 
 
+def test_an_allowed_page_can_read_the_refusals_of_every_layer(make_settings: Make) -> None:
+    page = {"Origin": "http://localhost:3000"}
+    locked = ask(create_app(make_settings(api_key="k")), "GET", "/v1/models", headers=page)
+    error_of(locked, 401)
+    app = create_app(make_settings())
+    app.state.parts.lifecycle.drain()
+    draining = ask(app, "GET", "/v1/models", headers=page)
+    error_of(draining, 503)
+    for response in (locked, draining):
+        assert response.headers.get_list("access-control-allow-origin") == ["http://localhost:3000"]
+        assert "Retry-After" in response.headers["access-control-expose-headers"]
+
+
+def test_an_origin_that_is_no_address_is_refused(make_settings: Make) -> None:
+    response = ask(create_app(make_settings()), "GET", "/v1/models", headers={"Origin": "http://["})
+    assert error_of(response, 403)["code"] == "origin_not_allowed"
+
+
+def test_a_rebound_page_gets_no_cors_headers(make_settings: Make) -> None:
+    headers = {"Host": "evil.example", "Origin": "http://evil.example"}
+    response = ask(create_app(make_settings()), "GET", "/v1/models", headers=headers)
+    assert error_of(response, 403)["code"] == "host_not_allowed"
+    assert "access-control-allow-origin" not in response.headers
+
+
 def test_a_preflight_passes_without_a_key(make_settings: Make) -> None:
     headers = {
         "Origin": "http://localhost:3000",
@@ -109,6 +136,7 @@ def test_a_preflight_passes_without_a_key(make_settings: Make) -> None:
     }
     response = ask(create_app(make_settings(api_key="k")), "OPTIONS", "/v1/chat/completions", headers=headers)
     assert response.status_code == 204
+    assert response.headers.get_list("access-control-allow-origin") == ["http://localhost:3000"]
     assert "POST" in response.headers["access-control-allow-methods"]
     assert response.headers["access-control-allow-headers"] == "authorization, x-thing"
     assert response.headers["access-control-allow-private-network"] == "true"

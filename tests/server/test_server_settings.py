@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from server.settings import MASK, EffectiveSetting, InvalidSettings, Settings, effective
 
@@ -60,6 +61,13 @@ def test_the_key_is_masked_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hush" not in repr(settings) + str(effective(settings))
 
 
+def test_space_around_the_key_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLMOPS_API_KEY", " k\n")
+    for settings in (Settings(), Settings(api_key=SecretStr("\tk "))):
+        assert settings.api_key is not None
+        assert settings.api_key.get_secret_value() == "k"
+
+
 def test_every_setting_is_described() -> None:
     assert all(line.description for line in effective(Settings()))
 
@@ -83,6 +91,7 @@ def test_every_setting_is_described() -> None:
         ("log_level", "loud"),
         ("log_format", "xml"),
         ("api_key", ""),
+        ("api_key", " \n"),
         ("host", ""),
         ("model", ""),
         ("offline", "perhaps"),
