@@ -15,8 +15,8 @@ if sys.platform != "win32":
 
 
 def hold(folder: Path) -> None:
-    """Until this process ends, `is_held(folder)` is true for every other process."""
-    if sys.platform != "win32":
+    """Until this process ends, `is_held(folder)` is true for every other process. Nothing for a folder that is not there."""
+    if sys.platform != "win32" and folder.is_dir():
         fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
 
 

@@ -38,6 +38,7 @@ class ResidentModel:
         self._spawn = spawn
         self._on_failed = on_failed
         self._worker: WorkerProcess | None = None
+        self._dead: WorkerProcess | None = None  # the worker before; perhaps not reaped yet
         self._load: asyncio.Task[ModelInfo] | None = None
         self._ready_at = 0.0
         self._crashes_in_row = 0
@@ -91,6 +92,8 @@ class ResidentModel:
         if self._load is not None and not self._load.done():
             self._load.cancel()
             await asyncio.wait([self._load])
+        if self._dead is not None:
+            await self._dead.reap()
         worker = self._worker
         if worker is None:
             return
@@ -137,7 +140,7 @@ class ResidentModel:
         delay = RESTART_DELAYS_S[min(max(self._crashes_in_row - 1, 0), len(RESTART_DELAYS_S) - 1)]
         log.error("the worker of %s (pid %d) ended unexpectedly; restart in %g s", self._label, worker.pid, delay)
         self.state = ModelState.RESTARTING
-        self._worker = self.info = None
+        self._dead, self._worker, self.info = worker, None, None
         self.num_restarts += 1
         self._load = asyncio.create_task(self._start_after(worker, delay), name=f"restart {self._label}")
         self._load.add_done_callback(self._loaded)

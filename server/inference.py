@@ -16,7 +16,6 @@ from runtime.pool import Lease
 from server.metered import MeteredGeneration
 from server.served_models import ServedModel
 
-
 STALL_S = 1.0  # a reader that asks for nothing for so long has stalled
 
 
