@@ -93,9 +93,7 @@ def pull(
                 return _import(registry, plan, pin, precision, fetched, staged, progress)
 
 
-def _fetch(
-    registry: Registry, plan: PullPlan, source: Source, downloads: Path, scratch: Path, progress: Progress
-) -> Fetched:
+def _fetch(registry: Registry, plan: PullPlan, source: Source, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
     """A disk that is full before everything is here gets all of its space back."""
     full = disk_full_means_out_of_disk(registry.home, tree_bytes(downloads), f"fetching {plan.name}")
     try:

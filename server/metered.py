@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
-from runtime.errors import OverCapacity, RuntimeFailure
+from runtime.errors import InvalidRequest, OverCapacity, RuntimeFailure
 from runtime.messages import Chunk, Finished, Started, Timings
 from runtime.pool import Generation
 from server.metrics import ModelMetrics
@@ -95,8 +95,11 @@ class MeteredGeneration(AsyncIterator[Chunk | Finished]):
             self._series.time_per_output_token.observe(timings.decode_s / (self._num_tokens - 1))
 
     def _on_failure(self, failure: RuntimeFailure) -> None:
+        """What was never taken in is no request that ended: refusals have counts of their own, by status and by reason."""
         if isinstance(failure, OverCapacity) and not self._is_over:
             self._series.admission_rejections["queue_full"].inc()
+        if isinstance(failure, OverCapacity | InvalidRequest):
+            self._is_over = True
         self._on_end("error")
 
     def _on_end(self, reason: str) -> None:

@@ -43,6 +43,25 @@ _GENERATION = (
     Unsupported("return_token_ids", "token ids in the answer", (False,)),
     Unsupported("return_tokens_as_token_ids", "token ids in the answer", (False,)),
     Unsupported("service_tier", "a service tier", ("auto", "default")),
+    Unsupported("cache_salt", "a prefix cache of its own"),
+    Unsupported("structural_tag", "structured output"),
+    Unsupported("guided_decoding_backend", "structured output"),
+    Unsupported("detokenize", "answers without text", (True,)),
+    Unsupported("logprob_token_ids", "log probabilities", ([],)),
+    Unsupported("spaces_between_special_tokens", "special tokens without spaces", (True,)),
+    Unsupported("repetition_detection", "repetition detection"),
+    Unsupported("kv_transfer_params", "KV transfer", ({},)),
+    Unsupported("vllm_xargs", "extra engine arguments", ({},)),
+    Unsupported("data_parallel_rank", "a data-parallel rank"),
+    Unsupported("moderation", "moderation"),
+    Unsupported("grammar", "structured output", ("",)),
+    Unsupported("json_schema", "structured output"),
+    Unsupported("n_predict", "llama.cpp's name of max_tokens"),
+    Unsupported("mirostat", "Mirostat sampling", (0,)),
+    Unsupported("xtc_probability", "XTC sampling", (0, 0.0)),
+    Unsupported("dry_multiplier", "DRY sampling", (0, 0.0)),
+    Unsupported("keep_alive", "a time to stay loaded"),
+    Unsupported("num_ctx", "a context length per request"),
 )
 CHAT = (
     *_GENERATION,
@@ -63,6 +82,13 @@ CHAT = (
     Unsupported("documents", "documents in the template", ([],)),
     Unsupported("mm_processor_kwargs", "images, audio or video", ({},)),
     Unsupported("echo", "an echo of the prompt", (False,)),
+    Unsupported("add_special_tokens", "special tokens beside the chat template's", (False,)),
+    Unsupported("best_of", "a choice among several answers", (1,)),
+    Unsupported("thinking_token_budget", "a thinking budget"),
+    Unsupported("include_reasoning", "answers without their reasoning", (True,)),
+    Unsupported("reasoning", "a reasoning effort"),
+    Unsupported("thinking", "a thinking budget"),
+    Unsupported("media_io_kwargs", "images, audio or video", ({},)),
 )
 COMPLETION = (
     *_GENERATION,
@@ -70,6 +96,11 @@ COMPLETION = (
     Unsupported("logprobs", "log probabilities"),
     Unsupported("suffix", "text after the completion", ("",)),
     Unsupported("prompt_embeds", "prompts as embeddings"),
+    Unsupported("max_completion_tokens", "chat's name of max_tokens"),
+    Unsupported("top_logprobs", "log probabilities", (0,)),
+    Unsupported("messages", "a conversation; use /v1/chat/completions", ([],)),
+    Unsupported("chat_template_kwargs", "a chat template", ({},)),
+    Unsupported("continue_final_message", "a chat template", (False,)),
 )
 STREAM_OPTIONS = (Unsupported("continuous_usage_stats", "usage in every chunk", (False,)),)
 MESSAGE = (
