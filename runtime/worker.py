@@ -18,14 +18,14 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
-from runtime.batching.engine import BatchingEngine
+from runtime.engines.protocol import Engine, Prepared
 from runtime.errors import FailureKind, RuntimeFailure
 from runtime.framing import Encoder, read_frame
-from runtime.messages import Abort, Drain, Failed, Load, LoadFailed, Ready, StepReport, Submit, ToWorker
+from runtime.messages import Abort, Drain, Failed, Load, LoadFailed, Ready, StepReport, Submit
 
 STATS_EVERY_S = 0.2
 
@@ -37,10 +37,11 @@ class _Refused:
     failed: Failed
 
 
-Work = Any  # a prepared request, _Refused, Abort, Drain
+Told = Submit | Abort | Drain  # after the Load
+Work = Prepared | _Refused | Abort | Drain
 
 
-def build_engine(load: Load) -> BatchingEngine:
+def build_engine(load: Load) -> Engine:
     """Raises whatever the engine raises when its model cannot be loaded; ValueError for an unknown engine."""
     if load.engine == "fake":
         from runtime.engines.fake import build_fake_engine
@@ -58,19 +59,19 @@ def build_engine(load: Load) -> BatchingEngine:
 class Worker:
     """Steps an engine and writes what it reports to `output`."""
 
-    def __init__(self, engine: BatchingEngine, output: BinaryIO) -> None:
+    def __init__(self, engine: Engine, output: BinaryIO) -> None:
         self._engine = engine
         self._output = output
         self._encoder = Encoder()
         self._inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
-        self._submitted: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+        self._submitted: queue.SimpleQueue[Submit | Drain] = queue.SimpleQueue()
         self._unprepared: set[int] = set()  # requests that the engine does not know yet
         self._forgotten: set[int] = set()  # of those, the ones that were aborted already
         self._draining = False
         self._stats_at = 0.0
         self._stats_sent: object = None
 
-    def receive(self, message: ToWorker) -> None:
+    def receive(self, message: Told) -> None:
         """On the reading thread. An abort overtakes what is still being prepared; a drain does not."""
         if isinstance(message, Abort):
             self._inbox.put(message)
@@ -85,7 +86,7 @@ class Worker:
             message = self._submitted.get()
             self._inbox.put(self._prepare(message) if isinstance(message, Submit) else message)
 
-    def _prepare(self, submit: Submit) -> Work:
+    def _prepare(self, submit: Submit) -> Prepared | _Refused:
         try:
             return self._engine.prepare(submit)
         except RuntimeFailure as failure:
@@ -134,7 +135,7 @@ class Worker:
         self._forgotten.discard(request)
         return wanted
 
-    def _add(self, work: Work, report: StepReport) -> None:
+    def _add(self, work: Prepared, report: StepReport) -> None:
         try:
             self._engine.add(work)
         except RuntimeFailure as failure:
@@ -202,7 +203,7 @@ def _read_messages(stream: BinaryIO, worker: Worker) -> None:
 
     So is an input that holds no messages: without this thread the process would live on, and hear nothing more.
     """
-    decoder = msgspec.msgpack.Decoder(ToWorker)
+    decoder = msgspec.msgpack.Decoder(Told)
     try:
         while (body := read_frame(stream)) is not None:
             worker.receive(decoder.decode(body))

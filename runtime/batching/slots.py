@@ -66,13 +66,11 @@ class Slots:
 
         The end of the prompt is always computed anew: its logits choose the first token.
         """
-        wanted = sequence.prompt[:-MIN_COMPUTED_TOKENS]
-        match = best_match(wanted, self._reusable(sequence.is_repeatable))
+        match = self._match(sequence)
         row = next(row for row in range(self.num_decoding, self._num_slots) if row not in self._active)
         sequence.max_exact = sequence.prompt_len
         if match is not None:
-            exact = self._num_exact(match.row)
-            sequence.max_exact = exact if match.num_tokens > exact else sequence.prompt_len
+            sequence.max_exact = self._max_exact(sequence, match)
             self._bring(match, row, sequence.is_repeatable)
         sequence.num_computed = match.num_tokens if match else 0
         if not sequence.is_announced:
@@ -83,16 +81,23 @@ class Slots:
 
     def catch_up(self, sequence: Sequence) -> None:
         """Before a placed sequence's first chunk: what others have computed since may hold more of its prompt."""
-        wanted = sequence.prompt[:-MIN_COMPUTED_TOKENS]
-        others = ((row, tokens) for row, tokens in self._reusable(sequence.is_repeatable) if row != sequence.slot)
-        match = best_match(wanted, others)
+        match = self._match(sequence)
         if match is None or match.num_tokens < sequence.num_computed + MIN_REUSED_TOKENS:
             return
-        exact = self._num_exact(match.row)
-        sequence.max_exact = exact if match.num_tokens > exact else sequence.prompt_len
+        sequence.max_exact = self._max_exact(sequence, match)
         self._rows.copy(match.row, sequence.slot, match.num_tokens)
         self.hits += match.num_tokens - sequence.num_computed
         sequence.num_computed = sequence.num_cached = match.num_tokens
+
+    def _match(self, sequence: Sequence) -> Match | None:
+        """The other row that holds most of its prompt, but for the end of it."""
+        reusable = ((row, tokens) for row, tokens in self._reusable(sequence.is_repeatable) if row != sequence.slot)
+        return best_match(sequence.prompt[:-MIN_COMPUTED_TOKENS], reusable)
+
+    def _max_exact(self, sequence: Sequence, match: Match) -> int:
+        """On KV that is not exact nothing exact can follow."""
+        exact = self._num_exact(match.row)
+        return exact if match.num_tokens > exact else sequence.prompt_len
 
     def _reusable(self, exact_only: bool) -> Iterator[tuple[int, NDArray[np.int32]]]:
         for row, held in self._cached.items():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 from runtime.messages import ModelInfo, Stats, StepReport, Submit
 
-Prepared = TypeVar("Prepared")
+
+class Prepared(Protocol):
+    """A request as an engine wants it; each engine has a type of its own."""
+
+    @property
+    def request(self) -> int: ...
 
 
-class Engine(Protocol, Generic[Prepared]):
+class Engine(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
@@ -22,8 +27,8 @@ class Engine(Protocol, Generic[Prepared]):
         """The part that needs no model: template, tokens, limits. Thread-safe. Raises InvalidRequest."""
         ...
 
-    def add(self, prepared: Prepared) -> None:
-        """Queues it. Raises OverCapacity when the queue is full."""
+    def add(self, prepared: Any) -> None:
+        """Queues what this engine prepared. Raises OverCapacity when the queue is full."""
         ...
 
     def remove(self, request: int) -> None:
