@@ -10,7 +10,14 @@ from types import MappingProxyType
 from typing import Any
 
 from model_registry.errors import InvalidReference
-from model_registry.references import CatalogReference, PackageReference, SourceReference, parse_reference
+from model_registry.references import (
+    CatalogReference,
+    FoundryReference,
+    PackagePartsReference,
+    PackageReference,
+    SourceReference,
+    parse_reference,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +102,27 @@ def _entry(name: str, values: Mapping[str, Any]) -> CatalogEntry:
 
 
 def _build(values: Mapping[str, Any]) -> CatalogBuild:
+    """A build's `source` is one reference; `parts` instead are the files in wheels that make the one file, in order."""
+    if "parts" in values:
+        source: SourceReference = PackagePartsReference(tuple(_package(part) for part in values["parts"]), str(values["sha256"]))
+    else:
+        source = _source(values)
+    return CatalogBuild(str(values["name"]), source, int(values["download_bytes"]))
+
+
+def _package(values: Mapping[str, Any]) -> PackageReference:
+    source = _source(values)
+    if not isinstance(source, PackageReference):
+        raise InvalidReference(f"The catalog's part {values['source']!r} is no file of a wheel; give pypi://package==version/path.")
+    return source
+
+
+def _source(values: Mapping[str, Any]) -> SourceReference:
     source = parse_reference(str(values["source"]))
     if isinstance(source, CatalogReference):
         raise InvalidReference(f"The catalog's source {values['source']!r} names another catalog entry; give the source itself.")
-    if "sha256" in values:
+    if "sha256" in values and not isinstance(source, FoundryReference):
         source = replace(source, sha256=str(values["sha256"]))
     if isinstance(source, PackageReference) and "archive_sha256" in values:
         source = replace(source, archive_sha256=str(values["archive_sha256"]))
-    return CatalogBuild(str(values["name"]), source, int(values["download_bytes"]))
+    return source

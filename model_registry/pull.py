@@ -28,7 +28,9 @@ from model_registry.progress import Progress, SilentProgress
 from model_registry.records import Manifest, ModelVersion, Precision
 from model_registry.references import (
     CatalogReference,
+    FoundryReference,
     HubReference,
+    PackagePartsReference,
     PackageReference,
     SourceReference,
     parse_reference,
@@ -175,8 +177,8 @@ def _network_errors_told(source: SourceReference) -> Iterator[None]:
         yield
     except httpx.RequestError as error:
         raise SourceUnavailable(
-            f"{source} could not be fetched: {str(error) or type(error).__name__}. Check the network, the proxy variables and "
-            "any mirror in use."
+            f"{source} could not be fetched: {str(error) or type(error).__name__}. "
+            "Check the network, the proxy variables and any mirror in use."
         ) from error
 
 
@@ -223,6 +225,10 @@ def _default_name(source: SourceReference) -> str:
         return model_name_from(path.stem if path.suffix == ".gguf" else source.repo.partition("/")[2])
     if isinstance(source, PackageReference):
         return model_name_from(PurePosixPath(source.path).stem)
+    if isinstance(source, PackagePartsReference):
+        return model_name_from(PurePosixPath(source.filename).stem)
+    if isinstance(source, FoundryReference):
+        return model_name_from(source.alias)
     local = source.path
     return model_name_from(local.name if local.is_dir() else local.name.removesuffix(local.suffix).removesuffix(".tar"))
 

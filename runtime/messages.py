@@ -1,7 +1,7 @@
 """Everything a worker is told or tells: small frozen messages, encoded as msgpack, framed by `runtime/framing.py`.
 
-To the worker:    Load, Submit, Abort, Drain.
-From the worker:  Ready, LoadFailed, Stats, and StepReport, one per engine step: Started, Chunk, Finished, Failed of all rows.
+To the worker:    Load, Submit, Abort, SetThreads, Drain.
+From the worker:  Ready, LoadFailed, Stats, Heartbeat, and one StepReport per engine step: Started, Chunk, Finished, Failed.
 """
 
 from __future__ import annotations
@@ -92,12 +92,26 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: int = 256
 
 
+class ProviderChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model runs: an execution provider by its onnxruntime name (`CPUExecutionProvider`), on one device.
+
+    device_index: among the provider's devices. library: a plugin provider's shared library, to be registered before the load.
+    options: the provider's own, e.g. {"device_id": "0"}.
+    """
+
+    name: str = "CPUExecutionProvider"
+    device_index: int = 0
+    library: str | None = None
+    options: dict[str, str] = {}
+
+
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
-    """The first message. engine: `onnx` or `fake`; folder: the variant's folder (for `fake`: may be empty)."""
+    """The first message. engine: `onnx`, `genai`, `foundry` or `fake`; folder: the variant's folder (for `fake`: may be empty)."""
 
     engine: str
     folder: str
     options: EngineOptions
+    provider: ProviderChoice = ProviderChoice()
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
@@ -115,18 +129,27 @@ class Abort(msgspec.Struct, frozen=True, kw_only=True, tag="abort"):
     request: int
 
 
+class SetThreads(msgspec.Struct, frozen=True, kw_only=True, tag="set_threads"):
+    """Compute with so many threads from the next step on. Only to an engine whose `ModelInfo.can_set_threads`."""
+
+    num_threads: int
+
+
 class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
     """Finish what was submitted, then exit."""
 
 
-ToWorker = Load | Submit | Abort | Drain
+ToWorker = Load | Submit | Abort | SetThreads | Drain
 
 
 # ---- from the worker ----
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a loaded model is. kv_bytes_per_token: both K and V, all layers. resident_bytes: of the whole worker, after the load."""
+    """What a loaded model is. kv_bytes_per_token: both K and V, all layers. resident_bytes: of the whole worker, after the load.
+
+    batches: whether several sequences share a step.
+    """
 
     engine: str
     provider: str
@@ -140,6 +163,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     load_s: float
     resident_bytes: int
     pid: int
+    can_set_threads: bool = False
+    batches: bool = True
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
@@ -219,6 +244,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     `*_total` count since the worker's start, prefixes in tokens.
 
     kv_usage: KV bytes of running rows / the most that they may take. kv_bytes: KV memory backed by pages, running and cached rows.
+    threads: what the engine computes with now.
     """
 
     num_running: int
@@ -230,7 +256,14 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     preemptions_total: int
     steps_total: int
     resident_bytes: int
+    threads: int = 0
 
 
-FromWorker = Ready | LoadFailed | StepReport | Stats
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
+    """Sent every second by a thread that does nothing else. step_s: how long the step in progress has taken; 0 between steps."""
+
+    step_s: float
+
+
+FromWorker = Ready | LoadFailed | StepReport | Stats | Heartbeat
 Event = Started | Chunk | Finished | Failed

@@ -1,7 +1,4 @@
-"""One model in memory, through loading, serving, crashes and the end: a small state machine around a worker process.
-
-Knows neither which model it should be nor who wants it; `ModelPool` decides that.
-"""
+"""A model in memory: its replicas, who holds it, and how long it stays when nobody does. Decides nothing about other models."""
 
 from __future__ import annotations
 
@@ -9,153 +6,274 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from enum import StrEnum
+from contextlib import suppress
+from typing import Protocol
 
-from runtime.errors import EngineDead, NotReady
-from runtime.messages import ModelInfo, Stats
+from runtime.breaker import Breaker
+from runtime.errors import NotReady
+from runtime.generation import Generation
+from runtime.load_spec import FOREVER, Candidate, LoadSpec
+from runtime.loaded_model import Died, Fallback, FellThrough, Loaded, LoadedModel, ModelState, PoolEvent
+from runtime.messages import EngineOptions, ModelInfo, Prompt, Submit
+from runtime.replica import Replica
+from runtime.routing import ReplicaLoad, choose_replica, prefix_blocks
 from runtime.worker_process import WorkerProcess
 
 log = logging.getLogger("slmops.pool")
 
-RESTART_DELAYS_S = (0.0, 0.5, 2.0, 5.0)  # after the 1st, 2nd, ... crash in a row; the last repeats
-STEADY_S = 60.0  # a worker that lived so long had no part in a row of crashes
+EXIT_S = 5.0  # what a worker with nothing to do gets to end by itself
+Spawn = Callable[[str, Candidate, EngineOptions], Awaitable[WorkerProcess]]
 
 
-class ModelState(StrEnum):
-    """LOADING: the first load. READY: serves. RESTARTING: its worker died, another loads. UNLOADING: drains; takes nothing new."""
+class Owner(Protocol):
+    """What a model asks of the pool, and tells it."""
 
-    LOADING = "loading"
-    READY = "ready"
-    RESTARTING = "restarting"
-    UNLOADING = "unloading"
+    def grant(self, model: ResidentModel, candidate: Candidate) -> EngineOptions:
+        """The options with which this candidate may load now. Raises NotReady when there is no room for it."""
+        ...
+
+    def changed(self, model: ResidentModel) -> None:
+        """It became ready, busy or idle."""
+        ...
+
+    def expired(self, model: ResidentModel) -> None:
+        """Its keep-alive has ended."""
+        ...
+
+    def lost(self, model: ResidentModel, why: NotReady) -> None:
+        """It cannot be loaded, or not any more."""
+        ...
+
+    def tell(self, event: PoolEvent) -> None: ...
 
 
 class ResidentModel:
-    """spawn: starts a worker process and tells it what to load. on_failed(why): a load failed, and with it this model."""
-
-    def __init__(self, label: str, spawn: Callable[[], Awaitable[WorkerProcess]], on_failed: Callable[[NotReady], None]) -> None:
-        self._label = label
+    def __init__(self, spec: LoadSpec, spawn: Spawn, breaker: Breaker, owner: Owner) -> None:
+        self.spec = spec
         self._spawn = spawn
-        self._on_failed = on_failed
-        self._worker: WorkerProcess | None = None
-        self._dead: WorkerProcess | None = None  # the worker before; perhaps not reaped yet
-        self._load: asyncio.Task[ModelInfo] | None = None
-        self._ready_at = 0.0
-        self._crashes_in_row = 0
-        self.state = ModelState.LOADING
-        self.info: ModelInfo | None = None
+        self._breaker = breaker
+        self._owner = owner
+        self._replicas: list[Replica] = []
+        self._loading: asyncio.Task[None] | None = None
+        self._fallbacks: list[Fallback] = []
+        self._is_leaving = False
+        self._expiry: asyncio.TimerHandle | None = None
+        self._nobody = asyncio.Event()  # set while no lease is open
+        self._nobody.set()
+        self.candidate: Candidate | None = None
+        self.charge_bytes = 0  # what the memory budget counts for it; the pool keeps these two
+        self.kv_bytes = 0  # that each worker may use for KV
+        self.pinned = spec.pinned
+        self.keep_alive_s = spec.keep_alive_s
         self.num_leases = 0
-        self.num_restarts = 0
+        self.last_used = time.monotonic()
         self.loaded_at: float | None = None
         self.idle_since: float | None = None
+        self.expires_at: float | None = None
 
     @property
-    def stats(self) -> Stats | None:
-        return self._worker.stats if self._worker is not None else None
+    def label(self) -> str:
+        return self.spec.label
+
+    @property
+    def state(self) -> ModelState:
+        if self._is_leaving:
+            return ModelState.UNLOADING
+        if self.loaded_at is None:
+            return ModelState.LOADING
+        return ModelState.READY if any(r.state is ModelState.READY for r in self._replicas) else ModelState.RESTARTING
+
+    @property
+    def is_busy(self) -> bool:
+        return self.num_leases > 0 or self.loaded_at is None
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        return tuple(self._replicas)
 
     def begin_load(self) -> None:
-        self._load = asyncio.create_task(self._start(), name=f"load {self._label}")
-        self._load.add_done_callback(self._loaded)
+        self._loading = asyncio.create_task(self._load(), name=f"load {self.label}")
+        self._loading.add_done_callback(self._loaded)
 
     async def ready(self) -> ModelInfo:
-        """Waits for the load in progress, if any. Raises NotReady: it failed, or the model is leaving."""
-        if self.state is ModelState.UNLOADING or self._load is None:
+        """Waits until one replica serves. Raises NotReady: none can be loaded, or the model is leaving."""
+        if self._is_leaving or self._loading is None:
             raise self._leaving()
-        load = self._load
+        loading = self._loading
         try:
-            return await asyncio.shield(load)
+            await asyncio.shield(loading)
         except asyncio.CancelledError:
-            if load.cancelled():
+            if loading.cancelled():
                 raise self._leaving() from None
             raise
+        return await self._first_ready()
 
-    def _leaving(self) -> NotReady:
-        return NotReady(f"{self._label} is being unloaded. Retry in a moment.", code="unloading", retry_after_s=1.0)
-
-    def worker(self) -> WorkerProcess:
-        if self._worker is None or self._worker.exited.is_set():
-            raise EngineDead(f"The worker of {self._label} is being restarted. Retry the request.", retry_after_s=1.0)
-        return self._worker
+    def submit(self, prompt: Prompt, make: Callable[[int], Submit]) -> Generation:
+        """On the replica that suits the prompt best. Raises EngineDead when there is none at the moment."""
+        up = [replica for replica in self._replicas if replica.state is ModelState.READY] or self._replicas[:1]
+        if len(up) == 1:
+            return up[0].worker().submit(make)
+        blocks = prefix_blocks(prompt)
+        chosen = up[choose_replica([ReplicaLoad(each.num_open, each.seen.num_matched(blocks)) for each in up])]
+        generation = chosen.worker().submit(make)
+        chosen.seen.remember(blocks)
+        return generation
 
     def hold(self) -> None:
         self.num_leases += 1
         self.idle_since = None
+        self._nobody.clear()
+        self._cancel_expiry()
+        if self.num_leases == 1:
+            self._owner.changed(self)
 
     def let_go(self) -> None:
         self.num_leases -= 1
+        self.last_used = time.monotonic()
         if self.num_leases == 0:
-            self.idle_since = time.time()
+            self._nobody.set()
+            self._become_idle()
 
-    async def unload(self, grace_s: float, reason: NotReady) -> None:
-        """Lets open requests finish for grace_s, then ends them with `reason`, and the worker with them."""
-        self.state = ModelState.UNLOADING
-        if self._load is not None and not self._load.done():
-            self._load.cancel()
-            await asyncio.wait([self._load])
-        if self._dead is not None:
-            await self._dead.reap()
-        worker = self._worker
-        if worker is None:
-            return
-        worker.drain()
-        try:
-            async with asyncio.timeout(grace_s):
-                await worker.exited.wait()
-        except (TimeoutError, asyncio.CancelledError) as why:
-            worker.fail_open(reason)
-            worker.kill()
-            if isinstance(why, asyncio.CancelledError):
-                raise
-        await worker.reap()
+    def keep(self, keep_alive_s: float) -> None:
+        """From now on, it stays so long after its last request."""
+        self.keep_alive_s = keep_alive_s
+        if self.idle_since is not None:
+            self._arm_expiry()
 
-    async def _start(self) -> ModelInfo:
-        worker = await self._spawned()
-        info = await worker.wait_ready()
-        self._worker, self.info = worker, info
-        self.loaded_at = self.idle_since = time.time()
-        self.state = ModelState.READY
-        self._ready_at = time.monotonic()
-        worker.on_exit = self._restart
-        log.info("loaded %s in %.2f s (pid %d, %d MB resident)", self._label, info.load_s, worker.pid, info.resident_bytes >> 20)
-        return info
+    def pin(self, pinned: bool) -> None:
+        self.pinned = pinned
+        if self.idle_since is not None:
+            self._arm_expiry()
 
-    async def _spawned(self) -> WorkerProcess:
-        """Being cancelled while the process starts must not leave it behind."""
-        spawning = asyncio.ensure_future(self._spawn())
-        try:
-            return await asyncio.shield(spawning)
-        except OSError as error:
-            raise NotReady(f"No worker can be started for {self._label}: {error}.", code="load_failed") from error
-        except asyncio.CancelledError:
-            worker = await spawning
-            worker.kill()
-            await worker.reap()
-            raise
+    async def unload(self, grace_s: float, reason: NotReady, *, once_idle: bool = False) -> None:
+        """Lets open requests finish for grace_s, then ends them with `reason`, and the workers with them.
 
-    def _restart(self, worker: WorkerProcess) -> None:
-        """Called in the moment a worker is found gone, before its callers know: who asks next waits for the new one."""
-        if self.state is ModelState.UNLOADING:
-            return
-        self._crashes_in_row = 0 if time.monotonic() - self._ready_at > STEADY_S else self._crashes_in_row + 1
-        delay = RESTART_DELAYS_S[min(max(self._crashes_in_row - 1, 0), len(RESTART_DELAYS_S) - 1)]
-        log.error("the worker of %s (pid %d) ended unexpectedly; restart in %g s", self._label, worker.pid, delay)
-        self.state = ModelState.RESTARTING
-        self._dead, self._worker, self.info = worker, None, None
-        self.num_restarts += 1
-        self._load = asyncio.create_task(self._start_after(worker, delay), name=f"restart {self._label}")
-        self._load.add_done_callback(self._loaded)
+        once_idle: first waits, as part of the grace, until no lease is open, so that also what is about to be submitted is served.
+        """
+        self._is_leaving = True
+        self._cancel_expiry()
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+        if once_idle:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._nobody.wait(), grace_s)
+            grace_s = EXIT_S
+        await asyncio.gather(*(replica.unload(grace_s, reason) for replica in self._replicas))
 
-    async def _start_after(self, dead: WorkerProcess, delay: float) -> ModelInfo:
-        await dead.reap()
-        await asyncio.sleep(delay)
-        return await self._start()
+    def view(self) -> LoadedModel:
+        return LoadedModel(
+            spec=self.spec,
+            state=self.state,
+            candidate=self.candidate,
+            fallbacks=tuple(self._fallbacks),
+            replicas=tuple(replica.view() for replica in self._replicas),
+            charge_bytes=self.charge_bytes,
+            num_leases=self.num_leases,
+            pinned=self.pinned,
+            keep_alive_s=self.keep_alive_s,
+            loaded_at=self.loaded_at,
+            idle_since=self.idle_since,
+            expires_at=self.expires_at,
+        )
 
-    def _loaded(self, load: asyncio.Task[ModelInfo]) -> None:
-        """Also when nobody waits for it: a model that cannot be loaded must not look as if it were about to be."""
-        if load.cancelled() or (error := load.exception()) is None:
-            return
-        log.error("%s failed: %s", load.get_name(), error)
-        if isinstance(error, NotReady):
-            self._on_failed(error)
+    async def _load(self) -> None:
+        """One candidate after the other, until one loads; then the other replicas, for whom nobody waits."""
+        began = time.monotonic()
+        for candidate in self.spec.candidates:
+            try:
+                replica = self._replica(candidate, self._owner.grant(self, candidate))
+                self._replicas = [replica]
+                replica.begin_load()
+                await replica.ready()
+                break
+            except NotReady as failure:
+                self._replicas = []
+                self._fall_through(candidate, failure)
+        self.candidate = candidate
+        self.loaded_at = time.time()
+        self._owner.tell(Loaded(self.label, candidate, time.monotonic() - began))
+        for _ in range(1, self.spec.replicas):
+            further = self._replica(candidate, self._owner.grant(self, candidate))
+            self._replicas.append(further)
+            further.begin_load()
+        if self.num_leases == 0:
+            self._become_idle()
         else:
-            self._on_failed(NotReady(f"{self._label} could not be loaded: {type(error).__name__} {error}", code="load_failed"))
+            self._owner.changed(self)
+
+    def _fall_through(self, candidate: Candidate, failure: NotReady) -> None:
+        """Raises the failure when there is no further candidate."""
+        if candidate is self.spec.candidates[-1]:
+            raise failure
+        fallback = Fallback(candidate, failure.message)
+        self._fallbacks.append(fallback)
+        self._owner.tell(FellThrough(self.label, fallback))
+
+    def _replica(self, candidate: Candidate, options: EngineOptions) -> Replica:
+        return Replica(
+            self.label,
+            lambda: self._spawn(self.label, candidate, options),
+            self._breaker,
+            on_ready=lambda: self._owner.changed(self),
+            on_died=lambda why: self._owner.tell(Died(self.label, why)),
+            on_lost=self._lost_replica,
+        )
+
+    def _lost_replica(self, replica: Replica, why: NotReady) -> None:
+        """During the load, `_load` finds out by itself."""
+        if self.loaded_at is None or self._is_leaving:
+            return
+        self._replicas.remove(replica)
+        if not self._replicas:
+            self._owner.lost(self, why)
+
+    async def _first_ready(self) -> ModelInfo:
+        """Of the replicas: one that serves, else whichever does first. Raises NotReady when all fail."""
+        up = next((replica.info for replica in self._replicas if replica.state is ModelState.READY), None)
+        if up is not None:
+            return up
+        waiting = [asyncio.ensure_future(replica.ready()) for replica in self._replicas]
+        if not waiting:
+            raise self._leaving()
+        try:
+            for done in asyncio.as_completed(waiting):
+                try:
+                    return await done
+                except NotReady as failure:
+                    last = failure
+            raise last
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def _loaded(self, loading: asyncio.Task[None]) -> None:
+        """Also when nobody waits for it: a model that cannot be loaded must not look as if it were about to be."""
+        if loading.cancelled() or (error := loading.exception()) is None:
+            return
+        if not isinstance(error, NotReady):
+            log.error("%s could not be loaded", self.label, exc_info=error)
+            error = NotReady(f"{self.label} could not be loaded: {type(error).__name__} {error}", code="load_failed")
+        self._owner.lost(self, error)
+
+    def _become_idle(self) -> None:
+        if self.loaded_at is None or self._is_leaving:
+            return
+        self.idle_since = time.time()
+        self._arm_expiry()
+        self._owner.changed(self)
+
+    def _arm_expiry(self) -> None:
+        self._cancel_expiry()
+        if self.pinned or self.keep_alive_s == FOREVER or self._is_leaving:
+            return
+        self.expires_at = time.time() + self.keep_alive_s
+        self._expiry = asyncio.get_running_loop().call_later(self.keep_alive_s, self._owner.expired, self)
+
+    def _cancel_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = self.expires_at = None
+
+    def _leaving(self) -> NotReady:
+        return NotReady(f"{self.label} is being unloaded. Retry in a moment.", code="unloading", retry_after_s=1.0)

@@ -2,9 +2,9 @@
 
     python -m runtime.worker
 
-Three threads. One reads frames; one prepares requests (template, tokens), so that a long prompt delays neither an abort nor a
-step; the main thread steps the engine. The process ends when its input does, so that no worker outlives its gateway. What native
-libraries print goes to standard error.
+Four threads. One reads frames; one prepares requests (template, tokens), so that a long prompt delays neither an abort nor a
+step; one sends heartbeats; the main thread steps the engine. The process ends when its input does, so that no worker outlives
+its gateway. What native libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
+from runtime.engines.build import build_engine
 from runtime.engines.protocol import Engine, Prepared
 from runtime.errors import FailureKind, RuntimeFailure
-from runtime.framing import Encoder, read_frame
-from runtime.messages import Abort, Drain, Failed, Load, LoadFailed, Ready, StepReport, Submit
+from runtime.framing import FrameWriter, read_frame
+from runtime.messages import Abort, Drain, Failed, Load, LoadFailed, Ready, SetThreads, StepReport, Submit
+from runtime.pulse import Pulse
 
 STATS_EVERY_S = 0.2
 
@@ -37,32 +38,17 @@ class _Refused:
     failed: Failed
 
 
-Told = Submit | Abort | Drain  # after the Load
-Work = Prepared | _Refused | Abort | Drain
-
-
-def build_engine(load: Load) -> Engine:
-    """Raises whatever the engine raises when its model cannot be loaded; ValueError for an unknown engine."""
-    if load.engine == "fake":
-        from runtime.engines.fake import build_fake_engine
-
-        return build_fake_engine(load.options)
-    if load.engine == "onnx":
-        from model_registry.holds import hold
-        from runtime.engines.onnx import build_onnx_engine
-
-        hold(Path(load.folder))
-        return build_onnx_engine(Path(load.folder), load.options)
-    raise ValueError(f"there is no engine {load.engine!r}; known are onnx and fake")
+Told = Submit | Abort | SetThreads | Drain  # after the Load
+Work = Prepared | _Refused | Abort | SetThreads | Drain
 
 
 class Worker:
     """Steps an engine and writes what it reports to `output`."""
 
-    def __init__(self, engine: Engine, output: BinaryIO) -> None:
+    def __init__(self, engine: Engine, output: FrameWriter) -> None:
         self._engine = engine
         self._output = output
-        self._encoder = Encoder()
+        self.pulse = Pulse(output.write)
         self._inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._submitted: queue.SimpleQueue[Submit | Drain] = queue.SimpleQueue()
         self._unprepared: set[int] = set()  # requests that the engine does not know yet
@@ -73,7 +59,7 @@ class Worker:
 
     def receive(self, message: Told) -> None:
         """On the reading thread. An abort overtakes what is still being prepared; a drain does not."""
-        if isinstance(message, Abort):
+        if isinstance(message, Abort | SetThreads):
             self._inbox.put(message)
             return
         if isinstance(message, Submit):
@@ -119,6 +105,9 @@ class Worker:
                 self._forgotten.add(request)
             case Abort(request=request):
                 self._engine.remove(request)
+            case SetThreads(num_threads=num_threads):
+                with self.pulse:
+                    self._engine.set_threads(num_threads)
             case Drain():
                 self._draining = True
             case _Refused(failed=failed):
@@ -143,7 +132,8 @@ class Worker:
 
     def _step(self, report: StepReport) -> None:
         try:
-            stepped = self._engine.step()
+            with self.pulse:
+                stepped = self._engine.step()
         except Exception as error:
             _log(error)
             report.failed.extend(_broken(request, error) for request in self._engine.fail_all())
@@ -155,7 +145,7 @@ class Worker:
 
     def _send(self, report: StepReport) -> None:
         if report.started or report.chunks or report.finished or report.failed:
-            self._write(report)
+            self._output.write(report)
 
     def _send_stats(self, *, at_once: bool = False) -> None:
         now = time.monotonic()
@@ -165,11 +155,7 @@ class Worker:
         stats = self._engine.stats()
         if stats != self._stats_sent:
             self._stats_sent = stats
-            self._write(stats)
-
-    def _write(self, message: object) -> None:
-        self._output.write(self._encoder.frame(message))
-        self._output.flush()
+            self._output.write(stats)
 
 
 def _failed(request: int, failure: RuntimeFailure) -> Failed:
@@ -228,7 +214,7 @@ def main() -> None:
     frames_in, frames_out = _own_streams()
     for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the gateway decides what ends
         signal.signal(number, signal.SIG_IGN)
-    encoder = Encoder()
+    output = FrameWriter(frames_out)
     body = read_frame(frames_in)
     if body is None:
         return
@@ -239,12 +225,11 @@ def main() -> None:
         traceback.print_exc()
         explained = isinstance(error, ValueError | MemoryError)  # ours, written for people; others need their name too
         message = str(error) if explained else f"{type(error).__name__}: {error}"
-        frames_out.write(encoder.frame(LoadFailed(message=message)))
-        frames_out.flush()
+        output.write(LoadFailed(message=message))
         return
-    frames_out.write(encoder.frame(Ready(info=engine.info)))
-    frames_out.flush()
-    worker = Worker(engine, frames_out)
+    output.write(Ready(info=engine.info))
+    worker = Worker(engine, output)
+    threading.Thread(target=worker.pulse.run, name="pulse", daemon=True).start()
     threading.Thread(target=worker.prepare_all, name="intake", daemon=True).start()
     threading.Thread(target=_read_messages, args=(frames_in, worker), name="frames", daemon=True).start()
     try:

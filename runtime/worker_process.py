@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,39 +24,49 @@ from runtime.messages import (
     Abort,
     Drain,
     FromWorker,
+    Heartbeat,
     Load,
     LoadFailed,
     ModelInfo,
     Ready,
+    SetThreads,
     Stats,
     StepReport,
     Submit,
     ToWorker,
 )
+from runtime.watchdog import LOOK_EVERY_S, Patience, Watchdog
 
 log = logging.getLogger("slmops.worker")
+
+DEFAULT_PATIENCE = Patience()
 
 
 class WorkerProcess:
     """One worker. `exited` is set once it tells nothing more and every open generation knows; `reap` waits for its process too.
 
-    on_exit(worker) is called in that moment, first of all.
+    on_exit(worker) is called in that moment, first of all; on_finished() when a request was answered to its end. A worker that
+    hangs, as its watchdog finds, is killed.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, label: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, label: str, patience: Patience) -> None:
         self._process = process
         self._label = label
+        self._watchdog = Watchdog(patience)
+        self._watching: asyncio.Task[None] | None = None
+        self._hung: str | None = None
         self._encoder = Encoder()
         self._numbers = itertools.count(1)
         self._open: dict[int, Generation] = {}
         self._reader: asyncio.Task[None] | None = None
         self.on_exit: Callable[[WorkerProcess], None] = _nobody_asked
+        self.on_finished: Callable[[], None] = lambda: None
         self.info: ModelInfo | None = None
         self.stats: Stats | None = None
         self.exited = asyncio.Event()  # nothing more will be told
 
     @classmethod
-    async def start(cls, load: Load, label: str) -> WorkerProcess:
+    async def start(cls, load: Load, label: str, patience: Patience = DEFAULT_PATIENCE) -> WorkerProcess:
         """Starts the process and tells it what to load; `wait_ready` tells whether it could."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -67,13 +78,25 @@ class WorkerProcess:
             env=_environment(),
             limit=1 << 20,
         )
-        worker = cls(process, label)
+        worker = cls(process, label, patience)
         worker._send(load)
         return worker
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def num_open(self) -> int:
+        """Requests that it works on, or that wait for it."""
+        return len(self._open)
+
+    @property
+    def death(self) -> str:
+        """How it ended, for people; once `reap` has returned."""
+        if self._hung is not None:
+            return f"it was ended because {self._hung}."
+        return _told_exit(self._process.returncode)
 
     async def wait_ready(self) -> ModelInfo:
         """Raises NotReady with the worker's reason, after which the process is gone."""
@@ -83,8 +106,8 @@ class WorkerProcess:
             self.kill()  # one that writes something else than frames would live on
             await self.reap()
             code = self._process.returncode
-            why = f"The worker of {self._label} ended while loading (exit code {code}); the daemon's standard error says more."
-            raise NotReady(why) from None
+            why = f"The worker of {self._label} ended while loading: {_told_exit(code)}"
+            raise NotReady(why, code="load_failed") from None
         except asyncio.CancelledError:
             self.kill()
             await self.reap()
@@ -99,6 +122,7 @@ class WorkerProcess:
             raise NotReady(f"The worker of {self._label} spoke out of turn.")
         self.info = message.info
         self._reader = asyncio.create_task(self._read(), name=f"worker {self._label}")
+        self._watching = asyncio.create_task(self._watch(), name=f"watch {self._label}")
         return message.info
 
     def submit(self, make: Callable[[int], Submit]) -> Generation:
@@ -115,6 +139,10 @@ class WorkerProcess:
             ) from None
         self._open[number] = generation
         return generation
+
+    def set_threads(self, num_threads: int) -> None:
+        """Only of an engine whose info says that it can."""
+        self._send(SetThreads(num_threads=num_threads))
 
     def drain(self) -> None:
         """The worker finishes what it has, then ends."""
@@ -165,6 +193,7 @@ class WorkerProcess:
         try:
             while True:
                 message = await self._receive()
+                self._watchdog.heard(message.step_s if isinstance(message, Heartbeat) else 0.0)
                 if isinstance(message, StepReport):
                     self._dispatch(message)
                 elif isinstance(message, Stats):
@@ -176,11 +205,21 @@ class WorkerProcess:
             self.kill()
         finally:
             self.exited.set()
+            if self._watching is not None:
+                self._watching.cancel()
             self.on_exit(self)
             failure = self._dead()
             for generation in list(self._open.values()):
                 generation.fail(failure)
             self._open.clear()
+
+    async def _watch(self) -> None:
+        """Until it exits. What was killed, `_read` finds gone."""
+        while self._hung is None:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self._hung = self._watchdog.look()
+        log.error("worker %s (pid %d) hangs: %s", self._label, self.pid, self._hung)
+        self.kill()
 
     def _dispatch(self, report: StepReport) -> None:
         for started in report.started:
@@ -192,6 +231,7 @@ class WorkerProcess:
         for finished in report.finished:
             if (generation := self._open.pop(finished.request, None)) is not None:
                 generation.push(finished)
+                self.on_finished()
         for failed in report.failed:
             if (generation := self._open.pop(failed.request, None)) is not None:
                 generation.fail_with(failed)
@@ -202,6 +242,14 @@ class WorkerProcess:
             code="engine_dead",
             retry_after_s=1.0,
         )
+
+
+def _told_exit(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"it ended with exit code {code}; the daemon's standard error says more."
+    name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+    hint = " The system may have run out of memory." if name == "SIGKILL" else ""
+    return f"it was ended by {name}.{hint}"
 
 
 def _nobody_asked(worker: WorkerProcess) -> None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from runtime.pool import ModelPool
+from runtime.provider_directory import ProviderDirectory
 from server import errors, logs
 from server.body_limit import BodyLimit
 from server.gateway import Gateway
 from server.lifecycle import Lifecycle
+from server.load_plans import LoadPlans
 from server.metrics import Metrics
 from server.observation import Observation
 from server.openai.chat import chat_router
@@ -24,6 +26,7 @@ from server.openai.models import models_router
 from server.routes.admin import admin_router
 from server.routes.health import health_router
 from server.routes.metrics import metrics_router
+from server.routes.providers import providers_router
 from server.security import Cors, Policy, Security, is_loopback
 from server.served_models import FakeModels, RegistryModels, ServedModels
 from server.settings import Settings
@@ -57,10 +60,13 @@ class Parts:
 def create_app(settings: Settings, *, pool: ModelPool | None = None) -> FastAPI:
     """The gateway, for any ASGI server that runs its lifespan. pool: instead of one with real workers."""
     lifecycle = Lifecycle()
-    pool = pool or ModelPool()
+    pool = pool or ModelPool(settings.pool_limits())
     metrics = Metrics(pool)
+    pool.listeners.append(metrics.lifecycle)
     models, close_models = _open_models(settings)
-    gateway = Gateway(settings, models, pool, metrics, lifecycle)
+    directory = ProviderDirectory()
+    plans = LoadPlans(settings, directory, pool)
+    gateway = Gateway(settings, models, pool, plans, metrics, lifecycle)
     parts = Parts(settings, lifecycle, pool, gateway, metrics)
 
     @asynccontextmanager
@@ -87,6 +93,7 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None) -> FastAPI:
         completions_router(gateway),
         models_router(gateway),
         admin_router(gateway),
+        providers_router(directory),
         health_router(gateway),
         metrics_router(metrics),
     ):

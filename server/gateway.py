@@ -11,12 +11,17 @@ from dataclasses import dataclass
 
 from model_registry.errors import RegistryError
 from runtime.errors import InvalidRequest, NotReady, RuntimeFailure
+from runtime.lease import Lease
+from runtime.loaded_model import LoadedModel, ModelState
 from runtime.messages import Prompt, SamplingParams
-from runtime.pool import Lease, LoadedModel, LoadSpec, ModelPool, ModelState
+from runtime.pool import ModelPool
+from server.durations import keep_alive_s
 from server.inference import Answer, Inference
 from server.lifecycle import Lifecycle
+from server.load_plans import LoadPlans
 from server.metered import MeteredGeneration
 from server.metrics import Metrics
+from server.model_settings import ModelSettings
 from server.request_record import RequestRecord
 from server.served_models import ServedModel, ServedModels
 from server.settings import Settings
@@ -27,24 +32,36 @@ _log = logging.getLogger("slmops.gateway")
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """What any dialect asks: one choice per prompt, all with the same parameters."""
+    """What any dialect asks: one choice per prompt, all with the same parameters.
+
+    keep_alive_s: how long the model stays loaded after this request and those to come; None changes nothing.
+    """
 
     prompts: Sequence[Prompt]
     params: SamplingParams
     priority: int = 0
     return_prompt_text: bool = False
+    keep_alive_s: float | None = None
 
 
 class Gateway:
     """Constructed once per app; every method belongs to the app's event loop."""
 
-    def __init__(self, settings: Settings, models: ServedModels, pool: ModelPool, metrics: Metrics, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        models: ServedModels,
+        pool: ModelPool,
+        plans: LoadPlans,
+        metrics: Metrics,
+        lifecycle: Lifecycle,
+    ) -> None:
         self.settings = settings
         self.models = models
         self.metrics = metrics
-        self._pool = pool
+        self.pool = pool
+        self._plans = plans
         self._lifecycle = lifecycle
-        self._options = settings.engine_options()
         self._is_warming = False
 
     def resolve(self, name: str | None) -> ServedModel:
@@ -53,9 +70,9 @@ class Gateway:
 
     async def infer(self, model: ServedModel, request: InferenceRequest, record: RequestRecord) -> Inference:
         """Waits for the model and for the first event. The caller closes the inference. Raises RuntimeFailure."""
-        self._check_count(len(request.prompts))
+        self._check_count(len(request.prompts), model)
         record.model = model.label
-        lease = await self.acquire(model)
+        lease = await self.acquire(model, request.keep_alive_s)
         inference = self._submitted(model, lease, request, record)
         try:
             await inference.begin()
@@ -72,28 +89,54 @@ class Gateway:
         finally:
             inference.close()
 
-    async def acquire(self, model: ServedModel) -> Lease:
+    async def acquire(self, model: ServedModel, keep_alive_s: float | None = None) -> Lease:
         """A lease on the model, loaded now if it was not. Raises NotReady, EngineDead."""
-        spec = LoadSpec(model.label, model.folder, self.settings.engine, self._options)
+        self.metrics.of_model(model.label)
         try:
-            lease = await self._pool.acquire(spec, timeout_s=self.settings.load_timeout_s)
+            spec = self.pool.spec_of(model.label) or await self._plans.spec(model)
+            return await self.pool.acquire(spec, timeout_s=self.settings.load_timeout_s, keep_alive_s=keep_alive_s)
         except RuntimeFailure as failure:
             raise _with_remedy(failure, model.label) from None
-        self.metrics.of_model(model.label).served_by(lease.info)
+
+    async def load(self, model: ServedModel, changes: ModelSettings) -> Lease:
+        """As `acquire`; keep_alive and pin of the changes hold from now on, whether it was loaded or not."""
+        self._plans.change(model.label, changes)
+        lease = await self.acquire(model, None if changes.keep_alive is None else keep_alive_s(changes.keep_alive))
+        if changes.pin is not None:
+            self.pool.pin(model.label, changes.pin)
         return lease
 
+    async def reload(self, model: ServedModel, changes: ModelSettings) -> None:
+        """Loads the model with these settings in place of the ones it had; requests go on meanwhile. Raises NotReady: it could not,
+        and has the settings it had."""
+        before = self._plans.change(model.label, changes)
+        try:
+            spec = await self._plans.spec(model)
+            await self.pool.reload(spec, timeout_s=self.settings.load_timeout_s, grace_s=self.settings.request_timeout_s)
+        except BaseException as failure:
+            self._plans.restore(model.label, before)
+            raise _with_remedy(failure, model.label) if isinstance(failure, RuntimeFailure) else failure from None
+
     async def warm_up(self) -> None:
-        """Loads the default model, so that the first request need not wait. A failure is logged, and we are not ready."""
+        """Loads the default model, so that its first request need not wait, then those that are pinned.
+
+        A failure is logged; when it is the default model's, we are not ready.
+        """
         self._is_warming = True
         try:
-            model = self.resolve(None)
-            self.metrics.of_model(model.label)
-            (await self.acquire(model)).release()
-            _log.info("default model loaded", extra={"fields": {"model": model.label}})
-        except (RuntimeFailure, RegistryError) as failure:
-            _log.warning("default model not loaded", extra={"fields": {"model": self.settings.model, "why": str(failure)}})
+            await self._warm_up(None)
         finally:
             self._is_warming = False
+        for name, settings in self.settings.models.items():
+            if settings.pin:
+                await self._warm_up(name)
+
+    async def _warm_up(self, name: str | None) -> None:
+        try:
+            model = self.resolve(name)
+            (await self.acquire(model)).release()
+        except (RuntimeFailure, RegistryError) as failure:
+            _log.warning("model not loaded", extra={"fields": {"model": name or self.settings.model, "why": str(failure)}})
 
     def why_not_ready(self) -> str | None:
         """None when the default model answers, or would after a load; else the reason."""
@@ -103,24 +146,25 @@ class Gateway:
             label = self.resolve(None).label
         except RegistryError as failure:
             return str(failure)
-        states = {model.spec.label: model.state for model in self._pool.loaded()}
+        states = {model.spec.label: model.state for model in self.pool.loaded()}
         if states.get(label) is ModelState.READY:
             return None
         if self._is_warming or states.get(label) in (ModelState.LOADING, ModelState.RESTARTING):
             return f"The default model {label} is loading."
-        last = self._pool.load_failure(label)
+        last = self.pool.load_failure(label)
         return None if last is None else _with_remedy(last, label).message
 
     def loaded(self) -> tuple[LoadedModel, ...]:
-        return self._pool.loaded()
+        return self.pool.loaded()
 
-    async def unload(self, name: str) -> Sequence[str]:
-        """Ends the worker of every loaded version that the name means (`name:number`: that one). Returns their labels."""
+    async def unload(self, name: str, *, grace_s: float = 0.0) -> Sequence[str]:
+        """Ends the workers of every loaded version that the name means (`name:number`: that one). Returns their labels."""
         doomed = [each.spec.label for each in self.loaded() if name in (each.spec.label, each.spec.label.rpartition(":")[0])]
-        return [label for label in doomed if await self._pool.unload(label)]
+        return [label for label in doomed if await self.pool.unload(label, grace_s=grace_s)]
 
-    def _check_count(self, num_prompts: int) -> None:
-        capacity = self.settings.num_slots + self.settings.max_waiting
+    def _check_count(self, num_prompts: int, model: ServedModel) -> None:
+        options = self._plans.settings_of(model.label).engine_options()
+        capacity = options.num_slots + options.max_waiting
         if num_prompts > capacity:
             raise InvalidRequest(f"{num_prompts} prompts are more than the {capacity} that fit; send fewer.", param="prompt")
 

@@ -12,13 +12,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from runtime.messages import ModelInfo
 from server import metric_names as names
 from server.metric_names import LABELS, CounterName, HistogramName, labels_of
-from server.pool_collector import HasLoadedModels, PoolCollector
+from server.model_lifecycle import ModelLifecycle
+from server.pool_collector import ObservedPool, PoolCollector
 from server.version import slmops_version
 
-_LOAD_S = (0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 40, 80, 160)
 _HTTP_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 600)
 
 
@@ -53,22 +52,12 @@ class ModelMetrics:
         self.generation_tokens = counter(names.GENERATION_TOKENS)
         self.request_success = counters(names.REQUEST_SUCCESS)
         self.admission_rejections = counters(names.ADMISSION_REJECTIONS)
-        self._loads = metrics.loads.labels(*labels)
-        self._load_seconds = metrics.load_seconds.labels(*labels)
-        self._worker_pid = 0
-
-    def served_by(self, info: ModelInfo) -> None:
-        """Counts a load when the worker is one not seen before."""
-        if info.pid != self._worker_pid:
-            self._worker_pid = info.pid
-            self._loads.inc()
-            self._load_seconds.observe(info.load_s)
 
 
 class Metrics:
     """The registry and everything in it. The label `engine` is the version's number: one engine serves one version."""
 
-    def __init__(self, pool: HasLoadedModels) -> None:
+    def __init__(self, pool: ObservedPool) -> None:
         self.registry = CollectorRegistry()
         self.histograms = {
             name.name: Histogram(name.name, name.meaning, LABELS, buckets=name.buckets, registry=self.registry)
@@ -80,10 +69,7 @@ class Metrics:
             for name in vars(names).values()
             if isinstance(name, CounterName)
         }
-        self.loads = Counter("slmops_model_loads", "Loads of a model.", LABELS, registry=self.registry)
-        self.load_seconds = Histogram(
-            "slmops_model_load_seconds", "Duration of a load.", LABELS, buckets=_LOAD_S, registry=self.registry
-        )
+        self.lifecycle = ModelLifecycle(self.registry)
         self._http_requests = Counter(
             "slmops_http_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
         )
@@ -106,6 +92,7 @@ class Metrics:
         found = self._models.get(label)
         if found is None:
             found = self._models[label] = ModelMetrics(self, labels_of(label))
+            self.lifecycle.begin(label)
         return found
 
     def exposition(self) -> bytes:

@@ -9,17 +9,23 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from runtime.loaded_model import LoadedModel, ModelState
 from runtime.messages import Stats
-from runtime.pool import LoadedModel
+from runtime.pool_limits import PoolLimits
 from server.metric_names import LABELS, labels_of
 
 _Family = GaugeMetricFamily | CounterMetricFamily
 
 
-class HasLoadedModels(Protocol):
+class ObservedPool(Protocol):
     """What a scrape needs of the pool."""
 
+    @property
+    def limits(self) -> PoolLimits: ...
+
     def loaded(self) -> tuple[LoadedModel, ...]: ...
+
+    def waiting(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +57,51 @@ _OF_STATS = (
     _Series(CounterMetricFamily, "slmops_engine_steps", "Steps of the engine.", lambda s: s.steps_total),
     _Series(GaugeMetricFamily, "slmops_model_resident_bytes", "Memory of the worker.", lambda s: s.resident_bytes),
     _Series(GaugeMetricFamily, "slmops_model_kv_bytes", "KV memory backed by pages.", lambda s: s.kv_bytes),
+    _Series(GaugeMetricFamily, "slmops_model_threads", "Threads that its workers compute with.", lambda s: s.threads),
 )
 
 
 class PoolCollector(Collector):
     """Its counters start again with their worker, as Prometheus expects of counters."""
 
-    def __init__(self, pool: HasLoadedModels) -> None:
+    def __init__(self, pool: ObservedPool) -> None:
         self._pool = pool
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        loaded = self._pool.loaded()
+        everything = self._pool.loaded()
+        loaded = [model for model in everything if model.state is not ModelState.UNLOADING]  # another may have its label by now
         yield from (_of_stats(series, loaded) for series in _OF_STATS)
-        restarts = CounterMetricFamily("slmops_worker_restarts", "Workers that died and were replaced.", labels=LABELS)
-        leases = GaugeMetricFamily("slmops_model_leases", "Requests that hold the model.", labels=LABELS)
-        slots = GaugeMetricFamily("slmops_model_slots", "Sequences decoded together, at most.", labels=LABELS)
-        for model in loaded:
-            labels = labels_of(model.spec.label)
-            restarts.add_metric(labels, model.num_restarts)
-            leases.add_metric(labels, model.num_leases)
-            slots.add_metric(labels, model.spec.options.num_slots)
-        yield from (restarts, leases, slots, _cache_config(loaded))
+        yield from (_of_model(*series, loaded) for series in _OF_MODEL)
+        yield _cache_config(loaded)
+        charged = sum(model.charge_bytes for model in everything)
+        yield _gauge("slmops_memory_budget_bytes", "Memory that all models may take.", self._pool.limits.budget.memory_bytes)
+        yield _gauge("slmops_memory_charged_bytes", "Of the budget, what the models in memory are charged.", charged)
+        yield _gauge("slmops_model_loads_waiting", "Loads that wait for room.", len(self._pool.waiting()))
+
+
+_OF_MODEL: tuple[tuple[type[_Family], str, str, Callable[[LoadedModel], float]], ...] = (
+    (CounterMetricFamily, "slmops_worker_restarts", "Workers that died and were replaced.", lambda m: m.num_restarts),
+    (GaugeMetricFamily, "slmops_model_leases", "Requests that hold the model.", lambda m: m.num_leases),
+    (GaugeMetricFamily, "slmops_model_slots", "Sequences decoded together, at most.", lambda m: m.num_slots),
+    (GaugeMetricFamily, "slmops_model_replicas", "Workers.", lambda m: len(m.replicas)),
+    (GaugeMetricFamily, "slmops_model_charged_bytes", "What the memory budget counts for it.", lambda m: m.charge_bytes),
+)
+
+
+def _of_model(
+    kind: type[_Family], name: str, meaning: str, read: Callable[[LoadedModel], float], loaded: Sequence[LoadedModel]
+) -> _Family:
+    family = kind(name, meaning, labels=LABELS)
+    for model in loaded:
+        family.add_metric(labels_of(model.spec.label), float(read(model)))
+    return family
+
+
+def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, meaning, value=float(value))
 
 
 def _of_stats(series: _Series, loaded: Sequence[LoadedModel]) -> _Family:
@@ -91,7 +118,7 @@ def _cache_config(loaded: Sequence[LoadedModel]) -> GaugeMetricFamily:
     family = GaugeMetricFamily("vllm:cache_config_info", "The KV cache, as blocks of one token.", labels=labels)
     for model in loaded:
         if model.info is not None:
-            num_positions = model.info.num_slots * model.info.context_length
+            num_positions = model.num_slots * model.info.context_length
             caching = str(model.spec.options.prefix_cache_bytes > 0)
             family.add_metric((*labels_of(model.spec.label), "1", str(num_positions), caching), 1.0)
     return family

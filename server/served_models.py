@@ -1,4 +1,4 @@
-"""Which models requests may name: a name resolves to a version and the folder that an engine loads.
+"""Which models requests may name: a name resolves to a version and its variants, of which an engine loads one.
 
 Knows the registry; knows nothing of what is loaded. `FakeModels` stands in when the engine needs no model.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from model_registry.errors import ModelNotFound, UnsupportedModel
 from model_registry.records import LIVE, Model, ModelVersion, Variant
+from runtime.placement import Graph
 
 if TYPE_CHECKING:
     from model_registry.registry import Registry
@@ -22,12 +22,16 @@ _OWNER = "slmops"
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A name that was asked, and what it means now. label: `name:number`; created: Unix seconds."""
+    """A name that was asked, and what it means now. label: `name:number`; created: Unix seconds.
+
+    variants: none for the fake engine. graph: what the variants' graphs are, see `placement.Graph`.
+    """
 
     id: str
     label: str
-    folder: Path
     created: int
+    variants: tuple[Variant, ...] = ()
+    graph: Graph = Graph.GQA
     owner: str = _OWNER
 
 
@@ -67,17 +71,10 @@ class FakeModels:
                 f"There is no model {name!r} here: the fake engine serves only {self._bare!r}. "
                 f"Run `slmops pull {name}` and serve it without `--engine fake`."
             )
-        return ServedModel(name, self._label, Path(), self._created)
+        return ServedModel(name, self._label, self._created)
 
     def listed(self) -> Sequence[ServedModel]:
         return [self.resolve(self._bare)]
-
-
-def choose_variant(version: ModelVersion) -> Variant:
-    """The build for the CPU, else the first. Raises UnsupportedModel when there is none."""
-    if not version.variants:
-        raise UnsupportedModel(f"{version.label} has no variant to load. Run `slmops rm {version.label}` and pull it again.")
-    return next((variant for variant in version.variants if variant.provider_family == "cpu"), version.variants[0])
 
 
 def _live(model: Model) -> ModelVersion | None:
@@ -86,4 +83,7 @@ def _live(model: Model) -> ModelVersion | None:
 
 
 def _served(name: str, version: ModelVersion) -> ServedModel:
-    return ServedModel(name, version.label, choose_variant(version).folder, int(version.created_at.timestamp()))
+    if not version.variants:
+        raise UnsupportedModel(f"{version.label} has no variant to load. Run `slmops rm {version.label}` and pull it again.")
+    graph = Graph(version.manifest.parameters.get("graph", Graph.GQA))
+    return ServedModel(name, version.label, int(version.created_at.timestamp()), version.variants, graph)

@@ -5,6 +5,7 @@ Owns the order flags, `SLMOPS_*` variables, `slmops.toml`, defaults. Knows nothi
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field, PrivateAttr, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, ByteSize, Field, PrivateAttr, SecretStr, TypeAdapter, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -22,7 +23,26 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from runtime.messages import EngineOptions
+from runtime.capacity import Budget
+from runtime.memory import machine_memory_bytes
+from runtime.pool_limits import PoolLimits
+from runtime.watchdog import Patience
+from server.durations import KeepAlive
+from server.model_settings import (
+    ContextLength,
+    EngineName,
+    KvBudgetBytes,
+    MaxTokenGap,
+    MaxWaiting,
+    ModelSettings,
+    NumSlots,
+    PrefixCacheBytes,
+    Providers,
+    Replicas,
+    Seconds,
+    Threads,
+    split_names,
+)
 
 FILE_NAME = "slmops.toml"
 ENV_PREFIX = "SLMOPS_"
@@ -34,11 +54,16 @@ class InvalidSettings(ValueError):
     """A setting's value cannot be used; the message names each one, where it came from, and what is allowed."""
 
 
-def _split(value: object) -> object:
-    """A comma-separated text (from a flag or a variable) as its parts; a list stays as it is."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return tuple(value) if isinstance(value, list) else value
+def _share_or_size(value: object) -> object:
+    """A share such as `80%`, or a size, as text."""
+    text = str(value).strip()
+    try:
+        sound = 0 < float(text[:-1]) <= 100 if text.endswith("%") else TypeAdapter(ByteSize).validate_python(value) >= 1 << 20
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError("must be a share of this machine's memory such as 80%, or a size such as 4GiB (at least 1MiB)")
+    return text
 
 
 def _stripped(value: object) -> object:
@@ -48,9 +73,9 @@ def _stripped(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_names)]
 Key = Annotated[SecretStr, Field(min_length=1), BeforeValidator(_stripped)]
-Seconds = Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)]
+MemoryBudget = Annotated[str, BeforeValidator(_share_or_size)]
 
 
 class Settings(BaseSettings):
@@ -67,7 +92,8 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     model: str = Field("smollm2-135m", min_length=1, description="The model that answers when a request names none.")
-    engine: Literal["onnx", "fake"] = Field("onnx", description="What runs models; `fake` answers without any model.")
+    engine: EngineName = Field("auto", description="What runs models; `fake` answers without any model.")
+    providers: Annotated[Providers, NoDecode] = Field(("auto",), description="A policy, or execution providers in order.")
     api_key: Key | None = Field(None, description="Key clients send as `Authorization: Bearer`.")
     allowed_hosts: Names = Field((), description="Host names clients may use beside loopback; `*` allows all.")
     cors_origins: Names = Field((), description="Web origins beside loopback whose pages may use the daemon.")
@@ -75,15 +101,19 @@ class Settings(BaseSettings):
     request_timeout_s: Seconds = Field(600.0, gt=0, description="Longest time a request may take in its engine.")
     load_timeout_s: Seconds = Field(60.0, gt=0, description="Longest time a request waits for its model to load.")
     shutdown_grace_s: Seconds = Field(30.0, description="Time that running requests get to finish at shutdown.")
-    num_slots: int = Field(16, ge=1, le=1024, description="Sequences decoded together, per model.")
-    max_waiting: int = Field(256, ge=1, le=1_000_000, description="Sequences queued per model before 429.")
-    threads: int = Field(0, ge=0, le=1024, description="Threads per model; 0 means one per physical core.")
-    context_length: int | None = Field(None, ge=16, le=1 << 24, description="Cut of the model's context, in tokens.")
-    max_token_gap_s: Seconds = Field(0.1, gt=0, description="Longest delay of running rows by a prefill chunk.")
-    prefix_cache_bytes: ByteSize = Field(ByteSize(512 << 20), ge=0, le=1 << 50, description="KV kept for prefix reuse.")
-    kv_budget_bytes: ByteSize | None = Field(
-        None, ge=1 << 20, le=1 << 50, description="Most KV of all rows; unset: half of the free memory."
-    )
+    step_timeout_s: Seconds = Field(60.0, gt=0, description="A worker whose step takes longer hangs, and is replaced.")
+    memory_budget: MemoryBudget = Field("80%", description="Memory of all models: a share of the machine's, or a size.")
+    max_loaded_models: int | None = Field(None, ge=1, le=10_000, description="Most models loaded at a time; unset: as fit.")
+    keep_alive: KeepAlive = Field(600.0, description="Time a model stays loaded without requests; -1: for ever.")
+    replicas: Replicas = Field(1, description="Workers per model.")
+    num_slots: NumSlots = Field(16, description="Sequences decoded together, per worker.")
+    max_waiting: MaxWaiting = Field(256, description="Sequences queued per worker before 429.")
+    threads: Threads = Field(0, description="Threads per worker; 0 means a share of the cores.")
+    context_length: ContextLength | None = Field(None, description="Cut of the models' context, in tokens.")
+    max_token_gap_s: MaxTokenGap = Field(0.1, description="Longest delay of running rows by a prefill chunk.")
+    prefix_cache_bytes: PrefixCacheBytes = Field(ByteSize(512 << 20), description="KV kept for prefix reuse, per worker.")
+    kv_budget_bytes: KvBudgetBytes | None = Field(None, description="Most KV of a worker; unset: a share of memory_budget.")
+    models: dict[str, ModelSettings] = Field({}, description="Settings of single models, by name or `name:number`.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
     offline: bool = Field(False, description="Never download anything.")
@@ -120,17 +150,20 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
-    def engine_options(self) -> EngineOptions:
-        """What every worker is told about its engine."""
-        return EngineOptions(
-            num_slots=self.num_slots,
-            threads=self.threads,
-            context_length=self.context_length,
-            max_token_gap_s=self.max_token_gap_s,
-            prefix_cache_bytes=int(self.prefix_cache_bytes),
-            kv_budget_bytes=None if self.kv_budget_bytes is None else int(self.kv_budget_bytes),
-            max_waiting=self.max_waiting,
-        )
+    def of_model(self, label: str) -> ModelSettings:
+        """label: `name:number`. What is set for this version, over what is set for its model, over what is set for all."""
+        for_all = ModelSettings(**{name: getattr(self, name) for name in ModelSettings.model_fields if hasattr(self, name)})
+        of_name = self.models.get(label.rpartition(":")[0], ModelSettings())
+        return self.models.get(label, ModelSettings()).over(of_name.over(for_all))
+
+    def pool_limits(self) -> PoolLimits:
+        budget = Budget(self._memory_bytes(), self.max_loaded_models)
+        return PoolLimits(budget, patience=Patience(step_s=self.step_timeout_s))
+
+    def _memory_bytes(self) -> int:
+        if self.memory_budget.endswith("%"):
+            return int(machine_memory_bytes() * float(self.memory_budget[:-1]) / 100)
+        return int(TypeAdapter(ByteSize).validate_python(self.memory_budget))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +194,9 @@ def _plain(value: Any) -> str | int | float | bool | list[str] | None:
         return str(value)
     if isinstance(value, tuple):
         return [str(part) for part in value]
+    if isinstance(value, dict):
+        tables = {name: each.model_dump(mode="json", exclude_none=True) for name, each in value.items()}
+        return json.dumps(tables) if tables else None
     return int(value) if isinstance(value, ByteSize) else value
 
 
@@ -195,6 +231,8 @@ def _explain(problem: ErrorDetails, origins: Mapping[str, str]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     origin = origins.get(name.split(".")[0], "default")
     if problem["type"] == "extra_forbidden":
-        return f"unknown setting {name!r} (from {origin}); the settings are {', '.join(Settings.model_fields)}"
-    message = problem["msg"][:1].lower() + problem["msg"][1:]
+        known = ModelSettings if len(problem["loc"]) > 1 else Settings
+        return f"unknown setting {name!r} (from {origin}); the settings are {', '.join(known.model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
     return f"setting {name!r} (from {origin}) is not usable: {message}"

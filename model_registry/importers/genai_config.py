@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from model_registry.errors import CorruptModel, UnsupportedModel
@@ -14,17 +15,34 @@ from model_registry.importers.graph import GraphFacts
 
 _PAST_KEY, _PAST_VALUE = "past_key_values.%d.key", "past_key_values.%d.value"
 _PRESENT_KEY, _PRESENT_VALUE = "present.%d.key", "present.%d.value"
+_PLAIN_INPUTS = frozenset({"input_ids", "attention_mask", "position_ids"})
+_KV_DTYPES = ("float32", "float16")
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+
+
+class GraphKind(StrEnum):
+    """Who can run it. GQA: our batching engine, and onnxruntime-genai. PAGED: genai's own engine. OTHER: genai's generators."""
+
+    GQA = "gqa"
+    PAGED = "paged"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """What the importer needs of a `genai_config.json`. filename: the graph's, within the folder."""
+    """What the importer needs of a `genai_config.json`. filename: the graph's, within the folder.
+
+    tokens, logits: the graph's input and output. past_key, past_value: names of the KV inputs, with %d for the layer.
+    """
 
     architecture: str
     context_length: int
     filename: str
     provider_family: str
+    tokens: str
+    logits: str
+    past_key: str
+    past_value: str
 
 
 def read_config(config: Any) -> DecoderConfig:
@@ -34,19 +52,44 @@ def read_config(config: Any) -> DecoderConfig:
         raise CorruptModel("genai_config.json has no `model` section, so it is damaged. Fetch the model again.")
     architecture = str(model.get("type", "unknown"))
     extra = [part for part in ("vision", "speech", "embedding", "encoder") if part in model]
-    decoder = model.get("decoder")
-    decoder = decoder if isinstance(decoder, dict) else {}
+    decoder = _section(model, "decoder")
     if extra or "pipeline" in decoder:
+        parts = ", ".join(extra) or "a pipeline of graphs"
         raise UnsupportedModel(
-            f"The model is of type {architecture!r} with {', '.join(extra) or 'a pipeline of graphs'}; slmops "
-            "serves decoders in "
-            "one graph, text only. Choose a text-only build of the model."
+            f"The model is of type {architecture!r} with {parts}; slmops serves decoders in one graph, text only. "
+            "Choose a text-only build of the model."
         )
     filename = decoder.get("filename")
     context = model.get("context_length")
     if not isinstance(filename, str) or not filename or not isinstance(context, int) or context < 1:
         raise CorruptModel("genai_config.json does not say model.decoder.filename and model.context_length. Fetch the model again.")
-    return DecoderConfig(architecture, context, filename, _provider_family(decoder))
+    inputs, outputs = _section(decoder, "inputs"), _section(decoder, "outputs")
+    return DecoderConfig(
+        architecture,
+        context,
+        filename,
+        _provider_family(decoder),
+        tokens=str(inputs.get("input_ids", "input_ids")),
+        logits=str(outputs.get("logits", "logits")),
+        past_key=str(inputs.get("past_key_names", _PAST_KEY)),
+        past_value=str(inputs.get("past_value_names", _PAST_VALUE)),
+    )
+
+
+def graph_kind(graph: GraphFacts, decoder: DecoderConfig) -> GraphKind:
+    """GQA only when batching needs nothing else of the graph: no other state than a KV cache, of one shape, in floating point."""
+    if "PagedAttention" in graph.operators:
+        return GraphKind.PAGED
+    past = {
+        pattern.replace("%d", str(layer))
+        for layer in range(len(graph.inputs))
+        for pattern in (decoder.past_key, decoder.past_value)
+    }
+    cache = [port for name, port in graph.inputs.items() if name in past]
+    beside = set(graph.inputs) - past - _PLAIN_INPUTS
+    alike = len({(port.dtype, port.shape[1:2], port.shape[3:]) for port in cache}) == 1
+    batches = "GroupQueryAttention" in graph.operators and alike and not beside and cache[0].dtype in _KV_DTYPES
+    return GraphKind.GQA if batches else GraphKind.OTHER
 
 
 def write_config(config: Mapping[str, Any], generation: Mapping[str, Any], graph: GraphFacts, filename: str) -> dict[str, Any]:
@@ -85,19 +128,21 @@ def write_config(config: Mapping[str, Any], generation: Mapping[str, Any], graph
     }
 
 
-def check_decoder(graph: GraphFacts, architecture: str) -> None:
-    """Raises UnsupportedModel unless the graph is a decoder that rows of different length can share."""
-    if "GroupQueryAttention" not in graph.operators:
+def check_decoder(graph: GraphFacts, decoder: DecoderConfig) -> None:
+    """Raises UnsupportedModel unless the graph goes from tokens to logits."""
+    if decoder.tokens not in graph.inputs or decoder.logits not in graph.outputs:
         raise UnsupportedModel(
-            f"This {architecture} graph has no GroupQueryAttention operator, which batching needs. Choose a build "
-            "made by "
-            "onnxruntime-genai's model builder (with a genai_config.json), or a GGUF file of the same model."
+            f"This {decoder.architecture} graph does not go from {decoder.tokens} to {decoder.logits}: it is one part of a larger "
+            "model. Choose a text-only decoder."
         )
-    if "input_ids" not in graph.inputs or "logits" not in graph.outputs:
+
+
+def check_batching(kind: GraphKind, architecture: str) -> None:
+    """Of a graph that came without genai's configuration: what we write for it fits only what we run. Raises UnsupportedModel."""
+    if kind is not GraphKind.GQA:
         raise UnsupportedModel(
-            f"This {architecture} graph does not go from input_ids to logits: it is one part of a larger model. "
-            "Choose a "
-            "text-only decoder."
+            f"This {architecture} graph cannot batch: its attention must be GroupQueryAttention, over a KV cache of one shape and "
+            "nothing else. Choose a build with a genai_config.json, or a GGUF file of the same model."
         )
 
 
@@ -119,6 +164,11 @@ def _number(config: Mapping[str, Any], key: str) -> int:
     if not isinstance(value, int) or value < 1:
         raise UnsupportedModel(f"config.json does not say {key}, which a decoder needs. Choose a text-only decoder.")
     return value
+
+
+def _section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = parent.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _provider_family(decoder: Mapping[str, Any]) -> str:

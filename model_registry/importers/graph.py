@@ -30,8 +30,10 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class GraphFacts:
-    """operators: how many nodes of each. bits: how many block-quantized weights of each width. weight_dtypes: "
-    "numbers."""
+    """operators: how many nodes of each. bits: how many block-quantized weights of each width. weight_dtypes: how many numbers.
+
+    data_files: what the graph needs beside it, within its folder: external weights, and graphs compiled for a device.
+    """
 
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
@@ -66,10 +68,13 @@ def read_graph(model: Path) -> GraphFacts:
     if not proto.graph.node or not proto.graph.output:
         raise CorruptModel(damaged)
     tensors = list(_tensors(proto))
-    data_files = sorted({_check_external(tensor, model.parent) for tensor in tensors if _is_external(tensor)})
+    data_files = {_check_external(tensor, model.parent) for tensor in tensors if _is_external(tensor)}
     for tensor in tensors:
         _check_embedded(tensor, damaged)
-    return _facts(proto, tuple(data_files))
+    for node in _nodes(proto.graph):
+        if node.op_type == "EPContext":
+            data_files |= _check_compiled(node, model.parent)
+    return _facts(proto, tuple(sorted(data_files)))
 
 
 def _facts(proto: ModelProto, data_files: tuple[str, ...]) -> GraphFacts:
@@ -101,16 +106,7 @@ def _check_external(tensor: TensorProto, folder: Path) -> str:
     """The data file's path within the folder."""
     entries = {str(entry.key): str(entry.value) for entry in tensor.external_data}
     location = entries.get("location", "")
-    posix, windows = PurePosixPath(location), PureWindowsPath(location)
-    if not location or ".." in (*posix.parts, *windows.parts) or posix.is_absolute() or windows.drive or windows.root:
-        raise CorruptModel(
-            f"The weight {tensor.name!r} names the data file {location!r}, which is outside the model's folder. "
-            "Do not trust this "
-            "model."
-        )
-    file = folder / posix
-    if not file.is_file():
-        raise CorruptModel(f"The data file {location!r}, which holds weights of the model, is missing. Fetch the model again.")
+    file = _within(folder, location, f"The weight {tensor.name!r}")
     try:
         end = int(entries.get("offset", "0")) + int(entries.get("length", "0"))
     except ValueError as error:
@@ -120,6 +116,29 @@ def _check_external(tensor: TensorProto, folder: Path) -> str:
             f"The data file {location!r} has {file.stat().st_size} bytes and must have {end}: it was cut off. Fetch it again."
         )
     return location
+
+
+def _check_compiled(node: NodeProto, folder: Path) -> set[str]:
+    """The files of a graph compiled for a device, unless it stands in the node; OpenVINO's has its weights in a second file."""
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    embedded, context = attributes.get("embed_mode"), attributes.get("ep_cache_context")
+    if embedded is None or embedded.i != 0 or context is None or not context.s:
+        return set()
+    location = context.s.decode(errors="replace")
+    weights = _within(folder, location, f"The node {node.name!r}").with_suffix(".bin")
+    return {location, weights.relative_to(folder).as_posix()} if weights.is_file() else {location}
+
+
+def _within(folder: Path, location: str, owner: str) -> Path:
+    """The file that the graph names, if it is one of the folder's."""
+    posix, windows = PurePosixPath(location), PureWindowsPath(location)
+    if not location or ".." in (*posix.parts, *windows.parts) or posix.is_absolute() or windows.drive or windows.root:
+        raise CorruptModel(
+            f"{owner} names the data file {location!r}, which is outside the model's folder. Do not trust this model."
+        )
+    if not (folder / posix).is_file():
+        raise CorruptModel(f"The data file {location!r}, which belongs to the graph, is missing. Fetch the model again.")
+    return folder / posix
 
 
 def _check_embedded(tensor: TensorProto, damaged: str) -> None:

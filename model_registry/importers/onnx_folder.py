@@ -13,7 +13,14 @@ from typing import Any
 
 from model_registry.disk import link_or_copy
 from model_registry.errors import CorruptModel, UnsupportedModel
-from model_registry.importers.genai_config import check_decoder, read_config, write_config
+from model_registry.importers.genai_config import (
+    GraphKind,
+    check_batching,
+    check_decoder,
+    graph_kind,
+    read_config,
+    write_config,
+)
 from model_registry.importers.graph import GraphFacts, read_graph
 from model_registry.importers.protocol import Imported, ImportOptions
 from model_registry.progress import Progress
@@ -22,6 +29,11 @@ from model_registry.records import Precision
 GENAI_CONFIG = "genai_config.json"
 _KEPT_SUFFIXES = frozenset({".json", ".jinja", ".model", ".txt", ".md"})
 _MAX_CONFIG_BYTES = 256 << 20
+_COPYING = {
+    GraphKind.GQA: "copying the model",
+    GraphKind.PAGED: "copying the model (its KV cache is paged: onnxruntime-genai will serve it, on a GPU)",
+    GraphKind.OTHER: "copying the model (its graph cannot batch: onnxruntime-genai will serve it)",
+}
 _BROWSER_MODELS = ("model.onnx", "model_q4.onnx")
 
 
@@ -52,10 +64,14 @@ class OnnxFolderImporter:
         graph = read_graph(layout.graph)
         config = self._config(layout, graph)
         decoder = read_config(config)
-        check_decoder(graph, decoder.architecture)
+        check_decoder(graph, decoder)
+        kind = graph_kind(graph, decoder)
+        has_own_config = layout.find(GENAI_CONFIG) is not None
+        if not has_own_config:
+            check_batching(kind, decoder.architecture)
         _check_precision(graph.precision, options.precision)
         _check_tokenizer(layout)
-        progress.stage("copying the model")
+        progress.stage(_COPYING[kind])
         _copy_graph(layout.graph, graph, destination, may_link=options.may_link)
         _copy_configuration(layout, destination)
         config["model"]["decoder"]["filename"] = layout.graph.name
@@ -65,7 +81,11 @@ class OnnxFolderImporter:
             context_length=decoder.context_length,
             precision=graph.precision,
             provider_family=decoder.provider_family,
-            parameters={"precision": graph.precision.value, "wrote_genai_config": layout.find(GENAI_CONFIG) is None},
+            parameters={
+                "precision": graph.precision.value,
+                "wrote_genai_config": not has_own_config,
+                "graph": kind.value,
+            },
         )
 
     @staticmethod
@@ -77,7 +97,6 @@ class OnnxFolderImporter:
         if config is None:
             raise CorruptModel("The folder has neither genai_config.json nor config.json. Fetch the whole model.")
         model = _read_json(config)
-        check_decoder(graph, str(model.get("model_type", "unknown")))
         generation = layout.find("generation_config.json")
         return write_config(model, _read_json(generation) if generation else {}, graph, layout.graph.name)
 
@@ -122,9 +141,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_precision(found: Precision, wanted: Precision) -> None:
     if wanted not in (Precision.AUTO, found):
         raise UnsupportedModel(
-            f"This ONNX model is {found} and is taken as it is, so --precision {wanted} cannot be had. Leave the "
-            "option out, or "
-            "pull another build."
+            f"This ONNX model is {found} and is taken as it is, so --precision {wanted} cannot be had. "
+            "Leave the option out, or pull another build."
         )
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from model_registry.references import HubReference, PackageReference, SourceReference
+from model_registry.references import (
+    FoundryReference,
+    HubReference,
+    PackagePartsReference,
+    PackageReference,
+    SourceReference,
+)
 from model_registry.sources.protocol import Fetched, Source
 
 __all__ = ["Fetched", "Source", "source_for"]
@@ -18,6 +24,14 @@ def source_for(reference: SourceReference) -> Source:
         from model_registry.sources.package_index import PackageIndexSource
 
         return PackageIndexSource(reference)
+    if isinstance(reference, PackagePartsReference):
+        from model_registry.sources.package_parts import PackagePartsSource
+
+        return PackagePartsSource(reference)
+    if isinstance(reference, FoundryReference):
+        from model_registry.sources.foundry import FoundrySource
+
+        return FoundrySource(reference)
     from model_registry.sources.folder import FolderSource
 
     return FolderSource(reference)

@@ -51,8 +51,7 @@ class HubSource:
         if self._reference.sha256 not in (None, sha256):
             raise ChecksumMismatch(
                 f"{pinned.repo}/{pinned.path} has the sha256 {sha256} and should have {self._reference.sha256}: "
-                "the repository "
-                "changed. Nothing of it was kept."
+                "the repository changed. Nothing of it was kept."
             )
         return Fetched(path, is_ours=True, source_sha256=sha256, licence=self._licence())
 
@@ -123,9 +122,8 @@ class HubSource:
             if not _is_network_error(error):
                 raise
             raise SourceUnavailable(
-                f"{self._endpoint} cannot be reached ({_first_line(error)}). Check the network and proxy "
-                "settings, or set "
-                "HF_ENDPOINT to a mirror. Models that are already here go on working."
+                f"{self._endpoint} cannot be reached ({_first_line(error)}). Check the network and proxy settings, "
+                "or set HF_ENDPOINT to a mirror. Models that are already here go on working."
             ) from error
 
 

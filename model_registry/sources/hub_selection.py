@@ -93,9 +93,8 @@ def _choose_gguf(inside: Sequence[HubFile], wanted: HubReference) -> HubFile:
     found = [file for file in inside if file.name.endswith(".gguf")]
     if not found:
         raise UnsupportedModel(
-            f"{wanted.repo} holds neither an ONNX model nor a GGUF file that slmops could import. Look for a "
-            "repository of the "
-            "same model with ONNX or GGUF in its name."
+            f"{wanted.repo} holds neither an ONNX model nor a GGUF file that slmops could import. "
+            "Look for a repository of the same model with ONNX or GGUF in its name."
         )
     if len(found) > 1:
         names = ", ".join(f"hf://{wanted.repo}/{file.path}" for file in found[:8])

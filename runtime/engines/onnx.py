@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import time
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
 from runtime.chat_template import ChatTemplate
 from runtime.cores import usable_cores
-from runtime.engines.onnx_decoder import OnnxDecoder
+from runtime.engines.onnx_decoder import OnnxDecoder, give_back_scratch
 from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import ModelFolder, read_model_folder
 from runtime.tokenizer import ModelTokenizer
@@ -27,7 +25,7 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
     context = min(options.context_length or folder.context_length, folder.context_length)
     threads = options.threads or usable_cores()
     runner = OnnxDecoder(folder, num_slots=options.num_slots, threads=threads, context=context)
-    _give_back_scratch()
+    give_back_scratch()
     process = psutil.Process()
     info = ModelInfo(
         engine="onnx",
@@ -42,6 +40,7 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
         load_s=time.monotonic() - began,
         resident_bytes=process.memory_info().rss,
         pid=os.getpid(),
+        can_set_threads=True,
     )
     return BatchingEngine(
         info,
@@ -50,12 +49,6 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
         Limits(options, options.kv_budget_bytes or psutil.virtual_memory().available // 2, folder.eos_ids),
         resident_bytes=lambda: int(process.memory_info().rss),
     )
-
-
-def _give_back_scratch() -> None:
-    """Loading leaves some 30 MB of freed heap behind, which glibc keeps unless told (malloc_trim(3)); other systems do not."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _intake(folder: ModelFolder, context: int) -> Intake:

@@ -1,4 +1,4 @@
-"""What a worker needs of an engine. One thread calls add, remove, step, stats and close; `prepare` may run on another."""
+"""What a worker needs of an engine. One thread calls everything but `prepare`, which may run on another."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ class Engine(Protocol):
 
     def fail_all(self) -> list[int]:
         """After `step` raised: forgets every request and everything cached. Returns the requests."""
+        ...
+
+    def set_threads(self, num_threads: int) -> None:
+        """Computes with so many from the next step on; running requests go on. Called only when `info.can_set_threads`."""
         ...
 
     def stats(self) -> Stats: ...

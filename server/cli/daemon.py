@@ -48,11 +48,16 @@ class Daemon:
 
     def loaded(self) -> list[dict[str, Any]]:
         """The rows of `slmops ps`, as `/admin/models` gives them."""
-        rows: list[dict[str, Any]] = self._json("GET", "/admin/models")["data"]
+        rows: list[dict[str, Any]] = self.pool()["data"]
         return rows
 
-    def unload(self, model: str) -> dict[str, Any]:
-        return self._json("POST", f"/admin/models/{quote(model, safe='')}/unload")
+    def pool(self) -> dict[str, Any]:
+        """All of `/admin/models`: the loaded models, the memory budget, who waits."""
+        return self._json("GET", "/admin/models")
+
+    def manage(self, model: str, verb: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """verb: load, reload, unload or reset, as `/admin/models/{name}` has them."""
+        return self._json("POST", f"/admin/models/{quote(model, safe='')}/{verb}", asked)
 
     def stream_chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> Generator[str]:
         """The answer's text as it comes. Closing the iterator closes the connection, which aborts the answer."""
@@ -68,9 +73,9 @@ class Daemon:
                 f"the connection to {self.url} broke ({error}); is the daemon still running?"
             ) from error
 
-    def _json(self, method: str, path: str) -> dict[str, Any]:
+    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         try:
-            response = self._http.request(method, path)
+            response = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise CommandFailed(f"no daemon answers at {self.url} ({error}); start one with `slmops serve`") from error
         if response.status_code >= httpx.codes.BAD_REQUEST:

@@ -1,52 +1,122 @@
-"""`slmops ps` and `slmops stop`: the models that a running daemon has in memory."""
+"""`slmops ps`, `load`, `reload`, `stop` and `reset`: the models that a running daemon has in memory."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from server.cli.configuration import settings_from
 from server.cli.models import AsJson, ModelName
 from server.cli.terminal import print_json, print_line, print_table, size, span
 
+KeepAlive = Annotated[str | None, typer.Option(help="How long it stays without requests: 30m, 1h; -1 for ever.")]
+Pin = Annotated[bool | None, typer.Option("--pin/--unpin", help="Keep it loaded whatever happens.")]
+
+_COLUMNS = (
+    *("MODEL", "STATE", "ENGINE", "PROVIDER", "MEMORY>", "CHARGED>"),
+    *("THREADS>", "BUSY>", "WAITING>", "RESTARTS>", "IDLE", "LEAVES"),
+)
+
 
 def loaded_models(as_json: AsJson = False) -> None:
-    """List the loaded models: provider, memory, busy slots, idle since."""
+    """List the loaded models: where they run, memory, busy slots, when they leave."""
     from server.cli.daemon import Daemon
 
     with Daemon.configured(settings_from()) as daemon:
-        rows = daemon.require().loaded()
+        pool = daemon.require().pool()
     if as_json:
-        print_json(rows)
+        print_json(pool["data"])
         return
-    if not rows:
+    if not pool["data"]:
         print_line("no model is loaded; the first request loads one")
         return
-    columns = ("MODEL", "STATE", "PROVIDER", "MEMORY>", "SLOTS BUSY>", "WAITING>", "RESTARTS>", "IDLE")
-    print_table(columns, [_row(row, time.time()) for row in rows])
+    print_table(_COLUMNS, [_row(row, time.time()) for row in pool["data"]])
+    for row in pool["data"]:
+        for fallback in row["fallbacks"]:
+            print_line(f"{row['id']}: {fallback['provider']} could not load it ({fallback['why']})")
+    if pool["waiting"]:
+        print_line(f"waiting for room: {', '.join(pool['waiting'])}")
+    print_line(f"{size(pool['memory_charged_bytes'])} of the memory budget of {size(pool['memory_budget_bytes'])} are charged")
 
 
 def _row(row: dict[str, Any], now: float) -> tuple[str, ...]:
-    idle_since = row["idle_since"]
+    idle_since, expires_at = row["idle_since"], row["expires_at"]
+    leaves = f"in {span(max(0.0, expires_at - now))}" if expires_at else "pinned" if row["pinned"] else "-"
     return (
-        str(row["id"]),
+        str(row["id"]) + (f" x{len(row['replicas'])}" if len(row["replicas"]) > 1 else ""),
         str(row["state"]),
-        str(row["provider"] or "-"),
+        str(row["engine"] or "-"),
+        str(row["provider"] or "-").removesuffix("ExecutionProvider"),
         size(row["resident_bytes"]) if row["resident_bytes"] else "-",
+        size(row["charge_bytes"]),
+        str(row["threads"] or "-"),
         f"{row['num_running']}/{row['num_slots']}",
         str(row["num_waiting"]),
         str(row["num_restarts"]),
         f"for {span(now - idle_since)}" if idle_since else "busy",
+        leaves,
     )
 
 
-def stop(model: ModelName, as_json: AsJson = False) -> None:
+def load(model: ModelName, keep_alive: KeepAlive = None, pin: Pin = None, as_json: AsJson = False) -> None:
+    """Load a model into the running daemon, and say how long it stays."""
+    loaded = _manage(model, "load", {"keep_alive": keep_alive, "pin": pin})
+    _print(loaded, f"{loaded['id']} is loaded: {loaded['engine']} on {loaded['provider']}", as_json)
+
+
+def reload(
+    model: ModelName,
+    keep_alive: KeepAlive = None,
+    pin: Pin = None,
+    engine: Annotated[str | None, typer.Option(help="auto, onnx, genai or foundry.")] = None,
+    providers: Annotated[str | None, typer.Option(help="A policy, or providers in order: cuda,cpu.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Workers.")] = None,
+    num_slots: Annotated[int | None, typer.Option(help="Sequences decoded together, per worker.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads per worker; 0: a share of the cores.")] = None,
+    context_length: Annotated[int | None, typer.Option(help="Cut of the model's context, in tokens.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load a model anew with other settings, until the daemon ends; no request fails meanwhile."""
+    changes = {
+        "keep_alive": keep_alive,
+        "pin": pin,
+        "engine": engine,
+        "providers": providers,
+        "replicas": replicas,
+        "num_slots": num_slots,
+        "threads": threads,
+        "context_length": context_length,
+    }
+    loaded = _manage(model, "reload", changes)
+    _print(loaded, f"{loaded['id']} is loaded anew: {loaded['engine']} on {loaded['provider']}", as_json)
+
+
+def stop(
+    model: ModelName,
+    grace_s: Annotated[float, typer.Option(help="Seconds that running answers get to finish.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
     """Unload a model from the running daemon; its running answers are ended. The next request loads it again."""
+    _print(_manage(model, "unload", {"grace_s": grace_s}), f"{model} is unloaded", as_json)
+
+
+def reset(model: ModelName, as_json: AsJson = False) -> None:
+    """Try a model again that failed repeatedly: forget its failures."""
+    _print(_manage(model, "reset", {}), f"{model} will be tried again", as_json)
+
+
+def _manage(model: str, verb: str, asked: dict[str, Any]) -> dict[str, Any]:
     from server.cli.daemon import Daemon
 
+    given = {name: value for name, value in asked.items() if value is not None}
     with Daemon.configured(settings_from()) as daemon:
-        outcome = daemon.require().unload(model)
+        return daemon.require().manage(model, verb, given or None)
+
+
+def _print(outcome: dict[str, Any], line: str, as_json: bool) -> None:
     if as_json:
         print_json(outcome)
     else:
-        print_line(f"{model} is unloaded")
+        print_line(line)

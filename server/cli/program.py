@@ -10,7 +10,21 @@ from types import FrameType
 
 import typer
 
-from server.cli import alias, bench, catalog, chat_command, configuration, loaded, models, pull, serve, upkeep, version
+from server.cli import (
+    alias,
+    bench,
+    catalog,
+    chat_command,
+    configuration,
+    doctor,
+    loaded,
+    models,
+    providers,
+    pull,
+    serve,
+    upkeep,
+    version,
+)
 from server.cli.failures import MISUSED, ending
 from server.cli.terminal import print_error
 
@@ -35,7 +49,12 @@ def build() -> typer.Typer:
         ("gc", upkeep.collect_garbage),
         ("catalog", catalog.catalog),
         ("ps", loaded.loaded_models),
+        ("load", loaded.load),
+        ("reload", loaded.reload),
         ("stop", loaded.stop),
+        ("reset", loaded.reset),
+        ("providers", providers.providers),
+        ("doctor", doctor.doctor),
         ("bench", bench.bench),
         ("config", configuration.config),
         ("version", version.version),

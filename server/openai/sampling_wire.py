@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
+from server.durations import KeepAlive, keep_alive_s
+
 _MAX_STOPS = 16
 _MAX_STOP_CHARS = 1024
 _MAX_BIASES = 1024
@@ -63,6 +65,7 @@ class SamplingFields(BaseModel):
     ignore_eos: Flag = None
     skip_special_tokens: Flag = None
     priority: int | None = Field(None, ge=-_INT32, le=_INT32, description="Lower runs earlier.")
+    keep_alive: KeepAlive | None = None
 
     @field_validator("stop")
     @classmethod
@@ -86,6 +89,10 @@ class SamplingFields(BaseModel):
             if not -100 <= bias <= 100:
                 raise ValueError(f"has the bias {bias} for token {token}; biases lie between -100 and 100")
         return biases
+
+    @property
+    def keep_alive_s(self) -> float | None:
+        return None if self.keep_alive is None else keep_alive_s(self.keep_alive)
 
     @property
     def unknown(self) -> dict[str, Any]:

@@ -33,7 +33,9 @@ def translate_chat(request: ChatRequest) -> InferenceRequest:
         add_generation_prompt=not continues if request.add_generation_prompt is None else request.add_generation_prompt,
         continue_final_message=continues,
     )
-    return InferenceRequest((prompt,), _params(request, max_tokens), request.priority or 0)
+    return InferenceRequest(
+        (prompt,), _params(request, max_tokens), request.priority or 0, keep_alive_s=request.keep_alive_s
+    )
 
 
 def translate_completion(request: CompletionRequest) -> InferenceRequest:
@@ -46,7 +48,13 @@ def translate_completion(request: CompletionRequest) -> InferenceRequest:
         for each in request.prompt
     ]
     params = _params(request, request.max_tokens or DEFAULT_COMPLETION_TOKENS)
-    return InferenceRequest(prompts, params, request.priority or 0, return_prompt_text=bool(request.echo))
+    return InferenceRequest(
+        prompts,
+        params,
+        request.priority or 0,
+        return_prompt_text=bool(request.echo),
+        keep_alive_s=request.keep_alive_s,
+    )
 
 
 def _refuse_stream_options(request: SamplingFields) -> None:

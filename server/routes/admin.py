@@ -1,30 +1,61 @@
-"""`/admin/models`: what is loaded, and loading and unloading by hand."""
+"""`/admin/models`: what is loaded, and loading, reloading and unloading by hand."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
-from runtime.pool import LoadedModel
+from runtime.load_spec import FOREVER
+from runtime.loaded_model import LoadedModel, LoadedReplica
+from server.durations import KEPT_FOREVER, KeepAlive
 from server.errors import ModelNotLoadedError, documented
 from server.gateway import Gateway
+from server.model_settings import ModelSettings
+
+
+class FallbackBody(BaseModel):
+    """A provider that was preferred and could not load the model."""
+
+    engine: str
+    provider: str
+    why: str
+
+
+class ReplicaBody(BaseModel):
+    """One worker."""
+
+    state: str
+    pid: int | None
+    threads: int | None
+    resident_bytes: int | None
+    num_running: int
+    num_waiting: int
+    num_restarts: int
 
 
 class LoadedModelBody(BaseModel):
-    """id: `name:number`. What only a ready worker knows is null before. Times are Unix seconds; idle_since: null while busy."""
+    """id: `name:number`. What only a ready worker knows is null before. Times are Unix seconds; idle_since: null while busy.
+
+    charge_bytes: what the memory budget counts. keep_alive_s: -1 for ever. expires_at: null while busy, and when it stays.
+    threads, resident_bytes, kv_bytes, num_*: of all replicas together. reason: why it runs where it runs.
+    """
 
     id: str
     state: str
-    engine: str
+    engine: str | None
     provider: str | None
+    variant: str | None
+    reason: str | None
+    fallbacks: list[FallbackBody]
     architecture: str | None
     context_length: int | None
     threads: int | None
     pid: int | None
     load_s: float | None
     resident_bytes: int | None
+    charge_bytes: int
     kv_bytes: int | None
     kv_usage: float | None
     num_slots: int
@@ -32,13 +63,43 @@ class LoadedModelBody(BaseModel):
     num_waiting: int
     num_leases: int
     num_restarts: int
+    replicas: list[ReplicaBody]
+    pinned: bool
+    keep_alive_s: float
     loaded_at: float | None
     idle_since: float | None
+    expires_at: float | None
 
 
 class LoadedModelList(BaseModel):
+    """memory_charged_bytes: of the budget, what the models are charged. waiting: models whose load waits for room."""
+
     object: Literal["list"] = "list"
     data: list[LoadedModelBody]
+    memory_budget_bytes: int
+    memory_charged_bytes: int
+    max_loaded_models: int | None
+    waiting: list[str]
+
+
+class LoadRequest(BaseModel):
+    """keep_alive: how long it stays without requests. pin: whether it stays whatever happens. Null changes nothing.
+
+    Both hold until the daemon ends, also when the model is loaded again.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    keep_alive: KeepAlive | None = None
+    pin: bool | None = None
+
+
+class UnloadRequest(BaseModel):
+    """grace_s: what running requests get to finish."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    grace_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
 
 
 class Unloaded(BaseModel):
@@ -47,52 +108,105 @@ class Unloaded(BaseModel):
     unloaded: list[str]
 
 
+class Reset(BaseModel):
+    """The version whose failures are forgotten."""
+
+    reset: str
+
+
 def admin_router(gateway: Gateway) -> APIRouter:
     router = APIRouter(prefix="/admin/models", tags=["admin"])
 
+    def body_of(label: str) -> LoadedModelBody:
+        return loaded_model_body(next(each for each in gateway.loaded() if each.spec.label == label))
+
     @router.get("", responses=documented(500), summary="List the loaded models")
     async def list_loaded() -> LoadedModelList:
-        return LoadedModelList(data=[loaded_model_body(model) for model in gateway.loaded()])
+        loaded, budget = gateway.loaded(), gateway.pool.limits.budget
+        return LoadedModelList(
+            data=[loaded_model_body(model) for model in loaded],
+            memory_budget_bytes=budget.memory_bytes,
+            memory_charged_bytes=sum(model.charge_bytes for model in loaded),
+            max_loaded_models=budget.max_models,
+            waiting=list(gateway.pool.waiting()),
+        )
 
-    @router.post("/{name}/load", responses=documented(404, 500, 503), summary="Load a model")
-    async def load(name: str) -> LoadedModelBody:
-        """By name, or by `name:number`. Answers when it is loaded; no-op when it is already."""
+    @router.post("/{name}/load", responses=documented(400, 404, 500, 503), summary="Load a model")
+    async def load(name: str, asked: LoadRequest | None = None) -> LoadedModelBody:
+        """By name, or by `name:number`. Answers when it is loaded; loads nothing when it is already."""
+        model, asked = gateway.resolve(name), asked or LoadRequest()
+        with await gateway.load(model, ModelSettings(keep_alive=asked.keep_alive, pin=asked.pin)):
+            return body_of(model.label)
+
+    @router.post("/{name}/reload", responses=documented(400, 404, 500, 503), summary="Load a model anew, with other settings")
+    async def reload(name: str, changes: ModelSettings | None = None) -> LoadedModelBody:
+        """No request fails: the old workers serve until the new ones can. What is changed holds until the daemon ends."""
         model = gateway.resolve(name)
-        with await gateway.acquire(model):
-            found = next(each for each in gateway.loaded() if each.spec.label == model.label)
-            return loaded_model_body(found)
+        await gateway.reload(model, changes or ModelSettings())
+        return body_of(model.label)
 
-    @router.post("/{name}/unload", responses=documented(404, 500), summary="Unload a model")
-    async def unload(name: str) -> Unloaded:
-        """Every loaded version of that name, or with `name:number` that one. Running requests end with an error."""
-        labels = await gateway.unload(name)
+    @router.post("/{name}/unload", responses=documented(400, 404, 500), summary="Unload a model")
+    async def unload(name: str, asked: UnloadRequest | None = None) -> Unloaded:
+        """Every loaded version of that name, or with `name:number` that one. Requests not done within grace_s end with an error."""
+        labels = await gateway.unload(name, grace_s=(asked or UnloadRequest()).grace_s)
         if not labels:
             raise ModelNotLoadedError(name, [model.spec.label for model in gateway.loaded()])
         return Unloaded(unloaded=list(labels))
+
+    @router.post("/{name}/reset", responses=documented(404, 500), summary="Try a model again that failed repeatedly")
+    async def reset(name: str) -> Reset:
+        """Forgets its failures; the next request loads it."""
+        model = gateway.resolve(name)
+        gateway.pool.reset(model.label)
+        return Reset(reset=model.label)
 
     return router
 
 
 def loaded_model_body(model: LoadedModel) -> LoadedModelBody:
-    info, stats = model.info, model.stats
+    info, stats, candidate = model.info, model.stats, model.candidate
     return LoadedModelBody(
         id=model.spec.label,
         state=model.state.value,
-        engine=model.spec.engine,
+        engine=candidate.engine if candidate else None,
         provider=info.provider if info else None,
+        variant=candidate.variant if candidate else None,
+        reason=candidate.reason if candidate else None,
+        fallbacks=[
+            FallbackBody(engine=each.candidate.engine, provider=each.candidate.provider.name, why=each.why)
+            for each in model.fallbacks
+        ],
         architecture=info.architecture if info else None,
         context_length=info.context_length if info else None,
-        threads=info.threads if info else None,
+        threads=stats.threads if stats else info.threads if info else None,
         pid=info.pid if info else None,
         load_s=info.load_s if info else None,
         resident_bytes=stats.resident_bytes if stats else info.resident_bytes if info else None,
+        charge_bytes=model.charge_bytes,
         kv_bytes=stats.kv_bytes if stats else None,
         kv_usage=stats.kv_usage if stats else None,
-        num_slots=info.num_slots if info else model.spec.options.num_slots,
+        num_slots=model.num_slots,
         num_running=stats.num_running if stats else 0,
         num_waiting=stats.num_waiting if stats else 0,
         num_leases=model.num_leases,
         num_restarts=model.num_restarts,
+        replicas=[_replica_body(replica) for replica in model.replicas],
+        pinned=model.pinned,
+        keep_alive_s=KEPT_FOREVER if model.keep_alive_s == FOREVER else model.keep_alive_s,
         loaded_at=model.loaded_at,
         idle_since=model.idle_since,
+        expires_at=model.expires_at,
+    )
+
+
+def _replica_body(replica: LoadedReplica) -> ReplicaBody:
+    info, stats = replica.info, replica.stats
+    return ReplicaBody(
+        state=replica.state.value,
+        pid=info.pid if info else None,
+        threads=stats.threads if stats else None,
+        resident_bytes=stats.resident_bytes if stats else info.resident_bytes if info else None,
+        num_running=stats.num_running if stats else 0,
+        num_waiting=stats.num_waiting if stats else 0,
+        num_restarts=replica.num_restarts,
     )

@@ -1,4 +1,4 @@
-"""A pool with one fake model, and what tests ask of it."""
+"""A pool with fake models, and what tests ask of it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,27 @@ from typing import Any
 import psutil
 
 from runtime.generation import Generation
+from runtime.lease import Lease
+from runtime.load_spec import Candidate, LoadSpec
+from runtime.memory import MemoryEstimate
 from runtime.messages import ChatPrompt, Chunk, EngineOptions, Finished, SamplingParams
-from runtime.pool import Lease, LoadSpec, ModelPool
+from runtime.pool import ModelPool
+from runtime.pool_limits import PoolLimits
 
 ROOT = Path(__file__).parents[2]
-SPEC = LoadSpec("fake:1", Path(), "fake", EngineOptions(num_slots=16))
 PATIENCE_S = 30.0
+MIB = 1 << 20
+
+
+def spec_of(
+    label: str, options: EngineOptions | None = None, *, engine: str = "fake", folder: Path = Path(), mib: int = 64, **rest: Any
+) -> LoadSpec:
+    """mib: what the pool expects the model to take, with its KV."""
+    memory = MemoryEstimate((mib - 1) * MIB, MIB, MIB)
+    return LoadSpec(label, (Candidate(folder, engine, memory),), options or EngineOptions(num_slots=16), **rest)
+
+
+SPEC = spec_of("fake:1")
 
 
 def ask(lease: Lease, said: str, **params: Any) -> Generation:
@@ -34,8 +49,8 @@ async def first_chunk(generation: Generation) -> Chunk:
 
 
 @asynccontextmanager
-async def new_pool() -> AsyncIterator[ModelPool]:
-    pool = ModelPool()
+async def new_pool(limits: PoolLimits | None = None) -> AsyncIterator[ModelPool]:
+    pool = ModelPool(limits)
     try:
         yield pool
     finally:

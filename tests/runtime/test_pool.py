@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from event_loops import LOOPS, run
-from pool_bench import PATIENCE_S, SPEC, ask, first_chunk, new_pool, text_of
+from pool_bench import PATIENCE_S, SPEC, ask, first_chunk, new_pool, spec_of, text_of
 
 from runtime.errors import InvalidRequest, OverCapacity, StepFailed
 from runtime.messages import Chunk, EngineOptions, Finished, FinishReason, Started
-from runtime.pool import LoadSpec
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -46,7 +44,7 @@ def test_an_abort_frees_the_row() -> None:
 
     async def scenario() -> None:
         async with new_pool() as pool:
-            spec = LoadSpec("one:1", Path(), "fake", EngineOptions(num_slots=1, context_length=1 << 22))
+            spec = spec_of("one:1", EngineOptions(num_slots=1, context_length=1 << 22))
             with await pool.acquire(spec, timeout_s=PATIENCE_S) as lease:
                 endless = ask(lease, "[[endless]]")
                 await first_chunk(endless)
@@ -60,7 +58,7 @@ def test_a_full_queue_sheds() -> None:
     async def scenario() -> None:
         async with new_pool() as pool:
             options = EngineOptions(num_slots=1, max_waiting=1, context_length=1 << 22)
-            with await pool.acquire(LoadSpec("one:1", Path(), "fake", options), timeout_s=PATIENCE_S) as lease:
+            with await pool.acquire(spec_of("one:1", options), timeout_s=PATIENCE_S) as lease:
                 running, waiting, shed = (ask(lease, "[[endless]]") for _ in range(3))
                 with pytest.raises(OverCapacity, match="queue is full"):
                     await text_of(shed)

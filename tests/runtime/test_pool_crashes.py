@@ -15,7 +15,8 @@ from event_loops import LOOPS, run
 from pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, text_of
 
 from runtime.errors import EngineDead
-from runtime.pool import Lease, ModelState
+from runtime.lease import Lease
+from runtime.loaded_model import ModelState
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal")
@@ -85,12 +86,14 @@ async def ask_until_it_is_noticed(lease: Lease) -> None:
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from runtime.messages import ChatPrompt, EngineOptions, SamplingParams
-from runtime.pool import LoadSpec, ModelPool
+from runtime.load_spec import Candidate, LoadSpec
+from runtime.memory import MemoryEstimate
+from runtime.messages import ChatPrompt, SamplingParams
+from runtime.pool import ModelPool
 
 async def main():
     pool = ModelPool()
-    lease = await pool.acquire(LoadSpec("fake:1", Path(), "fake", EngineOptions()), timeout_s=30)
+    lease = await pool.acquire(LoadSpec("fake:1", (Candidate(Path(), "fake", MemoryEstimate(1, 1, 1)),)), timeout_s=30)
     prompt = ChatPrompt(messages=[{"role": "user", "content": sys.argv[1]}])
     lease.submit(prompt, SamplingParams())
     print(lease.info.pid, flush=True)

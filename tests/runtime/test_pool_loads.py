@@ -8,11 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 from event_loops import run
-from pool_bench import PATIENCE_S, SPEC, ask, new_pool, text_of
+from pool_bench import PATIENCE_S, SPEC, ask, new_pool, spec_of, text_of
 
 from runtime.errors import NotReady
-from runtime.messages import EngineOptions
-from runtime.pool import LoadSpec, ModelState
+from runtime.loaded_model import ModelState
 
 
 def test_all_who_ask_at_once_share_one_process() -> None:
@@ -39,7 +38,7 @@ def test_all_who_ask_at_once_share_one_process() -> None:
     [
         ("onnx", {}, r"genai_config\.json is missing"),
         ("onnx", {"genai_config.json": "garbage"}, "not valid JSON"),
-        ("unheard-of", {}, "known are onnx and fake"),
+        ("unheard-of", {}, "known are onnx, genai, foundry and fake"),
     ],
 )
 def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path, engine: str, files: dict[str, str], says: str) -> None:
@@ -50,7 +49,7 @@ def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path, engine: str, fil
 
     async def scenario() -> None:
         async with new_pool() as pool:
-            spec = LoadSpec("bad:1", folder, engine, EngineOptions())
+            spec = spec_of("bad:1", engine=engine, folder=folder)
             ends = await asyncio.gather(*(pool.acquire(spec, timeout_s=PATIENCE_S) for _ in range(2)), return_exceptions=True)
             for end in ends:
                 with pytest.raises(NotReady, match=says) as caught:

@@ -28,6 +28,7 @@ from runtime.messages import (
     Submit,
     TextPrompt,
 )
+from runtime.watchdog import Patience
 from runtime.worker_process import WorkerProcess
 
 ROOT = Path(__file__).parents[2]
@@ -145,7 +146,7 @@ async def impostor(program: str) -> WorkerProcess:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    return WorkerProcess(process, "impostor:1")
+    return WorkerProcess(process, "impostor:1", Patience())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""GGUF files of the llama family, imported without PyTorch: owns the order of the steps and what the manifest is told.
+"""GGUF files of the llama family and gemma3, imported without PyTorch: owns the order of the steps and what the manifest is told.
 
 reader and metadata know bytes, architecture, rope and tensors know the network, quantize and matrix its weights,
 smoothing and calibration how to round it at little cost, graph, external_data and decoder the ONNX form, tokenizer,
@@ -32,7 +32,13 @@ from model_registry.records import Precision
 
 __all__ = ["GgufImporter"]
 
-_SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "cc-by-4.0": "CC-BY-4.0"}
+_LICENCES = {
+    "apache-2.0": "Apache-2.0",
+    "mit": "MIT",
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc-by-4.0": "CC-BY-4.0",
+    "gemma": "Gemma",
+}
 _PRECISIONS = (Precision.AUTO, Precision.INT8, Precision.INT4, Precision.FP32)
 
 
@@ -140,11 +146,11 @@ def _parameters(model: _Model, written: WrittenBits, smoothing: Smoothing) -> di
 
 
 def _licence(metadata: Metadata) -> str | None:
-    """SPDX, by name where we know it; a LicenseRef for the hub's own names."""
+    """SPDX or the licence's own name where we know it; a LicenseRef for the hub's other names."""
     name = metadata.text("general.license")
     if not name:
         return None
-    return _SPDX.get(name.lower(), "LicenseRef-" + "".join(c if c.isalnum() or c in ".-" else "-" for c in name))
+    return _LICENCES.get(name.lower(), "LicenseRef-" + "".join(c if c.isalnum() or c in ".-" else "-" for c in name))
 
 
 def _measure(model: _Model, folder: Path, progress: Progress) -> dict[str, float]:

@@ -52,7 +52,7 @@ def calibrate(
     if not windows or precision is Precision.FP32:
         return Smoothing((LayerSmoothing(),) * len(layers))
     progress.stage("calibrating")
-    hidden, found = embed(source, windows), []
+    hidden, found = embed(source, architecture, windows), []
     for layer in layers:
         spread = _Spread()
         block = Block(source, architecture, layer, spread.observe)

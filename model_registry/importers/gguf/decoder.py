@@ -15,21 +15,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from model_registry.importers.gguf.architecture import Architecture
+from model_registry.importers.gguf.architecture import Activation, Architecture
 from model_registry.importers.gguf.external_data import ExternalData
 from model_registry.importers.gguf.graph import MICROSOFT, Graph
 from model_registry.importers.gguf.matrix import Matrix, Part, attention_parts, make_matrix
 from model_registry.importers.gguf.reader import GgufFile
-from model_registry.importers.gguf.rope import rotation
+from model_registry.importers.gguf.rope import Rope, rotation
 from model_registry.importers.gguf.smoothing import Floats, Smoothing, to_heads
-from model_registry.importers.gguf.tensors import EMBEDDING, FINAL_NORM, HEAD, ROPE_DIVISORS
+from model_registry.importers.gguf.tensors import EMBEDDING, FINAL_NORM, HEAD, POST_ATTENTION_NORM, POST_FFN_NORM, ROPE_DIVISORS
 from model_registry.progress import Progress
 from model_registry.records import Precision
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-COS, SIN = "cos_cache", "sin_cache"
 POSITIONS_AT_A_TIME = 4096
 
 
@@ -75,23 +74,17 @@ class _DecoderWriter:
         self.graph = graph
         self._layer_bits: set[int] = set()
         self._layer_blocks: set[int] = set()
+        self._rotations: dict[Rope, list[str]] = {}
 
     def write(self, progress: Progress) -> WrittenBits:
         layers = self.architecture.num_layers
         progress.stage("writing weights")
         self._write_lengths()
-        self._write_rotation()
+        self._write_rotations()
         head, hidden, stored = self._write_embedding()
         progress.update(1, layers + 1)
-        normed = self.graph.node(
-            "SimplifiedLayerNormalization",
-            [hidden, self._norm("blk.0.attn_norm.weight", self.smoothing.layers[0].attention)],
-            ["/model/layers.0/input_layernorm/output"],
-            "/model/layers.0/input_layernorm/LayerNorm",
-            axis=-1,
-            epsilon=self.architecture.norm_epsilon,
-            stash_type=1,
-        )
+        norm = self._norm("blk.0.attn_norm.weight", self.smoothing.layers[0].attention)
+        normed = self._normalized(hidden, norm, "/model/layers.0/input_layernorm")
         for layer in range(layers):
             hidden, normed = self._write_layer(layer, hidden, normed)
             progress.update(layer + 2, layers + 1)
@@ -110,8 +103,13 @@ class _DecoderWriter:
         width = graph.node("Gather", [shape, index], ["/model/mask/width"], "/model/mask/Gather", axis=0)
         graph.node("Cast", [width], ["total_sequence_length"], "/model/mask/Cast_width", to=TensorProto.INT32)
 
-    def _write_rotation(self) -> None:
-        rope, head_size, length = self.architecture.rope, self.architecture.head_size, self.architecture.context_length
+    def _write_rotations(self) -> None:
+        """One pair of tables for each rotary embedding that layers share."""
+        ropes = [self.architecture.layer_rope(layer) for layer in range(self.architecture.num_layers)]
+        self._rotations = {rope: self._write_rotation(rope, index) for index, rope in enumerate(dict.fromkeys(ropes))}
+
+    def _write_rotation(self, rope: Rope, index: int) -> list[str]:
+        head_size, length = self.architecture.head_size, self.architecture.context_length
         divisors = self.source.dequantized(ROPE_DIVISORS) if ROPE_DIVISORS in self.source.tensors else None
         frequencies = rope.frequencies(head_size, divisors)
 
@@ -119,8 +117,8 @@ class _DecoderWriter:
             for start in range(0, length, POSITIONS_AT_A_TIME):
                 yield rotation(rope, frequencies, start, min(start + POSITIONS_AT_A_TIME, length))[which]
 
-        self.graph.streamed(COS, (length, head_size // 2), pieces(0))
-        self.graph.streamed(SIN, (length, head_size // 2), pieces(1))
+        names = [f"{name}_{index}" if index else name for name in ("cos_cache", "sin_cache")]
+        return [self.graph.streamed(name, (length, head_size // 2), pieces(which)) for which, name in enumerate(names)]
 
     def _write_embedding(self) -> tuple[Matrix, str, str]:
         """(the head's matrix, the embedded ids, the head's stored name); one matrix serves both when they are tied."""
@@ -128,52 +126,67 @@ class _DecoderWriter:
         name = (EMBEDDING if tied else HEAD).removesuffix(".weight")
         head = make_matrix(self.source, (Part(name),), self.precision, is_head=True, outliers=self.smoothing.outliers)
         stored = self.graph.store(head, "/lm_head")
-        if tied:
-            return head, self.graph.gather("input_ids", head, stored, "/model/embed_tokens"), stored
-        part = Part(EMBEDDING.removesuffix(".weight"))
-        embedding = make_matrix(self.source, (part,), self.precision, is_head=True)
-        weight = self.graph.store(embedding, "/model/embed_tokens")
-        return head, self.graph.gather("input_ids", embedding, weight, "/model/embed_tokens"), stored
+        embedding, weight = head, stored
+        if not tied:
+            part = Part(EMBEDDING.removesuffix(".weight"))
+            embedding = make_matrix(self.source, (part,), self.precision, is_head=True)
+            weight = self.graph.store(embedding, "/model/embed_tokens")
+        embedded = self.graph.gather("input_ids", embedding, weight, "/model/embed_tokens")
+        if self.architecture.family.scaled_embedding:
+            scale = self.graph.weight("embed_scale", np.array([self.architecture.embedding_scale], np.float32))
+            embedded = self.graph.node("Mul", [embedded, scale], ["/model/embed_tokens/scaled"], "/model/embed_tokens/Mul")
+        return head, embedded, stored
 
     def _write_layer(self, layer: int, hidden: str, normed: str) -> tuple[str, str]:
         """(residual stream after the layer, its norm for the next layer or the head)."""
         path, smoothing = f"/model/layers.{layer}", self.smoothing.layers[layer]
-        attended = self._write_attention(layer, normed, f"{path}/attn")
+        attended = self._post_normed(self._write_attention(layer, normed, f"{path}/attn"), layer, POST_ATTENTION_NORM)
         ffn_norm = self._norm(f"blk.{layer}.ffn_norm.weight", smoothing.ffn)
         hidden, normed = self._residual(hidden, attended, ffn_norm, f"{path}/post_attention_layernorm")
         gate = self._linear(normed, (Part(f"blk.{layer}.ffn_gate"),), f"{path}/mlp/gate_proj", smoothing.ffn)
         up_part = Part(f"blk.{layer}.ffn_up", divisors=smoothing.gated)
         up = self._linear(normed, (up_part,), f"{path}/mlp/up_proj", smoothing.ffn)
-        node = self.graph.node
-        sigmoid = node("Sigmoid", [gate], [f"{path}/mlp/sigmoid"], f"{path}/mlp/Sigmoid")
-        active = node("Mul", [gate, sigmoid], [f"{path}/mlp/silu"], f"{path}/mlp/act/Mul")
-        gated = node("Mul", [active, up], [f"{path}/mlp/gated"], f"{path}/mlp/Mul")
+        gated = self.graph.node("Mul", [self._activated(gate, f"{path}/mlp"), up], [f"{path}/mlp/gated"], f"{path}/mlp/Mul")
         down = self._linear(gated, (Part(f"blk.{layer}.ffn_down"),), f"{path}/mlp/down_proj", smoothing.gated)
+        down = self._post_normed(down, layer, POST_FFN_NORM)
         following = layer + 1
         if following == self.architecture.num_layers:
             return self._residual(hidden, down, self._norm(FINAL_NORM), "/model/final_norm", is_last=True)
         norm = self._norm(f"blk.{following}.attn_norm.weight", self.smoothing.layers[following].attention)
         return self._residual(hidden, down, norm, f"/model/layers.{following}/input_layernorm")
 
+    def _activated(self, gate: str, path: str) -> str:
+        node = self.graph.node
+        if self.architecture.family.activation is Activation.GELU:
+            return node("Gelu", [gate], [f"{path}/gelu"], f"{path}/act/Gelu", approximate="tanh")
+        sigmoid = node("Sigmoid", [gate], [f"{path}/sigmoid"], f"{path}/Sigmoid")
+        return node("Mul", [gate, sigmoid], [f"{path}/silu"], f"{path}/act/Mul")
+
+    def _post_normed(self, x: str, layer: int, name: str) -> str:
+        if not self.architecture.family.post_norms:
+            return x
+        return self._normalized(x, self._norm(f"blk.{layer}.{name}.weight"), f"/model/layers.{layer}/{name}")
+
     def _write_attention(self, layer: int, normed: str, path: str) -> str:
         architecture, smoothing = self.architecture, self.smoothing.layers[layer]
         parts = attention_parts(architecture, layer, smoothing.value)
         fused = self._linear(normed, parts, f"{path}/qkv_proj", smoothing.attention)
         query, key, value = self._normed_heads(layer, fused, path) if architecture.family.query_key_norm else (fused, "", "")
-        rotates = architecture.rotates(layer)
+        tables = self._rotations[architecture.layer_rope(layer)] if architecture.rotates(layer) else []
+        window = architecture.window(layer)
         past = [f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"]
         attended = self.graph.node(
             "GroupQueryAttention",
-            [query, key, value, *past, "seqlens_k", "total_sequence_length", *([COS, SIN] if rotates else [])],
+            [query, key, value, *past, "seqlens_k", "total_sequence_length", *tables],
             [f"{path}/attended", f"present.{layer}.key", f"present.{layer}.value"],
             f"{path}/GroupQueryAttention",
             MICROSOFT,
             num_heads=architecture.num_heads,
             kv_num_heads=architecture.num_kv_heads,
-            scale=architecture.head_size**-0.5,
-            do_rotary=int(rotates),
+            scale=architecture.attention_scale,
+            do_rotary=int(bool(tables)),
             rotary_interleaved=0,
-            local_window_size=architecture.sliding_window or -1,
+            local_window_size=-1 if window is None else window,
         )
         heads = architecture.num_heads, architecture.num_kv_heads
         factors = None if smoothing.value is None else to_heads(smoothing.value, *heads)
@@ -191,17 +204,21 @@ class _DecoderWriter:
             flat = graph.constant(f"{name}_flat_shape", [0, 0, size])
             split = graph.node("Reshape", [name, heads], [f"{name}_heads"], f"{name}_norm/Reshape_heads")
             weight = self._norm(f"blk.{layer}.attn_{part}_norm.weight")
-            result = graph.node(
-                "SimplifiedLayerNormalization",
-                [split, weight],
-                [f"{name}_norm/normed"],
-                f"{name}_norm/LayerNorm",
-                axis=-1,
-                epsilon=architecture.norm_epsilon,
-                stash_type=1,
-            )
-            normed.append(graph.node("Reshape", [result, flat], [f"{name}_norm/output"], f"{name}_norm/Reshape_flat"))
+            result = self._normalized(split, weight, f"{name}_norm")
+            normed.append(graph.node("Reshape", [result, flat], [f"{name}_norm/flat"], f"{name}_norm/Reshape_flat"))
         return normed[0], normed[1], names[2]
+
+    def _normalized(self, x: str, weight: str, path: str) -> str:
+        """x's RMS norm over its last axis."""
+        return self.graph.node(
+            "SimplifiedLayerNormalization",
+            [x, weight],
+            [f"{path}/output"],
+            f"{path}/LayerNorm",
+            axis=-1,
+            epsilon=self.architecture.norm_epsilon,
+            stash_type=1,
+        )
 
     def _residual(self, hidden: str, added: str, norm: str, path: str, *, is_last: bool = False) -> tuple[str, str]:
         """(hidden + added, its RMS norm). The sum after the last layer has no reader and no name."""

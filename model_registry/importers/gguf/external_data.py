@@ -48,6 +48,15 @@ class ExternalData:
             tensor.external_data.add(key=key, value=value)
         return tensor
 
+    def view(self, tensor: TensorProto, name: str, shape: tuple[int, ...]) -> TensorProto:
+        """The same bytes under another name and shape; they lie in the file once."""
+        from onnx import TensorProto
+
+        viewed = TensorProto()
+        viewed.CopyFrom(tensor)
+        viewed.name, viewed.dims[:] = name, shape
+        return viewed
+
     def __enter__(self) -> ExternalData:
         return self
 

@@ -30,7 +30,7 @@ def genai_config(metadata: Metadata, architecture: Architecture, vocabulary: Voc
     """`genai_config.json`. vocab_size: rows of the head, which may exceed the tokens."""
     ends = end_ids(metadata, vocabulary)
     model: dict[str, Any] = {
-        "type": architecture.name,
+        "type": architecture.family.genai_type or architecture.name,
         "context_length": architecture.context_length,
         "vocab_size": vocab_size,
         "decoder": _decoder(architecture),

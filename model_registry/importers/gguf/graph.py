@@ -136,12 +136,12 @@ class Graph:
         return self.node("Add", [x, name], [f"{path}/biased"], f"{path}/Add")
 
     def gather(self, ids: str, matrix: Matrix, weight: str, path: str) -> str:
-        """Rows of the stored matrix by id, as floats."""
+        """Rows of the stored matrix by id, as floats. Only the rows that are asked for are read from the file."""
         output = f"{path}/output"
         if matrix.bits == FLOAT_BITS:
             return self.node("Gather", [weight, ids], [output], f"{path}/Gather")
-        shape = self.constant(f"{path}/shape", [matrix.num_rows, matrix.width * matrix.bits // 8])
-        rows = self.node("Reshape", [f"{weight}.q", shape], [f"{path}/rows"], f"{path}/Reshape")
+        rows, stored = f"{weight}.rows", next(tensor for tensor in self._initializers if tensor.name == f"{weight}.q")
+        self._initializers.append(self._data.view(stored, rows, (matrix.num_rows, matrix.width * matrix.bits // 8)))
         wide = f"{path}/wide" if matrix.outliers else output
         self.node(
             "GatherBlockQuantized",

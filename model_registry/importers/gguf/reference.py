@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model_registry.importers.gguf.architecture import Architecture
+from model_registry.importers.gguf.architecture import Activation, Architecture
 from model_registry.importers.gguf.reader import GgufFile, dequantize
 from model_registry.importers.gguf.rope import rotation
-from model_registry.importers.gguf.tensors import EMBEDDING, FINAL_NORM, HEAD, ROPE_DIVISORS
+from model_registry.importers.gguf.tensors import EMBEDDING, FINAL_NORM, HEAD, POST_ATTENTION_NORM, POST_FFN_NORM, ROPE_DIVISORS
 
 Floats = NDArray[np.float32]
 TOKENS_AT_A_TIME = 128  # of logits, which are [tokens, vocabulary]
@@ -26,7 +26,7 @@ def reference_logits(source: GgufFile, architecture: Architecture, windows: Sequ
 
     A window is read from an empty context. Raises CorruptModel for tensors that are not finite.
     """
-    hidden = embed(source, windows)
+    hidden = embed(source, architecture, windows)
     for layer in range(architecture.num_layers):
         block = Block(source, architecture, layer)
         hidden = [block.run(states) for states in hidden]
@@ -37,10 +37,11 @@ def reference_logits(source: GgufFile, architecture: Architecture, windows: Sequ
             yield normed[start : start + TOKENS_AT_A_TIME] @ head.T
 
 
-def embed(source: GgufFile, windows: Sequence[NDArray[np.int64]]) -> list[Floats]:
+def embed(source: GgufFile, architecture: Architecture, windows: Sequence[NDArray[np.int64]]) -> list[Floats]:
     """The residual stream before the first layer, [tokens, hidden] of each window."""
     embedding, kind = source.raw(EMBEDDING), source.tensors[EMBEDDING].type
-    return [dequantize(embedding[window], kind, EMBEDDING) for window in windows]
+    scale = np.float32(architecture.embedding_scale)
+    return [dequantize(embedding[window], kind, EMBEDDING) * scale for window in windows]
 
 
 def final_norm(source: GgufFile, architecture: Architecture, states: Floats) -> Floats:
@@ -65,16 +66,28 @@ class Block:
         names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
         self.weights = {name: source.dequantized(f"blk.{layer}.{name}.weight") for name in names}
         divisors = source.dequantized(ROPE_DIVISORS) if ROPE_DIVISORS in source.tensors else None
-        self._frequencies = architecture.rope.frequencies(architecture.head_size, divisors)
+        self._rope = architecture.layer_rope(layer)
+        self._frequencies = self._rope.frequencies(architecture.head_size, divisors)
 
     def run(self, states: Floats) -> Floats:
         """[tokens, hidden] to the same."""
-        states = states + self._linear(self._attend(self._norm(states, "attn_norm")), "attn_output")
+        attended = self._linear(self._attend(self._norm(states, "attn_norm")), "attn_output")
+        states = states + self._post_norm(attended, POST_ATTENTION_NORM)
         normed = self._norm(states, "ffn_norm")
-        gate = self._linear(normed, "ffn_gate")
+        gated = self._activate(self._linear(normed, "ffn_gate")) * self._linear(normed, "ffn_up")
+        return states + self._post_norm(self._linear(gated, "ffn_down"), POST_FFN_NORM)
+
+    def _activate(self, gate: Floats) -> Floats:
         with np.errstate(over="ignore"):
-            active = gate / (1 + np.exp(-gate))
-        return states + self._linear(active * self._linear(normed, "ffn_up"), "ffn_down")
+            if self._architecture.family.activation is Activation.GELU:
+                inner = np.float32(np.sqrt(2 / np.pi)) * (gate + np.float32(0.044715) * gate**3)
+                active: Floats = np.float32(0.5) * gate * (1 + np.tanh(inner))
+            else:
+                active = gate / (1 + np.exp(-gate))
+        return active
+
+    def _post_norm(self, x: Floats, name: str) -> Floats:
+        return self._norm(x, name) if self._architecture.family.post_norms else x
 
     def _linear(self, x: Floats, name: str) -> Floats:
         bias = f"blk.{self._layer}.{name}.bias"
@@ -98,7 +111,7 @@ class Block:
             query, key = self._rotate(query), self._rotate(key)
         group = architecture.num_heads // architecture.num_kv_heads
         key, value = np.repeat(key, group, axis=0), np.repeat(value, group, axis=0)
-        scores = query @ key.swapaxes(1, 2) * np.float32(size**-0.5) + self._mask(count)
+        scores = query @ key.swapaxes(1, 2) * np.float32(architecture.attention_scale) + self._mask(count)
         shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
         shares /= shares.sum(axis=-1, keepdims=True)
         attended: Floats = (shares @ value).swapaxes(0, 1).reshape(count, -1)
@@ -106,7 +119,7 @@ class Block:
 
     def _rotate(self, x: Floats) -> Floats:
         """[heads, tokens, size]; pairs are neighbours where the converter interleaved them, else i and i + size / 2."""
-        cosine, sine = rotation(self._architecture.rope, self._frequencies, 0, x.shape[1])
+        cosine, sine = rotation(self._rope, self._frequencies, 0, x.shape[1])
         half = x.shape[2] // 2
         interleaved = self._architecture.family.interleaved
         first, second = (slice(0, None, 2), slice(1, None, 2)) if interleaved else (slice(0, half), slice(half, None))
@@ -119,6 +132,7 @@ class Block:
         """0 where row may see column, else minus infinity."""
         distance = np.arange(count)[:, None] - np.arange(count)[None, :]
         seen = distance >= 0
-        if self._architecture.sliding_window is not None:
-            seen &= distance < self._architecture.sliding_window
+        window = self._architecture.window(self._layer)
+        if window is not None:
+            seen &= distance < window
         return np.where(seen, 0, -np.inf).astype(np.float32)

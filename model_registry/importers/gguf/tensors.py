@@ -14,6 +14,7 @@ EMBEDDING, HEAD, FINAL_NORM, ROPE_DIVISORS = (
     "output_norm.weight",
     "rope_freqs.weight",
 )
+POST_ATTENTION_NORM, POST_FFN_NORM = "post_attention_norm", "post_ffw_norm"  # of each layer, as `blk.N.<name>.weight`
 
 
 def check_tensors(tensors: Mapping[str, TensorInfo], architecture: Architecture) -> None:
@@ -63,6 +64,8 @@ def _required(architecture: Architecture, vocab_size: int) -> dict[str, tuple[in
         }
         if architecture.family.query_key_norm:
             block |= {"attn_q_norm": (architecture.head_size,), "attn_k_norm": (architecture.head_size,)}
+        if architecture.family.post_norms:
+            block |= {POST_ATTENTION_NORM: (hidden,), POST_FFN_NORM: (hidden,)}
         shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in block.items()}
     return shapes
 

@@ -1,0 +1,250 @@
+"""The queue in front of onnxruntime-genai: admit, step, deliver. Knows no vendor; how tokens come about is its `Decoder`'s matter.
+
+Which requests run, in which order, until when, and what becomes of their tokens is decided as in our own engine, by the same parts:
+intake, scheduler, delivery. A decoder that raises for one sequence fails that one; the others go on.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from runtime.batching.delivery import Delivery
+from runtime.batching.engine import Limits
+from runtime.batching.intake import Intake
+from runtime.batching.scheduler import Scheduler, StepPlan
+from runtime.batching.sequence import Sequence, SequenceStatus
+from runtime.errors import FailureKind, OverCapacity
+from runtime.messages import Failed, ModelInfo, Started, Stats, StepReport, Submit
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A sequence's next token, or why it has none. token None without an error: its scores leave nothing to choose."""
+
+    sequence: Sequence
+    token: int | None = None
+    error: Exception | None = None
+
+
+class Decoder(Protocol):
+    """What a vendor's runtime does for sequences that were admitted. Byte counts are of the KV memory that it holds."""
+
+    prefix_queries: int
+    prefix_hits: int
+
+    def check(self, sequence: Sequence) -> None:
+        """Raises InvalidRequest for what this decoder cannot do. Thread-safe."""
+        ...
+
+    def can_start(self, sequence: Sequence) -> bool:
+        """Whether there is memory for it beside those that run."""
+        ...
+
+    def start(self, sequence: Sequence) -> None:
+        """Takes it in, and sets how much of its prompt is cached."""
+        ...
+
+    def prefill_budget(self, num_decoding: int) -> int:
+        """Prompt tokens that the next step may compute, with so many sequences beside that decode."""
+        ...
+
+    def step(self, plan: StepPlan) -> list[Decoded]:
+        """Does what is planned, or what it plans itself. Raises nothing that is one sequence's matter."""
+        ...
+
+    def stop(self, sequence: Sequence) -> None:
+        """It has ended or was aborted."""
+        ...
+
+    def discard(self, sequence: Sequence) -> None:
+        """It failed: nothing of it can be trusted."""
+        ...
+
+    def running_bytes(self) -> int: ...
+
+    def cached_bytes(self) -> int: ...
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class GenaiEngine:
+    """Implements `engines.protocol.Engine`."""
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        decoder: Decoder,
+        intake: Intake,
+        limits: Limits,
+        *,
+        resident_bytes: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.info = info
+        self._decoder = decoder
+        self._intake = intake
+        self._limits = limits
+        self._resident_bytes = resident_bytes
+        self._clock = clock
+        self._scheduler = Scheduler(num_rows=info.num_slots, max_waiting=limits.options.max_waiting)
+        self._delivery = Delivery(limits.eos_ids, clock)
+        self._sequences: dict[int, Sequence] = {}
+        self._num_steps = 0
+        self._report = StepReport()  # of a step that has not returned
+
+    @property
+    def num_unfinished(self) -> int:
+        return len(self._sequences)
+
+    def prepare(self, submit: Submit) -> Sequence:
+        sequence = self._intake.prepare(submit)
+        self._decoder.check(sequence)
+        return sequence
+
+    def add(self, sequence: Sequence) -> None:
+        if not self._scheduler.can_add():
+            limit = self._limits.options.max_waiting
+            raise OverCapacity(
+                f"The model's queue is full: at most {limit} requests may wait. Retry later.", code="queue_full", retry_after_s=1.0
+            )
+        self._sequences[sequence.request] = sequence
+        self._scheduler.add(sequence)
+
+    def remove(self, request: int) -> None:
+        sequence = self._sequences.get(request)
+        if sequence is not None:
+            self._leave(sequence)
+
+    def fail_all(self) -> list[int]:
+        """Among the requests are those that ended in the step that raised: its report is lost."""
+        ended = [finished.request for finished in self._report.finished] + [failed.request for failed in self._report.failed]
+        requests = [*self._sequences, *ended]
+        for sequence in self._sequences.values():
+            self._scheduler.remove(sequence)
+        self._sequences.clear()
+        self._decoder.reset()
+        return requests
+
+    def step(self) -> StepReport:
+        """Admits, and advances every running sequence by a token, or prompts by a chunk."""
+        report = self._report = StepReport()
+        self._expire(report)
+        self._admit(report)
+        num_decoding = sum(s.status is SequenceStatus.DECODE for s in self._scheduler.running)
+        plan = self._scheduler.plan_step(self._decoder.prefill_budget(num_decoding))
+        for decoded in self._decoder.step(plan):
+            if decoded.sequence.request in self._sequences:  # else it ended with a token before this one
+                self._deliver(decoded, report)
+        self._num_steps += 1
+        self._report = StepReport()
+        return report
+
+    def set_threads(self, num_threads: int) -> None:
+        """Is not called: onnxruntime-genai fixes its threads at load, and `info.can_set_threads` says so."""
+
+    def stats(self) -> Stats:
+        running = self._decoder.running_bytes()
+        return Stats(
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            kv_usage=min(1.0, running / max(1, self._limits.kv_budget_bytes)),
+            kv_bytes=running + self._decoder.cached_bytes(),
+            prefix_queries_total=self._decoder.prefix_queries,
+            prefix_hits_total=self._decoder.prefix_hits,
+            preemptions_total=0,
+            steps_total=self._num_steps,
+            resident_bytes=self._resident_bytes(),
+            threads=self.info.threads,
+        )
+
+    def close(self) -> None:
+        self._decoder.close()
+
+    def _expire(self, report: StepReport) -> None:
+        now = self._clock()
+        for sequence in [s for s in self._sequences.values() if s.deadline_at is not None and s.deadline_at <= now]:
+            self._leave(sequence)
+            report.failed.append(_too_late(sequence, now))
+
+    def _admit(self, report: StepReport) -> None:
+        while self._scheduler.can_admit() and self._decoder.can_start(self._scheduler.waiting[0]):
+            sequence = self._scheduler.admit()
+            sequence.admitted_at = self._clock()
+            try:
+                self._decoder.start(sequence)
+            except Exception as error:  # whatever the vendor raises: one sequence's misfortune must not be all the others'
+                self._fail(sequence, error, report)
+                continue
+            report.started.append(
+                Started(
+                    request=sequence.request,
+                    prompt_tokens=sequence.prompt_len,
+                    cached_tokens=sequence.num_cached,
+                    prompt_text=sequence.prompt_text,
+                )
+            )
+
+    def _deliver(self, decoded: Decoded, report: StepReport) -> None:
+        sequence = decoded.sequence
+        if decoded.token is None:
+            self._fail(sequence, decoded.error, report)
+            return
+        if sequence.status is SequenceStatus.PREFILL:
+            sequence.move_to(SequenceStatus.DECODE)
+        if self._delivery.deliver(sequence, decoded.token, report):
+            self._leave(sequence)
+
+    def _fail(self, sequence: Sequence, error: Exception | None, report: StepReport) -> None:
+        self._decoder.discard(sequence)
+        self._forget(sequence)
+        report.failed.append(_nothing_to_choose(sequence.request) if error is None else _broken(sequence.request, error))
+
+    def _leave(self, sequence: Sequence) -> None:
+        if sequence.status is not SequenceStatus.WAITING:
+            self._decoder.stop(sequence)
+        self._forget(sequence)
+
+    def _forget(self, sequence: Sequence) -> None:
+        del self._sequences[sequence.request]
+        self._scheduler.remove(sequence)
+
+
+def _too_late(sequence: Sequence, now: float) -> Failed:
+    waited = now - sequence.arrived_at
+    return Failed(
+        request=sequence.request,
+        kind=FailureKind.NOT_READY,
+        message=f"The request was not finished within its deadline ({waited:.1f} s). Retry, or ask for fewer tokens.",
+        code="deadline_exceeded",
+        retry_after_s=1.0,
+    )
+
+
+def _broken(request: int, error: Exception) -> Failed:
+    """Where it happened goes to standard error; the error's text, which may quote a prompt, goes nowhere."""
+    print(f"{type(error).__name__} while working on request {request}:", file=sys.stderr)  # noqa: T201
+    traceback.print_tb(error.__traceback__)
+    return Failed(
+        request=request,
+        kind=FailureKind.STEP_FAILED,
+        message=f"The model failed while working on this request ({type(error).__name__}). It may be retried.",
+        code="step_failed",
+    )
+
+
+def _nothing_to_choose(request: int) -> Failed:
+    return Failed(
+        request=request,
+        kind=FailureKind.STEP_FAILED,
+        message="The model left no token to choose: its scores are not numbers, or logit_bias and min_tokens exclude every token.",
+        code="no_token",
+    )

@@ -1,0 +1,300 @@
+"""An engine over a model that takes a text and gives one: each running request is answered on a thread of its own.
+
+Owns queue, threads, stop strings, deadlines and what is reported. Knows no library: a `TextModel` knows how to answer.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from runtime.batching.intake import Intake
+from runtime.batching.scheduler import Scheduler
+from runtime.batching.sequence import Sequence
+from runtime.engines.text_model import Answer, Answered, TextModel
+from runtime.errors import FailureKind, InvalidRequest, OverCapacity
+from runtime.messages import (
+    Chunk,
+    EngineOptions,
+    Failed,
+    Finished,
+    FinishReason,
+    ModelInfo,
+    Started,
+    Stats,
+    StepReport,
+    Submit,
+    Timings,
+    Usage,
+)
+
+WAIT_S = 0.02  # how long a step waits for text; also how late it may see a new request or an abort while nobody is told anything
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """A prepared request: its prompt as the model will read it."""
+
+    sequence: Sequence
+    text: str
+
+    @property
+    def request(self) -> int:
+        return self.sequence.request
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """From an answering thread: new text, the end, or what went wrong."""
+
+    request: int
+    what: str | Answered | Exception
+
+
+@dataclass(slots=True)
+class _Running:
+    request: TextRequest
+    answer: Answer
+    num_tokens: int = 0
+
+
+class TextEngine:
+    """Implements `engines.protocol.Engine`. kv_budget_bytes: of the memory that running requests reserve, resolved to a number."""
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        model: TextModel,
+        intake: Intake,
+        options: EngineOptions,
+        *,
+        kv_budget_bytes: int,
+        resident_bytes: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.info = info
+        self._model = model
+        self._intake = intake
+        self._options = options
+        self._kv_budget_bytes = kv_budget_bytes
+        self._resident_bytes = resident_bytes
+        self._clock = clock
+        self._scheduler = Scheduler(num_rows=options.num_slots, max_waiting=options.max_waiting)
+        self._requests: dict[int, TextRequest] = {}
+        self._running: dict[int, _Running] = {}
+        self._threads: set[threading.Thread] = set()
+        self._told: queue.SimpleQueue[_Told] = queue.SimpleQueue()
+        self._num_steps = 0
+        self._report = StepReport()  # of a step that has not returned
+
+    @property
+    def num_unfinished(self) -> int:
+        return len(self._requests)
+
+    def prepare(self, submit: Submit) -> TextRequest:
+        """Prompts of every kind become the text that reads as exactly their tokens."""
+        self._model.check(submit.params)
+        sequence = self._intake.prepare(replace(submit, return_prompt_text=True))
+        text, ids = sequence.prompt_text or "", sequence.prompt.tolist()
+        if "\0" in text or self._intake.tokenizer.encode(text, add_special_tokens=False) != ids:
+            raise InvalidRequest(
+                "This model takes text only, and these tokens are not what their text becomes. Send text without NUL characters.",
+                param="prompt",
+            )
+        if not submit.return_prompt_text:
+            sequence.prompt_text = None
+        return TextRequest(sequence, text)
+
+    def add(self, prepared: TextRequest) -> None:
+        if not self._scheduler.can_add():
+            limit = self._options.max_waiting
+            raise OverCapacity(
+                f"The model's queue is full: at most {limit} requests may wait. Retry later.", code="queue_full", retry_after_s=1.0
+            )
+        self._requests[prepared.request] = prepared
+        self._scheduler.add(prepared.sequence)
+
+    def remove(self, request: int) -> None:
+        if request in self._requests:
+            self._leave(request)
+
+    def fail_all(self) -> list[int]:
+        """Those that ended in the step that raised are among them: its report is lost."""
+        ended = [finished.request for finished in self._report.finished] + [failed.request for failed in self._report.failed]
+        requests = list(self._requests)
+        for request in requests:
+            self._leave(request)
+        return requests + ended
+
+    def set_threads(self, num_threads: int) -> None:
+        raise NotImplementedError("the number of threads is fixed at load: reload the model with the number that it should have")
+
+    def step(self) -> StepReport:
+        """Admits what may run, then waits for text: at most `WAIT_S`."""
+        report = self._report = StepReport()
+        self._expire(report)
+        while self._can_start():
+            self._start(self._scheduler.admit(), report)
+        try:
+            told = self._told.get(timeout=WAIT_S)
+            while True:
+                self._hear(told, report)
+                told = self._told.get_nowait()
+        except queue.Empty:
+            self._num_steps += 1
+        self._report = StepReport()
+        return report
+
+    def stats(self) -> Stats:
+        reserved = self._reserved_bytes()
+        whole = self.info.num_slots * self.info.context_length * self.info.kv_bytes_per_token
+        return Stats(
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            kv_usage=min(1.0, reserved / max(1, min(whole, self._kv_budget_bytes))),
+            kv_bytes=reserved,
+            prefix_queries_total=0,
+            prefix_hits_total=0,
+            preemptions_total=0,
+            steps_total=self._num_steps,
+            resident_bytes=self._resident_bytes(),
+            threads=self.info.threads,
+        )
+
+    def close(self) -> None:
+        self.fail_all()
+        for thread in list(self._threads):
+            thread.join()
+        self._model.close()
+
+    # ---- a request's way ----
+
+    def _start(self, sequence: Sequence, report: StepReport) -> None:
+        request = self._requests[sequence.request]
+        sequence.admitted_at = self._clock()
+        running = self._running[sequence.request] = _Running(request, self._model.answer(request.text, sequence.params))
+        report.started.append(
+            Started(request=sequence.request, prompt_tokens=sequence.prompt_len, cached_tokens=0, prompt_text=sequence.prompt_text)
+        )
+        thread = threading.Thread(target=self._serve, args=(sequence.request, running.answer), name="answer", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _serve(self, request: int, answer: Answer) -> None:
+        """On the request's own thread."""
+        try:
+            ended: Answered | Exception = answer.run(lambda text: self._told.put(_Told(request, text)))
+        except Exception as error:
+            ended = error
+        self._threads.discard(threading.current_thread())
+        self._told.put(_Told(request, ended))
+
+    def _hear(self, told: _Told, report: StepReport) -> None:
+        """What is told of a request that has left is the rest of an answer that was cancelled."""
+        running = self._running.get(told.request)
+        if running is None:
+            return
+        match told.what:
+            case str() as text:
+                self._on_text(running, text, report)
+            case Answered() as answered:
+                self._on_end(running, answered, report)
+            case Exception() as error:
+                self._leave(told.request)
+                report.failed.append(_broken(told.request, error))
+
+    def _on_text(self, running: _Running, text: str, report: StepReport) -> None:
+        """Token ids are read back from the text: the model tells none."""
+        sequence = running.request.sequence
+        if sequence.first_token_at is None:
+            sequence.first_token_at = self._clock()
+        ids = self._intake.tokenizer.encode(text, add_special_tokens=False)
+        running.num_tokens += len(ids)
+        sequence.undelivered += ids
+        released = sequence.stop.feed(text)
+        if released.matched is not None:
+            usage = Usage(prompt_tokens=sequence.prompt_len, completion_tokens=running.num_tokens)
+            self._finish(running, FinishReason.STOP, usage, released.text, released.matched, report)
+        elif released.text:
+            report.chunks.append(Chunk(sequence.request, released.text, sequence.undelivered))
+            sequence.undelivered = []
+
+    def _on_end(self, running: _Running, answered: Answered, report: StepReport) -> None:
+        held = running.request.sequence.stop.flush()
+        reason = answered.reason if held.matched is None else FinishReason.STOP
+        usage = Usage(prompt_tokens=answered.prompt_tokens, completion_tokens=answered.completion_tokens)
+        self._finish(running, reason, usage, held.text, held.matched, report)
+
+    def _finish(
+        self, running: _Running, reason: FinishReason, usage: Usage, text: str, stop: str | None, report: StepReport
+    ) -> None:
+        sequence, now = running.request.sequence, self._clock()
+        admitted = now if sequence.admitted_at is None else sequence.admitted_at
+        first = now if sequence.first_token_at is None else sequence.first_token_at
+        self._leave(sequence.request)
+        report.finished.append(
+            Finished(
+                request=sequence.request,
+                reason=reason,
+                usage=usage,
+                timings=Timings(queue_s=admitted - sequence.arrived_at, prefill_s=first - admitted, decode_s=now - first),
+                text=text,
+                token_ids=sequence.undelivered,
+                stop=stop,
+            )
+        )
+
+    def _leave(self, request: int) -> None:
+        self._scheduler.remove(self._requests.pop(request).sequence)
+        running = self._running.pop(request, None)
+        if running is not None:
+            running.answer.cancel()
+
+    def _expire(self, report: StepReport) -> None:
+        now = self._clock()
+        for sequence in [request.sequence for request in self._requests.values()]:
+            if sequence.deadline_at is not None and sequence.deadline_at <= now:
+                self._leave(sequence.request)
+                report.failed.append(_expired(sequence, now))
+
+    def _can_start(self) -> bool:
+        """While a cancelled answer still computes, it takes its slot. A request that runs alone always has memory."""
+        if not self._scheduler.can_admit() or len(self._threads) >= self._options.num_slots:
+            return False
+        needed = self._bytes_of(self._scheduler.waiting[0])
+        return not self._running or self._reserved_bytes() + needed <= self._kv_budget_bytes
+
+    def _reserved_bytes(self) -> int:
+        return sum(map(self._bytes_of, self._scheduler.running))
+
+    def _bytes_of(self, sequence: Sequence) -> int:
+        """KV of the prompt and of the longest answer, which such models reserve at the start."""
+        return len(sequence.tokens) * self.info.kv_bytes_per_token
+
+
+def _expired(sequence: Sequence, now: float) -> Failed:
+    waited = now - sequence.arrived_at
+    return Failed(
+        request=sequence.request,
+        kind=FailureKind.NOT_READY,
+        message=f"The request was not finished within its deadline ({waited:.1f} s). Retry, or ask for fewer tokens.",
+        code="deadline_exceeded",
+        retry_after_s=1.0,
+    )
+
+
+def _broken(request: int, error: Exception) -> Failed:
+    """Where it happened goes to standard error; the error's text does not, since it may quote a prompt."""
+    traceback.print_tb(error.__traceback__)
+    return Failed(
+        request=request,
+        kind=FailureKind.STEP_FAILED,
+        message=f"The model failed while working on this request ({type(error).__name__}). It may be retried.",
+        code="step_failed",
+    )

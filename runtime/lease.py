@@ -1,0 +1,60 @@
+"""A claim on a loaded model, on which requests are submitted. Knows no pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
+
+from runtime.generation import Generation
+from runtime.messages import ModelInfo, Prompt, SamplingParams, Submit
+
+
+class Held(Protocol):
+    """What a lease needs of the model that it is on."""
+
+    def submit(self, prompt: Prompt, make: Callable[[int], Submit]) -> Generation: ...
+
+    def let_go(self) -> None: ...
+
+
+class Lease:
+    """The model is not unloaded while any lease is open, unless an operator says so. Use as `with lease:` or call release()."""
+
+    def __init__(self, model: Held, info: ModelInfo) -> None:
+        self._model = model
+        self._released = False
+        self.info = info
+
+    def submit(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        return_prompt_text: bool = False,
+    ) -> Generation:
+        """Raises EngineDead when the worker has died since the lease was taken."""
+        return self._model.submit(
+            prompt,
+            lambda number: Submit(
+                request=number,
+                prompt=prompt,
+                params=params,
+                priority=priority,
+                deadline_s=deadline_s,
+                return_prompt_text=return_prompt_text,
+            ),
+        )
+
+    def release(self) -> None:
+        if not self._released:
+            self._released = True
+            self._model.let_go()
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()

@@ -1,0 +1,140 @@
+"""What the pool tells of a model in memory, and of what happened to it: frozen values for whoever shows or counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runtime.load_spec import Candidate, LoadSpec
+from runtime.messages import ModelInfo, Stats
+
+
+class ModelState(StrEnum):
+    """LOADING: the first load. READY: serves. RESTARTING: its worker died, another loads. UNLOADING: drains; takes nothing new."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+    UNLOADING = "unloading"
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A way to run the model that was tried and could not load; the next one was taken."""
+
+    candidate: Candidate
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedReplica:
+    """One worker. info, stats: None until it is ready."""
+
+    state: ModelState
+    info: ModelInfo | None
+    stats: Stats | None
+    num_restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A row of `slmops ps`. candidate: how it runs, None until it is ready. charge_bytes: what the memory budget counts for it.
+
+    loaded_at, idle_since, expires_at: Unix times; idle_since None while busy, expires_at None while busy or kept for ever.
+    """
+
+    spec: LoadSpec
+    state: ModelState
+    candidate: Candidate | None
+    fallbacks: tuple[Fallback, ...]
+    replicas: tuple[LoadedReplica, ...]
+    charge_bytes: int
+    num_leases: int
+    pinned: bool
+    keep_alive_s: float
+    loaded_at: float | None
+    idle_since: float | None
+    expires_at: float | None
+
+    @property
+    def info(self) -> ModelInfo | None:
+        return next((replica.info for replica in self.replicas if replica.info is not None), None)
+
+    @property
+    def stats(self) -> Stats | None:
+        """Of all replicas together."""
+        return _together([replica.stats for replica in self.replicas if replica.stats is not None])
+
+    @property
+    def num_slots(self) -> int:
+        """Sequences decoded together at most, by all replicas."""
+        return self.spec.options.num_slots * self.spec.replicas
+
+    @property
+    def num_restarts(self) -> int:
+        return sum(replica.num_restarts for replica in self.replicas)
+
+
+class Departure(StrEnum):
+    """EXPIRED: its keep-alive ended. EVICTED: another model needed the room. ASKED: by an operator. REPLACED: by a reload."""
+
+    EXPIRED = "expired"
+    EVICTED = "evicted"
+    ASKED = "asked"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    label: str
+    candidate: Candidate
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    label: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class FellThrough:
+    """A candidate could not load, and the next is tried."""
+
+    label: str
+    fallback: Fallback
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A worker ended by itself, or because it hung."""
+
+    label: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    label: str
+    departure: Departure
+
+
+PoolEvent = Loaded | LoadFailed | FellThrough | Died | Left
+
+
+def _together(stats: Sequence[Stats]) -> Stats | None:
+    if len(stats) < 2:
+        return stats[0] if stats else None
+    return Stats(
+        num_running=sum(each.num_running for each in stats),
+        num_waiting=sum(each.num_waiting for each in stats),
+        kv_usage=sum(each.kv_usage for each in stats) / len(stats),
+        kv_bytes=sum(each.kv_bytes for each in stats),
+        prefix_queries_total=sum(each.prefix_queries_total for each in stats),
+        prefix_hits_total=sum(each.prefix_hits_total for each in stats),
+        preemptions_total=sum(each.preemptions_total for each in stats),
+        steps_total=sum(each.steps_total for each in stats),
+        resident_bytes=sum(each.resident_bytes for each in stats),
+        threads=sum(each.threads for each in stats),
+    )

@@ -1,0 +1,60 @@
+"""How much memory a model will take, before it is loaded; and how much this machine has. Knows no pool and no policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from runtime.messages import EngineOptions
+from runtime.model_folder import read_model_folder
+
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_KV_ITEM_BYTES = 4
+WORKING_BYTES = 150 << 20  # Python, its libraries, the tokenizer, a step's activations: measured with the default model
+PACKED_WEIGHTS = 1.15  # weights in memory / weights on disk: kernels keep them in a layout of their own
+_WEIGHT_SUFFIXES = frozenset({".onnx", ".data", ".bin"})
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Of one worker, in bytes. fixed_bytes: weights and working set. KV comes on top, at kv_bytes_per_token.
+
+    least_kv_bytes: one row at full context, without which some requests could not be served; most_kv_bytes: all rows.
+    """
+
+    fixed_bytes: int
+    least_kv_bytes: int = 0
+    most_kv_bytes: int = 0
+
+    def corrected(self, measured_fixed_bytes: int | None) -> MemoryEstimate:
+        """With what a worker of this model really took, once that is known."""
+        return self if measured_fixed_bytes is None else replace(self, fixed_bytes=measured_fixed_bytes)
+
+
+def estimate_memory(folder: Path, options: EngineOptions) -> MemoryEstimate:
+    """From the files of an onnxruntime-genai folder, without running anything. Raises BadModelFolder."""
+    model = read_model_folder(folder)
+    decoder = model.decoder
+    context = min(options.context_length or model.context_length, model.context_length)
+    row_bytes = 2 * decoder.num_layers * decoder.kv_heads * decoder.head_size * _KV_ITEM_BYTES * context
+    weights = sum(file.stat().st_size for file in folder.rglob("*") if _is_weights(file))
+    most = row_bytes * options.num_slots
+    if options.kv_budget_bytes is not None:
+        most = min(most, options.kv_budget_bytes)
+    return MemoryEstimate(int(weights * PACKED_WEIGHTS) + WORKING_BYTES, min(row_bytes, most), most)
+
+
+def machine_memory_bytes() -> int:
+    """What this process may use at most: the machine's memory, or its container's limit (cgroup v2)."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        limit = _CGROUP_LIMIT.read_text().strip()
+    except OSError:
+        return total
+    return total if limit == "max" else min(total, int(limit))
+
+
+def _is_weights(file: Path) -> bool:
+    return file.is_file() and (file.suffix in _WEIGHT_SUFFIXES or file.name.endswith(".onnx_data"))

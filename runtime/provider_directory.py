@@ -1,0 +1,118 @@
+"""What this machine can run models on, asked once per daemon. Owns the child that asks; decides nothing about placement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from runtime.discovery import RawDiscovery
+from runtime.execution_provider import ExecutionProvider, cpu_provider
+from runtime.provider_reading import read_discovery
+
+log = logging.getLogger("slmops.providers")
+
+TIMEOUT_S = 15.0
+_CHILD = (sys.executable, "-P", "-m", "runtime.providers")
+_SECRETS = frozenset({"SLMOPS_API_KEY", "HF_TOKEN"})
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReport:
+    """providers: the CPU first. problem: why it is the only one that is known, for people; None when the discovery worked."""
+
+    providers: tuple[ExecutionProvider, ...]
+    problem: str | None = None
+
+
+class ProviderDirectory:
+    """Belongs to one event loop. However many ask, one child runs at a time, and its answer is kept until `refresh`.
+
+    child: a command that prints a RawDiscovery as JSON. A child that hangs, crashes or prints something else leaves the CPU.
+    """
+
+    def __init__(self, child: Sequence[str] = _CHILD, timeout_s: float = TIMEOUT_S) -> None:
+        self._child = child
+        self._timeout_s = timeout_s
+        self._lock = asyncio.Lock()
+        self._report: ProviderReport | None = None
+
+    async def providers(self) -> tuple[ExecutionProvider, ...]:
+        return (await self.report()).providers
+
+    async def report(self) -> ProviderReport:
+        async with self._lock:
+            if self._report is None:
+                self._report = await self._discover()
+            return self._report
+
+    async def refresh(self) -> ProviderReport:
+        """Asks again; software and drivers may have come since."""
+        async with self._lock:
+            self._report = await self._discover()
+            return self._report
+
+    async def _discover(self) -> ProviderReport:
+        try:
+            answer = await self._ask()
+            return ProviderReport(read_discovery(msgspec.json.decode(answer, type=RawDiscovery)))
+        except _Unanswered as error:
+            problem = str(error)
+        except msgspec.DecodeError as error:
+            problem = f"the discovery of execution providers printed something else than its answer ({error})"
+        problem += "; only the CPU is used. Run `slmops doctor`, or remove the plugin provider that was installed last."
+        log.warning("%s", problem)
+        return ProviderReport((this_cpu(),), problem)
+
+    async def _ask(self) -> bytes:
+        """What the child printed. Raises _Unanswered."""
+        process = await asyncio.create_subprocess_exec(
+            *self._child,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=_environment(),
+        )
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                printed, complaints = await process.communicate()
+        except TimeoutError:
+            raise _Unanswered(f"the discovery of execution providers did not end within {self._timeout_s:g} s") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+        if process.returncode != 0:
+            raise _Unanswered(
+                f"the discovery of execution providers ended with code {process.returncode}{_last_line(complaints)}"
+            )
+        return printed
+
+
+class _Unanswered(Exception):
+    """The child gave no answer; says how it ended."""
+
+
+def this_cpu() -> ExecutionProvider:
+    """The provider that needs no asking."""
+    return cpu_provider(platform.processor() or platform.machine(), psutil.virtual_memory().total, engines=("onnx",))
+
+
+def _last_line(complaints: bytes) -> str:
+    lines = complaints.decode(errors="replace").strip().splitlines()
+    return f" ({lines[-1][:300]})" if lines else ""
+
+
+def _environment() -> dict[str, str]:
+    """The daemon's own, less its secrets, and with the folder it was imported from, so that the child runs the same code."""
+    here = str(Path(__file__).resolve().parent.parent)
+    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    return kept | {"PYTHONPATH": os.pathsep.join([here, *filter(None, [kept.get("PYTHONPATH")])])}

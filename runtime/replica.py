@@ -1,0 +1,178 @@
+"""One worker of a model, through its load, its crashes and its end: a small state machine around a worker process.
+
+Knows neither the other replicas nor who wants the model; restarts what dies, until the model's breaker opens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from runtime.breaker import Breaker
+from runtime.errors import EngineDead, NotReady
+from runtime.loaded_model import LoadedReplica, ModelState
+from runtime.messages import ModelInfo
+from runtime.routing import SeenPrefixes
+from runtime.worker_process import WorkerProcess
+
+log = logging.getLogger("slmops.pool")
+
+LOAD_LIMIT_S = 900.0  # a load that takes longer hangs
+
+
+class Replica:
+    """spawn: starts a worker process and tells it what to load. on_died(why): it is being restarted. on_lost(self, why): for good.
+
+    on_ready(): after a load, the first or another.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        spawn: Callable[[], Awaitable[WorkerProcess]],
+        breaker: Breaker,
+        *,
+        on_ready: Callable[[], None],
+        on_died: Callable[[str], None],
+        on_lost: Callable[[Replica, NotReady], None],
+    ) -> None:
+        self._label = label
+        self._spawn = spawn
+        self._breaker = breaker
+        self._on_ready = on_ready
+        self._on_died = on_died
+        self._on_lost = on_lost
+        self._worker: WorkerProcess | None = None
+        self._dead: WorkerProcess | None = None  # the worker before; perhaps not reaped yet
+        self._loading: asyncio.Task[ModelInfo] | None = None
+        self.seen = SeenPrefixes()
+        self.state = ModelState.LOADING
+        self.info: ModelInfo | None = None
+        self.threads = 0
+        self.num_restarts = 0
+
+    def begin_load(self) -> None:
+        self._begin(self._start(), "load")
+
+    async def ready(self) -> ModelInfo:
+        """Waits for the load in progress, if any. Raises NotReady: it failed, or the model is leaving."""
+        if self.state is ModelState.UNLOADING or self._loading is None:
+            raise self._leaving()
+        loading = self._loading
+        try:
+            return await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            if loading.cancelled():
+                raise self._leaving() from None
+            raise
+
+    def worker(self) -> WorkerProcess:
+        """Raises EngineDead while there is none."""
+        if self._worker is None or self._worker.exited.is_set():
+            raise EngineDead(f"The worker of {self._label} is being restarted. Retry the request.", retry_after_s=1.0)
+        return self._worker
+
+    @property
+    def num_open(self) -> int:
+        return self._worker.num_open if self._worker is not None else 0
+
+    def set_threads(self, num_threads: int) -> None:
+        """What it computes with from the next step on, where its engine can change that."""
+        if self._worker is None or self.info is None or not self.info.can_set_threads or num_threads == self.threads:
+            return
+        self.threads = num_threads
+        self._worker.set_threads(num_threads)
+
+    def view(self) -> LoadedReplica:
+        stats = self._worker.stats if self._worker is not None else None
+        return LoadedReplica(self.state, self.info, stats, self.num_restarts)
+
+    async def unload(self, grace_s: float, reason: NotReady) -> None:
+        """Lets open requests finish for grace_s, then ends them with `reason`, and the worker with them."""
+        self.state = ModelState.UNLOADING
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+        if self._dead is not None:
+            await self._dead.reap()
+        worker = self._worker
+        if worker is None:
+            return
+        worker.drain()
+        try:
+            async with asyncio.timeout(grace_s):
+                await worker.exited.wait()
+        except (TimeoutError, asyncio.CancelledError) as why:
+            worker.fail_open(reason)
+            worker.kill()
+            if isinstance(why, asyncio.CancelledError):
+                raise
+        await worker.reap()
+
+    def _begin(self, load: Awaitable[ModelInfo], verb: str) -> None:
+        self._loading = asyncio.ensure_future(load)
+        self._loading.set_name(f"{verb} {self._label}")
+        self._loading.add_done_callback(self._loaded)
+
+    async def _start(self) -> ModelInfo:
+        worker = await self._spawned()
+        try:
+            async with asyncio.timeout(LOAD_LIMIT_S):
+                info = await worker.wait_ready()
+        except TimeoutError:
+            raise NotReady(f"{self._label} was not loaded within {LOAD_LIMIT_S:g} s.", code="load_failed") from None
+        self._worker, self.info, self.threads = worker, info, info.threads
+        self.state = ModelState.READY
+        worker.on_exit = self._restart
+        worker.on_finished = self._breaker.worked
+        log.info("loaded %s in %.2f s (pid %d, %d MB resident)", self._label, info.load_s, worker.pid, info.resident_bytes >> 20)
+        return info
+
+    async def _spawned(self) -> WorkerProcess:
+        """Being cancelled while the process starts must not leave it behind."""
+        spawning = asyncio.ensure_future(self._spawn())
+        try:
+            return await asyncio.shield(spawning)
+        except OSError as error:
+            raise NotReady(f"No worker can be started for {self._label}: {error}.", code="load_failed") from error
+        except asyncio.CancelledError:
+            worker = await spawning
+            worker.kill()
+            await worker.reap()
+            raise
+
+    def _restart(self, worker: WorkerProcess) -> None:
+        """Called in the moment a worker is found gone, before its callers know: who asks next waits for the new one."""
+        if self.state is ModelState.UNLOADING:
+            return
+        self.state = ModelState.RESTARTING
+        self._dead, self._worker, self.info = worker, None, None
+        self.num_restarts += 1
+        self._begin(self._start_after(worker), "restart")
+
+    async def _start_after(self, dead: WorkerProcess) -> ModelInfo:
+        await dead.reap()
+        log.error("the worker of %s (pid %d) died: %s", self._label, dead.pid, dead.death)
+        self._on_died(dead.death)
+        self._breaker.failed(f"The worker died: {dead.death}")
+        if self._breaker.is_open:
+            raise self._breaker.refusal()
+        await asyncio.sleep(self._breaker.retry_delay_s)
+        return await self._start()
+
+    def _loaded(self, loading: asyncio.Future[ModelInfo]) -> None:
+        """Also when nobody waits for it: a model that cannot be loaded must not look as if it were about to be."""
+        if loading.cancelled():
+            return
+        error = loading.exception()
+        if error is None:
+            self._on_ready()
+            return
+        if not isinstance(error, NotReady):
+            log.error("%s could not be loaded", self._label, exc_info=error)
+            error = NotReady(f"{self._label} could not be loaded: {type(error).__name__} {error}", code="load_failed")
+        self._on_lost(self, error)
+
+    def _leaving(self) -> NotReady:
+        return NotReady(f"{self._label} is being unloaded. Retry in a moment.", code="unloading", retry_after_s=1.0)

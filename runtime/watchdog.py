@@ -1,0 +1,40 @@
+"""Whether a worker hangs: a step that takes too long, or no sign of life. Looked at once a second; decides, and does nothing.
+
+Silence is counted in looks, not in seconds: when the gateway itself was stopped for a minute (a suspended laptop), its workers
+were not heard because nobody listened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LOOK_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """step_s: the longest that a step may take. silent_looks: how many looks in a row may find nothing new."""
+
+    step_s: float = 60.0
+    silent_looks: int = 15
+
+
+class Watchdog:
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._silent_looks = 0
+        self._step_s = 0.0
+
+    def heard(self, step_s: float = 0.0) -> None:
+        """Anything that the worker tells. step_s: how long the step in progress has taken."""
+        self._silent_looks = 0
+        self._step_s = step_s
+
+    def look(self) -> str | None:
+        """Why the worker must be ended; None while all is well."""
+        self._silent_looks += 1
+        if self._step_s > self._patience.step_s:
+            return f"a step took longer than {self._patience.step_s:g} s"
+        if self._silent_looks > self._patience.silent_looks:
+            return f"it gave no sign of life for {self._silent_looks * LOOK_EVERY_S:g} s"
+        return None

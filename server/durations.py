@@ -1,0 +1,44 @@
+"""How long a model stays loaded without requests, as people write it: Ollama's `keep_alive`. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from runtime.load_spec import FOREVER
+
+KEPT_FOREVER = -1.0
+_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_MOST_S = 10 * 365 * 86_400
+
+
+def parse_keep_alive(value: object) -> float:
+    """Seconds, or KEPT_FOREVER for anything negative. `600`, `"10m"`, `"1h30m"`, `-1`, `"0"`. Raises ValueError."""
+    if isinstance(value, str):
+        value = _seconds(value.strip())
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value == value or value > _MOST_S:
+        raise ValueError('must be seconds or a duration such as "10m" or "1h30m"; -1 keeps the model for ever, 0 unloads it')
+    return KEPT_FOREVER if value < 0 else float(value)
+
+
+def keep_alive_s(keep_alive: float) -> float:
+    """As the pool takes it."""
+    return FOREVER if keep_alive < 0 else keep_alive
+
+
+def _seconds(text: str) -> float | None:
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
+    parts = _PART.findall(digits)
+    if not parts or "".join(number + unit for number, unit in parts) != digits:
+        return None
+    return sign * sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string"}], "description": 'Seconds or "10m"; -1: for ever; 0: unload at once.'}
+KeepAlive = Annotated[float, BeforeValidator(parse_keep_alive), WithJsonSchema(_SCHEMA)]

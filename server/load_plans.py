@@ -1,0 +1,117 @@
+"""How each model is to be loaded: its settings, what a reload changed of them, and where it is placed. Loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from model_registry.records import Variant
+from runtime.errors import NotReady
+from runtime.execution_provider import HOST, ExecutionProvider
+from runtime.load_spec import Candidate, LoadSpec
+from runtime.memory import WORKING_BYTES, MemoryEstimate, estimate_memory
+from runtime.messages import EngineOptions
+from runtime.model_folder import BadModelFolder
+from runtime.placement import Choice, Graph, PlacedVariant, Policy, plan_placement
+from runtime.pool import ModelPool
+from runtime.provider_directory import ProviderDirectory, this_cpu
+from server.durations import keep_alive_s
+from server.model_settings import ModelSettings
+from server.served_models import ServedModel
+from server.settings import Settings
+
+_FAKE_BYTES = 64 << 20
+
+
+class LoadPlans:
+    """What a reload changes holds until the daemon ends; slmops.toml says what holds beyond."""
+
+    def __init__(self, settings: Settings, directory: ProviderDirectory, pool: ModelPool) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._pool = pool
+        self._changed: dict[str, ModelSettings] = {}
+
+    def change(self, label: str, changes: ModelSettings) -> ModelSettings:
+        """From now on. Returns what was changed before, for `restore`."""
+        before = self._changed.get(label, ModelSettings())
+        self._changed[label] = changes.over(before)
+        return before
+
+    def restore(self, label: str, before: ModelSettings) -> None:
+        self._changed[label] = before
+
+    def settings_of(self, label: str) -> ModelSettings:
+        return self._changed.get(label, ModelSettings()).over(self._settings.of_model(label))
+
+    async def spec(self, model: ServedModel) -> LoadSpec:
+        """Raises NotReady when no execution provider can run the model."""
+        settings = self.settings_of(model.label)
+        return LoadSpec(
+            label=model.label,
+            candidates=await self._candidates(model, settings),
+            options=settings.engine_options(),
+            replicas=settings.replicas or 1,
+            keep_alive_s=keep_alive_s(settings.keep_alive or 0.0),
+            pinned=bool(settings.pin),
+        )
+
+    async def _candidates(self, model: ServedModel, settings: ModelSettings) -> tuple[Candidate, ...]:
+        if settings.engine == "fake":
+            return (Candidate(Path(), "fake", MemoryEstimate(_FAKE_BYTES)),)
+        options = settings.engine_options()
+        folders = {variant.name: variant.folder for variant in model.variants}
+        memory = {variant.name: _estimate(variant, options) for variant in model.variants}
+        providers = await self._providers(model, settings)
+        placement = plan_placement(
+            [_placed(variant, model, memory[variant.name]) for variant in model.variants],
+            providers,
+            self._free_bytes(providers, model.label),
+            settings.preference(),
+            None if settings.engine == "auto" else settings.engine,
+        )
+        if not placement.choices:
+            raise NotReady(f"{model.label} cannot be placed. {placement.refusal()}", code="no_provider")
+        return tuple(_candidate(choice, folders[choice.variant], memory[choice.variant]) for choice in placement.choices)
+
+    async def _providers(self, model: ServedModel, settings: ModelSettings) -> Sequence[ExecutionProvider]:
+        """Asks the machine only for what could run elsewhere, or by another engine, than any machine can."""
+        at_home = model.graph is Graph.GQA and all(variant.provider_family == "cpu" for variant in model.variants)
+        if at_home and settings.engine in ("auto", "onnx") and isinstance(settings.preference(), Policy):
+            return (this_cpu(),)
+        return await self._directory.providers()
+
+    def _free_bytes(self, providers: Sequence[ExecutionProvider], label: str) -> dict[str, int]:
+        """Of devices with memory of their own. The host's is the pool's affair, which can make room."""
+        free = {each.memory: each.memory_bytes for each in providers if each.memory != HOST and each.memory_bytes is not None}
+        for loaded in self._pool.loaded():
+            if loaded.candidate is not None and loaded.candidate.place in free and loaded.spec.label != label:
+                free[loaded.candidate.place] -= loaded.spec.replicas * loaded.candidate.place_bytes
+        return free
+
+
+def _estimate(variant: Variant, options: EngineOptions) -> MemoryEstimate:
+    """A folder that says nothing of its KV is charged for its files; that it is broken, its load will say."""
+    try:
+        return estimate_memory(variant.folder, options)
+    except BadModelFolder:
+        return MemoryEstimate(variant.size_bytes)
+
+
+def _placed(variant: Variant, model: ServedModel, memory: MemoryEstimate) -> PlacedVariant:
+    needed_bytes = memory.fixed_bytes + memory.least_kv_bytes
+    return PlacedVariant(variant.name, variant.provider_family, variant.precision, model.graph, needed_bytes)
+
+
+def _candidate(choice: Choice, folder: Path, memory: MemoryEstimate) -> Candidate:
+    on_host = choice.memory == HOST
+    return Candidate(
+        folder=folder,
+        engine=choice.engine,
+        memory=memory if on_host else MemoryEstimate(WORKING_BYTES),
+        provider=choice.provider,
+        variant=choice.variant,
+        reason=choice.reason,
+        place=choice.memory,
+        place_bytes=choice.needed_bytes,
+    )

@@ -1,0 +1,80 @@
+"""The engines that run here, behind one bench, on the default model (the fake one on its script): who builds them, what they refuse."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine_bench import Clock, EngineBench
+
+from runtime.engines.fake import build_fake_engine
+from runtime.engines.onnx import build_onnx_engine
+from runtime.engines.protocol import Engine
+from runtime.messages import ChatPrompt, EngineOptions, Prompt, ProviderChoice, TextPrompt
+
+CONTEXT = 2048
+OPTIONS = EngineOptions(num_slots=4, threads=2, context_length=CONTEXT)
+
+
+@dataclass(frozen=True)
+class EngineUnderTest:
+    """refuses: request fields that it does not know, by name. story, emoji: prompts with a long answer, and one of such characters.
+
+    samples: whether its answer depends on chance.
+    """
+
+    build: Callable[[Path], Engine]
+    refuses: frozenset[str] = frozenset()
+    samples: bool = True
+    story: Prompt = field(default_factory=lambda: _said("Tell me a story about a farmer and the sea."))
+    emoji: Prompt = field(default_factory=lambda: TextPrompt(text="🙂🙃🙂🙃🙂🙃🙂🙃🙂🙃🙂🙃"))
+
+    def bench(self, folder: Path) -> EngineBench:
+        return EngineBench(self.build(folder), Clock())
+
+
+def _said(text: str) -> ChatPrompt:
+    return ChatPrompt(messages=[{"role": "user", "content": text}])
+
+
+def _vendor(module: str) -> Callable[[Path], Engine]:
+    """By `build_<name>_engine(path, options, provider)` of a module that loads its vendor's library."""
+
+    def build(folder: Path) -> Engine:
+        engine = importlib.import_module(f"runtime.engines.{module}")
+        made: Engine = getattr(engine, f"build_{module}_engine")(folder, OPTIONS, ProviderChoice())
+        return made
+
+    return build
+
+
+def _genai_batches(folder: Path) -> Engine:
+    """genai's own engine, on the CPU in its static groups: a section of the configuration asks for it."""
+    return _vendor("genai")(with_engine_section(folder, folder.parent / "genai-batches"))
+
+
+def with_engine_section(folder: Path, target: Path) -> Path:
+    """The same model, to be run by genai's own engine. Weights are linked."""
+    target.mkdir()
+    for file in folder.iterdir():
+        (target / file.name).symlink_to(file)
+    config = json.loads((folder / "genai_config.json").read_text())
+    config["engine"] = {"static_batching": {"max_batch_size": OPTIONS.num_slots}}
+    (target / "genai_config.json").unlink()
+    (target / "genai_config.json").write_text(json.dumps(config))
+    return target
+
+
+OWN_SAMPLING = frozenset({"min_p", "typical_p", "presence_penalty", "frequency_penalty", "logit_bias", "ignore_eos", "seed"})
+
+ENGINES = {
+    "onnx": EngineUnderTest(lambda folder: build_onnx_engine(folder, OPTIONS)),
+    "genai": EngineUnderTest(_vendor("genai")),
+    "genai batches": EngineUnderTest(_genai_batches, refuses=OWN_SAMPLING),
+    "fake": EngineUnderTest(
+        lambda folder: build_fake_engine(OPTIONS), samples=False, story=_said("[[endless]]"), emoji=_said("[[reply: 🙂🙃🙂🙃]]")
+    ),
+}
