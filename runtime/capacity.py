@@ -1,11 +1,13 @@
 """Whether a model fits beside the others, and who must leave first. Pure: what is loaded in, a verdict out.
 
-    1. It could not fit if everything that may leave had left        -> NeverFits, with the arithmetic
-    2. It fits, or fits once some idle models have left               -> Fits: evict these, least recently used first
-    3. It fits when busy models have become idle, or leaving ones gone -> MustWait for these
+    1. It could not fit if everything that may leave had left      -> NeverFits, with the arithmetic
+    2. It fits                                                     -> Fits
+    3. It fits once some idle models have left                     -> MustEvict these, least recently used first
+    4. It fits once leaving models are gone, or busy ones idle     -> MustWait for these
 
-A busy model is never evicted. KV memory stretches: a model wants room for all its rows, is content with a quarter of that while
-idle models would have to leave for more, and needs one row.
+A busy model is never evicted, and before more must leave, those that are leaving already are waited for. KV memory stretches: a
+model wants room for all its rows, is content with a quarter of that while idle models would have to leave for more, and needs one
+row.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A model that takes memory. last_used: any clock; the smallest is evicted first. leaving: its memory will be free soon."""
+    """A model that takes memory. last_used: any clock; the smallest is evicted first.
+
+    is_leaving: its memory will be free, soon when it is idle, when its requests are done when it is busy.
+    """
 
     label: str
     charge_bytes: int
@@ -38,10 +43,6 @@ class Resident:
     is_busy: bool = False
     is_pinned: bool = False
     is_leaving: bool = False
-
-    @property
-    def may_leave(self) -> bool:
-        return not self.is_pinned and not self.is_leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,44 +69,50 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """After these have left. kv_bytes: what each worker may use for KV."""
+    """Now. charge_bytes: what it may take, with all its replicas and their KV."""
 
-    kv_bytes: int
-    evict: tuple[str, ...] = ()
+    charge_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MustEvict:
+    """These idle models, in this order; then ask again."""
+
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MustWait:
-    """Until these busy models are idle (none: until the leaving ones are gone). arithmetic: for who gives up waiting."""
+    """Until these busy models are idle, and those that are leaving are gone."""
 
-    busy: tuple[str, ...]
-    arithmetic: str
+    busy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class NeverFits:
-    """arithmetic: what it needs, what there is, and what could be changed."""
+    """arithmetic: what it needs and what there is."""
 
     arithmetic: str
 
 
-Verdict = Fits | MustWait | NeverFits
+Verdict = Fits | MustEvict | MustWait | NeverFits
 
 
 def plan_room(demand: Demand, residents: Sequence[Resident], budget: Budget) -> Verdict:
-    staying = [each for each in residents if each.is_pinned and not each.is_leaving]
-    if not _has_room(demand.needed_bytes, staying, budget):
-        return NeverFits(explain(demand, staying, budget))
-    idle = sorted((each for each in residents if each.may_leave and not each.is_busy), key=lambda each: each.last_used)
-    for target in (demand.content_bytes(budget), demand.needed_bytes):
-        for count in range(len(idle) + 1):
-            left = _without(residents, idle[:count])
-            if _has_room(target, left, budget):
-                return Fits(_granted(demand, left, budget), tuple(each.label for each in idle[:count]))
-    remaining = [each for each in residents if not each.is_leaving and each not in idle]
-    busy = sorted((each for each in remaining if each.may_leave), key=lambda each: each.last_used)
-    count = next(n for n in range(len(busy) + 1) if _has_room(demand.needed_bytes, _without(remaining, busy[:n]), budget))
-    return MustWait(tuple(each.label for each in busy[:count]), explain(demand, residents, budget))
+    pinned = [each for each in residents if _stays(each)]
+    needed, content = demand.needed_bytes, demand.content_bytes(budget)
+    if not _has_room(needed, pinned, budget):
+        return NeverFits(explain(demand, pinned, budget))
+    others = sorted((each for each in residents if not _stays(each) and not _goes(each)), key=_rank)
+    num_idle = sum(not each.is_busy for each in others)
+    for target in (content, needed):
+        if _has_room(target, residents, budget):
+            return Fits(_charge(demand, residents, budget))
+        for count in range(num_idle + 1):
+            if _has_room(target, [*pinned, *others[count:]], budget):
+                return MustEvict(_labels(others[:count])) if count else MustWait()
+    count = next(n for n in range(num_idle, len(others) + 1) if _has_room(needed, [*pinned, *others[n:]], budget))
+    return MustWait(_labels(others[num_idle:count]))
 
 
 def explain(demand: Demand, residents: Sequence[Resident], budget: Budget) -> str:
@@ -113,18 +120,33 @@ def explain(demand: Demand, residents: Sequence[Resident], budget: Budget) -> st
     memory, times = demand.memory, f"{demand.replicas} x " if demand.replicas > 1 else ""
     parts = f"{times}({_mib(memory.fixed_bytes)} for weights and work + {_mib(memory.least_kv_bytes)} for one row of KV)"
     held = sum(each.charge_bytes for each in residents)
-    names = ", ".join(f"{each.label} {_mib(each.charge_bytes)}{' (pinned)' if each.is_pinned else ''}" for each in residents)
+    names = ", ".join(f"{each.label} {_mib(each.charge_bytes)}{_why_it_stays(each)}" for each in residents)
     text = (
         f"{demand.label} needs {_mib(demand.needed_bytes)} = {parts}; of the memory budget of {_mib(budget.memory_bytes)}, "
-        f"{_mib(max(0, budget.memory_bytes - held))} are free beside {names or 'no other model'}"
+        f"{max(0, budget.memory_bytes - held) // _MIB:,} MiB are free beside {names or 'no other model'}"
     )
     if budget.max_models is not None and len(residents) >= budget.max_models:
         text += f"; {len(residents)} of at most {budget.max_models} models are loaded (max_loaded_models)"
     return text
 
 
-def _without(residents: Sequence[Resident], some: Sequence[Resident]) -> list[Resident]:
-    return [each for each in residents if each not in some]
+def _stays(resident: Resident) -> bool:
+    return resident.is_pinned and not resident.is_leaving
+
+
+def _goes(resident: Resident) -> bool:
+    """Soon, and whatever is decided here."""
+    return resident.is_leaving and not resident.is_busy
+
+
+def _rank(resident: Resident) -> tuple[bool, bool, float]:
+    """Who is asked to leave first: the idle, then the busy that leave anyway; among these, the least recently used."""
+    return resident.is_busy, not resident.is_leaving, resident.last_used
+
+
+def _labels(residents: Sequence[Resident]) -> tuple[str, ...]:
+    """Of those that are not leaving already."""
+    return tuple(each.label for each in residents if not each.is_leaving)
 
 
 def _has_room(needed_bytes: int, residents: Sequence[Resident], budget: Budget) -> bool:
@@ -132,9 +154,14 @@ def _has_room(needed_bytes: int, residents: Sequence[Resident], budget: Budget) 
     return held + needed_bytes <= budget.memory_bytes and (budget.max_models is None or len(residents) < budget.max_models)
 
 
-def _granted(demand: Demand, residents: Sequence[Resident], budget: Budget) -> int:
+def _charge(demand: Demand, residents: Sequence[Resident], budget: Budget) -> int:
+    """With as much KV as it wants, or as there is."""
     free = budget.memory_bytes - sum(each.charge_bytes for each in residents)
-    return min(demand.wanted_kv_bytes(budget), free // demand.replicas - demand.memory.fixed_bytes)
+    return min(free, demand.replicas * (demand.memory.fixed_bytes + demand.wanted_kv_bytes(budget)))
+
+
+def _why_it_stays(resident: Resident) -> str:
+    return " (leaving)" if resident.is_leaving else " (pinned)" if resident.is_pinned else " (busy)" if resident.is_busy else ""
 
 
 def _mib(size: int) -> str:

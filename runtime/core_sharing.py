@@ -27,9 +27,10 @@ def share_cores(num_cores: int, workers: Sequence[bool]) -> tuple[int, ...]:
     return tuple(shares)
 
 
-def share_for_newcomer(num_cores: int, models: Iterable[ResidentModel]) -> int:
-    """What one more worker begins with."""
-    return share_cores(num_cores, [*(_is_active(model) for model in models for _ in model.replicas), True])[-1]
+def share_for_newcomers(num_cores: int, models: Iterable[ResidentModel], num_newcomers: int) -> int:
+    """What each of so many more workers begins with."""
+    present = [_is_active(model) for model in models for _ in model.replicas]
+    return share_cores(num_cores, [*present, *[True] * num_newcomers])[-1]
 
 
 def share_out(num_cores: int, models: Iterable[ResidentModel]) -> None:

@@ -63,9 +63,11 @@ def read_devices(raw: RawDiscovery) -> tuple[Device, ...]:
     return tuple(_with_memory(found.values(), raw.hardware.memory_bytes))
 
 
-def device_ids(devices: Iterable[EpDevice]) -> list[DeviceId]:
-    """Of the entries of one provider, in their order."""
-    return _numbered([(DeviceKind(each.kind), each.vendor_id, each.device_id) for each in devices])
+def told_of(raw: RawDiscovery, ep_name: str) -> list[tuple[DeviceId, EpDevice]]:
+    """The GPUs and NPUs that one provider lists, in its order; kinds that a newer onnxruntime may add are left out."""
+    told = [each for each in raw.ep_devices if each.ep_name == ep_name and each.kind in {DeviceKind.GPU, DeviceKind.NPU}]
+    ids = _numbered([(DeviceKind(each.kind), each.vendor_id, each.device_id) for each in told])
+    return list(zip(ids, told, strict=True))
 
 
 def _numbered(keys: list[tuple[DeviceKind, int, int]]) -> list[DeviceId]:
@@ -79,8 +81,7 @@ def _numbered(keys: list[tuple[DeviceKind, int, int]]) -> list[DeviceId]:
 
 def _told_by_onnxruntime(raw: RawDiscovery) -> Iterator[Device]:
     for name in dict.fromkeys(each.ep_name for each in raw.ep_devices):
-        told = [each for each in raw.ep_devices if each.ep_name == name and each.kind != DeviceKind.CPU]
-        yield from (_of_ep(each, id) for each, id in zip(told, device_ids(told), strict=True))
+        yield from (_of_ep(each, id) for id, each in told_of(raw, name))
 
 
 def _of_ep(told: EpDevice, id: DeviceId) -> Device:

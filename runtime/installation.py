@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import Distribution, PackagePath, distributions
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -86,7 +87,9 @@ IMPORT_NAMES = (ONNXRUNTIME, GENAI, FOUNDRY)
 
 def installed_packages() -> tuple[Package, ...]:
     """Those of interest, by name."""
-    found = {canonicalize_name(each.name): each for each in distributions()}
+    found: dict[str, Distribution] = {}
+    for each in distributions():
+        found.setdefault(canonicalize_name(each.name), each)  # the first on the path is the one in use
     return tuple(_package(name, found[name]) for name in sorted(found) if name.startswith(_OF_INTEREST))
 
 
@@ -98,8 +101,8 @@ def _package(name: str, distribution: Distribution) -> Package:
 
 def _is_on_disk(file: PackagePath) -> bool:
     """By size: two flavours' modules of the same size have not been seen."""
-    path = file.locate()
-    return file.size is None or (path.exists() and path.stat().st_size == file.size)  # type: ignore[attr-defined]
+    path = Path(file.locate())
+    return file.size is None or (path.exists() and path.stat().st_size == file.size)
 
 
 def check_installation(packages: Sequence[Package]) -> tuple[Finding, ...]:
@@ -184,13 +187,15 @@ def _extras(by_name: Mapping[str, Package]) -> Iterator[Finding]:
 
 
 def _unmet(packages: Iterable[Package], by_name: Mapping[str, Package]) -> Iterator[Finding]:
-    """What a package of interest asks of another. A flavour stands in for its plain wheel."""
+    """What a package of interest asks of another. A flavour stands in for its plain wheel; that none is here was said above."""
     for package in packages:
         for requirement in _requirements(package):
             wanted = canonicalize_name(requirement.name)
             if not wanted.startswith(_OF_INTEREST) or not _applies(requirement, ""):
                 continue
             found = _standing_in(wanted, by_name)
+            if found is None and wanted in {name.plain for name in IMPORT_NAMES}:
+                continue
             if found is None or not requirement.specifier.contains(found.version, prereleases=True):
                 yield _unmet_finding(package, requirement, found)
 

@@ -1,12 +1,13 @@
-"""What each model in memory is charged: as estimated before it loads, as measured afterwards. Asks `capacity` what fits."""
+"""What each model in memory is charged: reserved as estimated while it loads, as measured afterwards. Asks `capacity` what fits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from runtime.capacity import Budget, Demand, Resident, Verdict, plan_room
+from runtime.capacity import Budget, Demand, NeverFits, Resident, Verdict, explain, plan_room
+from runtime.errors import NotReady
 from runtime.load_spec import Candidate, LoadSpec
+from runtime.memory import MemoryEstimate
 from runtime.resident_model import ResidentModel
 
 
@@ -17,42 +18,68 @@ class Ledger:
         self._budget = budget
         self._measured: dict[tuple[str, str], int] = {}  # label, folder -> what a worker took beside its KV, in bytes
 
-    def plan(self, spec: LoadSpec, residents: Sequence[Resident]) -> Verdict:
-        """For its largest candidate, so that there is room for whichever can load."""
-        demand = max((self._demand(spec, each) for each in spec.candidates), key=lambda each: each.needed_bytes)
-        return plan_room(demand, residents, self._budget)
+    def plan(self, spec: LoadSpec, residents: Sequence[Resident], *, replaces: bool = False) -> Verdict:
+        """For the largest candidate that can ever fit, so that there is room for whichever loads.
 
-    def plan_beside(self, spec: LoadSpec, candidate: Candidate, residents: Sequence[Resident]) -> Verdict:
-        """For a model that counts already, or replaces one that does: memory alone matters, and nobody leaves for it."""
-        staying = [replace(each, is_busy=True) for each in residents]
-        return plan_room(self._demand(spec, candidate), staying, Budget(self._budget.memory_bytes))
+        replaces: one of the residents, so that it makes one model more for a moment only.
+        """
+        budget = Budget(self._budget.memory_bytes) if replaces else self._budget
+        verdicts = [plan_room(demand, residents, budget) for demand in self._demands(spec)]
+        return next((verdict for verdict in verdicts if not isinstance(verdict, NeverFits)), verdicts[-1])
 
-    def charge(self, model: ResidentModel, candidate: Candidate, kv_bytes: int) -> None:
-        """kv_bytes: what each of its workers may use for KV."""
-        fixed = self._demand(model.spec, candidate).memory.fixed_bytes
-        model.kv_bytes = kv_bytes
-        model.charge_bytes = model.spec.replicas * (fixed + kv_bytes)
+    def no_room(self, spec: LoadSpec, residents: Sequence[Resident]) -> NotReady:
+        """What is told to who waited in vain."""
+        return no_room(explain(self._demands(spec)[-1], residents, self._budget), retry_after_s=2.0)
+
+    def grant(self, model: ResidentModel, candidate: Candidate) -> int | None:
+        """Bytes of KV for each worker, out of what is reserved for the model. None where its KV was not estimated.
+
+        Raises NotReady: this candidate needs more.
+        """
+        demand = self._demand(model.spec, candidate)
+        if model.charge_bytes < demand.needed_bytes:
+            raise no_room(explain(demand, (), self._budget))
+        spare_bytes = model.charge_bytes // demand.replicas - demand.memory.fixed_bytes
+        model.kv_bytes = min(spare_bytes, demand.wanted_kv_bytes(self._budget))
+        return model.kv_bytes if demand.memory.most_kv_bytes else None
 
     def measure(self, model: ResidentModel) -> None:
-        """Corrects the estimate by what the model's largest worker really takes beside its KV."""
-        taken = [each.stats.resident_bytes - each.stats.kv_bytes for each in model.view().replicas if each.stats is not None]
-        if model.candidate is None or not taken:
+        """Corrects what a loaded model is charged by what its largest worker really takes beside its KV."""
+        if model.candidate is None:
             return
         key = (model.label, str(model.candidate.folder))
-        self._measured[key] = max(self._measured.get(key, 0), *taken)
-        self.charge(model, model.candidate, model.kv_bytes)
+        stats = [replica.view().stats for replica in model.replicas]
+        taken = [each.resident_bytes - each.kv_bytes for each in stats if each is not None]
+        if taken:
+            self._measured[key] = max(self._measured.get(key, 0), *taken)
+        fixed_bytes = self._memory(model.label, model.candidate).fixed_bytes
+        model.charge_bytes = len(model.replicas) * (fixed_bytes + model.kv_bytes)
+
+    def _demands(self, spec: LoadSpec) -> list[Demand]:
+        """Of its candidates, the largest first."""
+        demands = (self._demand(spec, candidate) for candidate in spec.candidates)
+        return sorted(demands, key=lambda demand: demand.needed_bytes, reverse=True)
 
     def _demand(self, spec: LoadSpec, candidate: Candidate) -> Demand:
-        measured = self._measured.get((spec.label, str(candidate.folder)))
-        return Demand(spec.label, candidate.memory.corrected(measured), spec.replicas)
+        return Demand(spec.label, self._memory(spec.label, candidate), spec.replicas)
+
+    def _memory(self, label: str, candidate: Candidate) -> MemoryEstimate:
+        return candidate.memory.corrected(self._measured.get((label, str(candidate.folder))))
 
 
-def resident(model: ResidentModel, *, is_leaving: bool) -> Resident:
+def resident(model: ResidentModel, *, is_arriving: bool = False) -> Resident:
+    """is_arriving: loads beside what it will replace, and stays until then."""
+    is_leaving = model.departure is not None
     return Resident(
         label=model.label,
         charge_bytes=model.charge_bytes,
         last_used=model.last_used,
-        is_busy=model.is_busy,
-        is_pinned=model.pinned,
+        is_busy=model.num_leases > 0 if is_leaving else model.is_busy or is_arriving,
+        is_pinned=model.pinned and not is_arriving,
         is_leaving=is_leaving,
     )
+
+
+def no_room(arithmetic: str, *, retry_after_s: float | None = None) -> NotReady:
+    remedy = "Raise memory_budget, unload or unpin another model, or lower num_slots, context_length or kv_budget_bytes."
+    return NotReady(f"{arithmetic}. {remedy}", code="insufficient_memory", retry_after_s=retry_after_s)

@@ -77,12 +77,16 @@ class LoadedModel:
 
 
 class Departure(StrEnum):
-    """EXPIRED: its keep-alive ended. EVICTED: another model needed the room. ASKED: by an operator. REPLACED: by a reload."""
+    """EXPIRED: its keep-alive ended. EVICTED: another model needed the room. ASKED: by an operator. REPLACED: by a reload.
+
+    CLOSED: the pool ends.
+    """
 
     EXPIRED = "expired"
     EVICTED = "evicted"
     ASKED = "asked"
     REPLACED = "replaced"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)

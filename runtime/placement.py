@@ -197,6 +197,8 @@ def _why_not(
         return f"`{variant.name}` is built for {variant.provider_family}: {because}"
     if not provider.usable:
         return f"{provider.why_not}; {provider.remedy}"
+    if variant.graph is Graph.PAGED and provider.short != "cuda":
+        return f"`{variant.name}` has paged attention, which onnxruntime-genai runs on cuda only"
     if _engine(variant, provider, engine) is None:
         return _no_engine(variant, provider, engine)
     free = free_bytes.get(provider.memory)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from runtime.devices import Device, DeviceId, device_ids, read_devices
+from runtime.devices import Device, DeviceId, read_devices, told_of
 from runtime.discovery import PluginLibrary, RawDiscovery
 from runtime.execution_provider import CPU, KNOWN, DeviceKind, ExecutionProvider, KnownProvider, Vendor, cpu_provider
 from runtime.installation import GENAI, ONNXRUNTIME
@@ -57,7 +57,7 @@ def _providers(known: KnownProvider, devices: tuple[Device, ...], raw: RawDiscov
 
 def _listed(known: KnownProvider, raw: RawDiscovery) -> list[DeviceId]:
     """The devices that the provider itself says it can run on."""
-    return device_ids(each for each in raw.ep_devices if each.ep_name == known.name)
+    return [id for id, _ in told_of(raw, known.name)]
 
 
 def _could_run(known: KnownProvider, device: Device, raw: RawDiscovery, *, software: bool) -> bool:

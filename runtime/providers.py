@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from model_registry.telemetry import turn_off_telemetry
 from runtime.discovery import EpDevice, PluginLibrary, RawDiscovery
 from runtime.hardware import read_hardware
 
@@ -56,7 +57,9 @@ def discover() -> RawDiscovery:
 
 
 def _installed() -> dict[str, str]:
-    found = {each.name.lower().replace("_", "-"): each.version for each in distributions()}
+    found: dict[str, str] = {}
+    for each in distributions():
+        found.setdefault(each.name.lower().replace("_", "-"), each.version)  # the first on the path is the one in use
     return {name: found[name] for name in sorted(found) if name.startswith(_OF_INTEREST)}
 
 
@@ -125,6 +128,7 @@ def _explained(error: Exception) -> str:
 
 
 def main() -> None:
+    turn_off_telemetry()
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native libraries print is not part of the answer
     sys.stdout = sys.stderr

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from runtime.breaker import Breaker
 from runtime.errors import EngineDead, NotReady
@@ -55,17 +55,11 @@ class Replica:
     def begin_load(self) -> None:
         self._begin(self._start(), "load")
 
-    async def ready(self) -> ModelInfo:
-        """Waits for the load in progress, if any. Raises NotReady: it failed, or the model is leaving."""
-        if self.state is ModelState.UNLOADING or self._loading is None:
-            raise self._leaving()
-        loading = self._loading
-        try:
-            return await asyncio.shield(loading)
-        except asyncio.CancelledError:
-            if loading.cancelled():
-                raise self._leaving() from None
-            raise
+    @property
+    def loading(self) -> asyncio.Task[ModelInfo]:
+        """The load in progress, or the last one. Wait for it by `asyncio.wait`: it must not be cancelled with who waits."""
+        assert self._loading is not None
+        return self._loading
 
     def worker(self) -> WorkerProcess:
         """Raises EngineDead while there is none."""
@@ -91,9 +85,10 @@ class Replica:
     async def unload(self, grace_s: float, reason: NotReady) -> None:
         """Lets open requests finish for grace_s, then ends them with `reason`, and the worker with them."""
         self.state = ModelState.UNLOADING
-        if self._loading is not None and not self._loading.done():
-            self._loading.cancel()
-            await asyncio.wait([self._loading])
+        if not self.loading.done():
+            if not self.loading.cancelling():  # once: a second time would stop it from cleaning up
+                self.loading.cancel()
+            await asyncio.wait([self.loading])
         if self._dead is not None:
             await self._dead.reap()
         worker = self._worker
@@ -110,9 +105,8 @@ class Replica:
                 raise
         await worker.reap()
 
-    def _begin(self, load: Awaitable[ModelInfo], verb: str) -> None:
-        self._loading = asyncio.ensure_future(load)
-        self._loading.set_name(f"{verb} {self._label}")
+    def _begin(self, load: Coroutine[None, None, ModelInfo], verb: str) -> None:
+        self._loading = asyncio.create_task(load, name=f"{verb} {self._label}")
         self._loading.add_done_callback(self._loaded)
 
     async def _start(self) -> ModelInfo:
@@ -148,6 +142,7 @@ class Replica:
             return
         self.state = ModelState.RESTARTING
         self._dead, self._worker, self.info = worker, None, None
+        self.seen = SeenPrefixes()
         self.num_restarts += 1
         self._begin(self._start_after(worker), "restart")
 
@@ -161,7 +156,7 @@ class Replica:
         await asyncio.sleep(self._breaker.retry_delay_s)
         return await self._start()
 
-    def _loaded(self, loading: asyncio.Future[ModelInfo]) -> None:
+    def _loaded(self, loading: asyncio.Task[ModelInfo]) -> None:
         """Also when nobody waits for it: a model that cannot be loaded must not look as if it were about to be."""
         if loading.cancelled():
             return
@@ -173,6 +168,3 @@ class Replica:
             log.error("%s could not be loaded", self._label, exc_info=error)
             error = NotReady(f"{self._label} could not be loaded: {type(error).__name__} {error}", code="load_failed")
         self._on_lost(self, error)
-
-    def _leaving(self) -> NotReady:
-        return NotReady(f"{self._label} is being unloaded. Retry in a moment.", code="unloading", retry_after_s=1.0)

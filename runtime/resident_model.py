@@ -6,14 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from runtime.breaker import Breaker
-from runtime.errors import NotReady
+from runtime.errors import EngineDead, NotReady, RuntimeFailure
 from runtime.generation import Generation
 from runtime.load_spec import FOREVER, Candidate, LoadSpec
-from runtime.loaded_model import Died, Fallback, FellThrough, Loaded, LoadedModel, ModelState, PoolEvent
+from runtime.loaded_model import Departure, Died, Fallback, FellThrough, Loaded, LoadedModel, ModelState, PoolEvent
 from runtime.messages import EngineOptions, ModelInfo, Prompt, Submit
 from runtime.replica import Replica
 from runtime.routing import ReplicaLoad, choose_replica, prefix_blocks
@@ -29,11 +28,11 @@ class Owner(Protocol):
     """What a model asks of the pool, and tells it."""
 
     def grant(self, model: ResidentModel, candidate: Candidate) -> EngineOptions:
-        """The options with which this candidate may load now. Raises NotReady when there is no room for it."""
+        """The options with which each worker of this candidate loads. Raises NotReady when there is no room for it."""
         ...
 
     def changed(self, model: ResidentModel) -> None:
-        """It became ready, busy or idle."""
+        """It became ready, busy or idle, or lost a replica."""
         ...
 
     def expired(self, model: ResidentModel) -> None:
@@ -56,12 +55,13 @@ class ResidentModel:
         self._replicas: list[Replica] = []
         self._loading: asyncio.Task[None] | None = None
         self._fallbacks: list[Fallback] = []
-        self._is_leaving = False
+        self._failure: NotReady | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._nobody = asyncio.Event()  # set while no lease is open
+        self._nobody = asyncio.Event()  # set while no lease is open, or none is waited for any more
         self._nobody.set()
+        self.departure: Departure | None = None
         self.candidate: Candidate | None = None
-        self.charge_bytes = 0  # what the memory budget counts for it; the pool keeps these two
+        self.charge_bytes = 0  # what the memory budget counts for it; the ledger keeps these two
         self.kv_bytes = 0  # that each worker may use for KV
         self.pinned = spec.pinned
         self.keep_alive_s = spec.keep_alive_s
@@ -77,7 +77,7 @@ class ResidentModel:
 
     @property
     def state(self) -> ModelState:
-        if self._is_leaving:
+        if self.departure is not None:
             return ModelState.UNLOADING
         if self.loaded_at is None:
             return ModelState.LOADING
@@ -97,20 +97,21 @@ class ResidentModel:
 
     async def ready(self) -> ModelInfo:
         """Waits until one replica serves. Raises NotReady: none can be loaded, or the model is leaving."""
-        if self._is_leaving or self._loading is None:
-            raise self._leaving()
-        loading = self._loading
-        try:
-            await asyncio.shield(loading)
-        except asyncio.CancelledError:
-            if loading.cancelled():
-                raise self._leaving() from None
-            raise
-        return await self._first_ready()
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self.departure is not None:
+                raise self._leaving()
+            if up := self._up():
+                assert up[0].info is not None
+                return up[0].info
+            await asyncio.wait(self._loads(), return_when=asyncio.FIRST_COMPLETED)
 
     def submit(self, prompt: Prompt, make: Callable[[int], Submit]) -> Generation:
-        """On the replica that suits the prompt best. Raises EngineDead when there is none at the moment."""
-        up = [replica for replica in self._replicas if replica.state is ModelState.READY] or self._replicas[:1]
+        """On the replica that suits the prompt best. Raises EngineDead when there is none at the moment, NotReady when for good."""
+        up = self._up()
+        if not up:
+            raise self._down()
         if len(up) == 1:
             return up[0].worker().submit(make)
         blocks = prefix_blocks(prompt)
@@ -145,20 +146,24 @@ class ResidentModel:
         if self.idle_since is not None:
             self._arm_expiry()
 
+    def leave(self, departure: Departure) -> None:
+        """From this moment on nobody gets it; who waits for it is told. `unload` must follow."""
+        self.departure = departure
+        self._cancel_expiry()
+
     async def unload(self, grace_s: float, reason: NotReady, *, once_idle: bool = False) -> None:
         """Lets open requests finish for grace_s, then ends them with `reason`, and the workers with them.
 
         once_idle: first waits, as part of the grace, until no lease is open, so that also what is about to be submitted is served.
+        May be called again with a shorter grace.
         """
-        self._is_leaving = True
-        self._cancel_expiry()
         if self._loading is not None and not self._loading.done():
             self._loading.cancel()
             await asyncio.wait([self._loading])
         if once_idle:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._nobody.wait(), grace_s)
-            grace_s = EXIT_S
+            grace_s = await self._left_alone(grace_s)
+        else:
+            self._nobody.set()
         await asyncio.gather(*(replica.unload(grace_s, reason) for replica in self._replicas))
 
     def view(self) -> LoadedModel:
@@ -182,21 +187,19 @@ class ResidentModel:
         began = time.monotonic()
         for candidate in self.spec.candidates:
             try:
-                replica = self._replica(candidate, self._owner.grant(self, candidate))
-                self._replicas = [replica]
-                replica.begin_load()
-                await replica.ready()
+                options = self._owner.grant(self, candidate)
+                loading = self._begin_replica(candidate, options).loading
+                await asyncio.wait([loading])
+                loading.result()
                 break
             except NotReady as failure:
                 self._replicas = []
                 self._fall_through(candidate, failure)
+        for _ in range(1, self.spec.replicas):
+            self._begin_replica(candidate, options)
         self.candidate = candidate
         self.loaded_at = time.time()
         self._owner.tell(Loaded(self.label, candidate, time.monotonic() - began))
-        for _ in range(1, self.spec.replicas):
-            further = self._replica(candidate, self._owner.grant(self, candidate))
-            self._replicas.append(further)
-            further.begin_load()
         if self.num_leases == 0:
             self._become_idle()
         else:
@@ -210,8 +213,8 @@ class ResidentModel:
         self._fallbacks.append(fallback)
         self._owner.tell(FellThrough(self.label, fallback))
 
-    def _replica(self, candidate: Candidate, options: EngineOptions) -> Replica:
-        return Replica(
+    def _begin_replica(self, candidate: Candidate, options: EngineOptions) -> Replica:
+        replica = Replica(
             self.label,
             lambda: self._spawn(self.label, candidate, options),
             self._breaker,
@@ -219,33 +222,52 @@ class ResidentModel:
             on_died=lambda why: self._owner.tell(Died(self.label, why)),
             on_lost=self._lost_replica,
         )
+        self._replicas.append(replica)
+        replica.begin_load()
+        return replica
 
     def _lost_replica(self, replica: Replica, why: NotReady) -> None:
         """During the load, `_load` finds out by itself."""
-        if self.loaded_at is None or self._is_leaving:
+        if self.loaded_at is None or self.departure is not None:
             return
         self._replicas.remove(replica)
-        if not self._replicas:
-            self._owner.lost(self, why)
+        if self._replicas:
+            log.error("%s goes on with %d of %d replicas: %s", self.label, len(self._replicas), self.spec.replicas, why)
+            self._owner.changed(self)
+        else:
+            self._lose(why)
 
-    async def _first_ready(self) -> ModelInfo:
-        """Of the replicas: one that serves, else whichever does first. Raises NotReady when all fail."""
-        up = next((replica.info for replica in self._replicas if replica.state is ModelState.READY), None)
-        if up is not None:
-            return up
-        waiting = [asyncio.ensure_future(replica.ready()) for replica in self._replicas]
-        if not waiting:
-            raise self._leaving()
+    def _lose(self, why: NotReady) -> None:
+        self._failure = why
+        self._cancel_expiry()
+        self._owner.lost(self, why)
+
+    def _loads(self) -> list[asyncio.Task[Any]]:
+        """What may make it ready."""
+        if self.loaded_at is None:
+            assert self._loading is not None
+            return [self._loading]
+        return [replica.loading for replica in self._replicas]
+
+    def _down(self) -> RuntimeFailure:
+        """Why no replica serves."""
+        if self._failure is not None:
+            return self._failure
+        if self.departure is not None:
+            return self._leaving()
+        return EngineDead(f"The worker of {self.label} is being restarted. Retry the request.", retry_after_s=1.0)
+
+    def _up(self) -> list[Replica]:
+        return [replica for replica in self._replicas if replica.state is ModelState.READY]
+
+    async def _left_alone(self, grace_s: float) -> float:
+        """Waits so long for the open leases. Returns what the workers get to end by themselves."""
         try:
-            for done in asyncio.as_completed(waiting):
-                try:
-                    return await done
-                except NotReady as failure:
-                    last = failure
-            raise last
-        finally:
-            for task in waiting:
-                task.cancel()
+            async with asyncio.timeout(grace_s):
+                await self._nobody.wait()
+        except TimeoutError:
+            return 0.0
+        return EXIT_S
 
     def _loaded(self, loading: asyncio.Task[None]) -> None:
         """Also when nobody waits for it: a model that cannot be loaded must not look as if it were about to be."""
@@ -254,10 +276,10 @@ class ResidentModel:
         if not isinstance(error, NotReady):
             log.error("%s could not be loaded", self.label, exc_info=error)
             error = NotReady(f"{self.label} could not be loaded: {type(error).__name__} {error}", code="load_failed")
-        self._owner.lost(self, error)
+        self._lose(error)
 
     def _become_idle(self) -> None:
-        if self.loaded_at is None or self._is_leaving:
+        if self.loaded_at is None or self.departure is not None or self._failure is not None:
             return
         self.idle_since = time.time()
         self._arm_expiry()
@@ -265,7 +287,7 @@ class ResidentModel:
 
     def _arm_expiry(self) -> None:
         self._cancel_expiry()
-        if self.pinned or self.keep_alive_s == FOREVER or self._is_leaving:
+        if self.pinned or self.keep_alive_s == FOREVER:
             return
         self.expires_at = time.time() + self.keep_alive_s
         self._expiry = asyncio.get_running_loop().call_later(self.keep_alive_s, self._owner.expired, self)

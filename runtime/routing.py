@@ -48,8 +48,14 @@ class ReplicaLoad:
 
 
 def prefix_blocks(prompt: Prompt) -> Blocks:
-    """A hash per whole block, each of everything up to its end: equal where prompts begin alike."""
-    content = _bytes(prompt)[:MOST_BYTES]
+    """A hash per whole block, each of everything up to its end: equal where prompts begin alike.
+
+    None of a prompt that cannot be encoded: whoever sends it to a worker refuses it.
+    """
+    try:
+        content = _bytes(prompt)[:MOST_BYTES]
+    except (UnicodeEncodeError, OverflowError, RecursionError):
+        return ()
     blocks: list[int] = []
     for end in range(BLOCK_BYTES, len(content) + 1, BLOCK_BYTES):
         blocks.append(hash((blocks[-1] if blocks else 0, content[end - BLOCK_BYTES : end])))
@@ -68,5 +74,5 @@ def _bytes(prompt: Prompt) -> bytes:
     if isinstance(prompt, ChatPrompt):
         return msgspec.json.encode((prompt.tools, prompt.messages))
     if isinstance(prompt, TextPrompt):
-        return prompt.text.encode(errors="replace")
-    return msgspec.msgpack.encode(prompt.token_ids)
+        return prompt.text[:MOST_BYTES].encode(errors="replace")
+    return msgspec.msgpack.encode(prompt.token_ids[:MOST_BYTES])

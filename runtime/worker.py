@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from model_registry.telemetry import turn_off_telemetry
 from runtime.engines.build import build_engine
 from runtime.engines.protocol import Engine, Prepared
 from runtime.errors import FailureKind, RuntimeFailure
@@ -211,6 +212,7 @@ def _own_streams() -> tuple[BinaryIO, BinaryIO]:
 
 
 def main() -> None:
+    turn_off_telemetry()
     frames_in, frames_out = _own_streams()
     for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the gateway decides what ends
         signal.signal(number, signal.SIG_IGN)

@@ -40,6 +40,7 @@ from runtime.watchdog import LOOK_EVERY_S, Patience, Watchdog
 log = logging.getLogger("slmops.worker")
 
 DEFAULT_PATIENCE = Patience()
+LINGER_S = 5.0  # between the end of what a worker tells and the end of its process
 
 
 class WorkerProcess:
@@ -153,10 +154,15 @@ class WorkerProcess:
             self._process.kill()
 
     async def reap(self) -> None:
-        """Waits until the process is gone and its pipes are closed, so that the loop may close too."""
+        """Waits until the process is gone and its pipes are closed, so that the loop may close too. What lingers is killed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        await self._process.wait()
+        try:
+            async with asyncio.timeout(LINGER_S):
+                await self._process.wait()
+        except TimeoutError:
+            self.kill()
+            await self._process.wait()
         if self._reader is not None:
             await self._reader
         else:
@@ -237,8 +243,9 @@ class WorkerProcess:
                 generation.fail_with(failed)
 
     def _dead(self) -> EngineDead:
+        how = "ended unexpectedly" if self._hung is None else f"was ended because {self._hung}"
         return EngineDead(
-            f"The worker that ran {self._label} ended unexpectedly; it is being restarted. Retry the request.",
+            f"The worker that ran {self._label} {how}; it is being restarted. Retry the request.",
             code="engine_dead",
             retry_after_s=1.0,
         )

@@ -135,8 +135,9 @@ class Gateway:
         try:
             model = self.resolve(name)
             (await self.acquire(model)).release()
+            _log.info("model ready", extra={"fields": {"model": model.label}})
         except (RuntimeFailure, RegistryError) as failure:
-            _log.warning("model not loaded", extra={"fields": {"model": name or self.settings.model, "why": str(failure)}})
+            _log.warning("model not ready", extra={"fields": {"model": name or self.settings.model, "why": str(failure)}})
 
     def why_not_ready(self) -> str | None:
         """None when the default model answers, or would after a load; else the reason."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_registry.errors import CorruptModel
+from model_registry.telemetry import turn_off_telemetry
 
 TEXT = Path(__file__).parent.parent / "data" / "perplexity.txt"
 WINDOW = 512  # tokens, each window read from an empty context
@@ -83,6 +84,7 @@ def _losses(logits: NDArray[np.float32], targets: Ids) -> NDArray[np.float64]:
 
 
 def _folder_logits(folder: Path, windows: Sequence[Ids], threads: int) -> Iterator[NDArray[np.float32]]:
+    turn_off_telemetry()
     import onnxruntime
 
     decoder = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,6 @@ class FoundrySource:
 
 def list_foundry(*, offline: bool) -> FoundryListing:
     """The catalog, with what is cached marked; only the cached models when it is out of reach. Raises nothing for that."""
-    cached = {each.id: each for each in cached_variants(cache_folder())}
     missing = "Only cached models are listed: `offline` is set."
     variants: list[FoundryVariant] = []
     if not offline:
@@ -93,7 +92,7 @@ def list_foundry(*, offline: bool) -> FoundryListing:
             missing = f"Only cached models are listed. {_unreachable('cannot be read')}"
         except SourceUnavailable as error:
             missing = f"Only cached models are listed. {error.message}"
-    every = {each.id: each for each in variants} | cached
+    every = {each.id: each for each in (*cached_variants(cache_folder()), *variants)}
     ordered = sorted(every.values(), key=lambda each: (each.alias, each.id))
     return FoundryListing(tuple(ordered), None if variants else missing)
 
@@ -135,9 +134,11 @@ def foundry_local(cache: Path) -> Iterator[FoundryLocalManager]:
 
 
 def _catalog() -> list[FoundryVariant]:
-    """What the catalog has for this machine; empty when it cannot be read, which the SDK does not tell apart."""
+    """What the catalog has for this machine, and where it is cached. Empty when it cannot be read: the SDK does not say."""
     with tempfile.TemporaryDirectory(prefix="slmops-foundry-") as cache, foundry_local(Path(cache)) as manager:
-        return [_described(variant) for model in manager.get_catalog().list_models() for variant in model.variants]
+        found = [_described(variant) for model in manager.get_catalog().list_models() for variant in model.variants]
+    folders = {each.id: each.folder for each in cached_variants(cache_folder())}
+    return [replace(variant, folder=folders.get(variant.id)) for variant in found]
 
 
 def _described(model: IModel) -> FoundryVariant:

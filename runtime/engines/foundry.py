@@ -27,6 +27,7 @@ from runtime.chat_template import ChatTemplate
 from runtime.cores import usable_cores
 from runtime.engines.foundry_folder import write_foundry_folder
 from runtime.engines.text_engine import TextEngine
+from runtime.engines.text_intake import TextIntake
 from runtime.engines.text_model import Answered
 from runtime.errors import InvalidRequest
 from runtime.messages import EngineOptions, FinishReason, ModelInfo, ProviderChoice, SamplingParams
@@ -52,6 +53,7 @@ def build_foundry_engine(path: Path, options: EngineOptions, provider: ProviderC
     folder = read_model_folder(path)
     context = min(options.context_length or folder.context_length, folder.context_length)
     threads = options.threads or usable_cores()
+    intake = _intake(folder, context)
     model = FoundryModel(folder, context_length=context, threads=threads)
     decoder, process = folder.decoder, psutil.Process()
     info = ModelInfo(
@@ -72,22 +74,24 @@ def build_foundry_engine(path: Path, options: EngineOptions, provider: ProviderC
     return TextEngine(
         info,
         model,
-        _intake(folder, context),
+        intake,
         options,
         kv_budget_bytes=options.kv_budget_bytes or psutil.virtual_memory().available // 2,
         resident_bytes=lambda: int(process.memory_info().rss),
     )
 
 
-def _intake(folder: ModelFolder, context: int) -> Intake:
-    return Intake(
+def _intake(folder: ModelFolder, context: int) -> TextIntake:
+    template = ChatTemplate(folder.chat_template, folder.special_tokens) if folder.chat_template else None
+    intake = Intake(
         ModelTokenizer(folder.tokenizer_path),
-        ChatTemplate(folder.chat_template, folder.special_tokens) if folder.chat_template else None,
+        template,
         defaults=folder.defaults,
         context_length=context,
         vocab_size=folder.vocab_size,
         clock=time.monotonic,
     )
+    return TextIntake(intake, template)
 
 
 class FoundryModel:

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from model_registry.telemetry import turn_off_telemetry
 from runtime.batching.engine import Limits
 from runtime.batching.intake import Intake
 from runtime.batching.sampler import Sampler
@@ -29,6 +30,7 @@ from runtime.tokenizer import ModelTokenizer
 
 CPU = "CPUExecutionProvider"
 _PROBE_TOKENS = 16
+_NO_TOKEN = -1
 _APPENDING = frozenset({"CPU", "CUDA", "WEBGPU", "OPENVINO", "NVTENSORRTRTX", "RYZENAI"})  # device types, as genai names them
 
 
@@ -46,8 +48,9 @@ def build_genai_engine(path: Path, options: EngineOptions, provider: ProviderCho
     threads = options.threads or usable_cores()
     limits = Limits(options, options.kv_budget_bytes or psutil.virtual_memory().available // 2, folder.eos_ids)
     og = _library()
-    model = _load(og, folder, provider, threads)
-    batches = _has_engine(path)
+    config = json.loads((path / "genai_config.json").read_text(encoding="utf-8"))
+    model = _load(og, path, provider, _overlay(config, threads))
+    batches = bool(config.get("engine"))
     loaded = _batches(og, model, folder, context) if batches else _generators(og, model, folder, context, limits)
     process = psutil.Process()
     info = ModelInfo(
@@ -77,25 +80,39 @@ class _Loaded:
 
 
 def _library() -> Any:
-    """onnxruntime-genai, told to report nothing to its maker: the variable, which must be set first, stops what the call does not."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    """onnxruntime-genai, told to report nothing to its maker. The variable, set before, stops what the call does not."""
+    turn_off_telemetry()
     import onnxruntime_genai as og
 
     og.disable_telemetry_events()
     return og
 
 
-def _load(og: Any, folder: ModelFolder, provider: ProviderChoice, threads: int) -> Any:
+def _load(og: Any, path: Path, provider: ProviderChoice, overlay: dict[str, Any]) -> Any:
     if provider.library is not None:
         og.register_execution_provider_library(provider.name, provider.library)
-    config = og.Config(str(folder.path))
+    config = og.Config(str(path))
     config.clear_providers()
     if provider.name != CPU:
         config.append_provider(provider.name)
         for name, value in provider.options.items():
             config.set_provider_option(provider.name, name, value)
-    config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
+    config.overlay(json.dumps(overlay))
     return og.Model(config)
+
+
+def _overlay(config: dict[str, Any], threads: int) -> dict[str, Any]:
+    """What we change of a model's configuration.
+
+    genai takes padding tokens at the end of what is appended for padding: it scores the token before them, or reads out of bounds.
+    But they are often end-of-turn tokens too, and prompts hold them. So no token is padding, except where genai itself pads: to the
+    windows of a model that slides its inputs.
+    """
+    model: dict[str, Any] = {"decoder": {"session_options": {"intra_op_num_threads": threads}}}
+    window = config["model"]["decoder"].get("sliding_window")
+    if not window or not window.get("slide_inputs", True):
+        model["pad_token_id"] = _NO_TOKEN
+    return {"model": model}
 
 
 def _generators(og: Any, model: Any, folder: ModelFolder, context: int, limits: Limits) -> _Loaded:
@@ -141,10 +158,6 @@ def _batches(og: Any, model: Any, folder: ModelFolder, context: int) -> _Loaded:
     limits = BatchLimits(context, folder.vocab_size, token_bytes, min(folder.eos_ids))
     decoder = BatchDecoder(og, model, limits)
     return _Loaded(decoder, token_bytes, decoder.max_batch_size)
-
-
-def _has_engine(path: Path) -> bool:
-    return bool(json.loads((path / "genai_config.json").read_text(encoding="utf-8")).get("engine"))
 
 
 def _intake(folder: ModelFolder, context: int) -> Intake:

@@ -6,7 +6,6 @@ intake, scheduler, delivery. A decoder that raises for one sequence fails that o
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -153,10 +152,11 @@ class GenaiEngine:
 
     def stats(self) -> Stats:
         running = self._decoder.running_bytes()
+        whole = self.info.num_slots * self.info.context_length * self.info.kv_bytes_per_token
         return Stats(
             num_running=len(self._scheduler.running),
             num_waiting=len(self._scheduler.waiting),
-            kv_usage=min(1.0, running / max(1, self._limits.kv_budget_bytes)),
+            kv_usage=min(1.0, running / max(1, min(whole, self._limits.kv_budget_bytes))),
             kv_bytes=running + self._decoder.cached_bytes(),
             prefix_queries_total=self._decoder.prefix_queries,
             prefix_hits_total=self._decoder.prefix_hits,
@@ -230,8 +230,7 @@ def _too_late(sequence: Sequence, now: float) -> Failed:
 
 
 def _broken(request: int, error: Exception) -> Failed:
-    """Where it happened goes to standard error; the error's text, which may quote a prompt, goes nowhere."""
-    print(f"{type(error).__name__} while working on request {request}:", file=sys.stderr)  # noqa: T201
+    """Where it happened goes to standard error; the error's text does not, since it may quote a prompt."""
     traceback.print_tb(error.__traceback__)
     return Failed(
         request=request,

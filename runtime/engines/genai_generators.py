@@ -6,8 +6,8 @@ one token: two at a time would compute no faster, since each already uses every 
 The sampler is our own, so that seeds, penalties and biases mean here what they mean in our engine. The chosen token goes back in by
 `append_tokens`; where a device cannot append, by scores that leave only that token to genai's own greedy search.
 
-A finished generator is kept for the prefix that it holds, which `rewind_to` brings back. Recurrent models cannot rewind to any
-length: when one refuses, none is kept any more.
+A finished generator is kept for the prefix that it holds, which `rewind_to` brings back. It cannot be copied, so requests that run
+at the same time share no prefix. Recurrent models cannot rewind to any length: when one refuses, none is kept any more.
 """
 
 from __future__ import annotations

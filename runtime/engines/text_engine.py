@@ -12,13 +12,11 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
-from runtime.batching.intake import Intake
 from runtime.batching.scheduler import Scheduler
 from runtime.batching.sequence import Sequence
+from runtime.engines.text_intake import TextIntake, TextRequest
 from runtime.engines.text_model import Answer, Answered, TextModel
-from runtime.errors import FailureKind, InvalidRequest, OverCapacity
+from runtime.errors import FailureKind, OverCapacity
 from runtime.messages import (
     Chunk,
     EngineOptions,
@@ -35,18 +33,6 @@ from runtime.messages import (
 )
 
 WAIT_S = 0.02  # how long a step waits for text; also how late it may see a new request or an abort while nobody is told anything
-
-
-@dataclass(frozen=True, slots=True)
-class TextRequest:
-    """A prepared request: its prompt as the model will read it."""
-
-    sequence: Sequence
-    text: str
-
-    @property
-    def request(self) -> int:
-        return self.sequence.request
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +57,7 @@ class TextEngine:
         self,
         info: ModelInfo,
         model: TextModel,
-        intake: Intake,
+        intake: TextIntake,
         options: EngineOptions,
         *,
         kv_budget_bytes: int,
@@ -98,18 +84,8 @@ class TextEngine:
         return len(self._requests)
 
     def prepare(self, submit: Submit) -> TextRequest:
-        """Prompts of every kind become the text that reads as exactly their tokens."""
         self._model.check(submit.params)
-        sequence = self._intake.prepare(replace(submit, return_prompt_text=True))
-        text, ids = sequence.prompt_text or "", sequence.prompt.tolist()
-        if "\0" in text or self._intake.tokenizer.encode(text, add_special_tokens=False) != ids:
-            raise InvalidRequest(
-                "This model takes text only, and these tokens are not what their text becomes. Send text without NUL characters.",
-                param="prompt",
-            )
-        if not submit.return_prompt_text:
-            sequence.prompt_text = None
-        return TextRequest(sequence, text)
+        return self._intake.prepare(submit)
 
     def add(self, prepared: TextRequest) -> None:
         if not self._scheduler.can_add():

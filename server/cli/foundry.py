@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from server.cli.configuration import settings_from
 from server.cli.models import AsJson
 from server.cli.terminal import print_json, print_note, print_table, size
 
 if TYPE_CHECKING:
     from model_registry.sources.foundry_cache import FoundryVariant
+
+
+def commands() -> typer.Typer:
+    """A new group of commands."""
+    group = typer.Typer(help="Models of Foundry Local's catalog.", no_args_is_help=True)
+    group.command("list")(list_models)
+    return group
 
 
 def list_models(as_json: AsJson = False) -> None:

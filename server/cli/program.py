@@ -10,6 +10,7 @@ from types import FrameType
 
 import typer
 
+from model_registry.telemetry import turn_off_telemetry
 from server.cli import (
     alias,
     bench,
@@ -17,6 +18,7 @@ from server.cli import (
     chat_command,
     configuration,
     doctor,
+    foundry,
     loaded,
     models,
     providers,
@@ -61,6 +63,7 @@ def build() -> typer.Typer:
     )
     for name, command in commands:
         app.command(name)(command)
+    app.add_typer(foundry.commands(), name="foundry")
     return app
 
 
@@ -76,6 +79,7 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
+    turn_off_telemetry()
     signal.signal(signal.SIGTERM, _interrupt)  # ended by a supervisor, a command cleans up as after ctrl-C
     code = execute(sys.argv[1:])
     try:

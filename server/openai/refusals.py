@@ -60,7 +60,6 @@ _GENERATION = (
     Unsupported("mirostat", "Mirostat sampling", (0,)),
     Unsupported("xtc_probability", "XTC sampling", (0, 0.0)),
     Unsupported("dry_multiplier", "DRY sampling", (0, 0.0)),
-    Unsupported("keep_alive", "a time to stay loaded"),
     Unsupported("num_ctx", "a context length per request"),
 )
 CHAT = (

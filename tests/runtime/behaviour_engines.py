@@ -1,8 +1,7 @@
-"""The engines that run here, behind one bench, on the default model (the fake one on its script): who builds them, what they refuse."""
+"""The engines that run here, on the default model (the fake one on its script): who builds each, and what it refuses."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from pathlib import Path
 from engine_bench import Clock, EngineBench
 
 from runtime.engines.fake import build_fake_engine
+from runtime.engines.foundry import build_foundry_engine
+from runtime.engines.genai import build_genai_engine
 from runtime.engines.onnx import build_onnx_engine
 from runtime.engines.protocol import Engine
 from runtime.messages import ChatPrompt, EngineOptions, Prompt, ProviderChoice, TextPrompt
@@ -40,20 +41,17 @@ def _said(text: str) -> ChatPrompt:
     return ChatPrompt(messages=[{"role": "user", "content": text}])
 
 
-def _vendor(module: str) -> Callable[[Path], Engine]:
-    """By `build_<name>_engine(path, options, provider)` of a module that loads its vendor's library."""
-
-    def build(folder: Path) -> Engine:
-        engine = importlib.import_module(f"runtime.engines.{module}")
-        made: Engine = getattr(engine, f"build_{module}_engine")(folder, OPTIONS, ProviderChoice())
-        return made
-
-    return build
+def _genai(folder: Path) -> Engine:
+    return build_genai_engine(folder, OPTIONS, ProviderChoice())
 
 
 def _genai_batches(folder: Path) -> Engine:
     """genai's own engine, on the CPU in its static groups: a section of the configuration asks for it."""
-    return _vendor("genai")(with_engine_section(folder, folder.parent / "genai-batches"))
+    return _genai(with_engine_section(folder, folder.parent / "genai-batches"))
+
+
+def _foundry(folder: Path) -> Engine:
+    return build_foundry_engine(folder, OPTIONS, ProviderChoice())
 
 
 def with_engine_section(folder: Path, target: Path) -> Path:
@@ -68,12 +66,26 @@ def with_engine_section(folder: Path, target: Path) -> Path:
     return target
 
 
+FOUNDRY_LACKS = frozenset(
+    {
+        "min_p",
+        "typical_p",
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "min_tokens",
+        "stop_token_ids",
+        "ignore_eos",
+    }
+)
 OWN_SAMPLING = frozenset({"min_p", "typical_p", "presence_penalty", "frequency_penalty", "logit_bias", "ignore_eos", "seed"})
 
 ENGINES = {
     "onnx": EngineUnderTest(lambda folder: build_onnx_engine(folder, OPTIONS)),
-    "genai": EngineUnderTest(_vendor("genai")),
+    "genai": EngineUnderTest(_genai),
     "genai batches": EngineUnderTest(_genai_batches, refuses=OWN_SAMPLING),
+    "foundry": EngineUnderTest(_foundry, refuses=FOUNDRY_LACKS),
     "fake": EngineUnderTest(
         lambda folder: build_fake_engine(OPTIONS), samples=False, story=_said("[[endless]]"), emoji=_said("[[reply: 🙂🙃🙂🙃]]")
     ),

@@ -49,7 +49,7 @@ def _write_out_attention(path: Path) -> None:
 
 
 def _attention(node: NodeProto) -> list[NodeProto]:
-    """Inputs and outputs as the operator has them: q, k, v [batch, length, hidden], past and present [batch, heads, length, size]."""
+    """Inputs and outputs as the operator has them: q, k, v [batch, length, hidden]; past, present [batch, heads, length, size]."""
     query, key, value, past_key, past_value = node.input[:5]
     result, present_key, present_value = node.output
     at = f"{result}/"

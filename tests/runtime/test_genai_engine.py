@@ -91,6 +91,16 @@ def test_a_prefix_is_reused_and_changes_nothing(kind: str, request: pytest.Fixtu
     assert bench_of(request.getfixturevalue(kind)).answer(text(prompt + "!!!!"), seed=1, **WIDE_OPEN).token_ids == longer.token_ids
 
 
+@pytest.mark.parametrize("ending", [1, 3])
+def test_padding_tokens_in_a_prompt_are_tokens(folder: Path, ending: int) -> None:
+    """Token 0 is genai's padding by default, and `!` here: at the end of a prompt, and of a chunk."""
+    bench = bench_of(folder, EngineOptions(num_slots=2, threads=1, max_token_gap_s=1e-9))
+    bench.submit(text("4"), temperature=0, logit_bias={END: -100.0}, max_tokens=60)  # in small chunks beside this one
+    bench.step()
+    outcome = bench.answer(text(RISING[:12] + "!" * (20 + ending)), temperature=0)
+    assert outcome.text == RISING[1:]
+
+
 def test_without_room_nothing_is_kept(folder: Path) -> None:
     bench = bench_of(folder, EngineOptions(num_slots=1, threads=1, prefix_cache_bytes=0))
     for _ in range(2):
@@ -98,9 +108,7 @@ def test_without_room_nothing_is_kept(folder: Path) -> None:
     assert bench.engine.stats().kv_bytes == 0
 
 
-def test_a_device_that_cannot_append_is_steered(
-    bench: EngineBench, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_that_cannot_append_is_steered(bench: EngineBench, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its prompts go in whole, and genai's own search is left no other choice than ours."""
     monkeypatch.setattr(runtime.engines.genai, "_APPENDING", frozenset())
     steered = bench_of(folder)
@@ -113,7 +121,7 @@ def test_a_device_that_cannot_append_is_steered(
 
 
 def test_a_provider_that_is_not_there_is_an_error_and_not_the_cpu(folder: Path) -> None:
-    with pytest.raises(RuntimeError, match="(?i)cuda"):
+    with pytest.raises(RuntimeError, match=r"(?i)cuda"):
         build_genai_engine(folder, OPTIONS, ProviderChoice(name="CUDAExecutionProvider", options={"device_id": "0"}))
 
 

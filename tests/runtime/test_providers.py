@@ -180,6 +180,12 @@ def test_amds_npu_on_linux_is_shown_although_nothing_runs_it() -> None:
     assert vitisai.why_not == "its software exists for Windows only"
 
 
+def test_a_kind_of_device_that_nobody_knows_yet_is_left_out() -> None:
+    raw = recorded("qualcomm_laptop")
+    new = [msgspec.structs.replace(raw.ep_devices[1], kind="fpga")]
+    assert provider(read_discovery(msgspec.structs.replace(raw, ep_devices=new)), "qnn").device == "none"
+
+
 def test_short_names_are_unique() -> None:
     assert len({known.short for known in KNOWN}) == len(KNOWN)
 

@@ -30,7 +30,7 @@ class Graph:
     def __init__(self, data: ExternalData) -> None:
         self._data = data
         self._nodes: list[NodeProto] = []
-        self._initializers: list[TensorProto] = []
+        self._initializers: dict[str, TensorProto] = {}
 
     def node(
         self,
@@ -51,18 +51,15 @@ class Graph:
         """A small int64 tensor (a scalar for an int), kept in the graph itself so that shapes can be inferred."""
         from onnx import numpy_helper
 
-        self._initializers.append(numpy_helper.from_array(np.array(values, np.int64), name))
-        return name
+        return self._add(numpy_helper.from_array(np.array(values, np.int64), name))
 
     def weight(self, name: str, values: NDArray[np.float32]) -> str:
         """A whole float32 tensor in external data."""
-        self._initializers.append(self._data.write(name, np.float32, values.shape, [values]))
-        return name
+        return self.streamed(name, values.shape, [values])
 
     def streamed(self, name: str, shape: tuple[int, ...], pieces: Any) -> str:
         """A float32 tensor in external data from an iterable of its pieces."""
-        self._initializers.append(self._data.write(name, np.float32, shape, pieces))
-        return name
+        return self._add(self._data.write(name, np.float32, shape, pieces))
 
     def linear(self, x: str, matrix: Matrix, path: str) -> str:
         """x [..., columns] times the matrix's rows, plus its bias. path: e.g. `/model/layers.0/mlp/up_proj`."""
@@ -86,10 +83,10 @@ class Graph:
 
         num_blocks = matrix.width // matrix.block
         shape = (matrix.num_rows, num_blocks, matrix.block * matrix.bits // 8)
-        self._initializers.append(self._data.write(f"{name}.q", np.uint8, shape, integers()))
+        self._add(self._data.write(f"{name}.q", np.uint8, shape, integers()))
         self.streamed(f"{name}.scales", (matrix.num_rows, num_blocks), scales)
         if matrix.has_zeros:
-            self._initializers.append(self._data.write(f"{name}.zeros", np.uint8, (matrix.num_rows, num_blocks), zeros))
+            self._add(self._data.write(f"{name}.zeros", np.uint8, (matrix.num_rows, num_blocks), zeros))
         return name
 
     def product(self, x: str, matrix: Matrix, weight: str, path: str, output: str | None = None) -> str:
@@ -140,8 +137,8 @@ class Graph:
         output = f"{path}/output"
         if matrix.bits == FLOAT_BITS:
             return self.node("Gather", [weight, ids], [output], f"{path}/Gather")
-        rows, stored = f"{weight}.rows", next(tensor for tensor in self._initializers if tensor.name == f"{weight}.q")
-        self._initializers.append(self._data.view(stored, rows, (matrix.num_rows, matrix.width * matrix.bits // 8)))
+        shape = (matrix.num_rows, matrix.width * matrix.bits // 8)
+        rows = self._add(self._data.view(self._initializers[f"{weight}.q"], f"{weight}.rows", shape))
         wide = f"{path}/wide" if matrix.outliers else output
         self.node(
             "GatherBlockQuantized",
@@ -163,10 +160,14 @@ class Graph:
         import onnx
         from onnx import helper
 
-        graph = helper.make_graph(self._nodes, "main", inputs, outputs, initializer=self._initializers)
+        graph = helper.make_graph(self._nodes, "main", inputs, outputs, initializer=list(self._initializers.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, MICROSOFT_OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="slmops")
         onnx.save(model, path)
+
+    def _add(self, tensor: TensorProto) -> str:
+        self._initializers[tensor.name] = tensor
+        return str(tensor.name)
 
 
 def _stored(matrix: Matrix, weight: str) -> list[str]:

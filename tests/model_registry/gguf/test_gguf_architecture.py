@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_gguf import ImportTiny, Tiny, write_gguf
+from tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
 
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
-from model_registry.importers.gguf.architecture import read_architecture
+from model_registry.importers.gguf.architecture import Architecture, read_architecture
 from model_registry.importers.gguf.metadata import Metadata
 from model_registry.importers.gguf.reader import open_gguf
 from model_registry.importers.gguf.rope import Rope, RopeScaling, rotation
@@ -37,6 +38,8 @@ from model_registry.importers.gguf.rope import Rope, RopeScaling, rotation
         (Tiny(tensors={"token_embd.weight": None}), CorruptModel, r"no tensor token_embd\.weight"),
         (Tiny(tensors={"blk.1.ffn_up.weight": None}), CorruptModel, r"no tensor blk\.1\.ffn_up\.weight"),
         (Tiny(tensors={"blk.0.extra.weight": np.ones(4, np.float32)}), UnsupportedModel, r"'blk\.0\.extra\.weight'"),
+        (Tiny("gemma3", tensors={"blk.0.post_ffw_norm.weight": None}), CorruptModel, "post_ffw_norm"),
+        (Tiny("gemma3", metadata={"gemma3.final_logit_softcapping": 30.0}), UnsupportedModel, "caps its logits"),
         (Tiny("qwen3", tensors={"blk.0.attn_q_norm.weight": None}), CorruptModel, "attn_q_norm"),
     ],
 )
@@ -58,6 +61,47 @@ def test_the_architecture_is_read(tmp_path: Path) -> None:
 def test_smollm3_rotates_all_layers_but_each_fourth(tmp_path: Path) -> None:
     found = read_architecture(open_gguf(write_gguf(tmp_path / "m.gguf", Tiny("smollm3", layers=8))).metadata)
     assert [layer for layer in range(8) if not found.rotates(layer)] == [3, 7]
+
+
+def architecture_of(tmp_path: Path, tiny: Tiny) -> Architecture:
+    return read_architecture(open_gguf(write_gguf(tmp_path / "m.gguf", tiny)).metadata)
+
+
+def test_each_sixth_layer_of_gemma3_sees_everything(tmp_path: Path) -> None:
+    found = architecture_of(tmp_path, GEMMA)
+    assert [found.window(layer) for layer in range(7)] == [9, 9, 9, 9, 9, None, 9]
+    assert [found.layer_rope(layer).theta for layer in range(7)] == [10000, 10000, 10000, 10000, 10000, 1000, 10000]
+    assert (found.embedding_scale, found.attention_scale) == (8.0, 0.25)
+
+
+def test_a_gemma3_that_says_more_is_believed(tmp_path: Path) -> None:
+    more = {
+        "gemma3.attention.sliding_window": 9,
+        "gemma3.attention.sliding_window_pattern": 2,
+        "gemma3.rope.freq_base_swa": 500.0,
+        "gemma3.rope.scaling.type": "linear",
+        "gemma3.rope.scaling.factor": 8.0,
+        "gemma3.attention.scale": 0.125,
+    }
+    found = architecture_of(tmp_path, replace(GEMMA, layers=2, metadata=more))
+    assert [found.window(layer) for layer in range(2)] == [9, None]
+    assert [found.layer_rope(layer) for layer in range(2)] == [Rope(500.0), Rope(1000.0, RopeScaling.LINEAR, 8.0)]
+    assert found.attention_scale == 0.125
+
+
+@pytest.mark.parametrize(("layers", "scale"), [(48, 16**-0.5), (62, 32**-0.5)])
+def test_the_27b_model_scales_attention_by_its_width(layers: int, scale: float) -> None:
+    values = {
+        "block_count": layers,
+        "context_length": 64,
+        "embedding_length": 128,
+        "feed_forward_length": 96,
+        "attention.head_count": 4,
+        "attention.key_length": 16,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+    }
+    metadata = Metadata({"general.architecture": "gemma3", **{f"gemma3.{key}": value for key, value in values.items()}})
+    assert read_architecture(metadata).attention_scale == scale
 
 
 def test_a_file_without_an_architecture_is_corrupt() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_gguf import ImportTiny, Tiny, run_graph, write_gguf
+from tiny_gguf import GEMMA, ImportTiny, Tiny, run_graph, write_gguf
 
 from model_registry.importers.gguf.architecture import read_architecture
 from model_registry.importers.gguf.reader import open_gguf
@@ -30,6 +30,8 @@ FAMILIES = {
     "smollm3": Tiny("smollm3", layers=5, tied=True),
     "qwen2": Tiny("qwen2", qkv_bias=True, tied=True),
     "qwen3": Tiny("qwen3", head_size=32),
+    "gemma3": GEMMA,
+    "gemma3-without-window": replace(GEMMA, metadata={}),
 }
 
 
@@ -70,7 +72,7 @@ def test_auto_keeps_lossless_types(kind: str, import_tiny: ImportTiny) -> None:
     assert np.corrcoef(logits.ravel(), expected.ravel())[0, 1] > 0.99
 
 
-@pytest.mark.parametrize("name", ["llama", "llama-window", "smollm3", "qwen3"])
+@pytest.mark.parametrize("name", ["llama", "llama-window", "smollm3", "qwen3", "gemma3"])
 def test_chunks_on_top_of_a_past_equal_the_whole(name: str, import_tiny: ImportTiny) -> None:
     session = import_tiny(FAMILIES[name], Precision.INT8).session()
     whole, _ = run_graph(session, IDS.tolist())
@@ -80,11 +82,53 @@ def test_chunks_on_top_of_a_past_equal_the_whole(name: str, import_tiny: ImportT
     np.testing.assert_allclose(np.concatenate([first, second, last]), whole, atol=2e-4)
 
 
+@pytest.mark.parametrize("name", ["llama-window", "gemma3"])
+def test_rows_of_different_lengths_decode_as_alone(name: str, import_tiny: ImportTiny) -> None:
+    """Both longer than the window; the shorter row is padded at its end, as the rows of a batch are."""
+    session = import_tiny(FAMILIES[name]).session()
+    lengths, step = (25, 14), IDS[-2:]
+    pasts = [run_graph(session, IDS[:length].tolist())[1] for length in lengths]
+    alone = [run_graph(session, [token], past)[0] for token, past in zip(step.tolist(), pasts, strict=True)]
+    room = [(0, 0), (0, 0), (0, lengths[0] - lengths[1]), (0, 0)]
+    together = {key: np.concatenate([pasts[0][key], np.pad(pasts[1][key], room, constant_values=99)]) for key in pasts[0]}
+    mask = np.arange(lengths[0] + 1) < np.array(lengths)[:, None] + 1
+    feeds = {"input_ids": step[:, None], "attention_mask": mask.astype(np.int64), **together}
+    (logits,) = session.run(["logits"], feeds)
+    np.testing.assert_allclose(logits[:, 0], np.concatenate(alone), atol=1e-4)
+
+
+def test_a_token_sees_the_window_and_nothing_before_it(tmp_path: Path) -> None:
+    """One layer with a window of 9: the last token's logits change with the ninth token from the end, not with the tenth."""
+    path = write_gguf(tmp_path / "tiny.gguf", replace(GEMMA, layers=1))
+    source = open_gguf(path)
+    changed = {}
+    for back in (9, 10):
+        ids = IDS.copy()
+        ids[-back] = 2
+        pieces = reference_logits(source, read_architecture(source.metadata), [ids])
+        changed[back] = np.abs(np.concatenate(list(pieces))[-1] - truth(path)[-1]).max()
+    assert changed[9] > 1e-3
+    assert changed[10] == 0
+
+
 def test_rotary_rows_of_llama_are_put_back(tmp_path: Path) -> None:
     """The same numbers mean another network when the family says that halves are not interleaved."""
     llama = truth(write_gguf(tmp_path / "llama.gguf", Tiny()))
     qwen = truth(write_gguf(tmp_path / "qwen2.gguf", replace(Tiny(), architecture="qwen2")))
     assert np.abs(llama - qwen).max() > 0.1
+
+
+def test_a_tied_embedding_lies_in_the_file_once(import_tiny: ImportTiny) -> None:
+    import onnx
+
+    folder = import_tiny(Tiny(tied=True), Precision.INT8).folder
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    places = {
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in model.graph.initializer
+        if tensor.name.startswith("lm_head.weight")
+    }
+    assert places["lm_head.weight.rows"] == places["lm_head.weight.q"]
 
 
 def test_large_weights_are_aligned_external_data(import_tiny: ImportTiny) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_gguf import ImportTiny, Tiny, write_gguf
+from tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
 
 from model_registry.errors import OutOfDisk, UnsupportedModel
 from model_registry.importers.gguf import GgufImporter
@@ -62,6 +62,15 @@ def test_the_folder_is_complete(import_tiny: ImportTiny) -> None:
     assert (imported.precision, imported.licence, imported.metrics) == (Precision.INT8, "Apache-2.0", {})
     assert (imported.parameters["block_size"], imported.parameters["smoothed"]) == (64, True)
     assert imported.parameters["source_types"] == {"F32": 16}
+
+
+def test_gemma_goes_by_its_names(import_tiny: ImportTiny) -> None:
+    """onnxruntime-genai calls the text model otherwise, and the licence is no SPDX one."""
+    metadata = {**GEMMA.metadata, "general.license": "gemma", "tokenizer.chat_template": TEMPLATE}
+    model = import_tiny(replace(GEMMA, tokenizer="llama", metadata=metadata), Precision.AUTO)
+    assert (model.imported.architecture, model.imported.licence) == ("gemma3", "Gemma")
+    assert read(model.folder, "genai_config.json")["model"]["type"] == "gemma3_text"
+    assert read(model.folder, "tokenizer_config.json")["chat_template"] == TEMPLATE
 
 
 @pytest.mark.parametrize(

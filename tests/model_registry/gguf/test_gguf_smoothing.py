@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_gguf import Tiny, open_session, run_graph, write_gguf
+from tiny_gguf import GEMMA, Tiny, open_session, run_graph, write_gguf
 
 from model_registry.importers.gguf.architecture import read_architecture
 from model_registry.importers.gguf.calibration import TEXT, calibrate, plan_num_tokens
@@ -40,6 +40,7 @@ FAMILIES = {
     "smollm3": Tiny("smollm3", layers=5, tied=True),
     "qwen2": Tiny("qwen2", qkv_bias=True, tied=True),
     "qwen3": Tiny("qwen3", head_size=32),
+    "gemma3": GEMMA,
 }
 
 

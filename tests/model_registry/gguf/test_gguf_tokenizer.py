@@ -179,6 +179,23 @@ def test_sentencepiece_prefers_the_better_piece() -> None:
     assert build(metadata).encode("the", add_special_tokens=False).tokens == ["▁t", "he"]
 
 
+def test_runs_of_spaces_and_lines_are_tokens_of_their_own() -> None:
+    """As in gemma3: user-defined pieces hold plain spaces, the longest wins, and no space is put before a text."""
+    tokens, types, scores = sentencepiece_vocabulary()
+    runs = ["\n", "\n\n", "  ", "   ", "<start_of_turn>"]
+    metadata = sentencepiece(
+        tokens=[*tokens, *runs],
+        token_type=numbers([*types, 4, 4, 4, 4, 3]),
+        scores=numbers([*scores, *[-1000.0] * len(runs)]),
+        add_space_prefix=False,
+    )
+    tokenizer = build(metadata)
+    text = "<start_of_turn>the cat\n\n\n     he\n"
+    encoded = tokenizer.encode(text)
+    assert encoded.tokens == ["<s>", "<start_of_turn>", "t", "he", "▁cat", "\n\n", "\n", "   ", "  ", "he", "\n"]
+    assert tokenizer.decode(encoded.ids, skip_special_tokens=False) == f"<s>{text}"
+
+
 def joined_by_score(text: str) -> list[str]:
     """SentencePiece's algorithm, naively: join the neighbours of best joint score, the leftmost first, until none is left."""
     tokens, types, scores = sentencepiece_vocabulary()

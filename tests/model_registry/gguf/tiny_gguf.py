@@ -36,6 +36,9 @@ class Tiny:
     tensors: Mapping[str, NDArray[np.float32] | None] = field(default_factory=dict)
 
 
+GEMMA = Tiny("gemma3", layers=7, kv_heads=1, tied=True, metadata={"gemma3.attention.sliding_window": 9})
+
+
 def byte_level_vocabulary() -> tuple[list[str], list[int]]:
     from tokenizers.pre_tokenizers import ByteLevel
 
@@ -113,8 +116,10 @@ def _tensors(tiny: Tiny, vocab_size: int) -> dict[str, NDArray[np.float32]]:
             tensors[f"{block}.{name}.weight"] = matrix(rows, columns)
         if tiny.qkv_bias:
             tensors |= {f"{block}.attn_{n}.bias": vector(s, 0) for n, s in (("q", query), ("k", kv), ("v", kv))}
-        if tiny.architecture == "qwen3":
+        if tiny.architecture in ("qwen3", "gemma3"):
             tensors |= {f"{block}.attn_{n}_norm.weight": vector(tiny.head_size, 1) for n in ("q", "k")}
+        if tiny.architecture == "gemma3":
+            tensors |= {f"{block}.post_{n}_norm.weight": vector(tiny.hidden, 1) for n in ("attention", "ffw")}
     chosen = {**tensors, **tiny.tensors}
     return {name: value for name, value in chosen.items() if value is not None}
 

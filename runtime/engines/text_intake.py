@@ -1,0 +1,61 @@
+"""From a submitted request to the text that a model will read, for models that take no tokens. Knows no queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from runtime.batching.intake import Intake
+from runtime.batching.sequence import Sequence
+from runtime.chat_template import ChatTemplate
+from runtime.errors import InvalidRequest
+from runtime.messages import ChatPrompt, Prompt, Submit, TextPrompt
+from runtime.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """A prepared request, and its prompt as the model will read it."""
+
+    sequence: Sequence
+    text: str
+
+    @property
+    def request(self) -> int:
+        return self.sequence.request
+
+
+class TextIntake:
+    """intake: checks limits and resolves defaults, as for any engine. template None: the model takes no chat messages."""
+
+    def __init__(self, intake: Intake, template: ChatTemplate | None) -> None:
+        self._intake = intake
+        self._template = template
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._intake.tokenizer
+
+    def prepare(self, submit: Submit) -> TextRequest:
+        """Raises InvalidRequest, also where no text would become exactly the prompt's tokens."""
+        sequence = self._intake.prepare(submit)
+        ids = sequence.prompt.tolist()
+        for text in self._readings(submit.prompt, ids):
+            if "\0" not in text and self.tokenizer.encode(text, add_special_tokens=False) == ids:
+                return TextRequest(sequence, text)
+        raise InvalidRequest(
+            "This model takes text only, and these tokens are not what their text becomes. Send text without NUL characters.",
+            param="messages" if isinstance(submit.prompt, ChatPrompt) else "prompt",
+        )
+
+    def _readings(self, prompt: Prompt, ids: list[int]) -> Iterator[str]:
+        """What the tokens may have been made of."""
+        match prompt:
+            case ChatPrompt():
+                assert self._template is not None  # else the intake has refused
+                yield self._template.render(prompt)
+            case TextPrompt(text=text):
+                yield text
+                yield self.tokenizer.decode(ids[:1]) + text  # the tokenizer put a token in front
+            case _:
+                yield self.tokenizer.decode(ids)

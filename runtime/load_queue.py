@@ -1,0 +1,145 @@
+"""Loads that wait for room, first come, first served: one per model, however many ask for it. Has room made for the first.
+
+Nobody starves: a load that waits behind busy models gets its turn although they are asked for all the time, since each of them,
+once it has served for TURN_S, takes nothing new until the load has its room. What is asked of them meanwhile waits in the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from runtime.capacity import Fits, MustEvict, MustWait, NeverFits, Verdict
+from runtime.errors import NotReady
+from runtime.ledger import no_room
+from runtime.load_spec import LoadSpec
+from runtime.resident_model import ResidentModel
+
+TURN_S = 2.0
+
+
+class Room(Protocol):
+    """What the queue asks of the pool, and has it do."""
+
+    def find(self, label: str) -> ResidentModel | None: ...
+
+    def why_not(self, label: str) -> NotReady | None:
+        """Why this model is not tried at the moment, if so."""
+        ...
+
+    def plan(self, spec: LoadSpec) -> Verdict: ...
+
+    def begin_load(self, spec: LoadSpec, charge_bytes: int) -> ResidentModel: ...
+
+    def evict(self, label: str) -> None:
+        """Calls `look` when it is gone."""
+        ...
+
+    def no_room(self, spec: LoadSpec) -> NotReady: ...
+
+
+@dataclass(slots=True)
+class _WaitingLoad:
+    """placed: the model, once it loads. num_asking: how many wait for it."""
+
+    spec: LoadSpec
+    placed: asyncio.Future[ResidentModel] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    num_asking: int = 0
+
+
+class LoadQueue:
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._loads: dict[str, _WaitingLoad] = {}
+        self._yielding: frozenset[str] = frozenset()  # busy models that take nothing new
+        self._next_look: asyncio.TimerHandle | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The next one first."""
+        return tuple(self._loads)
+
+    async def place(self, spec: LoadSpec, deadline: float) -> ResidentModel:
+        """The model, loading at least. deadline: by the monotonic clock. Raises NotReady: no room, now or ever."""
+        model = self._room.find(spec.label)
+        if model is not None and spec.label not in self._yielding:
+            return model
+        load = self._loads.setdefault(spec.label, _WaitingLoad(spec))
+        load.num_asking += 1
+        try:
+            self.look()
+            if not load.placed.done():
+                await asyncio.wait([load.placed], timeout=max(0.0, deadline - time.monotonic()))
+            if not load.placed.done():
+                raise self._room.no_room(spec)
+            return load.placed.result()
+        finally:
+            self._leave(load)
+
+    def respecify(self, spec: LoadSpec) -> None:
+        """A load of this model that waits will be made as `spec` says."""
+        if spec.label in self._loads:
+            self._loads[spec.label].spec = spec
+
+    def look(self) -> None:
+        """Places loads while there is room, and has room made for the next. To be called whenever anything has changed."""
+        self._yielding = frozenset()
+        while (load := next(iter(self._loads.values()), None)) is not None:
+            label = load.spec.label
+            if (model := self._room.find(label)) is not None:
+                self._place(load, model)
+            elif (why := self._room.why_not(label)) is not None:
+                self._refuse(load, why)
+            elif not self._is_placed(load):
+                return
+
+    def fail_all(self, why: NotReady) -> None:
+        for load in list(self._loads.values()):
+            self._refuse(load, why)
+
+    def _is_placed(self, load: _WaitingLoad) -> bool:
+        """Placed or refused, that is; else whatever can be done for it is done."""
+        match self._room.plan(load.spec):
+            case NeverFits(arithmetic=arithmetic):
+                self._refuse(load, no_room(arithmetic))
+                return True
+            case Fits(charge_bytes=charge_bytes):
+                self._place(load, self._room.begin_load(load.spec, charge_bytes))
+                return True
+            case MustEvict(labels=labels):
+                for label in labels:
+                    self._room.evict(label)
+            case MustWait(busy=busy):
+                self._have_yield(busy)
+        return False
+
+    def _have_yield(self, busy: tuple[str, ...]) -> None:
+        """Those that have had their turn; looks again when the next has."""
+        left_s = {label: self._left_of_turn_s(label) for label in busy}
+        self._yielding = frozenset(label for label in busy if left_s[label] <= 0)
+        if self._next_look is not None:
+            self._next_look.cancel()
+        next_s = min((each for each in left_s.values() if each > 0), default=None)
+        self._next_look = None if next_s is None else asyncio.get_running_loop().call_later(next_s, self.look)
+
+    def _left_of_turn_s(self, label: str) -> float:
+        model = self._room.find(label)
+        return TURN_S if model is None or model.loaded_at is None else model.loaded_at + TURN_S - time.time()
+
+    def _place(self, load: _WaitingLoad, model: ResidentModel) -> None:
+        del self._loads[load.spec.label]
+        load.placed.set_result(model)
+
+    def _refuse(self, load: _WaitingLoad, why: NotReady) -> None:
+        del self._loads[load.spec.label]
+        load.placed.set_exception(why)
+        load.placed.exception()  # who waited may have left in this moment: then nobody else would ask for it
+
+    def _leave(self, load: _WaitingLoad) -> None:
+        """One who asked is served, or gives up; a load that nobody waits for any more makes way."""
+        load.num_asking -= 1
+        if not load.num_asking and not load.placed.done():
+            del self._loads[load.spec.label]
+            self.look()

@@ -1,0 +1,192 @@
+"""The engine that gives each request a thread, with answers that the test dictates: its end, its queue, its memory."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+import pytest
+from engine_bench import Clock, EngineBench, text
+
+from runtime.batching.intake import Intake
+from runtime.batching.sequence import ResolvedParams
+from runtime.engines.fake import VOCAB_SIZE, ByteTokenizer
+from runtime.engines.text_engine import TextEngine
+from runtime.engines.text_intake import TextIntake
+from runtime.engines.text_model import Answered
+from runtime.errors import FailureKind
+from runtime.messages import EngineOptions, FinishReason, ModelInfo, SamplingParams
+from runtime.model_folder import GenerationDefaults
+
+
+class Dictated:
+    """An answer that says what the test puts. `told` pieces, then an Answered or an exception."""
+
+    def __init__(self) -> None:
+        self.script: queue.SimpleQueue[str | Answered | Exception] = queue.SimpleQueue()
+        self.is_cancelled = threading.Event()
+
+    def run(self, tell: Callable[[str], None]) -> Answered:
+        while True:
+            match self.script.get():
+                case str() as piece:
+                    tell(piece)
+                case Answered() as end:
+                    return end
+                case error:
+                    raise error
+
+    def cancel(self) -> None:
+        self.is_cancelled.set()
+
+
+class DictatedModel:
+    def __init__(self) -> None:
+        self.answers: list[Dictated] = []
+        self.is_closed = False
+
+    def check(self, asked: SamplingParams) -> None:
+        """Takes everything."""
+
+    def answer(self, text: str, params: ResolvedParams) -> Dictated:
+        self.answers.append(Dictated())
+        return self.answers[-1]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def model() -> DictatedModel:
+    return DictatedModel()
+
+
+END_OF_ANSWER = Answered(FinishReason.STOP, 3, 5)
+
+
+def dictated_bench(model: DictatedModel, *, kv_budget_bytes: int = 1 << 30, num_slots: int = 2) -> EngineBench:
+    info = ModelInfo(
+        engine="dictated",
+        provider="none",
+        architecture="none",
+        context_length=64,
+        vocab_size=VOCAB_SIZE,
+        num_slots=num_slots,
+        threads=1,
+        kv_bytes_per_token=10,
+        has_chat_template=False,
+        load_s=0.0,
+        resident_bytes=0,
+        pid=1,
+    )
+    clock = Clock()
+    intake = Intake(ByteTokenizer(), None, defaults=GenerationDefaults(), context_length=64, vocab_size=VOCAB_SIZE, clock=clock)
+    options = EngineOptions(num_slots=num_slots, max_waiting=1)
+    return EngineBench(
+        TextEngine(
+            info, model, TextIntake(intake, None), options, kv_budget_bytes=kv_budget_bytes, resident_bytes=lambda: 7, clock=clock
+        ),
+        clock,
+    )
+
+
+def until_told(bench: EngineBench, number: int, pieces: int) -> None:
+    while len(bench.outcomes[number].pieces) < pieces:
+        bench.step()
+
+
+def test_a_stop_string_across_pieces_ends_the_answer_and_cancels_the_rest(model: DictatedModel) -> None:
+    bench = dictated_bench(model)
+    number = bench.submit(text("abc"), stop=("lo wo",))
+    bench.step()
+    for piece in ("Hel", "lo", " wo", "rld"):
+        model.answers[0].script.put(piece)
+    bench.run()
+    outcome = bench.outcomes[number]
+    assert (outcome.text, outcome.end.stop) == ("Hel", "lo wo")
+    assert outcome.end.usage.prompt_tokens == 3
+    assert outcome.end.usage.completion_tokens == len("Hello wo")
+    assert model.answers[0].is_cancelled.is_set()
+    model.answers[0].script.put(END_OF_ANSWER)
+    bench.engine.close()
+    assert model.is_closed
+
+
+def test_what_only_began_a_stop_string_comes_out_at_the_end(model: DictatedModel) -> None:
+    bench = dictated_bench(model)
+    number = bench.submit(text("abc"), stop=("lot",))
+    bench.step()
+    for told in ("Hel", "lo", END_OF_ANSWER):
+        model.answers[0].script.put(told)
+    bench.run()
+    outcome = bench.outcomes[number]
+    assert (outcome.text, outcome.end.reason, outcome.end.usage.completion_tokens) == ("Hello", FinishReason.STOP, 5)
+    bench.engine.close()
+
+
+def test_an_answer_that_breaks_fails_its_request_alone_and_quotes_nothing(
+    model: DictatedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = dictated_bench(model)
+    broken, whole = bench.submit(text("abc")), bench.submit(text("abc"))
+    bench.step()
+    model.answers[0].script.put(RuntimeError("a secret prompt"))
+    for told in ("fine", END_OF_ANSWER):
+        model.answers[1].script.put(told)
+    bench.run()
+    failed = bench.outcomes[broken].failed
+    assert failed is not None
+    assert failed.kind is FailureKind.STEP_FAILED
+    assert "RuntimeError" in failed.message
+    assert "secret" not in failed.message + "".join(capsys.readouterr())
+    assert bench.outcomes[whole].text == "fine"
+    bench.engine.close()
+
+
+def test_a_cancelled_answer_keeps_its_slot_while_it_computes(model: DictatedModel) -> None:
+    bench = dictated_bench(model, num_slots=1)
+    gone = bench.submit(text("abc"))
+    bench.step()
+    bench.engine.remove(gone)
+    waits = bench.submit(text("abc"))
+    assert bench.step().started == []
+    model.answers[0].script.put("late")
+    model.answers[0].script.put(END_OF_ANSWER)
+    while bench.outcomes[waits].started is None:
+        bench.step()
+    assert bench.outcomes[gone].pieces == []
+    for told in ("now", END_OF_ANSWER):
+        model.answers[1].script.put(told)
+    bench.run()
+    assert bench.outcomes[waits].text == "now"
+    bench.engine.close()
+
+
+def test_a_request_waits_while_others_reserve_the_memory(model: DictatedModel) -> None:
+    reserved = (3 + 10) * 10  # tokens of prompt and longest answer, bytes of a token
+    bench = dictated_bench(model, kv_budget_bytes=reserved + reserved - 1)
+    first, second = bench.submit(text("abc"), max_tokens=10), bench.submit(text("abc"), max_tokens=10)
+    assert [started.request for started in bench.step().started] == [first]
+    stats = bench.engine.stats()
+    assert (stats.num_running, stats.num_waiting, stats.kv_bytes, stats.resident_bytes) == (1, 1, reserved, 7)
+    model.answers[0].script.put(END_OF_ANSWER)
+    while bench.outcomes[second].started is None:
+        bench.step()
+    model.answers[1].script.put(END_OF_ANSWER)
+    bench.run()
+    bench.engine.close()
+
+
+def test_a_deadline_passes_while_an_answer_computes(model: DictatedModel) -> None:
+    bench = dictated_bench(model)
+    number = bench.submit(text("abc"), deadline_s=5.0)
+    bench.step()
+    bench.clock.now += 5.0
+    bench.run()
+    failed = bench.outcomes[number].failed
+    assert failed is not None
+    assert failed.code == "deadline_exceeded"
+    assert model.answers[0].is_cancelled.is_set()
+    model.answers[0].script.put(END_OF_ANSWER)
+    bench.engine.close()
