@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test check bench clean
+.PHONY: serve test check bench bench-pool clean
 .DEFAULT_GOAL := serve
 
 # Serves on http://127.0.0.1:8000; the first time, the default model is fetched (with a progress bar).
@@ -20,6 +20,10 @@ check: .venv/.installed-dev
 # Side by side with other servers; each that is not installed is reported as missing. PEERS="--llama-server PATH" etc. is passed on.
 bench: .venv/.installed
 	@$(BIN)/python -m tests.benchmarks.compare $(PEERS)
+
+# What the pool of models costs and withstands. PARTS="loads mixed engines kills replicas" chooses.
+bench-pool: .venv/.installed
+	@$(BIN)/python -m tests.benchmarks.pool $(PARTS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,6 +6,7 @@ hashes it has seen, and the longest match wins (Zheng et al., "SGLang", 2024). K
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,4 +76,4 @@ def _bytes(prompt: Prompt) -> bytes:
         return msgspec.json.encode((prompt.tools, prompt.messages))
     if isinstance(prompt, TextPrompt):
         return prompt.text[:MOST_BYTES].encode(errors="replace")
-    return msgspec.msgpack.encode(prompt.token_ids[:MOST_BYTES])
+    return array("q", prompt.token_ids[: MOST_BYTES // 8]).tobytes()

@@ -32,17 +32,21 @@ WARM_UP = "Say hi."
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server. url: up to and with `/v1`. model: None leaves it to the server. extra: fields added to each body."""
+    """A server. url: up to and with `/v1`. model: None leaves it to the server. extra: fields added to each body.
+
+    is_chat: false sends plain prompts to `/completions`, for base models.
+    """
 
     url: str
     model: str | None = None
     api_key: str | None = None
     extra: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    is_chat: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`num_clients` clients send `num_requests` chat completions between them, each its next when its last has ended.
+    """`num_clients` clients send `num_requests` completions between them, each its next when its last has ended.
 
     prompt_words: random words per prompt, the same for the same seed. shared_prefix_words: what all prompts begin with.
     """
@@ -122,7 +126,7 @@ def report(load: Load, answers: Sequence[Answer], errors: Sequence[str], wall_s:
 
 async def run_load(target: Target, load: Load) -> LoadReport:
     """One warm-up request, then the load. Failed requests are counted, not raised, also of an unreachable server."""
-    stream = EventStream(target.url, target.api_key)
+    stream = EventStream(target.url, target.api_key, "chat/completions" if target.is_chat else "completions")
     answers: list[Answer] = []
     errors: list[str] = []
 
@@ -147,8 +151,9 @@ async def run_load(target: Target, load: Load) -> LoadReport:
 
 
 def _body(target: Target, load: Load, text: str) -> dict[str, Any]:
+    asked = {"messages": [{"role": "user", "content": text}]} if target.is_chat else {"prompt": text}
     body: dict[str, Any] = {
-        "messages": [{"role": "user", "content": text}],
+        **asked,
         "max_tokens": load.max_tokens,
         "temperature": 0,
         "stream": True,

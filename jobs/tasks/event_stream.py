@@ -1,4 +1,4 @@
-"""One streamed chat completion over a raw socket, timed: bytes are counted, not parsed, so the client costs little.
+"""One streamed completion over a raw socket, timed: bytes are counted, not parsed, so the client costs little.
 
 Owns the HTTP/1.1 exchange and the instants at which text arrived. Knows nothing of prompts, loads or statistics.
 """
@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
-_TEXT = re.compile(rb'"(?:reasoning_)?content": ?"[^"]')  # a delta that carries text
+_TEXT = re.compile(rb'"(?:(?:reasoning_)?content|text)": ?"[^"]')  # a delta, or a plain choice, that carries text
 _USAGE_TAIL_BYTES = 8192  # the usage stands in the last events of a stream
 
 
@@ -41,9 +41,9 @@ class Answer:
 
 
 class EventStream:
-    """POSTs to `<url>/chat/completions`, one connection per request."""
+    """POSTs to `<url>/<path>`, one connection per request."""
 
-    def __init__(self, url: str, api_key: str | None) -> None:
+    def __init__(self, url: str, api_key: str | None, path: str = "chat/completions") -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not a server's address; write it as http://HOST:PORT/v1")
@@ -52,7 +52,7 @@ class EventStream:
         self._port = parts.port or (443 if self._tls else 80)
         authorization = f"Authorization: Bearer {api_key}\r\n" if api_key else ""
         self._head = (
-            f"POST {parts.path.rstrip('/')}/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\n{authorization}"
+            f"POST {parts.path.rstrip('/')}/{path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{authorization}"
             "Content-Type: application/json\r\nConnection: close\r\n"
         )
 

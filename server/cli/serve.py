@@ -17,11 +17,18 @@ def serve(
         str | None, typer.Option("--model", "-m", help="The default model: a name or a reference.")
     ] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of the registry and the models.")] = None,
-    engine: Annotated[str | None, typer.Option(help="onnx, or fake (answers without a model).")] = None,
-    num_slots: Annotated[int | None, typer.Option(help="Sequences decoded together.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads per model; 0 is one per physical core.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="auto, onnx, genai, foundry, or fake (answers without a model).")
+    ] = None,
+    providers: Annotated[str | None, typer.Option(help="A policy, or execution providers in order: cuda,cpu.")] = None,
+    memory_budget: Annotated[str | None, typer.Option(help="Memory of all models: 80%, or 4GiB.")] = None,
+    max_loaded_models: Annotated[int | None, typer.Option(help="Most models loaded at a time.")] = None,
+    keep_alive: Annotated[str | None, typer.Option(help="Time a model stays without requests: 10m; -1 for ever.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Workers per model.")] = None,
+    num_slots: Annotated[int | None, typer.Option(help="Sequences decoded together, per worker.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads per worker; 0: a share of the cores.")] = None,
     context_length: Annotated[int | None, typer.Option(help="Cut of the model's context, in tokens.")] = None,
-    max_waiting: Annotated[int | None, typer.Option(help="Sequences queued before clients get 429.")] = None,
+    max_waiting: Annotated[int | None, typer.Option(help="Sequences queued per worker before clients get 429.")] = None,
     max_token_gap_s: Annotated[
         float | None, typer.Option(help="Longest delay of running answers by a new prompt.")
     ] = None,

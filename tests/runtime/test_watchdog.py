@@ -1,0 +1,60 @@
+"""When a worker hangs, and when the gateway only did not listen; and the pulse that tells."""
+
+from __future__ import annotations
+
+from engine_bench import Clock
+
+from runtime.messages import Heartbeat
+from runtime.pulse import Pulse
+from runtime.watchdog import Patience, Watchdog
+
+PATIENCE = Patience(step_s=10.0, silent_looks=3)
+
+
+def test_silence_is_borne_for_so_many_looks() -> None:
+    watchdog = Watchdog(PATIENCE)
+    assert [watchdog.look() for _ in range(3)] == [None] * 3
+    assert watchdog.look() == "it gave no sign of life for 4 s"
+
+
+def test_anything_told_ends_the_silence() -> None:
+    watchdog = Watchdog(PATIENCE)
+    for _ in range(5):
+        for _ in range(3):
+            assert watchdog.look() is None
+        watchdog.heard()
+
+
+def test_time_alone_is_no_silence() -> None:
+    """When the gateway slept, no look was taken, whatever the clock says."""
+    watchdog = Watchdog(PATIENCE)
+    watchdog.heard(step_s=9.0)
+    assert watchdog.look() is None
+
+
+def test_a_step_that_takes_too_long_hangs_though_the_process_lives() -> None:
+    watchdog = Watchdog(PATIENCE)
+    for step_s in (8.0, 10.0):
+        watchdog.heard(step_s)
+        assert watchdog.look() is None
+    watchdog.heard(10.5)
+    assert watchdog.look() == "a step took longer than 10 s"
+
+
+def test_the_end_of_a_long_step_is_forgiven() -> None:
+    watchdog = Watchdog(PATIENCE)
+    watchdog.heard(10.5)
+    watchdog.heard()
+    assert watchdog.look() is None
+
+
+def test_the_pulse_tells_how_long_the_step_has_taken() -> None:
+    sent: list[Heartbeat] = []
+    clock = Clock()
+    pulse = Pulse(sent.append, clock)
+    pulse.beat()
+    with pulse:
+        clock.now += 7.0
+        pulse.beat()
+    pulse.beat()
+    assert [beat.step_s for beat in sent] == [0.0, 7.0, 0.0]
