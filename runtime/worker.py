@@ -22,9 +22,10 @@ from typing import BinaryIO
 import msgspec
 
 from model_registry.telemetry import turn_off_telemetry
+from runtime.batching.failures import broken
 from runtime.engines.build import build_engine
 from runtime.engines.protocol import Engine, Prepared
-from runtime.errors import FailureKind, RuntimeFailure
+from runtime.errors import RuntimeFailure
 from runtime.framing import FrameWriter, read_frame
 from runtime.messages import Abort, Drain, Failed, Load, LoadFailed, Ready, SetThreads, StepReport, Submit
 from runtime.pulse import Pulse
@@ -80,7 +81,7 @@ class Worker:
             return _Refused(_failed(submit.request, failure))
         except Exception as error:
             _log(error)
-            return _Refused(_broken(submit.request, error))
+            return _Refused(broken(submit.request, error))
 
     def run(self) -> None:
         """Until drained."""
@@ -137,7 +138,7 @@ class Worker:
                 stepped = self._engine.step()
         except Exception as error:
             _log(error)
-            report.failed.extend(_broken(request, error) for request in self._engine.fail_all())
+            report.failed.extend(broken(request, error) for request in self._engine.fail_all())
             return
         report.started.extend(stepped.started)
         report.chunks.extend(stepped.chunks)
@@ -167,15 +168,6 @@ def _failed(request: int, failure: RuntimeFailure) -> Failed:
         param=failure.param,
         code=failure.code,
         retry_after_s=failure.retry_after_s,
-    )
-
-
-def _broken(request: int, error: Exception) -> Failed:
-    return Failed(
-        request=request,
-        kind=FailureKind.STEP_FAILED,
-        message=f"The model failed while working on this request ({type(error).__name__}). It may be retried.",
-        code="step_failed",
     )
 
 

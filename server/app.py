@@ -144,7 +144,7 @@ def _complain(message: str, exit_code: int) -> int:
 def _open_models(settings: Settings) -> tuple[ServedModels, Callable[[], None]]:
     """The models that requests may name, and how to close what they are read from."""
     if settings.engine == "fake":
-        return FakeModels(settings.model), lambda: None
+        return FakeModels([settings.model, *settings.models]), lambda: None
     from model_registry.registry import Registry
 
     registry = Registry(settings.home)

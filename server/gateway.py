@@ -106,9 +106,8 @@ class Gateway:
             self.pool.pin(model.label, changes.pin)
         return lease
 
-    async def reload(self, model: ServedModel, changes: ModelSettings) -> None:
-        """Loads the model with these settings in place of the ones it had; requests go on meanwhile. Raises NotReady: it could not,
-        and has the settings it had."""
+    async def reload(self, model: ServedModel, changes: ModelSettings) -> Lease:
+        """A lease on the model, loaded anew with these settings while requests go on. Raises NotReady: it has those it had."""
         before = self._plans.change(model.label, changes)
         try:
             spec = await self._plans.spec(model)
@@ -116,6 +115,7 @@ class Gateway:
         except BaseException as failure:
             self._plans.restore(model.label, before)
             raise _with_remedy(failure, model.label) if isinstance(failure, RuntimeFailure) else failure from None
+        return await self.acquire(model)
 
     async def warm_up(self) -> None:
         """Loads the default model, so that its first request need not wait, then those that are pinned.
@@ -127,9 +127,20 @@ class Gateway:
             await self._warm_up(None)
         finally:
             self._is_warming = False
+        for name in self._pinned():
+            await self._warm_up(name)
+
+    def _pinned(self) -> list[str]:
+        """By the settings. A table of settings for a model that is not here is told, since nothing else would tell of it."""
+        known = []
         for name, settings in self.settings.models.items():
-            if settings.pin:
-                await self._warm_up(name)
+            try:
+                self.resolve(name)
+            except RegistryError as failure:
+                _log.warning("settings for an unknown model", extra={"fields": {"model": name, "why": str(failure)}})
+            else:
+                known += [name] if settings.pin else []
+        return known
 
     async def _warm_up(self, name: str | None) -> None:
         try:
@@ -147,10 +158,10 @@ class Gateway:
             label = self.resolve(None).label
         except RegistryError as failure:
             return str(failure)
-        states = {model.spec.label: model.state for model in self.pool.loaded()}
-        if states.get(label) is ModelState.READY:
+        states = {each.state for each in self.pool.loaded() if each.spec.label == label}  # two, while it is reloaded
+        if ModelState.READY in states:
             return None
-        if self._is_warming or states.get(label) in (ModelState.LOADING, ModelState.RESTARTING):
+        if self._is_warming or states & {ModelState.LOADING, ModelState.RESTARTING}:
             return f"The default model {label} is loading."
         last = self.pool.load_failure(label)
         return None if last is None else _with_remedy(last, label).message
@@ -164,6 +175,8 @@ class Gateway:
         return [label for label in doomed if await self.pool.unload(label, grace_s=grace_s)]
 
     def _check_count(self, num_prompts: int, model: ServedModel) -> None:
+        if num_prompts == 1:
+            return
         options = self._plans.settings_of(model.label).engine_options()
         capacity = options.num_slots + options.max_waiting
         if num_prompts > capacity:

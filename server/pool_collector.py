@@ -72,7 +72,7 @@ class PoolCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         everything = self._pool.loaded()
-        loaded = [model for model in everything if model.state is not ModelState.UNLOADING]  # another may have its label by now
+        loaded = _one_per_label(everything)
         yield from (_of_stats(series, loaded) for series in _OF_STATS)
         yield from (_of_model(*series, loaded) for series in _OF_MODEL)
         yield _cache_config(loaded)
@@ -89,6 +89,12 @@ _OF_MODEL: tuple[tuple[type[_Family], str, str, Callable[[LoadedModel], float]],
     (GaugeMetricFamily, "slmops_model_replicas", "Workers.", lambda m: len(m.replicas)),
     (GaugeMetricFamily, "slmops_model_charged_bytes", "What the memory budget counts for it.", lambda m: m.charge_bytes),
 )
+
+
+def _one_per_label(models: Sequence[LoadedModel]) -> list[LoadedModel]:
+    """While a model is replaced there are two of its label: the one that serves comes first, what leaves is left out."""
+    staying = [model for model in models if model.state is not ModelState.UNLOADING]
+    return list({model.spec.label: model for model in reversed(staying)}.values())
 
 
 def _of_model(

@@ -6,7 +6,7 @@ Knows the registry; knows nothing of what is loaded. `FakeModels` stands in when
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -57,24 +57,26 @@ class RegistryModels:
 
 
 class FakeModels:
-    """One model without any file, for `--engine fake`."""
+    """Models without any file, for `--engine fake`. names: each as `name` or `name:number`."""
 
-    def __init__(self, name: str) -> None:
-        bare, _, number = name.partition(":")
-        self._bare = bare
-        self._label = f"{bare}:{number or 1}"
+    def __init__(self, names: Iterable[str]) -> None:
+        labels = [name if ":" in name else f"{name}:1" for name in names]
+        self._by_bare: dict[str, str] = {}
+        for label in labels:
+            self._by_bare.setdefault(label.partition(":")[0], label)
+        self._labels = self._by_bare | {label: label for label in labels}
         self._created = int(time.time())
 
     def resolve(self, name: str) -> ServedModel:
-        if name not in (self._bare, self._label):
+        if name not in self._labels:
             raise ModelNotFound(
-                f"There is no model {name!r} here: the fake engine serves only {self._bare!r}. "
+                f"There is no model {name!r} here: the fake engine serves only {', '.join(map(repr, self._by_bare))}. "
                 f"Run `slmops pull {name}` and serve it without `--engine fake`."
             )
-        return ServedModel(name, self._label, self._created)
+        return ServedModel(name, self._labels[name], self._created)
 
     def listed(self) -> Sequence[ServedModel]:
-        return [self.resolve(self._bare)]
+        return [self.resolve(name) for name in self._by_bare]
 
 
 def _live(model: Model) -> ModelVersion | None:

@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from model_registry.names import parse_label
 from runtime.capacity import Budget
 from runtime.memory import machine_memory_bytes
 from runtime.pool_limits import PoolLimits
@@ -66,6 +67,14 @@ def _share_or_size(value: object) -> object:
     return text
 
 
+def _tables(value: object) -> object:
+    """A JSON object (from a variable) as the tables of models; other values stay as they are."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError as error:
+        raise ValueError(f'must be a JSON object such as {{"NAME": {{"keep_alive": "1h"}}}} ({error})') from None
+
+
 def _stripped(value: object) -> object:
     """A text without the space around it, which no header can carry."""
     if isinstance(value, SecretStr):
@@ -76,6 +85,8 @@ def _stripped(value: object) -> object:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_names)]
 Key = Annotated[SecretStr, Field(min_length=1), BeforeValidator(_stripped)]
 MemoryBudget = Annotated[str, BeforeValidator(_share_or_size)]
+Tables = Annotated[dict[str, ModelSettings], NoDecode, BeforeValidator(_tables)]
+Plain = str | int | float | bool | list[str] | dict[str, Any] | None
 
 
 class Settings(BaseSettings):
@@ -113,7 +124,7 @@ class Settings(BaseSettings):
     max_token_gap_s: MaxTokenGap = Field(0.1, description="Longest delay of running rows by a prefill chunk.")
     prefix_cache_bytes: PrefixCacheBytes = Field(ByteSize(512 << 20), description="KV kept for prefix reuse, per worker.")
     kv_budget_bytes: KvBudgetBytes | None = Field(None, description="Most KV of a worker; unset: a share of memory_budget.")
-    models: dict[str, ModelSettings] = Field({}, description="Settings of single models, by name or `name:number`.")
+    models: Tables = Field({}, description="Settings of single models, by name or `name:number`.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
     offline: bool = Field(False, description="Never download anything.")
@@ -150,6 +161,15 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
+    @field_validator("models")
+    @classmethod
+    def _not_by_alias(cls, models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
+        """What an alias means changes; a model's settings must not."""
+        for name in models:
+            if parse_label(name).alias is not None:
+                raise ValueError(f"{name!r} names an alias; use the model's name, or a version as `name:number`")
+        return models
+
     def of_model(self, label: str) -> ModelSettings:
         """label: `name:number`. What is set for this version, over what is set for its model, over what is set for all."""
         for_all = ModelSettings(**{name: getattr(self, name) for name in ModelSettings.model_fields if hasattr(self, name)})
@@ -168,13 +188,13 @@ class Settings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSetting:
-    """One line of `slmops config`. value: plain (text, number, bool, list, None), a secret masked.
+    """One line of `slmops config`. value: as JSON can hold it, a secret masked.
 
     origin: `flag`, the name of a variable, the path of a file, or `default`.
     """
 
     name: str
-    value: str | int | float | bool | list[str] | None
+    value: Plain
     origin: str
     description: str
 
@@ -187,7 +207,7 @@ def effective(settings: Settings) -> tuple[EffectiveSetting, ...]:
     )
 
 
-def _plain(value: Any) -> str | int | float | bool | list[str] | None:
+def _plain(value: Any) -> Plain:
     if isinstance(value, SecretStr):
         return MASK
     if isinstance(value, Path):
@@ -195,8 +215,7 @@ def _plain(value: Any) -> str | int | float | bool | list[str] | None:
     if isinstance(value, tuple):
         return [str(part) for part in value]
     if isinstance(value, dict):
-        tables = {name: each.model_dump(mode="json", exclude_none=True) for name, each in value.items()}
-        return json.dumps(tables) if tables else None
+        return {name: table.model_dump(mode="json", exclude_none=True) for name, table in value.items()}
     return int(value) if isinstance(value, ByteSize) else value
 
 
@@ -231,8 +250,14 @@ def _explain(problem: ErrorDetails, origins: Mapping[str, str]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     origin = origins.get(name.split(".")[0], "default")
     if problem["type"] == "extra_forbidden":
-        known = ModelSettings if len(problem["loc"]) > 1 else Settings
-        return f"unknown setting {name!r} (from {origin}); the settings are {', '.join(known.model_fields)}"
+        return f"unknown setting {name!r} (from {origin}); {_what_is_known(problem['loc'])}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     return f"setting {name!r} (from {origin}) is not usable: {message}"
+
+
+def _what_is_known(location: tuple[int | str, ...]) -> str:
+    """location: of a setting that is not."""
+    if len(location) == 1:
+        return f"the settings are {', '.join(Settings.model_fields)}"
+    return f'the settings of a model are {", ".join(ModelSettings.model_fields)}; a name with dots needs quotes: [models."a.b"]'

@@ -10,14 +10,14 @@ import numpy as np
 
 from runtime.batching.costs import StepCosts
 from runtime.batching.delivery import Delivery
+from runtime.batching.failures import nothing_to_choose, queue_full, too_late
 from runtime.batching.intake import Intake
 from runtime.batching.runner import Runner
 from runtime.batching.sampler import Logits, Sampler
 from runtime.batching.scheduler import PrefillChunk, Scheduler, chunk_size, prefill_budget
 from runtime.batching.sequence import Sequence, SequenceStatus
 from runtime.batching.slots import Slots
-from runtime.errors import FailureKind, OverCapacity
-from runtime.messages import EngineOptions, Failed, ModelInfo, Started, Stats, StepReport, Submit
+from runtime.messages import EngineOptions, ModelInfo, Started, Stats, StepReport, Submit
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 16, 256
 IDLE_SLACK_BYTES = 64 << 20
@@ -71,12 +71,7 @@ class BatchingEngine:
 
     def add(self, sequence: Sequence) -> None:
         if not self._scheduler.can_add():
-            limit = self._limits.options.max_waiting
-            raise OverCapacity(
-                f"The model's queue is full: at most {limit} requests may wait. Retry later.",
-                code="queue_full",
-                retry_after_s=max(1.0, self._costs.decode_s * 64),
-            )
+            raise queue_full(self._limits.options.max_waiting, self._costs.decode_s * 64)
         self._sequences[sequence.request] = sequence
         self._scheduler.add(sequence)
 
@@ -155,17 +150,8 @@ class BatchingEngine:
     def _expire(self, report: StepReport) -> None:
         now = self._clock()
         for sequence in [s for s in self._sequences.values() if s.deadline_at is not None and s.deadline_at <= now]:
-            waited = now - sequence.arrived_at
             self._leave(sequence)
-            report.failed.append(
-                Failed(
-                    request=sequence.request,
-                    kind=FailureKind.NOT_READY,
-                    message=f"The request was not finished within its deadline ({waited:.1f} s). Retry, or ask for fewer tokens.",
-                    code="deadline_exceeded",
-                    retry_after_s=1.0,
-                )
-            )
+            report.failed.append(too_late(sequence, now))
 
     def _relieve(self) -> None:
         """Keeps KV memory within its budget: unused and cached rows leave first, then the last sequence in rank waits again.
@@ -256,7 +242,7 @@ class BatchingEngine:
         for sequence, token in zip(rows, self._sampler.sample(logits, rows), strict=True):
             if token is None:
                 self._leave(sequence)
-                report.failed.append(_nothing_to_choose(sequence.request))
+                report.failed.append(nothing_to_choose(sequence.request))
             elif self._delivery.deliver(sequence, token, report):
                 self._leave(sequence)
 
@@ -265,12 +251,3 @@ class BatchingEngine:
         if sequence.slot >= 0:
             self._slots.release(sequence, was_decoding=sequence.status is SequenceStatus.DECODE)
         self._scheduler.remove(sequence)
-
-
-def _nothing_to_choose(request: int) -> Failed:
-    return Failed(
-        request=request,
-        kind=FailureKind.STEP_FAILED,
-        message="The model left no token to choose: its scores are not numbers, or logit_bias and min_tokens exclude every token.",
-        code="no_token",
-    )

@@ -14,11 +14,11 @@ from typing import Protocol
 
 from runtime.batching.delivery import Delivery
 from runtime.batching.engine import Limits
+from runtime.batching.failures import broken, nothing_to_choose, queue_full, too_late
 from runtime.batching.intake import Intake
 from runtime.batching.scheduler import Scheduler, StepPlan
 from runtime.batching.sequence import Sequence, SequenceStatus
-from runtime.errors import FailureKind, OverCapacity
-from runtime.messages import Failed, ModelInfo, Started, Stats, StepReport, Submit
+from runtime.messages import ModelInfo, Started, Stats, StepReport, Submit
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +111,7 @@ class GenaiEngine:
 
     def add(self, sequence: Sequence) -> None:
         if not self._scheduler.can_add():
-            limit = self._limits.options.max_waiting
-            raise OverCapacity(
-                f"The model's queue is full: at most {limit} requests may wait. Retry later.", code="queue_full", retry_after_s=1.0
-            )
+            raise queue_full(self._limits.options.max_waiting)
         self._sequences[sequence.request] = sequence
         self._scheduler.add(sequence)
 
@@ -148,7 +145,7 @@ class GenaiEngine:
         return report
 
     def set_threads(self, num_threads: int) -> None:
-        """Is not called: onnxruntime-genai fixes its threads at load, and `info.can_set_threads` says so."""
+        raise NotImplementedError("the number of threads is fixed at load: reload the model with the number that it should have")
 
     def stats(self) -> Stats:
         running = self._decoder.running_bytes()
@@ -173,7 +170,7 @@ class GenaiEngine:
         now = self._clock()
         for sequence in [s for s in self._sequences.values() if s.deadline_at is not None and s.deadline_at <= now]:
             self._leave(sequence)
-            report.failed.append(_too_late(sequence, now))
+            report.failed.append(too_late(sequence, now))
 
     def _admit(self, report: StepReport) -> None:
         while self._scheduler.can_admit() and self._decoder.can_start(self._scheduler.waiting[0]):
@@ -206,7 +203,11 @@ class GenaiEngine:
     def _fail(self, sequence: Sequence, error: Exception | None, report: StepReport) -> None:
         self._decoder.discard(sequence)
         self._forget(sequence)
-        report.failed.append(_nothing_to_choose(sequence.request) if error is None else _broken(sequence.request, error))
+        if error is None:
+            report.failed.append(nothing_to_choose(sequence.request))
+            return
+        traceback.print_tb(error.__traceback__)
+        report.failed.append(broken(sequence.request, error))
 
     def _leave(self, sequence: Sequence) -> None:
         if sequence.status is not SequenceStatus.WAITING:
@@ -216,34 +217,3 @@ class GenaiEngine:
     def _forget(self, sequence: Sequence) -> None:
         del self._sequences[sequence.request]
         self._scheduler.remove(sequence)
-
-
-def _too_late(sequence: Sequence, now: float) -> Failed:
-    waited = now - sequence.arrived_at
-    return Failed(
-        request=sequence.request,
-        kind=FailureKind.NOT_READY,
-        message=f"The request was not finished within its deadline ({waited:.1f} s). Retry, or ask for fewer tokens.",
-        code="deadline_exceeded",
-        retry_after_s=1.0,
-    )
-
-
-def _broken(request: int, error: Exception) -> Failed:
-    """Where it happened goes to standard error; the error's text does not, since it may quote a prompt."""
-    traceback.print_tb(error.__traceback__)
-    return Failed(
-        request=request,
-        kind=FailureKind.STEP_FAILED,
-        message=f"The model failed while working on this request ({type(error).__name__}). It may be retried.",
-        code="step_failed",
-    )
-
-
-def _nothing_to_choose(request: int) -> Failed:
-    return Failed(
-        request=request,
-        kind=FailureKind.STEP_FAILED,
-        message="The model left no token to choose: its scores are not numbers, or logit_bias and min_tokens exclude every token.",
-        code="no_token",
-    )

@@ -12,15 +12,14 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from runtime.batching.failures import broken, queue_full, too_late
 from runtime.batching.scheduler import Scheduler
 from runtime.batching.sequence import Sequence
 from runtime.engines.text_intake import TextIntake, TextRequest
 from runtime.engines.text_model import Answer, Answered, TextModel
-from runtime.errors import FailureKind, OverCapacity
 from runtime.messages import (
     Chunk,
     EngineOptions,
-    Failed,
     Finished,
     FinishReason,
     ModelInfo,
@@ -89,10 +88,7 @@ class TextEngine:
 
     def add(self, prepared: TextRequest) -> None:
         if not self._scheduler.can_add():
-            limit = self._options.max_waiting
-            raise OverCapacity(
-                f"The model's queue is full: at most {limit} requests may wait. Retry later.", code="queue_full", retry_after_s=1.0
-            )
+            raise queue_full(self._options.max_waiting)
         self._requests[prepared.request] = prepared
         self._scheduler.add(prepared.sequence)
 
@@ -183,7 +179,8 @@ class TextEngine:
                 self._on_end(running, answered, report)
             case Exception() as error:
                 self._leave(told.request)
-                report.failed.append(_broken(told.request, error))
+                traceback.print_tb(error.__traceback__)
+                report.failed.append(broken(told.request, error))
 
     def _on_text(self, running: _Running, text: str, report: StepReport) -> None:
         """Token ids are read back from the text: the model tells none."""
@@ -237,7 +234,7 @@ class TextEngine:
         for sequence in [request.sequence for request in self._requests.values()]:
             if sequence.deadline_at is not None and sequence.deadline_at <= now:
                 self._leave(sequence.request)
-                report.failed.append(_expired(sequence, now))
+                report.failed.append(too_late(sequence, now))
 
     def _can_start(self) -> bool:
         """While a cancelled answer still computes, it takes its slot. A request that runs alone always has memory."""
@@ -252,25 +249,3 @@ class TextEngine:
     def _bytes_of(self, sequence: Sequence) -> int:
         """KV of the prompt and of the longest answer, which such models reserve at the start."""
         return len(sequence.tokens) * self.info.kv_bytes_per_token
-
-
-def _expired(sequence: Sequence, now: float) -> Failed:
-    waited = now - sequence.arrived_at
-    return Failed(
-        request=sequence.request,
-        kind=FailureKind.NOT_READY,
-        message=f"The request was not finished within its deadline ({waited:.1f} s). Retry, or ask for fewer tokens.",
-        code="deadline_exceeded",
-        retry_after_s=1.0,
-    )
-
-
-def _broken(request: int, error: Exception) -> Failed:
-    """Where it happened goes to standard error; the error's text does not, since it may quote a prompt."""
-    traceback.print_tb(error.__traceback__)
-    return Failed(
-        request=request,
-        kind=FailureKind.STEP_FAILED,
-        message=f"The model failed while working on this request ({type(error).__name__}). It may be retried.",
-        code="step_failed",
-    )

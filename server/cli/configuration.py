@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from server.cli.terminal import print_json, print_table
 
 if TYPE_CHECKING:
-    from server.settings import Settings
+    from server.settings import Plain, Settings
 
 
 def settings_from(**flags: Any) -> Settings:
@@ -33,7 +34,7 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     )
 
 
-def _shown(value: str | float | bool | list[str] | None) -> str:
+def _shown(value: Plain) -> str:
     match value:
         case None | []:
             return "-"
@@ -41,5 +42,7 @@ def _shown(value: str | float | bool | list[str] | None) -> str:
             return "true" if value else "false"
         case list():
             return ", ".join(value)
+        case dict():
+            return json.dumps(value) if value else "-"
         case _:
             return str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
@@ -117,9 +118,6 @@ class Reset(BaseModel):
 def admin_router(gateway: Gateway) -> APIRouter:
     router = APIRouter(prefix="/admin/models", tags=["admin"])
 
-    def body_of(label: str) -> LoadedModelBody:
-        return loaded_model_body(next(each for each in gateway.loaded() if each.spec.label == label))
-
     @router.get("", responses=documented(500), summary="List the loaded models")
     async def list_loaded() -> LoadedModelList:
         loaded, budget = gateway.loaded(), gateway.pool.limits.budget
@@ -136,14 +134,14 @@ def admin_router(gateway: Gateway) -> APIRouter:
         """By name, or by `name:number`. Answers when it is loaded; loads nothing when it is already."""
         model, asked = gateway.resolve(name), asked or LoadRequest()
         with await gateway.load(model, ModelSettings(keep_alive=asked.keep_alive, pin=asked.pin)):
-            return body_of(model.label)
+            return _body_of(model.label, gateway.loaded())
 
     @router.post("/{name}/reload", responses=documented(400, 404, 500, 503), summary="Load a model anew, with other settings")
     async def reload(name: str, changes: ModelSettings | None = None) -> LoadedModelBody:
         """No request fails: the old workers serve until the new ones can. What is changed holds until the daemon ends."""
         model = gateway.resolve(name)
-        await gateway.reload(model, changes or ModelSettings())
-        return body_of(model.label)
+        with await gateway.reload(model, changes or ModelSettings()):
+            return _body_of(model.label, gateway.loaded())
 
     @router.post("/{name}/unload", responses=documented(400, 404, 500), summary="Unload a model")
     async def unload(name: str, asked: UnloadRequest | None = None) -> Unloaded:
@@ -161,6 +159,14 @@ def admin_router(gateway: Gateway) -> APIRouter:
         return Reset(reset=model.label)
 
     return router
+
+
+def _body_of(label: str, loaded: Sequence[LoadedModel]) -> LoadedModelBody:
+    """The first of this label: what leaves stands last. Raises ModelNotLoadedError when it was unloaded meanwhile."""
+    found = next((model for model in loaded if model.spec.label == label), None)
+    if found is None:
+        raise ModelNotLoadedError(label, [model.spec.label for model in loaded])
+    return loaded_model_body(found)
 
 
 def loaded_model_body(model: LoadedModel) -> LoadedModelBody:

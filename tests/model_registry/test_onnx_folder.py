@@ -175,13 +175,20 @@ def test_more_than_a_decoder_is_refused_by_name(tmp_path, imported, part):
         run(source, imported)
 
 
-@pytest.mark.parametrize("export", [write_genai_folder, write_browser_export])
-def test_another_attention_is_refused_by_name(tmp_path, imported, export):
-    source = export(tmp_path / "source")
-    graph = next(source.rglob("*.onnx"))
-    write_graph(graph, attention="MultiHeadAttention", bits=4)
+def test_a_browser_export_with_another_attention_is_refused_by_name(tmp_path, imported):
+    source = write_browser_export(tmp_path / "source")
+    write_graph(next(source.rglob("*.onnx")), attention="MultiHeadAttention", bits=4)
     with pytest.raises(UnsupportedModel, match=r"llama.*GroupQueryAttention"):
         run(source, imported)
+
+
+def test_a_genai_folder_with_another_attention_is_marked_for_genai(tmp_path, imported):
+    source = write_genai_folder(tmp_path / "source")
+    assert run(source, imported).parameters["graph"] == "gqa"
+    write_graph(next(source.rglob("*.onnx")), attention="MultiHeadAttention", bits=4)
+    again = tmp_path / "again"
+    again.mkdir()
+    assert run(source, again).parameters["graph"] == "other"
 
 
 def test_a_browser_export_without_sizes_is_refused(tmp_path, imported):

@@ -1,201 +1,381 @@
-"""One model through loads, crashes and the end, with workers that exist only here and a clock that nobody waits for."""
+"""One model with its replicas: which candidate loads, who serves, how long it stays. With workers that exist only here."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from event_loops import run
+from scripted_workers import INFO, Fleet, ScriptedOwner, ScriptedWorker, settle
 
-from runtime import resident_model
+from runtime.breaker import Breaker
 from runtime.errors import EngineDead, NotReady
-from runtime.messages import ModelInfo, Stats
-from runtime.resident_model import RESTART_DELAYS_S, STEADY_S, ModelState, ResidentModel
+from runtime.load_spec import FOREVER, Candidate, LoadSpec
+from runtime.loaded_model import Departure, FellThrough, Loaded, ModelState
+from runtime.memory import MemoryEstimate
+from runtime.messages import Submit, TextPrompt
+from runtime.resident_model import ResidentModel
+from runtime.routing import MOST_IMBALANCE
 
-INFO = ModelInfo(
-    engine="none",
-    provider="none",
-    architecture="none",
-    context_length=1,
-    vocab_size=1,
-    num_slots=1,
-    threads=1,
-    kv_bytes_per_token=1,
-    has_chat_template=False,
-    load_s=0.0,
-    resident_bytes=0,
-    pid=0,
-)
+LEAVING = NotReady("leaving")
 
 
-class Worker:
-    """What `ResidentModel` uses of a WorkerProcess. fails: it cannot load."""
+class Bench:
+    """script: of the workers, one after the other. refused: folders for which there is no room."""
 
-    def __init__(self, *, fails: bool = False) -> None:
-        self._fails = fails
-        self.pid = 1
-        self.stats: Stats | None = None
-        self.exited = asyncio.Event()
-        self.on_exit: Callable[[Worker], None] = lambda _: None
-        self.calls: list[str] = []
+    def __init__(
+        self,
+        *script: Callable[[], ScriptedWorker],
+        folders: Sequence[str] = ("a",),
+        refused: Sequence[str] = (),
+        replicas: int = 1,
+        keep_alive_s: float = FOREVER,
+        pinned: bool = False,
+    ) -> None:
+        candidates = tuple(Candidate(Path(folder), "fake", MemoryEstimate(1)) for folder in folders)
+        spec = LoadSpec("some:1", candidates, replicas=replicas, keep_alive_s=keep_alive_s, pinned=pinned)
+        self.fleet, self.owner = Fleet(script), ScriptedOwner(refused)
+        self.model = ResidentModel(spec, self.fleet.spawn, Breaker("some:1"), self.owner)
+        self.model.begin_load()
 
-    async def wait_ready(self) -> ModelInfo:
-        if self._fails:
-            raise NotReady("cannot load")
-        return INFO
+    @property
+    def workers(self) -> list[ScriptedWorker]:
+        return self.fleet.workers
 
-    async def reap(self) -> None:
-        await self.exited.wait()
-
-    def drain(self) -> None:
-        self.calls.append("drain")
-
-    def kill(self) -> None:
-        self.calls.append("kill")
-        self.exited.set()
-
-    def fail_open(self, failure: NotReady) -> None:
-        self.calls.append("fail_open")
-
-    def die(self) -> None:
-        self.exited.set()
-        self.on_exit(self)
+    def say(self, text: str) -> int:
+        """Which worker took it."""
+        before = [len(worker.submitted) for worker in self.workers]
+        prompt = TextPrompt(text=text)
+        self.model.submit(prompt, lambda number: Submit(request=number, prompt=prompt))
+        (taken,) = [i for i, worker in enumerate(self.workers) if len(worker.submitted) > before[i]]
+        return taken
 
 
-class Fleet:
-    """Spawns workers; remembers them and the delays before them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.workers: list[Worker] = []
-        self.delays: list[float] = []
-        self.now = 0.0
-        self.fail_next = False
-        monkeypatch.setattr(resident_model, "time", SimpleNamespace(monotonic=lambda: self.now, time=time.time))
-        monkeypatch.setattr(resident_model, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": self._sleep}))
-        self.failures: list[NotReady] = []
-        self.model = ResidentModel("some:1", self._spawn, self.failures.append)  # type: ignore[arg-type]
-
-    async def _sleep(self, seconds: float) -> None:
-        self.delays.append(seconds)
-
-    async def _spawn(self) -> Worker:
-        self.workers.append(Worker(fails=self.fail_next))
-        return self.workers[-1]
+def failing(why: str) -> Callable[[], ScriptedWorker]:
+    return lambda: ScriptedWorker(fails=why)
 
 
-@pytest.fixture
-def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    return Fleet(monkeypatch)
+# ---- the load ----
 
 
-def test_each_crash_in_a_row_delays_the_restart_more(fleet: Fleet) -> None:
+def test_the_next_candidate_is_tried_when_one_cannot_load() -> None:
     async def scenario() -> None:
-        fleet.model.begin_load()
-        for _ in range(6):
-            await fleet.model.ready()
-            fleet.workers[-1].die()
-            assert fleet.model.state is ModelState.RESTARTING
-        await fleet.model.ready()
-        assert fleet.delays == [*RESTART_DELAYS_S, RESTART_DELAYS_S[-1], RESTART_DELAYS_S[-1]]
-        assert fleet.model.num_restarts == 6
-        assert fleet.model.state is ModelState.READY
+        bench = Bench(failing("no such device"), folders=("a", "b", "c"))
+        assert await bench.model.ready() == INFO
+        view = bench.model.view()
+        assert view.candidate is not None
+        assert view.candidate.folder == Path("b")
+        assert [(str(each.candidate.folder), each.why) for each in view.fallbacks] == [("a", "no such device")]
+        fell, loaded = bench.owner.events
+        assert isinstance(fell, FellThrough)
+        assert isinstance(loaded, Loaded)
+        assert loaded.candidate.folder == Path("b")
 
     run(scenario)
 
 
-def test_a_worker_that_lived_long_begins_a_new_row(fleet: Fleet) -> None:
+def test_a_candidate_without_room_is_passed_over() -> None:
     async def scenario() -> None:
-        fleet.model.begin_load()
-        for _ in range(3):
-            await fleet.model.ready()
-            fleet.workers[-1].die()
-        await fleet.model.ready()
-        fleet.now += STEADY_S + 1
-        fleet.workers[-1].die()
-        await fleet.model.ready()
-        fleet.workers[-1].die()
-        await fleet.model.ready()
-        assert fleet.delays == [*RESTART_DELAYS_S[:3], 0.0, 0.0]
+        bench = Bench(folders=("a", "b"), refused=("a",))
+        await bench.model.ready()
+        (fallback,) = bench.model.view().fallbacks
+        assert fallback.why == "no room"
+        assert len(bench.workers) == 1
 
     run(scenario)
 
 
-def test_while_it_restarts_nobody_gets_the_dead_worker(fleet: Fleet) -> None:
+def test_when_none_can_load_everyone_is_told_the_last_reason() -> None:
     async def scenario() -> None:
-        fleet.model.begin_load()
-        await fleet.model.ready()
-        fleet.workers[0].die()
-        with pytest.raises(EngineDead, match="being restarted"):
-            fleet.model.worker()
-        await fleet.model.ready()
-        assert [fleet.model.worker()] == fleet.workers[1:]
+        bench = Bench(failing("no such device"), failing("bad file"), folders=("a", "b"))
+        waiting = await settle(*(bench.model.ready() for _ in range(3)))
+        for each in waiting:
+            with pytest.raises(NotReady, match="bad file"):
+                await each
+        assert bench.owner.failures == ["bad file"]
+        assert bench.model.view().fallbacks[0].why == "no such device"
 
     run(scenario)
 
 
-def test_a_restart_that_cannot_load_is_told_to_who_waits(fleet: Fleet) -> None:
+def test_who_leaves_while_it_loads_does_not_stop_it() -> None:
     async def scenario() -> None:
-        fleet.model.begin_load()
-        await fleet.model.ready()
-        fleet.fail_next = True
-        fleet.workers[0].die()
-        with pytest.raises(NotReady, match="cannot load"):
-            await fleet.model.ready()
-        assert [str(failure) for failure in fleet.failures] == ["cannot load"]
+        may_load = asyncio.Event()
+        bench = Bench(lambda: ScriptedWorker(may_load=may_load))
+        impatient, patient = await settle(bench.model.ready(), bench.model.ready())
+        impatient.cancel()
+        await settle()
+        may_load.set()
+        assert await patient == INFO
 
     run(scenario)
 
 
-def test_leases_tell_since_when_nobody_asks(fleet: Fleet) -> None:
+@pytest.mark.parametrize("departure", [Departure.ASKED, Departure.REPLACED])
+def test_leaving_while_it_loads_tells_those_who_wait_and_ends_the_worker(departure: Departure) -> None:
     async def scenario() -> None:
-        fleet.model.begin_load()
-        await fleet.model.ready()
-        assert fleet.model.idle_since is not None
-        fleet.model.hold()
-        fleet.model.hold()
-        fleet.model.let_go()
-        assert fleet.model.idle_since is None
-        fleet.model.let_go()
-        assert fleet.model.idle_since is not None
-
-    run(scenario)
-
-
-def test_an_unload_in_the_middle_of_a_restart_starts_nothing(fleet: Fleet) -> None:
-    async def scenario() -> None:
-        fleet.model.begin_load()
-        await fleet.model.ready()
-        fleet.workers[0].die()
-        await fleet.model.unload(1.0, NotReady("leaving"))
-        assert len(fleet.workers) == 1
+        bench = Bench(lambda: ScriptedWorker(may_load=asyncio.Event()))
+        (waiting,) = await settle(bench.model.ready())
+        bench.model.leave(departure)
+        await bench.model.unload(0.0, LEAVING)
         with pytest.raises(NotReady, match="being unloaded"):
-            await fleet.model.ready()
+            await waiting
+        assert bench.owner.failures == []
+        assert bench.model.state is ModelState.UNLOADING
 
     run(scenario)
 
 
-def test_a_death_during_the_unload_is_not_restarted(fleet: Fleet) -> None:
+# ---- replicas ----
+
+
+def test_the_first_replica_serves_while_the_others_load() -> None:
     async def scenario() -> None:
-        fleet.model.begin_load()
-        await fleet.model.ready()
-        leaving = asyncio.create_task(fleet.model.unload(60.0, NotReady("leaving")))
-        await asyncio.wait([leaving], timeout=0)
-        fleet.workers[0].die()
-        await leaving
-        assert fleet.workers[0].calls == ["drain"]
-        assert fleet.model.num_restarts == 0
+        may_load = asyncio.Event()
+        bench = Bench(ScriptedWorker, lambda: ScriptedWorker(may_load=may_load), replicas=2)
+        await bench.model.ready()
+        await settle()
+        assert [replica.state for replica in bench.model.replicas] == [ModelState.READY, ModelState.LOADING]
+        assert bench.say("hello") == 0
+        may_load.set()
+        await settle()
+        assert bench.say("hello") == 1  # which has less to do
+        assert sum(isinstance(event, Loaded) for event in bench.owner.events) == 1
 
     run(scenario)
 
 
-def test_what_is_not_done_in_time_is_ended_before_its_worker(fleet: Fleet) -> None:
+def test_a_request_goes_where_its_beginning_was_computed_unless_that_is_too_busy() -> None:
     async def scenario() -> None:
-        fleet.model.begin_load()
-        await fleet.model.ready()
-        await fleet.model.unload(0.0, NotReady("leaving"))
-        assert fleet.workers[0].calls == ["drain", "fail_open", "kill"]
+        bench = Bench(replicas=2)
+        await bench.model.ready()
+        await settle()
+        long = "A long introduction that many requests share. " * 20
+        assert bench.say(long + "one") == 0
+        assert bench.say("Something else. " * 40) == 1
+        assert bench.say(long + "two") == 0
+        while bench.workers[0].num_open - bench.workers[1].num_open <= MOST_IMBALANCE:
+            assert bench.say(long + "more") == 0
+        assert bench.say(long + "last") == 1
+
+    run(scenario)
+
+
+def test_a_dead_replica_is_avoided_and_comes_back() -> None:
+    async def scenario() -> None:
+        may_load = asyncio.Event()
+        bench = Bench(ScriptedWorker, ScriptedWorker, lambda: ScriptedWorker(may_load=may_load), replicas=2)
+        await bench.model.ready()
+        await settle()
+        bench.workers[0].die()
+        assert bench.model.state is ModelState.READY
+        assert [bench.say("hello") for _ in range(3)] == [1, 1, 1]
+        assert await bench.model.ready() == INFO  # at once: the other one serves
+        may_load.set()
+        await settle()
+        assert bench.say("hello") == 2
+
+    run(scenario)
+
+
+def test_with_every_replica_down_the_first_that_is_back_serves() -> None:
+    async def scenario() -> None:
+        may_load = asyncio.Event()
+        restarts = [lambda: ScriptedWorker(may_load=asyncio.Event()), lambda: ScriptedWorker(may_load=may_load)]
+        bench = Bench(ScriptedWorker, ScriptedWorker, *restarts, replicas=2)
+        await bench.model.ready()
+        await settle()
+        for worker in bench.workers[:]:
+            worker.die()
+        assert bench.model.state is ModelState.RESTARTING
+        with pytest.raises(EngineDead, match="being restarted"):
+            bench.say("hello")
+        (waiting,) = await settle(bench.model.ready())
+        may_load.set()
+        assert await waiting == INFO
+        assert bench.say("hello") == 3
+        bench.model.leave(Departure.ASKED)
+        await bench.model.unload(0.0, LEAVING)
+
+    run(scenario)
+
+
+def test_a_replica_lost_for_good_leaves_the_others_and_the_last_takes_the_model_with_it() -> None:
+    async def scenario() -> None:
+        bench = Bench(ScriptedWorker, ScriptedWorker, failing("broken disk"), failing("no disk"), replicas=2)
+        await bench.model.ready()
+        await settle()
+        bench.workers[0].die()
+        await settle()
+        assert len(bench.model.replicas) == 1
+        assert bench.owner.failures == []
+        assert bench.say("hello") == 1
+        bench.workers[1].on_finished()
+        bench.workers[1].die()
+        waiting = await settle(bench.model.ready(), bench.model.ready())
+        assert bench.owner.failures == ["no disk"]
+        for each in waiting:
+            with pytest.raises(NotReady, match="no disk"):
+                await each
+        with pytest.raises(NotReady, match="no disk"):
+            bench.say("with a lease from before")
+
+    run(scenario)
+
+
+# ---- how long it stays ----
+
+
+def test_leases_tell_since_when_nobody_asks() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        await bench.model.ready()
+        await settle()
+        assert bench.model.view().idle_since is not None
+        bench.model.hold()
+        bench.model.hold()
+        bench.model.let_go()
+        assert (bench.model.view().idle_since, bench.model.view().num_leases) == (None, 1)
+        bench.model.let_go()
+        assert bench.model.view().idle_since is not None
+        assert not bench.model.is_busy
+
+    run(scenario)
+
+
+def test_without_a_keep_alive_it_expires_as_soon_as_nobody_asks() -> None:
+    async def scenario() -> None:
+        bench = Bench(keep_alive_s=0)
+        bench.model.hold()
+        await bench.model.ready()
+        await settle()
+        assert bench.owner.expiries.empty()
+        bench.model.let_go()
+        assert await bench.owner.expiries.get() is bench.model
+
+    run(scenario)
+
+
+def test_a_load_that_nobody_waits_for_any_more_expires_too() -> None:
+    async def scenario() -> None:
+        bench = Bench(keep_alive_s=0)
+        assert await bench.owner.expiries.get() is bench.model
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("keep_alive_s", "pinned", "expires"), [(600.0, False, True), (FOREVER, False, False), (600.0, True, False)]
+)
+def test_when_it_expires_is_told_only_while_nobody_asks(keep_alive_s: float, pinned: bool, expires: bool) -> None:
+    async def scenario() -> None:
+        bench = Bench(keep_alive_s=keep_alive_s, pinned=pinned)
+        await bench.model.ready()
+        await settle()
+        idle_since, expires_at = bench.model.view().idle_since, bench.model.view().expires_at
+        assert idle_since is not None
+        if expires:
+            assert expires_at == pytest.approx(idle_since + keep_alive_s, abs=1)
+        else:
+            assert expires_at is None
+        bench.model.hold()
+        assert bench.model.view().expires_at is None
+        bench.model.let_go()
+        assert (bench.model.view().expires_at is not None) is expires
+
+    run(scenario)
+
+
+def test_a_keep_alive_changed_while_idle_counts_from_now() -> None:
+    async def scenario() -> None:
+        bench = Bench(keep_alive_s=600)
+        await bench.model.ready()
+        await settle()
+        bench.model.keep(FOREVER)
+        assert bench.model.view().expires_at is None
+        bench.model.keep(0)
+        assert await bench.owner.expiries.get() is bench.model
+
+    run(scenario)
+
+
+def test_a_keep_alive_changed_while_busy_counts_once_idle() -> None:
+    async def scenario() -> None:
+        bench = Bench(keep_alive_s=600)
+        bench.model.hold()
+        await bench.model.ready()
+        bench.model.keep(0)
+        await settle()
+        assert bench.owner.expiries.empty()
+        assert bench.model.view().expires_at is None
+        bench.model.let_go()
+        assert await bench.owner.expiries.get() is bench.model
+
+    run(scenario)
+
+
+def test_an_unpinned_model_may_expire() -> None:
+    async def scenario() -> None:
+        bench = Bench(keep_alive_s=0, pinned=True)
+        await bench.model.ready()
+        await settle()
+        assert bench.owner.expiries.empty()
+        bench.model.pin(False)
+        assert await bench.owner.expiries.get() is bench.model
+
+    run(scenario)
+
+
+# ---- the end ----
+
+
+def test_an_unload_once_idle_waits_for_the_leases() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.model.hold()
+        await bench.model.ready()
+        bench.model.leave(Departure.REPLACED)
+        (unload,) = await settle(bench.model.unload(60.0, LEAVING, once_idle=True))
+        assert bench.say("leased before") == 0
+        assert bench.workers[0].calls == []
+        bench.model.let_go()
+        await unload
+        assert bench.workers[0].calls == ["drain"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("hurried", [False, True], ids=["it takes too long", "somebody is in a hurry"])
+def test_leases_are_not_waited_for_beyond_the_grace(hurried: bool) -> None:
+    async def scenario() -> None:
+        bench = Bench(lambda: ScriptedWorker(lingers=True))
+        bench.model.hold()
+        await bench.model.ready()
+        bench.model.leave(Departure.REPLACED)
+        (unload,) = await settle(bench.model.unload(60.0 if hurried else 0.0, LEAVING, once_idle=True))
+        if hurried:
+            await bench.model.unload(0.0, NotReady("closing"))
+        await unload
+        assert bench.workers[0].calls[-1] == "kill"
+        with pytest.raises(NotReady, match="being unloaded"):
+            bench.say("too late")
+
+    run(scenario)
+
+
+def test_what_left_does_not_come_back_when_its_last_lease_ends() -> None:
+    async def scenario() -> None:
+        bench = Bench(keep_alive_s=0)
+        bench.model.hold()
+        await bench.model.ready()
+        bench.model.leave(Departure.ASKED)
+        await bench.model.unload(0.0, LEAVING)
+        num_changes = bench.owner.num_changes
+        bench.model.let_go()
+        await settle()
+        assert bench.owner.expiries.empty()
+        assert bench.owner.num_changes == num_changes
 
     run(scenario)

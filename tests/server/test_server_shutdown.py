@@ -76,7 +76,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, http: httpx.Client) -> Non
 
 def test_an_idle_daemon_ends_with_no_error_and_no_warning(tmp_path: Path) -> None:
     with DaemonProcess(tmp_path) as daemon:
-        daemon.wait_for("default model loaded")
+        daemon.wait_for("model ready")
         daemon.signal(signal.SIGTERM)
         assert daemon.end() == 0
         assert [line for line in daemon.lines if line.get("level") not in ("info", "debug")] == []

@@ -1,0 +1,45 @@
+"""How requests fail in any engine: what is said, of which kind, with which code. Pure."""
+
+from __future__ import annotations
+
+from runtime.batching.sequence import Sequence
+from runtime.errors import FailureKind, OverCapacity
+from runtime.messages import Failed
+
+
+def queue_full(max_waiting: int, retry_after_s: float = 1.0) -> OverCapacity:
+    return OverCapacity(
+        f"The model's queue is full: at most {max_waiting} requests may wait. Retry later.",
+        code="queue_full",
+        retry_after_s=max(1.0, retry_after_s),
+    )
+
+
+def too_late(sequence: Sequence, now: float) -> Failed:
+    waited = now - sequence.arrived_at
+    return Failed(
+        request=sequence.request,
+        kind=FailureKind.NOT_READY,
+        message=f"The request was not finished within its deadline ({waited:.1f} s). Retry, or ask for fewer tokens.",
+        code="deadline_exceeded",
+        retry_after_s=1.0,
+    )
+
+
+def broken(request: int, error: Exception) -> Failed:
+    """The error's kind is told; its text is not, which may quote a prompt."""
+    return Failed(
+        request=request,
+        kind=FailureKind.STEP_FAILED,
+        message=f"The model failed while working on this request ({type(error).__name__}). It may be retried.",
+        code="step_failed",
+    )
+
+
+def nothing_to_choose(request: int) -> Failed:
+    return Failed(
+        request=request,
+        kind=FailureKind.STEP_FAILED,
+        message="The model left no token to choose: its scores are not numbers, or logit_bias and min_tokens exclude every token.",
+        code="no_token",
+    )
