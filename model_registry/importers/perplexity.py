@@ -21,6 +21,7 @@ TEXT = Path(__file__).parent.parent / "data" / "perplexity.txt"
 WINDOW = 512  # tokens, each window read from an empty context
 MAX_TOKENS = 2048
 MIN_TOKENS = 256
+_ROWS_AT_A_TIME = 64
 PRODUCT_BUDGET = 1_000_000_000_000  # multiplications that a measurement may take: some ten seconds on two cores
 
 Ids = NDArray[np.int64]
@@ -77,9 +78,14 @@ def folder_perplexity(folder: Path, windows: Sequence[Ids], threads: int = 0) ->
 
 
 def _losses(logits: NDArray[np.float32], targets: Ids) -> NDArray[np.float64]:
-    peak = logits.max(axis=-1, keepdims=True)
-    total = np.log(np.exp(logits - peak).sum(axis=-1, dtype=np.float64)) + peak[:, 0]
-    losses: NDArray[np.float64] = total - logits[np.arange(len(targets)), targets]
+    """Some rows at a time: with a vocabulary of 262,144, a window's logits are half a gigabyte, and so is each copy."""
+    losses = np.empty(len(targets), np.float64)
+    for start in range(0, len(targets), _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        block, wanted = logits[rows], targets[rows]
+        peak = block.max(axis=-1, keepdims=True)
+        total = np.log(np.exp(block - peak).sum(axis=-1, dtype=np.float64)) + peak[:, 0]
+        losses[rows] = total - block[np.arange(len(wanted)), wanted]
     return losses
 
 
@@ -90,6 +96,7 @@ def _folder_logits(folder: Path, windows: Sequence[Ids], threads: int) -> Iterat
     decoder = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = False  # which would keep the largest logits twice
     try:
         path = folder / decoder["filename"]
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -25,6 +25,7 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
     context = min(options.context_length or folder.context_length, folder.context_length)
     threads = options.threads or usable_cores()
     runner = OnnxDecoder(folder, num_slots=options.num_slots, threads=threads, context=context)
+    intake = _intake(folder, context)
     give_back_scratch()
     process = psutil.Process()
     info = ModelInfo(
@@ -45,7 +46,7 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
     return BatchingEngine(
         info,
         runner,
-        _intake(folder, context),
+        intake,
         Limits(options, options.kv_budget_bytes or psutil.virtual_memory().available // 2, folder.eos_ids),
         resident_bytes=lambda: int(process.memory_info().rss),
     )

@@ -140,7 +140,8 @@ class OnnxDecoder:
 
 
 def give_back_scratch() -> None:
-    """Loading leaves some 30 MB of freed heap behind, which glibc keeps unless told (malloc_trim(3)); other systems do not."""
+    """Loading leaves freed heap behind: some 30 MB of the weights' reading, up to 250 MB of a large vocabulary's. glibc keeps it
+    unless told (malloc_trim(3)); other systems do not."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 

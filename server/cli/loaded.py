@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -14,14 +15,11 @@ from server.cli.terminal import print_json, print_line, print_table, size, span
 KeepAlive = Annotated[str | None, typer.Option(help="How long it stays without requests: 30m, 1h; -1 for ever.")]
 Pin = Annotated[bool | None, typer.Option("--pin/--unpin", help="Keep it loaded whatever happens.")]
 
-_COLUMNS = (
-    *("MODEL", "STATE", "ENGINE", "PROVIDER", "MEMORY>", "CHARGED>"),
-    *("THREADS>", "BUSY>", "WAITING>", "RESTARTS>", "IDLE", "LEAVES"),
-)
+_COLUMNS = ("MODEL", "STATE", "RUNS ON", "MEMORY>", "THREADS>", "BUSY>", "QUEUE>", "LEAVES")  # 80 characters wide
 
 
 def loaded_models(as_json: AsJson = False) -> None:
-    """List the loaded models: where they run, memory, busy slots, when they leave."""
+    """List the loaded models: where each runs, its memory, threads, busy slots and queue, and when it leaves."""
     from server.cli.daemon import Daemon
 
     with Daemon.configured(settings_from()) as daemon:
@@ -33,37 +31,58 @@ def loaded_models(as_json: AsJson = False) -> None:
         print_line("no model is loaded; the first request loads one")
         return
     print_table(_COLUMNS, [_row(row, time.time()) for row in pool["data"]])
-    for row in pool["data"]:
-        for fallback in row["fallbacks"]:
-            print_line(f"{row['id']}: {fallback['provider']} could not load it ({fallback['why']})")
-    if pool["waiting"]:
-        print_line(f"waiting for room: {', '.join(pool['waiting'])}")
-    print_line(f"{size(pool['memory_charged_bytes'])} of the memory budget of {size(pool['memory_budget_bytes'])} are charged")
+    print_line("")
+    for line in _remarks(pool):
+        print_line(line)
 
 
 def _row(row: dict[str, Any], now: float) -> tuple[str, ...]:
-    idle_since, expires_at = row["idle_since"], row["expires_at"]
-    leaves = f"in {span(max(0.0, expires_at - now))}" if expires_at else "pinned" if row["pinned"] else "-"
     return (
         str(row["id"]) + (f" x{len(row['replicas'])}" if len(row["replicas"]) > 1 else ""),
         str(row["state"]),
-        str(row["engine"] or "-"),
-        str(row["provider"] or "-").removesuffix("ExecutionProvider"),
+        _runs_on(row),
         size(row["resident_bytes"]) if row["resident_bytes"] else "-",
-        size(row["charge_bytes"]),
         str(row["threads"] or "-"),
         f"{row['num_running']}/{row['num_slots']}",
         str(row["num_waiting"]),
-        str(row["num_restarts"]),
-        f"for {span(now - idle_since)}" if idle_since else "busy",
-        leaves,
+        _leaves(row, now),
     )
+
+
+def _runs_on(row: dict[str, Any]) -> str:
+    return f"{row['engine']}/{str(row['provider'] or '-').removesuffix('ExecutionProvider')}" if row["engine"] else "-"
+
+
+def _leaves(row: dict[str, Any], now: float) -> str:
+    if row["pinned"]:
+        return "pinned"
+    if row["expires_at"]:
+        return f"in {span(row['expires_at'] - now)}"
+    return "never" if row["idle_since"] else "busy"
+
+
+def _remarks(pool: dict[str, Any]) -> Iterator[str]:
+    """What stands below the table."""
+    for row in pool["data"]:
+        for fallback in row["fallbacks"]:
+            yield f"{row['id']}: {fallback['provider']} could not load it ({fallback['why']})"
+        if row["num_restarts"]:
+            yield f"{row['id']}: restarted {row['num_restarts']} times"
+    if pool["waiting"]:
+        yield f"waiting for room: {', '.join(pool['waiting'])}"
+    yield f"of the memory budget of {size(pool['memory_budget_bytes'])}, {size(pool['memory_charged_bytes'])} are charged"
 
 
 def load(model: ModelName, keep_alive: KeepAlive = None, pin: Pin = None, as_json: AsJson = False) -> None:
     """Load a model into the running daemon, and say how long it stays."""
     loaded = _manage(model, "load", {"keep_alive": keep_alive, "pin": pin})
-    _print(loaded, f"{loaded['id']} is loaded: {loaded['engine']} on {loaded['provider']}", as_json)
+    _print(loaded, f"{loaded['id']} is loaded: {_runs_on(loaded)}, {_stays(loaded)}", as_json)
+
+
+def _stays(row: dict[str, Any]) -> str:
+    if row["pinned"]:
+        return "pinned"
+    return "kept for ever" if row["keep_alive_s"] < 0 else f"kept for {span(row['keep_alive_s'])} after each request"
 
 
 def reload(
@@ -90,7 +109,7 @@ def reload(
         "context_length": context_length,
     }
     loaded = _manage(model, "reload", changes)
-    _print(loaded, f"{loaded['id']} is loaded anew: {loaded['engine']} on {loaded['provider']}", as_json)
+    _print(loaded, f"{loaded['id']} is loaded anew: {_runs_on(loaded)}, {_stays(loaded)}", as_json)
 
 
 def stop(
