@@ -53,7 +53,7 @@ class Breaker:
         """What is told to who asks while it is open."""
         return NotReady(
             f"{self._label} failed {self._in_row} times in a row and is not tried for another {self._left_s():.0f} s; the last "
-            f"error: {self.last_error} Mend the cause, then POST /admin/models/{self._label}/reset.",
+            f"error: {(self.last_error or 'unknown').rstrip('.')}. Mend the cause, then POST /admin/models/{self._label}/reset.",
             code="model_broken",
             retry_after_s=max(1.0, self._left_s()),
         )

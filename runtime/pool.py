@@ -1,7 +1,7 @@
 """The models in memory: loads on demand and shares each load, makes room by evicting, unloads what idles, shares out the cores.
 
-Decisions are pure and made elsewhere (`capacity`, `core_sharing`, `load_queue`); here they are carried out. All methods belong to one event loop.
-Knows no registry and no HTTP.
+Who loads next is decided in `load_queue`, what has room in `capacity`, who computes with how many threads in `core_sharing`; here
+it is carried out. All methods belong to one event loop. Knows no registry and no HTTP.
 """
 
 from __future__ import annotations

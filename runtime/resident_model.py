@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from runtime.breaker import Breaker
 from runtime.errors import EngineDead, NotReady, RuntimeFailure
 from runtime.generation import Generation
-from runtime.load_spec import FOREVER, Candidate, LoadSpec
+from runtime.keep_alive import KeepAlive
+from runtime.load_spec import Candidate, LoadSpec
 from runtime.loaded_model import Departure, Died, Fallback, FellThrough, Loaded, LoadedModel, ModelState, PoolEvent
 from runtime.messages import EngineOptions, ModelInfo, Prompt, Submit
 from runtime.replica import Replica
@@ -56,20 +57,12 @@ class ResidentModel:
         self._loading: asyncio.Task[None] | None = None
         self._fallbacks: list[Fallback] = []
         self._failure: NotReady | None = None
-        self._expiry: asyncio.TimerHandle | None = None
-        self._nobody = asyncio.Event()  # set while no lease is open, or none is waited for any more
-        self._nobody.set()
         self.departure: Departure | None = None
         self.candidate: Candidate | None = None
         self.charge_bytes = 0  # what the memory budget counts for it; the ledger keeps these two
         self.kv_bytes = 0  # that each worker may use for KV
-        self.pinned = spec.pinned
-        self.keep_alive_s = spec.keep_alive_s
-        self.num_leases = 0
-        self.last_used = time.monotonic()
         self.loaded_at: float | None = None
-        self.idle_since: float | None = None
-        self.expires_at: float | None = None
+        self._stay = KeepAlive(spec.keep_alive_s, pinned=spec.pinned, on_expired=lambda: owner.expired(self))
 
     @property
     def label(self) -> str:
@@ -82,6 +75,19 @@ class ResidentModel:
         if self.loaded_at is None:
             return ModelState.LOADING
         return ModelState.READY if any(r.state is ModelState.READY for r in self._replicas) else ModelState.RESTARTING
+
+    @property
+    def num_leases(self) -> int:
+        return self._stay.num_leases
+
+    @property
+    def last_used(self) -> float:
+        """By the monotonic clock."""
+        return self._stay.last_used
+
+    @property
+    def pinned(self) -> bool:
+        return self._stay.pinned
 
     @property
     def is_busy(self) -> bool:
@@ -121,35 +127,26 @@ class ResidentModel:
         return generation
 
     def hold(self) -> None:
-        self.num_leases += 1
-        self.idle_since = None
-        self._nobody.clear()
-        self._cancel_expiry()
+        self._stay.hold()
         if self.num_leases == 1:
             self._owner.changed(self)
 
     def let_go(self) -> None:
-        self.num_leases -= 1
-        self.last_used = time.monotonic()
+        self._stay.let_go()
         if self.num_leases == 0:
-            self._nobody.set()
             self._become_idle()
 
     def keep(self, keep_alive_s: float) -> None:
         """From now on, it stays so long after its last request."""
-        self.keep_alive_s = keep_alive_s
-        if self.idle_since is not None:
-            self._arm_expiry()
+        self._stay.change(seconds=keep_alive_s)
 
     def pin(self, pinned: bool) -> None:
-        self.pinned = pinned
-        if self.idle_since is not None:
-            self._arm_expiry()
+        self._stay.change(pinned=pinned)
 
     def leave(self, departure: Departure) -> None:
         """From this moment on nobody gets it; who waits for it is told. `unload` must follow."""
         self.departure = departure
-        self._cancel_expiry()
+        self._stay.stop()
 
     async def unload(self, grace_s: float, reason: NotReady, *, once_idle: bool = False) -> None:
         """Lets open requests finish for grace_s, then ends them with `reason`, and the workers with them.
@@ -163,7 +160,7 @@ class ResidentModel:
         if once_idle:
             grace_s = await self._left_alone(grace_s)
         else:
-            self._nobody.set()
+            self._stay.nobody.set()
         await asyncio.gather(*(replica.unload(grace_s, reason) for replica in self._replicas))
 
     def view(self) -> LoadedModel:
@@ -176,10 +173,10 @@ class ResidentModel:
             charge_bytes=self.charge_bytes,
             num_leases=self.num_leases,
             pinned=self.pinned,
-            keep_alive_s=self.keep_alive_s,
+            keep_alive_s=self._stay.seconds,
             loaded_at=self.loaded_at,
-            idle_since=self.idle_since,
-            expires_at=self.expires_at,
+            idle_since=self._stay.idle_since,
+            expires_at=self._stay.expires_at,
         )
 
     async def _load(self) -> None:
@@ -239,7 +236,7 @@ class ResidentModel:
 
     def _lose(self, why: NotReady) -> None:
         self._failure = why
-        self._cancel_expiry()
+        self._stay.stop()
         self._owner.lost(self, why)
 
     def _loads(self) -> list[asyncio.Task[Any]]:
@@ -264,7 +261,7 @@ class ResidentModel:
         """Waits so long for the open leases. Returns what the workers get to end by themselves."""
         try:
             async with asyncio.timeout(grace_s):
-                await self._nobody.wait()
+                await self._stay.nobody.wait()
         except TimeoutError:
             return 0.0
         return EXIT_S
@@ -281,21 +278,8 @@ class ResidentModel:
     def _become_idle(self) -> None:
         if self.loaded_at is None or self.departure is not None or self._failure is not None:
             return
-        self.idle_since = time.time()
-        self._arm_expiry()
+        self._stay.begin_idle()
         self._owner.changed(self)
-
-    def _arm_expiry(self) -> None:
-        self._cancel_expiry()
-        if self.pinned or self.keep_alive_s == FOREVER:
-            return
-        self.expires_at = time.time() + self.keep_alive_s
-        self._expiry = asyncio.get_running_loop().call_later(self.keep_alive_s, self._owner.expired, self)
-
-    def _cancel_expiry(self) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._expiry = self.expires_at = None
 
     def _leaving(self) -> NotReady:
         return NotReady(f"{self.label} is being unloaded. Retry in a moment.", code="unloading", retry_after_s=1.0)

@@ -26,6 +26,7 @@ from server.request_record import RequestRecord
 from server.served_models import ServedModel, ServedModels
 from server.settings import Settings
 
+_LASTING = ("insufficient_memory", "no_provider")  # refusals that do not pass by themselves, unless they say when
 _HANG_S = 2.0  # an engine that ends no late request for so long hangs
 _log = logging.getLogger("slmops.gateway")
 
@@ -63,6 +64,7 @@ class Gateway:
         self._plans = plans
         self._lifecycle = lifecycle
         self._is_warming = False
+        self._refusals: dict[str, RuntimeFailure] = {}  # why a model could not even begin to load when it was last asked for
 
     def resolve(self, name: str | None) -> ServedModel:
         """The model of that name, or the default one. Raises ModelNotFound."""
@@ -94,9 +96,13 @@ class Gateway:
         self.metrics.of_model(model.label)
         try:
             spec = self.pool.spec_of(model.label) or await self._plans.spec(model)
-            return await self.pool.acquire(spec, timeout_s=self.settings.load_timeout_s, keep_alive_s=keep_alive_s)
+            lease = await self.pool.acquire(spec, timeout_s=self.settings.load_timeout_s, keep_alive_s=keep_alive_s)
         except RuntimeFailure as failure:
+            if failure.code in _LASTING and failure.retry_after_s is None:
+                self._refusals[model.label] = failure
             raise _with_remedy(failure, model.label) from None
+        self._refusals.pop(model.label, None)
+        return lease
 
     async def load(self, model: ServedModel, changes: ModelSettings) -> Lease:
         """As `acquire`; keep_alive and pin of the changes hold from now on, whether it was loaded or not."""
@@ -163,7 +169,7 @@ class Gateway:
             return None
         if self._is_warming or states & {ModelState.LOADING, ModelState.RESTARTING}:
             return f"The default model {label} is loading."
-        last = self.pool.load_failure(label)
+        last = self.pool.load_failure(label) or self._refusals.get(label)
         return None if last is None else _with_remedy(last, label).message
 
     def loaded(self) -> tuple[LoadedModel, ...]:

@@ -29,7 +29,13 @@ COMMANDS = [
     "gc",
     "catalog",
     "ps",
+    "load",
+    "reload",
     "stop",
+    "reset",
+    "providers",
+    "doctor",
+    "foundry",
     "bench",
     "config",
     "version",
@@ -59,7 +65,7 @@ def test_settings_error_names_variable_and_is_misuse(slmops: Slmops, monkeypatch
 
 
 def test_config_shows_origin_of_each_value_and_hides_the_key(slmops: Slmops, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("slmops.toml").write_text("threads = 3\n")
+    Path("slmops.toml").write_text('threads = 3\n[models."a:1"]\nkeep_alive = "1m"\n')
     monkeypatch.setenv("SLMOPS_API_KEY", "hush-hush")
     run = slmops("config", "--json")
     shown = json.loads(run.out)
@@ -67,11 +73,12 @@ def test_config_shows_origin_of_each_value_and_hides_the_key(slmops: Slmops, mon
     assert shown["threads"]["origin"].endswith("slmops.toml")
     assert shown["port"] == {"value": 1, "origin": "SLMOPS_PORT"}
     assert shown["num_slots"]["origin"] == "default"
+    assert shown["models"]["value"] == {"a:1": {"keep_alive": 60.0}}
     assert shown["api_key"]["origin"] == "SLMOPS_API_KEY"
     assert "hush-hush" not in run.out + slmops("config").out
 
 
-@pytest.mark.parametrize("command", [("ps",), ("stop", "tiny"), ("bench",)])
+@pytest.mark.parametrize("command", [("ps",), ("load", "m"), ("reload", "m"), ("stop", "m"), ("reset", "m"), ("bench",)])
 def test_commands_on_a_daemon_say_that_none_runs(slmops: Slmops, command: tuple[str, ...]) -> None:
     run = slmops(*command)
     assert run.code == 1

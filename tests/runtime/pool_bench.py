@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import psutil
 from runtime.generation import Generation
 from runtime.lease import Lease
 from runtime.load_spec import Candidate, LoadSpec
+from runtime.loaded_model import Left, PoolEvent
 from runtime.memory import MemoryEstimate
 from runtime.messages import ChatPrompt, Chunk, EngineOptions, Finished, SamplingParams
 from runtime.pool import ModelPool
@@ -50,11 +53,30 @@ async def first_chunk(generation: Generation) -> Chunk:
 
 @asynccontextmanager
 async def new_pool(limits: PoolLimits | None = None) -> AsyncIterator[ModelPool]:
+    """Nothing may be left behind: no worker, and no failure that nobody has heard of."""
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
     pool = ModelPool(limits)
     try:
         yield pool
     finally:
         await pool.close(grace_s=0.0)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert pool.loaded() == ()
+    assert unheard == []
+
+
+def departures_of(pool: ModelPool) -> asyncio.Queue[Left]:
+    """Of models that leave from now on."""
+    left: asyncio.Queue[Left] = asyncio.Queue()
+
+    def tell(event: PoolEvent) -> None:
+        if isinstance(event, Left):
+            left.put_nowait(event)
+
+    pool.listeners.append(tell)
+    return left
 
 
 def gone(pid: int) -> None:

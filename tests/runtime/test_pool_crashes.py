@@ -12,9 +12,10 @@ import time
 import psutil
 import pytest
 from event_loops import LOOPS, run
-from pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, text_of
+from pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, spec_of, text_of
 
-from runtime.errors import EngineDead
+from runtime import breaker
+from runtime.errors import EngineDead, NotReady
 from runtime.lease import Lease
 from runtime.loaded_model import ModelState
 
@@ -73,6 +74,66 @@ def test_a_request_that_crashes_the_worker_does_not_stop_the_model() -> None:
                     ask(lease, "too early")
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
                 assert await text_of(ask(lease, "later")) == "You said: later"
+
+    run(scenario)
+
+
+def test_a_model_that_crashes_again_and_again_is_left_alone_until_it_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those who wait for its worker when it is given up are told why."""
+
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            for _ in range(breaker.MOST_IN_ROW):
+                with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
+                    crash = ask(lease, "[[crash]]")
+                    with pytest.raises(EngineDead):
+                        await text_of(crash)
+            assert pool.loaded()[0].state is ModelState.RESTARTING
+            for _ in range(2):  # who waits for the restart, then who comes later
+                with pytest.raises(NotReady, match=r"failed 5 times in a row.*exit code 139.*/reset") as caught:
+                    await pool.acquire(SPEC, timeout_s=PATIENCE_S)
+                assert caught.value.code == "model_broken"
+                assert caught.value.retry_after_s
+            assert pool.loaded() == ()
+            assert pool.load_failure(SPEC.label) is not None
+            pool.reset(SPEC.label)
+            assert pool.load_failure(SPEC.label) is None
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
+                assert await text_of(ask(lease, "mended")) == "You said: mended"
+
+    monkeypatch.setattr(breaker, "RETRY_DELAYS_S", (0.0,))
+    run(scenario)
+
+
+def test_a_load_that_fails_again_and_again_is_not_tried_until_it_is_reset() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            broken = spec_of("bad:1", engine="unheard-of")
+            for _ in range(breaker.MOST_IN_ROW):
+                with pytest.raises(NotReady, match="there is no engine") as caught:
+                    await pool.acquire(broken, timeout_s=PATIENCE_S)
+                assert caught.value.code == "load_failed"
+            with pytest.raises(NotReady, match="there is no engine 'unheard-of'") as caught:
+                await pool.acquire(broken, timeout_s=PATIENCE_S)
+            assert caught.value.code == "model_broken"
+            pool.reset("bad:1")
+            with pytest.raises(NotReady) as caught:
+                await pool.acquire(broken, timeout_s=PATIENCE_S)
+            assert caught.value.code == "load_failed"
+
+    run(scenario)
+
+
+def test_a_reset_of_a_model_that_serves_changes_nothing() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
+            pool.reset(SPEC.label)
+            with pytest.raises(EngineDead):
+                await text_of(ask(lease, "[[crash]]"))
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as fresh:
+                assert await text_of(ask(fresh, "again")) == "You said: again"
+            lease.release()
 
     run(scenario)
 

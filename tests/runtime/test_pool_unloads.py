@@ -44,20 +44,22 @@ def test_an_unload_ends_what_is_not_done_in_time(loop: str) -> None:
     run(scenario, loop)
 
 
-def test_a_model_on_its_way_out_is_listed_and_takes_nothing_new() -> None:
+def test_a_model_on_its_way_out_finishes_while_another_worker_takes_what_is_new() -> None:
     async def scenario() -> None:
         async with new_pool() as pool:
-            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                endless = ask(lease, "[[endless]]")
+            with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as old:
+                endless = ask(old, "[[endless]]")
                 await first_chunk(endless)
                 leaving = asyncio.create_task(pool.unload(SPEC.label, grace_s=PATIENCE_S))
                 await asyncio.sleep(0)
-                with pytest.raises(NotReady, match="being unloaded"):
-                    await pool.acquire(SPEC, timeout_s=PATIENCE_S)
-                assert [model.state for model in pool.loaded()] == [ModelState.UNLOADING]
+                with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as new:
+                    assert await text_of(ask(new, "new")) == "You said: new"
+                    assert new.info.pid != old.info.pid
+                assert [model.state for model in pool.loaded()] == [ModelState.READY, ModelState.UNLOADING]
+                await first_chunk(endless)
                 endless.abort()
                 assert await leaving
-            assert pool.loaded() == ()
+            assert [model.state for model in pool.loaded()] == [ModelState.READY]
 
     run(scenario)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -77,7 +76,7 @@ class Bench:
     def inference(self, time_limit_s: float | None = None, stall_s: float = 60) -> Inference:
         series = self.metrics.of_model("m:1")
         generations = [MeteredGeneration(script, series, self.record) for script in self._scripts]
-        return Inference(ServedModel("m", "m:1", Path(), 0), self.lease, generations, time_limit_s, stall_s)
+        return Inference(ServedModel("m", "m:1", 0), self.lease, generations, time_limit_s, stall_s)
 
     def value(self, name: str, **labels: str) -> float:
         found = self.metrics.registry.get_sample_value(name, {"model_name": "m", "engine": "1", **labels})

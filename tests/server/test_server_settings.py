@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from runtime.capacity import Budget
+from runtime.memory import machine_memory_bytes
 from server.settings import MASK, EffectiveSetting, InvalidSettings, Settings, effective
 
 
@@ -95,6 +97,17 @@ def test_every_setting_is_described() -> None:
         ("host", ""),
         ("model", ""),
         ("offline", "perhaps"),
+        ("memory_budget", "lots"),
+        ("memory_budget", "0%"),
+        ("memory_budget", "101%"),
+        ("memory_budget", 80),
+        ("max_loaded_models", 0),
+        ("keep_alive", "soon"),
+        ("replicas", 0),
+        ("step_timeout_s", 0),
+        ("providers", "abacus"),
+        ("providers", ""),
+        ("providers", "auto,cpu"),
     ],
 )
 def test_an_absurd_value_is_refused_by_name_and_origin(name: str, value: Any) -> None:
@@ -127,6 +140,75 @@ def test_a_broken_file_is_named() -> None:
 
 
 def test_engine_options_come_from_the_settings(make_settings: Callable[..., Settings]) -> None:
-    options = make_settings(num_slots=3, max_waiting=5, threads=2, context_length=128, max_token_gap_s=0.5).engine_options()
+    settings = make_settings(num_slots=3, max_waiting=5, threads=2, context_length=128, max_token_gap_s=0.5)
+    options = settings.of_model("any:1").engine_options()
     got = (options.num_slots, options.max_waiting, options.threads, options.context_length, options.max_token_gap_s)
     assert got == (3, 5, 2, 128, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected_bytes"),
+    [("50%", machine_memory_bytes() // 2), ("4GiB", 4 << 30), (3 << 30, 3 << 30), (" 1.5 GiB ", 3 << 29)],
+)
+def test_the_memory_budget_is_a_share_or_a_size(make_settings: Callable[..., Settings], budget: Any, expected_bytes: int) -> None:
+    limits = make_settings(memory_budget=budget, max_loaded_models=2, step_timeout_s=7).pool_limits()
+    assert limits.budget == Budget(expected_bytes, 2)
+    assert limits.patience.step_s == 7
+
+
+def test_a_versions_table_wins_over_its_models_over_what_holds_for_all() -> None:
+    Path("slmops.toml").write_text(
+        """
+        num_slots = 2
+        threads = 2
+        keep_alive = "1h"
+        providers = ["cuda", "cpu"]
+        [models."m-1.5b"]
+        threads = 3
+        keep_alive = -1
+        [models."m-1.5b:2"]
+        num_slots = 4
+        pin = true
+        """
+    )
+    settings = Settings()
+
+    def read(label: str) -> tuple[Any, ...]:
+        of = settings.of_model(label)
+        return of.num_slots, of.threads, of.keep_alive, of.pin, of.providers
+
+    assert read("other:2") == (2, 2, 3600, None, ("cuda", "cpu"))
+    assert read("m-1.5b:1") == (2, 3, -1, None, ("cuda", "cpu"))
+    assert read("m-1.5b:2") == (4, 3, -1, True, ("cuda", "cpu"))
+
+
+def test_the_variable_has_the_tables_as_json_and_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("slmops.toml").write_text("[models.a]\npin = true\n[models.b]\nreplicas = 2\n")
+    monkeypatch.setenv("SLMOPS_MODELS", '{"a": {"keep_alive": "5m"}}')
+    settings = Settings()
+    assert (settings.of_model("a:1").keep_alive, settings.of_model("a:1").pin, settings.of_model("b:1").replicas) == (300, None, 1)
+    assert of(settings, "models") == EffectiveSetting(
+        "models", {"a": {"keep_alive": 300.0}}, "SLMOPS_MODELS", of(settings, "models").description
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"setting 'models' \(from SLMOPS_MODELS\) is not usable: must be a JSON object"),
+        ("[]", r"setting 'models' \(from SLMOPS_MODELS\)"),
+        ('{"a": {"replicas": 0}}', r"setting 'models.a.replicas' \(from SLMOPS_MODELS\)"),
+        ('{"a": {"port": 1}}', r"unknown setting 'models.a.port' .*; the settings of a model are engine, providers, "),
+        ('{"a:live": {"pin": true}}', r"'a:live' names an alias; use the model's name, or a version as `name:number`"),
+    ],
+)
+def test_a_bad_table_is_named(monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+    monkeypatch.setenv("SLMOPS_MODELS", text)
+    with pytest.raises(InvalidSettings, match=message):
+        Settings()
+
+
+def test_a_name_with_dots_that_was_not_quoted_is_explained() -> None:
+    Path("slmops.toml").write_text("[models.qwen2.5-0.5b]\npin = true\n")
+    with pytest.raises(InvalidSettings, match=r'a name with dots needs quotes: \[models."a.b"\]'):
+        Settings()

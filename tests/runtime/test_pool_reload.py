@@ -1,0 +1,248 @@
+"""Reloads with real workers: what is asked meanwhile is answered, by the old model or by the new one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from event_loops import run
+from pool_bench import MIB, PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, spec_of, text_of
+
+from runtime.capacity import Budget
+from runtime.errors import NotReady
+from runtime.loaded_model import Departure, Left, LoadFailed, ModelState, PoolEvent
+from runtime.messages import EngineOptions
+from runtime.pool import ModelPool
+from runtime.pool_limits import PoolLimits
+
+TIGHT = PoolLimits(Budget(100 * MIB))
+OLD, NEW = spec_of("some:1", EngineOptions(num_slots=4)), spec_of("some:1", EngineOptions(num_slots=8))
+BROKEN = spec_of("some:1", engine="unheard-of")
+
+
+def slots(pool: ModelPool) -> list[int]:
+    return [model.info.num_slots if model.info else 0 for model in pool.loaded()]
+
+
+@asynccontextmanager
+async def clients(pool: ModelPool) -> AsyncIterator[list[str]]:
+    """Ask all the time; every request must be answered."""
+    answers: list[str] = []
+    done = asyncio.Event()
+
+    async def client() -> None:
+        while not done.is_set():
+            with await pool.acquire(pool.spec_of("some:1") or NEW, timeout_s=PATIENCE_S) as lease:
+                answers.append(await text_of(ask(lease, "[[count: 9]][[delay: 0.002]]")))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(client())
+        yield answers
+        done.set()
+    assert set(answers) == {"1 2 3 4 5 6 7 8 9"}
+
+
+@pytest.mark.parametrize("limits", [PoolLimits(), TIGHT], ids=["side by side", "one after the other"])
+def test_no_request_fails_and_the_new_options_hold(limits: PoolLimits) -> None:
+    async def scenario() -> None:
+        async with new_pool(limits) as pool:
+            left = departures_of(pool)
+            old = await pool.acquire(OLD, timeout_s=PATIENCE_S)
+            old.release()
+            async with clients(pool) as answers:
+                await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
+                assert pool.spec_of("some:1") is NEW
+                before = len(answers)
+                while len(answers) < before + 8:
+                    with await pool.acquire(NEW, timeout_s=PATIENCE_S) as lease:
+                        await text_of(ask(lease, "and now?"))
+            assert await left.get() == Left("some:1", Departure.REPLACED)
+            gone(old.info.pid)
+            assert slots(pool) == [8]
+            assert left.empty()
+
+    run(scenario)
+
+
+def test_a_long_answer_is_finished_by_the_old_while_the_new_serves() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            with await pool.acquire(OLD, timeout_s=PATIENCE_S) as lease:
+                long = ask(lease, "[[endless]]")
+                await first_chunk(long)
+                await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
+                assert slots(pool) == [8, 4]
+                assert [model.state for model in pool.loaded()] == [ModelState.READY, ModelState.UNLOADING]
+                await first_chunk(long)
+                assert await text_of(ask(lease, "leased before")) == "You said: leased before"
+                with await pool.acquire(NEW, timeout_s=PATIENCE_S) as fresh:
+                    assert fresh.info.num_slots == 8
+                left = departures_of(pool)
+                long.abort()
+            assert await left.get() == Left("some:1", Departure.REPLACED)
+            gone(lease.info.pid)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("keep_alive_s", [0.0, 600.0])
+def test_the_new_one_keeps_its_own_keep_alive(keep_alive_s: float) -> None:
+    """Also none: it may not expire before it has taken its place, nor stay for ever after."""
+
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            (await pool.acquire(OLD, timeout_s=PATIENCE_S)).release()
+            left = departures_of(pool)
+            new = spec_of("some:1", EngineOptions(num_slots=8), keep_alive_s=keep_alive_s)
+            await pool.reload(new, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
+            if keep_alive_s:
+                assert pool.loaded()[0].expires_at is not None
+                return
+            departures = {(await left.get()).departure for _ in range(2)}
+            assert departures == {Departure.EXPIRED, Departure.REPLACED}
+            assert pool.loaded() == ()
+
+    run(scenario)
+
+
+def test_when_the_new_one_cannot_load_the_old_goes_on() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            events: list[PoolEvent] = []
+            pool.listeners.append(events.append)
+            old = await pool.acquire(OLD, timeout_s=PATIENCE_S)
+            old.release()
+            for _ in range(6):  # as often as would open the breaker
+                with pytest.raises(NotReady, match="there is no engine 'unheard-of'"):
+                    await pool.reload(BROKEN, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
+            with await pool.acquire(OLD, timeout_s=PATIENCE_S) as lease:
+                assert lease.info.pid == old.info.pid
+                assert await text_of(ask(lease, "still here")) == "You said: still here"
+            assert slots(pool) == [4]
+            assert pool.load_failure("some:1") is None
+            assert sum(isinstance(event, LoadFailed) for event in events) == 6
+            assert not any(isinstance(event, Left) for event in events)
+
+    run(scenario)
+
+
+def test_when_the_new_one_could_never_fit_the_old_goes_on() -> None:
+    async def scenario() -> None:
+        async with new_pool(TIGHT) as pool:
+            (await pool.acquire(OLD, timeout_s=PATIENCE_S)).release()
+            with pytest.raises(NotReady, match="needs 200 MiB") as caught:
+                await pool.reload(spec_of("some:1", mib=200), timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
+            assert caught.value.code == "insufficient_memory"
+            assert slots(pool) == [4]
+
+    run(scenario)
+
+
+def test_who_gives_up_a_reload_keeps_the_old() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            (await pool.acquire(OLD, timeout_s=PATIENCE_S)).release()
+            with pytest.raises(NotReady, match="still loading after 0 s"):
+                await pool.reload(NEW, timeout_s=0.0, grace_s=PATIENCE_S)
+            asked = asyncio.create_task(pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S))
+            await asyncio.sleep(0)
+            with pytest.raises(NotReady, match="being reloaded already"):
+                await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            assert pool.spec_of("some:1") is OLD
+            await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
+            assert slots(pool)[0] == 8
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("how", ["it expires", "it is evicted"])
+def test_when_the_old_leaves_meanwhile_the_new_takes_its_place(how: str) -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            (await pool.acquire(OLD, timeout_s=PATIENCE_S)).release()
+            reload = asyncio.create_task(pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S))
+            await asyncio.sleep(0)
+            if how == "it expires":
+                keep = asyncio.create_task(pool.acquire(OLD, timeout_s=PATIENCE_S, keep_alive_s=0.0))
+                (await keep).release()
+            else:
+                pool.evict("some:1")
+            with await pool.acquire(OLD, timeout_s=PATIENCE_S) as lease:
+                await reload
+                assert pool.spec_of("some:1") is NEW
+                assert lease.info.num_slots in (4, 8)
+            assert slots(pool)[0] == 8
+
+    run(scenario)
+
+
+def test_an_unload_during_a_reload_unloads_both() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            (await pool.acquire(OLD, timeout_s=PATIENCE_S)).release()
+            reload = asyncio.create_task(pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S))
+            await asyncio.sleep(0)
+            assert len(pool.loaded()) == 2
+            assert await pool.unload("some:1")
+            with pytest.raises(NotReady, match="being unloaded"):
+                await reload
+            assert pool.loaded() == ()
+
+    run(scenario)
+
+
+def test_a_reload_of_what_is_not_loaded_loads_it() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
+            assert slots(pool) == [8]
+
+    run(scenario)
+
+
+def test_those_who_wait_for_the_first_load_get_the_reloaded_model() -> None:
+    async def scenario() -> None:
+        async with new_pool(TIGHT) as pool:
+            waiting = [asyncio.create_task(pool.acquire(OLD, timeout_s=PATIENCE_S)) for _ in range(3)]
+            await asyncio.sleep(0)
+            await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
+            for lease in await asyncio.gather(*waiting):
+                assert lease.info.num_slots == 8
+                lease.release()
+
+    run(scenario)
+
+
+def test_the_end_of_the_pool_ends_a_reload() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            (await pool.acquire(OLD, timeout_s=PATIENCE_S)).release()
+            reload = asyncio.create_task(pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S))
+            await asyncio.sleep(0)
+            await pool.close(grace_s=0.0)
+            with pytest.raises(NotReady):
+                await reload
+            assert pool.loaded() == ()
+
+    run(scenario)
+
+
+def test_the_end_of_the_pool_does_not_wait_for_a_grace_that_was_given_before() -> None:
+    async def scenario() -> None:
+        async with new_pool() as pool:
+            lease = await pool.acquire(OLD, timeout_s=PATIENCE_S)
+            long = ask(lease, "[[endless]]")
+            await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=3600.0)
+            await pool.close(grace_s=0.0)
+            with pytest.raises(NotReady, match="shutting down"):
+                await text_of(long)
+            gone(lease.info.pid)
+            lease.release()
+
+    run(scenario)
