@@ -28,7 +28,7 @@ from runtime.messages import EngineOptions, ModelInfo, ProviderChoice
 from runtime.model_folder import ModelFolder, read_model_folder
 from runtime.tokenizer import ModelTokenizer
 
-CPU = "CPUExecutionProvider"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _PROBE_TOKENS = 16
 _NO_TOKEN = -1
 _APPENDING = frozenset({"CPU", "CUDA", "WEBGPU", "OPENVINO", "NVTENSORRTRTX", "RYZENAI"})  # device types, as genai names them
@@ -91,6 +91,10 @@ def _library() -> Any:
 def _load(og: Any, path: Path, provider: ProviderChoice, overlay: dict[str, Any]) -> Any:
     if provider.library is not None:
         og.register_execution_provider_library(provider.name, provider.library)
+    if provider.name == CUDA:
+        import onnxruntime
+
+        onnxruntime.preload_dlls()  # CUDA's libraries, where they came as wheels
     config = og.Config(str(path))
     config.clear_providers()
     if provider.name != CPU:

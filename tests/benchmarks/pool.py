@@ -139,7 +139,7 @@ async def _kill_and_compare(d: Daemon, model: str) -> None:
     recoveries: list[float] = []
     answered = asyncio.Event()  # rightly or wrongly, since it was cleared
     done = asyncio.Event()
-    async with httpx.AsyncClient(base_url=d.url, timeout=HUNG_S, trust_env=False, limits=httpx.Limits(None, None)) as http:
+    async with httpx.AsyncClient(base_url=d.url, timeout=HUNG_S, trust_env=False) as http:
 
         async def ask(prompt: str) -> httpx.Response:
             message = [{"role": "user", "content": prompt}]

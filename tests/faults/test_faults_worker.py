@@ -85,6 +85,20 @@ def test_a_step_that_hangs_blocks_nobody_else_and_can_be_stopped(daemon: Daemon)
     with_client(daemon.url, hang)
 
 
+def test_a_worker_that_hangs_is_replaced_before_its_requests_time_out(tmp_path: Path) -> None:
+    with (
+        running_daemon(tmp_path, *FLAGS, variables={"SLMOPS_STEP_TIMEOUT_S": "1"}) as daemon,
+        httpx.Client(base_url=daemon.url, timeout=30, trust_env=False) as http,
+    ):
+        daemon.wait_until_ready()
+        (hung,) = daemon.workers()
+        error = http.post(CHAT, json=said("[[hang]]")).json()["error"]
+        assert (error["code"], "a step took longer than 1 s" in error["message"]) == ("engine_dead", True)
+        assert http.post(CHAT, json=said("and now?")).status_code == 200
+        assert [worker.pid for worker in daemon.workers()] != [hung.pid]
+        assert 'slmops_worker_deaths_total{engine="1",model_name="smollm2-135m"} 1.0' in http.get("/metrics").text
+
+
 def test_a_request_over_its_time_is_told_when_to_come_back(tmp_path: Path) -> None:
     with (
         running_daemon(tmp_path, *FLAGS, "--request-timeout-s", "0.5") as daemon,

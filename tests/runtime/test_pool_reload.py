@@ -10,6 +10,7 @@ import pytest
 from event_loops import run
 from pool_bench import MIB, PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, spec_of, text_of
 
+from runtime import load_queue
 from runtime.capacity import Budget
 from runtime.errors import NotReady
 from runtime.loaded_model import Departure, Left, LoadFailed, ModelState, PoolEvent
@@ -203,6 +204,29 @@ def test_a_reload_of_what_is_not_loaded_loads_it() -> None:
             await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
             assert slots(pool) == [8]
 
+    run(scenario)
+
+
+@pytest.mark.parametrize("loaded", [True, False], ids=["while it makes way", "while it waits for room"])
+def test_those_who_wait_for_their_turn_get_the_reloaded_model(loaded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They asked for it as it was, before the reload."""
+
+    async def scenario() -> None:
+        async with new_pool(TIGHT) as pool:
+            first, then = (OLD, spec_of("other:1")) if loaded else (spec_of("other:1"), OLD)
+            busy = await pool.acquire(first, timeout_s=PATIENCE_S)
+            waiting = [asyncio.create_task(pool.acquire(spec, timeout_s=PATIENCE_S)) for spec in (then, OLD)]
+            await asyncio.sleep(0)
+            assert pool.waiting()[-1] == "some:1"
+            reload = asyncio.create_task(pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S))
+            await asyncio.sleep(0)
+            busy.release()
+            for each in waiting:
+                (await each).release()
+            await reload
+            assert slots(pool) == [8]
+
+    monkeypatch.setattr(load_queue, "TURN_S", 0.0)
     run(scenario)
 
 

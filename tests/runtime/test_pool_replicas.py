@@ -12,8 +12,10 @@ from event_loops import run
 from pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, new_pool, spec_of, text_of
 
 from runtime import core_sharing
+from runtime import pool as pool_module
 from runtime.capacity import Budget
 from runtime.errors import EngineDead, NotReady
+from runtime.lease import Lease
 from runtime.loaded_model import Loaded, ModelState, PoolEvent
 from runtime.messages import EngineOptions
 from runtime.pool import ModelPool
@@ -74,9 +76,10 @@ def test_one_dies_and_the_other_serves_until_it_is_back() -> None:
 def test_both_are_charged_and_both_leave() -> None:
     async def scenario() -> None:
         async with new_pool(PoolLimits(Budget(200 * MIB), num_cores=2)) as pool:
-            with await pool.acquire(spec_of("some:1", replicas=2, mib=90), timeout_s=PATIENCE_S):
-                with pytest.raises(NotReady, match=r"beside some:1 1\d\d MiB \(busy\)"):
-                    await pool.acquire(spec_of("other:1", mib=90), timeout_s=0.0)
+            lease = await pool.acquire(spec_of("some:1", replicas=2, mib=90), timeout_s=PATIENCE_S)
+            with pytest.raises(NotReady, match=r"beside some:1 1\d\d MiB \(busy\)"):
+                await pool.acquire(spec_of("other:1", mib=90), timeout_s=0.0)
+            lease.release()
             await until_all_serve(pool, 2)
             workers = pids(pool)
             await pool.unload("some:1")
@@ -105,15 +108,18 @@ def test_an_idle_model_gives_its_cores_away_without_being_asked(monkeypatch: pyt
     async def scenario() -> None:
         async with new_pool(EIGHT_CORES) as pool:
             busy = await pool.acquire(spec_of("busy:1"), timeout_s=PATIENCE_S)
-            (await pool.acquire(spec_of("idle:1"), timeout_s=PATIENCE_S)).release()
-            while True:
-                model = pool.loaded()[0]
-                if model.stats is not None and model.stats.threads == 8:
-                    break
-                await text_of(ask(busy, "[[count: 2]]"))
+            with await pool.acquire(spec_of("idle:1"), timeout_s=PATIENCE_S):
+                await until_it_computes_with(4, pool, busy)
+            await until_it_computes_with(8, pool, busy)
             busy.release()
 
-    monkeypatch.setattr(core_sharing, "SETTLE_S", 0.1)
+    async def until_it_computes_with(num_threads: int, pool: ModelPool, lease: Lease) -> None:
+        """Submits on a lease that is open all the time: nothing of this tells the pool anything."""
+        while (stats := pool.loaded()[0].stats) is None or stats.threads != num_threads:
+            await text_of(ask(lease, "[[count: 2]]"))
+
+    for module in (core_sharing, pool_module):
+        monkeypatch.setattr(module, "SETTLE_S", 0.1)
     run(scenario)
 
 

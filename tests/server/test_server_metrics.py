@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 from live_server import LiveServer, said
@@ -74,6 +76,13 @@ def test_vllms_name_exists_for_the_loaded_model(http: httpx.Client, name: str) -
 @pytest.mark.parametrize("name", OWN)
 def test_our_own_name_exists(http: httpx.Client, name: str) -> None:
     assert samples(http)[name]
+
+
+def test_every_own_series_is_documented(http: httpx.Client) -> None:
+    documented = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+    families = {family.name for family in text_string_to_metric_families(http.get("/metrics").text)}
+    ours = {name.removeprefix("slmops_") for name in families if name.startswith("slmops_") and not name.endswith("_created")}
+    assert {name for name in ours if f"`{name}" not in documented} == set()
 
 
 def test_every_finished_reason_exists_from_the_start(http: httpx.Client) -> None:
