@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runtime.execution_provider import KNOWN, DeviceKind, ExecutionProvider
+from runtime.machine.execution_provider import KNOWN, DeviceKind, ExecutionProvider
 from runtime.messages import ProviderChoice
 
 

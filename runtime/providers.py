@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 
 from model_registry.telemetry import turn_off_telemetry
-from runtime.discovery import EpDevice, PluginLibrary, RawDiscovery
-from runtime.hardware import read_hardware
+from runtime.machine.discovery import EpDevice, PluginLibrary, RawDiscovery
+from runtime.machine.hardware import read_hardware
 
 _PLUGIN_MODULES = ("onnxruntime_ep_", "onnxruntime_qnn")  # how the vendors' wheels name theirs; none has an entry point
 _OF_INTEREST = ("onnxruntime", "foundry-local", "slmops")

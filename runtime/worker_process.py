@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
+from runtime.child_environment import child_environment
 from runtime.errors import EngineDead, InvalidRequest, NotReady
 from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
 from runtime.generation import Generation
@@ -76,7 +75,7 @@ class WorkerProcess:
             "runtime.worker",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=_environment(),
+            env=child_environment(),
             limit=1 << 20,
         )
         worker = cls(process, label, patience)
@@ -264,11 +263,3 @@ def _nobody_asked(worker: WorkerProcess) -> None:
 
 
 _DECODER = msgspec.msgpack.Decoder(FromWorker)
-
-
-def _environment() -> dict[str, str]:
-    """The gateway's own, less its secrets, and with the folder it was imported from, so that the worker runs the same code."""
-    here = str(Path(__file__).resolve().parent.parent)
-    kept = {name: value for name, value in os.environ.items() if name not in {"SLMOPS_API_KEY", "HF_TOKEN"}}
-    paths = [here, *filter(None, [kept.get("PYTHONPATH")])]
-    return kept | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}

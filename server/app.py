@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 
-from runtime.pool import ModelPool
-from runtime.provider_directory import ProviderDirectory
+from runtime.machine.provider_directory import ProviderDirectory
+from runtime.pool.model_pool import ModelPool
 from server import errors, logs
 from server.body_limit import BodyLimit
 from server.gateway import Gateway

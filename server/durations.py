@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from runtime.load_spec import FOREVER
+from runtime.pool.load_spec import FOREVER
 
 KEPT_FOREVER = -1.0
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from runtime.errors import NotReady, RuntimeFailure, StepFailed
-from runtime.lease import Lease
 from runtime.messages import Chunk, Finished, Usage
+from runtime.pool.lease import Lease
 from server.metered import MeteredGeneration
 from server.served_models import ServedModel
 

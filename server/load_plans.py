@@ -7,14 +7,14 @@ from pathlib import Path
 
 from model_registry.records import Variant
 from runtime.errors import NotReady
-from runtime.execution_provider import HOST, ExecutionProvider
-from runtime.load_spec import Candidate, LoadSpec
-from runtime.memory import WORKING_BYTES, MemoryEstimate, estimate_memory
+from runtime.machine.execution_provider import HOST, ExecutionProvider
+from runtime.machine.provider_directory import ProviderDirectory, this_cpu
 from runtime.messages import EngineOptions
 from runtime.model_folder import BadModelFolder
 from runtime.placement import Choice, Graph, PlacedVariant, Policy, plan_placement
-from runtime.pool import ModelPool
-from runtime.provider_directory import ProviderDirectory, this_cpu
+from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.memory import WORKING_BYTES, MemoryEstimate, estimate_memory
+from runtime.pool.model_pool import ModelPool
 from server.durations import keep_alive_s
 from server.model_settings import ModelSettings
 from server.served_models import ServedModel

@@ -6,7 +6,7 @@ import logging
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from runtime.loaded_model import Departure, Died, FellThrough, Left, Loaded, LoadFailed, PoolEvent
+from runtime.pool.loaded_model import Departure, Died, FellThrough, Left, Loaded, LoadFailed, PoolEvent
 from server.metric_names import LABELS, labels_of
 
 _LOAD_S = (0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 40, 80, 160)

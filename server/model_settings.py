@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, WithJsonSchema
 
-from runtime.execution_provider import KNOWN
+from runtime.machine.execution_provider import KNOWN
 from runtime.messages import EngineOptions
 from runtime.placement import Policy, Preference
 from server.durations import KeepAlive

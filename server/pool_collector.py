@@ -9,9 +9,9 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from runtime.loaded_model import LoadedModel, ModelState
 from runtime.messages import Stats
-from runtime.pool_limits import PoolLimits
+from runtime.pool.limits import PoolLimits
+from runtime.pool.loaded_model import LoadedModel, ModelState
 from server.metric_names import LABELS, labels_of
 
 _Family = GaugeMetricFamily | CounterMetricFamily

@@ -24,9 +24,9 @@ from pydantic_settings import (
 )
 
 from model_registry.names import parse_label
-from runtime.capacity import Budget
-from runtime.memory import machine_memory_bytes
-from runtime.pool_limits import PoolLimits
+from runtime.pool.capacity import Budget
+from runtime.pool.limits import PoolLimits
+from runtime.pool.memory import machine_memory_bytes
 from runtime.watchdog import Patience
 from server.durations import KeepAlive
 from server.model_settings import (

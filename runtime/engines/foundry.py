@@ -24,12 +24,12 @@ from model_registry.sources.foundry import foundry_local
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import ResolvedParams
 from runtime.chat_template import ChatTemplate
-from runtime.cores import usable_cores
 from runtime.engines.foundry_folder import write_foundry_folder
 from runtime.engines.text_engine import TextEngine
 from runtime.engines.text_intake import TextIntake
 from runtime.engines.text_model import Answered
 from runtime.errors import InvalidRequest
+from runtime.machine.cores import usable_cores
 from runtime.messages import EngineOptions, FinishReason, ModelInfo, ProviderChoice, SamplingParams
 from runtime.model_folder import ModelFolder, read_model_folder
 from runtime.tokenizer import ModelTokenizer

@@ -20,10 +20,10 @@ from runtime.batching.engine import Limits
 from runtime.batching.intake import Intake
 from runtime.batching.sampler import Sampler
 from runtime.chat_template import ChatTemplate
-from runtime.cores import usable_cores
 from runtime.engines.genai_batches import BatchDecoder, BatchLimits
 from runtime.engines.genai_engine import Decoder, GenaiEngine
 from runtime.engines.genai_generators import GeneratorDecoder, GeneratorLimits
+from runtime.machine.cores import usable_cores
 from runtime.messages import EngineOptions, ModelInfo, ProviderChoice
 from runtime.model_folder import ModelFolder, read_model_folder
 from runtime.tokenizer import ModelTokenizer

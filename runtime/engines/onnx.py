@@ -11,8 +11,8 @@ import psutil
 from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
 from runtime.chat_template import ChatTemplate
-from runtime.cores import usable_cores
 from runtime.engines.onnx_decoder import OnnxDecoder, give_back_scratch
+from runtime.machine.cores import usable_cores
 from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import ModelFolder, read_model_folder
 from runtime.tokenizer import ModelTokenizer

@@ -14,12 +14,12 @@ from server.cli.models import AsJson
 from server.cli.terminal import print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from runtime.installation import Finding
+    from runtime.machine.installation import Finding
 
 
 def doctor(as_json: AsJson = False) -> None:
     """Check the installation, home folder, disk, memory and port; say how to mend what is wrong. Exit code 1 if anything is."""
-    from runtime.installation import Status
+    from runtime.machine.installation import Status
 
     findings = examine()
     if as_json:
@@ -35,7 +35,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 def examine() -> list[Finding]:
     """Everything, in the order of a person's questions."""
-    from runtime.installation import Finding, Status, check_installation, installed_packages
+    from runtime.machine.installation import Finding, Status, check_installation, installed_packages
     from server.cli.daemon import Daemon
     from server.cli.surroundings import check_disk, check_home, check_memory, check_port
     from server.version import slmops_version

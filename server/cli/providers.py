@@ -8,14 +8,14 @@ from server.cli.models import AsJson
 from server.cli.terminal import print_json, print_line, print_note, print_table, size
 
 if TYPE_CHECKING:
-    from runtime.execution_provider import ExecutionProvider
+    from runtime.machine.execution_provider import ExecutionProvider
 
 
 def providers(as_json: AsJson = False) -> None:
     """List the execution providers: device, memory, versions, usable or not, and the command that would make it usable."""
     import asyncio
 
-    from runtime.provider_directory import ProviderDirectory
+    from runtime.machine.provider_directory import ProviderDirectory
 
     report = asyncio.run(ProviderDirectory().report())
     if as_json:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from runtime.installation import Finding, Status
+from runtime.machine.installation import Finding, Status
 from server.cli.terminal import size
 
 _LITTLE_DISK_BYTES = 2 << 30  # a small model, fetched and converted

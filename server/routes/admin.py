@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from runtime.load_spec import FOREVER
-from runtime.loaded_model import LoadedModel, LoadedReplica
+from runtime.pool.load_spec import FOREVER
+from runtime.pool.loaded_model import LoadedModel, LoadedReplica
 from server.durations import KEPT_FOREVER, KeepAlive
 from server.errors import ModelNotLoadedError, documented
 from server.gateway import Gateway

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from runtime.execution_provider import ExecutionProvider
-from runtime.provider_directory import ProviderDirectory, ProviderReport
+from runtime.machine.execution_provider import ExecutionProvider
+from runtime.machine.provider_directory import ProviderDirectory, ProviderReport
 from server.errors import documented
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from runtime.installation import Finding, Package, Status, check_installation
+from runtime.machine.installation import Finding, Package, Status, check_installation
 from server.cli import doctor, providers, surroundings
 from server.cli.failures import FAILED
 

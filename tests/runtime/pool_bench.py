@@ -12,13 +12,13 @@ from typing import Any
 import psutil
 
 from runtime.generation import Generation
-from runtime.lease import Lease
-from runtime.load_spec import Candidate, LoadSpec
-from runtime.loaded_model import Left, PoolEvent
-from runtime.memory import MemoryEstimate
 from runtime.messages import ChatPrompt, Chunk, EngineOptions, Finished, SamplingParams
-from runtime.pool import ModelPool
-from runtime.pool_limits import PoolLimits
+from runtime.pool.lease import Lease
+from runtime.pool.limits import PoolLimits
+from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.loaded_model import Left, PoolEvent
+from runtime.pool.memory import MemoryEstimate
+from runtime.pool.model_pool import ModelPool
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 30.0

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.discovery import RawDiscovery
-from runtime.execution_provider import ExecutionProvider
-from runtime.provider_reading import read_discovery
+from runtime.machine.discovery import RawDiscovery
+from runtime.machine.execution_provider import ExecutionProvider
+from runtime.machine.provider_reading import read_discovery
 
 FOLDER = Path(__file__).parent / "discoveries"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))

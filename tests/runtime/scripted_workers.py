@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from runtime.errors import NotReady
 from runtime.generation import Generation
-from runtime.loaded_model import PoolEvent
 from runtime.messages import EngineOptions, ModelInfo, Stats, Submit
-from runtime.resident_model import ResidentModel
+from runtime.pool.loaded_model import PoolEvent
+from runtime.pool.resident_model import ResidentModel
 from runtime.worker_process import WorkerProcess
 
 INFO = ModelInfo(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from engine_bench import Clock
 
-from runtime.breaker import COOLDOWN_S, MOST_IN_ROW, RETRY_DELAYS_S, Breaker
+from runtime.pool.breaker import COOLDOWN_S, MOST_IN_ROW, RETRY_DELAYS_S, Breaker
 
 
 @pytest.fixture

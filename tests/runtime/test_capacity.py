@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.capacity import Budget, Demand, Fits, MustEvict, MustWait, NeverFits, Resident, Verdict, plan_room
-from runtime.memory import MemoryEstimate
+from runtime.pool.capacity import Budget, Demand, Fits, MustEvict, MustWait, NeverFits, Resident, Verdict, plan_room
+from runtime.pool.memory import MemoryEstimate
 
 MIB = 1 << 20
 BUDGET = Budget(1000 * MIB)

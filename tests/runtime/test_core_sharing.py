@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.core_sharing import share_cores
+from runtime.pool.core_sharing import share_cores
 
 
 @pytest.mark.parametrize(

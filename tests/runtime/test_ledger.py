@@ -9,15 +9,15 @@ import pytest
 from event_loops import run
 from scripted_workers import Fleet, ScriptedOwner, settle
 
-from runtime.breaker import Breaker
-from runtime.capacity import Budget, Fits, MustEvict, NeverFits, Resident
 from runtime.errors import NotReady
-from runtime.ledger import Ledger, resident
-from runtime.load_spec import Candidate, LoadSpec
-from runtime.loaded_model import Departure
-from runtime.memory import MemoryEstimate
 from runtime.messages import Stats
-from runtime.resident_model import ResidentModel
+from runtime.pool.breaker import Breaker
+from runtime.pool.capacity import Budget, Fits, MustEvict, NeverFits, Resident
+from runtime.pool.ledger import Ledger, resident
+from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.loaded_model import Departure
+from runtime.pool.memory import MemoryEstimate
+from runtime.pool.resident_model import ResidentModel
 
 MIB = 1 << 20
 BUDGET = Budget(1000 * MIB, max_models=2)

@@ -12,13 +12,13 @@ import pytest
 from event_loops import run
 from scripted_workers import settle
 
-from runtime import load_queue
-from runtime.capacity import Fits, MustEvict, MustWait, NeverFits, Verdict
 from runtime.errors import NotReady
-from runtime.load_queue import LoadQueue
-from runtime.load_spec import Candidate, LoadSpec
-from runtime.memory import MemoryEstimate
-from runtime.resident_model import ResidentModel
+from runtime.pool import load_queue
+from runtime.pool.capacity import Fits, MustEvict, MustWait, NeverFits, Verdict
+from runtime.pool.load_queue import LoadQueue
+from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.memory import MemoryEstimate
+from runtime.pool.resident_model import ResidentModel
 
 
 def spec_of(label: str, replicas: int = 1) -> LoadSpec:

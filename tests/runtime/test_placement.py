@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from recorded_discoveries import provider, providers_of
 
-from runtime.execution_provider import HOST, KNOWN, DeviceKind, ExecutionProvider
+from runtime.machine.execution_provider import HOST, KNOWN, DeviceKind, ExecutionProvider
 from runtime.placement import Graph, PlacedVariant, Placement, Policy, Preference, plan_placement
 
 GIB = 1 << 30

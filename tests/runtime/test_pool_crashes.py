@@ -14,10 +14,10 @@ import pytest
 from event_loops import LOOPS, run
 from pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, spec_of, text_of
 
-from runtime import breaker
 from runtime.errors import EngineDead, NotReady
-from runtime.lease import Lease
-from runtime.loaded_model import ModelState
+from runtime.pool import breaker
+from runtime.pool.lease import Lease
+from runtime.pool.loaded_model import ModelState
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal")
@@ -147,10 +147,10 @@ async def ask_until_it_is_noticed(lease: Lease) -> None:
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from runtime.load_spec import Candidate, LoadSpec
-from runtime.memory import MemoryEstimate
+from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.memory import MemoryEstimate
 from runtime.messages import ChatPrompt, SamplingParams
-from runtime.pool import ModelPool
+from runtime.pool.model_pool import ModelPool
 
 async def main():
     pool = ModelPool()

@@ -12,8 +12,8 @@ from pool_bench import PATIENCE_S, SPEC, ask, gone, new_pool, text_of
 
 from runtime import worker_process
 from runtime.errors import EngineDead
-from runtime.loaded_model import Died, PoolEvent
-from runtime.pool_limits import PoolLimits
+from runtime.pool.limits import PoolLimits
+from runtime.pool.loaded_model import Died, PoolEvent
 from runtime.watchdog import Patience
 
 

@@ -7,8 +7,8 @@ import pytest
 from event_loops import run
 from pool_bench import PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, spec_of, text_of
 
-from runtime.load_spec import FOREVER
-from runtime.loaded_model import Departure, Left
+from runtime.pool.load_spec import FOREVER
+from runtime.pool.loaded_model import Departure, Left
 
 TREE_SLACK_BYTES = 16 << 20
 

@@ -11,7 +11,7 @@ from event_loops import run
 from pool_bench import PATIENCE_S, SPEC, ask, new_pool, spec_of, text_of
 
 from runtime.errors import NotReady
-from runtime.loaded_model import ModelState
+from runtime.pool.loaded_model import ModelState
 
 
 def test_all_who_ask_at_once_share_one_process() -> None:

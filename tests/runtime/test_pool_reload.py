@@ -10,13 +10,13 @@ import pytest
 from event_loops import run
 from pool_bench import MIB, PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, spec_of, text_of
 
-from runtime import load_queue
-from runtime.capacity import Budget
 from runtime.errors import NotReady
-from runtime.loaded_model import Departure, Left, LoadFailed, ModelState, PoolEvent
 from runtime.messages import EngineOptions
-from runtime.pool import ModelPool
-from runtime.pool_limits import PoolLimits
+from runtime.pool import load_queue
+from runtime.pool.capacity import Budget
+from runtime.pool.limits import PoolLimits
+from runtime.pool.loaded_model import Departure, Left, LoadFailed, ModelState, PoolEvent
+from runtime.pool.model_pool import ModelPool
 
 TIGHT = PoolLimits(Budget(100 * MIB))
 OLD, NEW = spec_of("some:1", EngineOptions(num_slots=4)), spec_of("some:1", EngineOptions(num_slots=8))

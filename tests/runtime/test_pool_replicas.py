@@ -11,15 +11,15 @@ import pytest
 from event_loops import run
 from pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, new_pool, spec_of, text_of
 
-from runtime import core_sharing
-from runtime import pool as pool_module
-from runtime.capacity import Budget
 from runtime.errors import EngineDead, NotReady
-from runtime.lease import Lease
-from runtime.loaded_model import Loaded, ModelState, PoolEvent
 from runtime.messages import EngineOptions
-from runtime.pool import ModelPool
-from runtime.pool_limits import PoolLimits
+from runtime.pool import core_sharing
+from runtime.pool import model_pool as pool_module
+from runtime.pool.capacity import Budget
+from runtime.pool.lease import Lease
+from runtime.pool.limits import PoolLimits
+from runtime.pool.loaded_model import Loaded, ModelState, PoolEvent
+from runtime.pool.model_pool import ModelPool
 
 EIGHT_CORES = PoolLimits(Budget(1 << 40), num_cores=8)
 

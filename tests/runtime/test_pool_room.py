@@ -8,13 +8,13 @@ import pytest
 from event_loops import run
 from pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, new_pool, spec_of, text_of
 
-from runtime import load_queue
-from runtime.capacity import Budget
 from runtime.errors import NotReady
-from runtime.load_spec import LoadSpec
-from runtime.loaded_model import Departure, Left, LoadedModel, ModelState, PoolEvent
-from runtime.pool import ModelPool
-from runtime.pool_limits import PoolLimits
+from runtime.pool import load_queue
+from runtime.pool.capacity import Budget
+from runtime.pool.limits import PoolLimits
+from runtime.pool.load_spec import LoadSpec
+from runtime.pool.loaded_model import Departure, Left, LoadedModel, ModelState, PoolEvent
+from runtime.pool.model_pool import ModelPool
 
 TWO_MODELS = PoolLimits(Budget(1 << 40, max_models=2))
 ONE_MODEL = PoolLimits(Budget(1 << 40, max_models=1))

@@ -9,7 +9,7 @@ from event_loops import LOOPS, run
 from pool_bench import PATIENCE_S, SPEC, ask, first_chunk, gone, new_pool, text_of
 
 from runtime.errors import NotReady
-from runtime.loaded_model import ModelState
+from runtime.pool.loaded_model import ModelState
 
 
 def test_an_unload_lets_requests_finish() -> None:

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from recorded_discoveries import NAMES, provider, providers_of, recorded
 
-from runtime.discovery import Hardware, NvidiaGpu, PciDevice, PluginLibrary, RawDiscovery
-from runtime.execution_provider import HOST, KNOWN, DeviceKind
-from runtime.hardware import parse_nvidia_smi, read_hardware
+from runtime.machine.discovery import Hardware, NvidiaGpu, PciDevice, PluginLibrary, RawDiscovery
+from runtime.machine.execution_provider import HOST, KNOWN, DeviceKind
+from runtime.machine.hardware import parse_nvidia_smi, read_hardware
+from runtime.machine.provider_directory import ProviderDirectory
+from runtime.machine.provider_reading import read_discovery
 from runtime.messages import ProviderChoice
-from runtime.provider_directory import ProviderDirectory
-from runtime.provider_reading import read_discovery
 
 USABLE = {
     "intel_laptop": ["cpu", "openvino", "openvino:1"],
@@ -272,7 +272,7 @@ def test_the_answer_is_kept_until_it_is_refreshed(tmp_path: Path) -> None:
 
 def test_the_real_child_finds_this_machines_cpu_and_onnxruntime_stays_out_of_this_process() -> None:
     program = (
-        "import asyncio, sys; from runtime.provider_directory import ProviderDirectory\n"
+        "import asyncio, sys; from runtime.machine.provider_directory import ProviderDirectory\n"
         "report = asyncio.run(ProviderDirectory().report())\n"
         "assert report.problem is None, report.problem\n"
         "assert report.providers[0].name == 'CPUExecutionProvider' and report.providers[0].usable\n"

@@ -10,12 +10,12 @@ import pytest
 from event_loops import run
 from scripted_workers import INFO, Fleet, ScriptedWorker, settle
 
-from runtime import replica as replica_module
-from runtime.breaker import MOST_IN_ROW, RETRY_DELAYS_S, Breaker
 from runtime.errors import EngineDead, NotReady
-from runtime.loaded_model import ModelState
 from runtime.messages import ModelInfo
-from runtime.replica import Replica
+from runtime.pool import replica as replica_module
+from runtime.pool.breaker import MOST_IN_ROW, RETRY_DELAYS_S, Breaker
+from runtime.pool.loaded_model import ModelState
+from runtime.pool.replica import Replica
 from runtime.worker_process import WorkerProcess
 
 

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from live_server import LiveServer, ask, error_of, events_of, said
 
-from runtime import breaker
-from runtime.load_spec import LoadSpec
-from runtime.loaded_model import LoadedModel, ModelState
-from runtime.pool import ModelPool
+from runtime.pool import breaker
+from runtime.pool.load_spec import LoadSpec
+from runtime.pool.loaded_model import LoadedModel, ModelState
+from runtime.pool.model_pool import ModelPool
 from server.app import create_app
 from server.settings import Settings
 

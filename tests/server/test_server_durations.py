@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.load_spec import FOREVER
+from runtime.pool.load_spec import FOREVER
 from server.durations import KEPT_FOREVER, keep_alive_s, parse_keep_alive
 
 UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -13,11 +13,11 @@ import pytest
 
 from model_registry.records import Artifact, Precision, Variant
 from runtime.errors import NotReady
-from runtime.load_spec import FOREVER, Candidate, LoadSpec
-from runtime.loaded_model import LoadedModel, ModelState
-from runtime.memory import WORKING_BYTES, MemoryEstimate
+from runtime.machine.provider_directory import ProviderDirectory
 from runtime.placement import Graph
-from runtime.provider_directory import ProviderDirectory
+from runtime.pool.load_spec import FOREVER, Candidate, LoadSpec
+from runtime.pool.loaded_model import LoadedModel, ModelState
+from runtime.pool.memory import WORKING_BYTES, MemoryEstimate
 from server.load_plans import LoadPlans
 from server.model_settings import ModelSettings
 from server.served_models import ServedModel

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.capacity import Budget
-from runtime.load_spec import Candidate, LoadSpec
-from runtime.loaded_model import (
+from runtime.messages import ProviderChoice, Stats
+from runtime.pool.capacity import Budget
+from runtime.pool.limits import PoolLimits
+from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.loaded_model import (
     Departure,
     Died,
     Fallback,
@@ -25,9 +27,7 @@ from runtime.loaded_model import (
     ModelState,
     PoolEvent,
 )
-from runtime.memory import MemoryEstimate
-from runtime.messages import ProviderChoice, Stats
-from runtime.pool_limits import PoolLimits
+from runtime.pool.memory import MemoryEstimate
 from server.logs import JsonFormatter
 from server.metrics import Metrics
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from runtime.provider_directory import ProviderDirectory
+from runtime.machine.provider_directory import ProviderDirectory
 from server.routes.providers import providers_router
 
 RECORDED = Path(__file__).parents[1] / "runtime/discoveries"

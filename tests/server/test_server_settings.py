@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from runtime.capacity import Budget
-from runtime.memory import machine_memory_bytes
+from runtime.pool.capacity import Budget
+from runtime.pool.memory import machine_memory_bytes
 from server.settings import MASK, EffectiveSetting, InvalidSettings, Settings, effective
 
 

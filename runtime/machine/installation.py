@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from runtime.execution_provider import KNOWN
+from runtime.machine.execution_provider import KNOWN
 
 _OF_INTEREST = ("onnxruntime", "foundry-local", "slmops")
 _NATIVE = ("onnxruntime/capi/onnxruntime_pybind11_state", "onnxruntime_genai/onnxruntime_genai.")

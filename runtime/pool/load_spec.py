@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.execution_provider import HOST
-from runtime.memory import MemoryEstimate
+from runtime.machine.execution_provider import HOST
 from runtime.messages import EngineOptions, ProviderChoice
+from runtime.pool.memory import MemoryEstimate
 
 FOREVER = float("inf")
 DEFAULT_KEEP_ALIVE_S = 600.0

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from runtime.devices import Device, DeviceId, read_devices, told_of
-from runtime.discovery import PluginLibrary, RawDiscovery
-from runtime.execution_provider import CPU, KNOWN, DeviceKind, ExecutionProvider, KnownProvider, Vendor, cpu_provider
-from runtime.installation import GENAI, ONNXRUNTIME
+from runtime.machine.devices import Device, DeviceId, read_devices, told_of
+from runtime.machine.discovery import PluginLibrary, RawDiscovery
+from runtime.machine.execution_provider import CPU, KNOWN, DeviceKind, ExecutionProvider, KnownProvider, Vendor, cpu_provider
+from runtime.machine.installation import GENAI, ONNXRUNTIME
 
 _NVIDIA_DRIVER = "install NVIDIA's driver (https://www.nvidia.com/drivers), then restart the machine"
 _NPU_DRIVER = "install the kernel driver of the NPU (Intel: https://github.com/intel/linux-npu-driver), then restart the machine"

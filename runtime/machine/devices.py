@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from runtime.discovery import EpDevice, NvidiaGpu, PciDevice, RawDiscovery
-from runtime.execution_provider import HOST, VENDOR_NAMES, DeviceKind, Vendor
-from runtime.hardware import ACCELERATOR, DISPLAY
+from runtime.machine.discovery import EpDevice, NvidiaGpu, PciDevice, RawDiscovery
+from runtime.machine.execution_provider import HOST, VENDOR_NAMES, DeviceKind, Vendor
+from runtime.machine.hardware import ACCELERATOR, DISPLAY
 
 _AMD_NPUS = frozenset({0x1502, 0x17F0, 0x17F1})  # Phoenix, Strix, Krackan: in a class with many other things
 _MEMORY_KEYS = {DeviceKind.GPU: "GPU_DEVICE_TOTAL_MEM_SIZE", DeviceKind.NPU: "NPU_DEVICE_TOTAL_MEM_SIZE"}  # OpenVINO's

@@ -8,15 +8,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from runtime.breaker import Breaker
 from runtime.errors import EngineDead, NotReady, RuntimeFailure
 from runtime.generation import Generation
-from runtime.keep_alive import KeepAlive
-from runtime.load_spec import Candidate, LoadSpec
-from runtime.loaded_model import Departure, Died, Fallback, FellThrough, Loaded, LoadedModel, ModelState, PoolEvent
 from runtime.messages import EngineOptions, ModelInfo, Prompt, Submit
-from runtime.replica import Replica
-from runtime.routing import ReplicaLoad, choose_replica, prefix_blocks
+from runtime.pool.breaker import Breaker
+from runtime.pool.keep_alive import KeepAlive
+from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.loaded_model import Departure, Died, Fallback, FellThrough, Loaded, LoadedModel, ModelState, PoolEvent
+from runtime.pool.replica import Replica
+from runtime.pool.routing import ReplicaLoad, choose_replica, prefix_blocks
 from runtime.worker_process import WorkerProcess
 
 log = logging.getLogger("slmops.pool")

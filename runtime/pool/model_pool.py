@@ -12,18 +12,18 @@ from collections.abc import Callable
 
 import msgspec
 
-from runtime.breaker import Breaker
-from runtime.capacity import Fits, NeverFits, Resident, Verdict
-from runtime.core_sharing import SETTLE_S, share_for_newcomers, share_out
 from runtime.errors import NotReady
-from runtime.lease import Lease
-from runtime.ledger import Ledger, no_room, resident
-from runtime.load_queue import LoadQueue
-from runtime.load_spec import Candidate, LoadSpec
-from runtime.loaded_model import Departure, Left, LoadedModel, LoadFailed, PoolEvent
 from runtime.messages import EngineOptions, Load
-from runtime.pool_limits import PoolLimits
-from runtime.resident_model import EXIT_S, ResidentModel
+from runtime.pool.breaker import Breaker
+from runtime.pool.capacity import Fits, NeverFits, Resident, Verdict
+from runtime.pool.core_sharing import SETTLE_S, share_for_newcomers, share_out
+from runtime.pool.lease import Lease
+from runtime.pool.ledger import Ledger, no_room, resident
+from runtime.pool.limits import PoolLimits
+from runtime.pool.load_queue import LoadQueue
+from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.loaded_model import Departure, Left, LoadedModel, LoadFailed, PoolEvent
+from runtime.pool.resident_model import EXIT_S, ResidentModel
 from runtime.worker_process import WorkerProcess
 
 Listener = Callable[[PoolEvent], None]

@@ -11,11 +11,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from runtime.capacity import Fits, MustEvict, MustWait, NeverFits, Verdict
 from runtime.errors import NotReady
-from runtime.ledger import no_room
-from runtime.load_spec import LoadSpec
-from runtime.resident_model import ResidentModel
+from runtime.pool.capacity import Fits, MustEvict, MustWait, NeverFits, Verdict
+from runtime.pool.ledger import no_room
+from runtime.pool.load_spec import LoadSpec
+from runtime.pool.resident_model import ResidentModel
 
 TURN_S = 2.0
 

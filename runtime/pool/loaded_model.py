@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runtime.load_spec import Candidate, LoadSpec
 from runtime.messages import ModelInfo, Stats
+from runtime.pool.load_spec import Candidate, LoadSpec
 
 
 class ModelState(StrEnum):

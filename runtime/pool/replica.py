@@ -9,11 +9,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 
-from runtime.breaker import Breaker
 from runtime.errors import EngineDead, NotReady
-from runtime.loaded_model import LoadedReplica, ModelState
 from runtime.messages import ModelInfo
-from runtime.routing import SeenPrefixes
+from runtime.pool.breaker import Breaker
+from runtime.pool.loaded_model import LoadedReplica, ModelState
+from runtime.pool.routing import SeenPrefixes
 from runtime.worker_process import WorkerProcess
 
 log = logging.getLogger("slmops.pool")
@@ -120,7 +120,7 @@ class Replica:
         self.state = ModelState.READY
         worker.on_exit = self._restart
         worker.on_finished = self._breaker.worked
-        log.info("loaded %s in %.2f s (pid %d, %d MB resident)", self._label, info.load_s, worker.pid, info.resident_bytes >> 20)
+        log.debug("loaded %s in %.2f s (pid %d, %d MB resident)", self._label, info.load_s, worker.pid, info.resident_bytes >> 20)
         return info
 
     async def _spawned(self) -> WorkerProcess:
@@ -148,7 +148,6 @@ class Replica:
 
     async def _start_after(self, dead: WorkerProcess) -> ModelInfo:
         await dead.reap()
-        log.error("the worker of %s (pid %d) died: %s", self._label, dead.pid, dead.death)
         self._on_died(dead.death)
         self._breaker.failed(f"The worker died: {dead.death}")
         if self._breaker.is_open:

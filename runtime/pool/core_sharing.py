@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
-from runtime.resident_model import ResidentModel
+from runtime.pool.resident_model import ResidentModel
 
 SETTLE_S = 5.0  # a model that has been idle for so long gives its cores to the others
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from runtime.discovery import Hardware, NvidiaGpu, PciDevice
+from runtime.machine.discovery import Hardware, NvidiaGpu, PciDevice
 
 DISPLAY, ACCELERATOR, SIGNAL_PROCESSING = 0x03, 0x12, 0x11  # PCI classes of GPUs, of NPUs, and of AMD's NPUs among others
 _X86_FLAGS = ("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from runtime.capacity import Budget
-from runtime.cores import usable_cores
-from runtime.memory import machine_memory_bytes
+from runtime.machine.cores import usable_cores
+from runtime.pool.capacity import Budget
+from runtime.pool.memory import machine_memory_bytes
 from runtime.watchdog import Patience
 
 MACHINE_SHARE = 0.8  # of the machine's memory, what models get without being told

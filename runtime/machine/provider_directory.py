@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import psutil
 
-from runtime.discovery import RawDiscovery
-from runtime.execution_provider import ExecutionProvider, cpu_provider
-from runtime.provider_reading import read_discovery
+from runtime.child_environment import child_environment
+from runtime.machine.discovery import RawDiscovery
+from runtime.machine.execution_provider import ExecutionProvider, cpu_provider
+from runtime.machine.provider_reading import read_discovery
 
 log = logging.getLogger("slmops.providers")
 
 TIMEOUT_S = 15.0
 _CHILD = (sys.executable, "-P", "-m", "runtime.providers")
-_SECRETS = frozenset({"SLMOPS_API_KEY", "HF_TOKEN"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ class ProviderDirectory:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=_environment(),
+            env=child_environment(),
         )
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -109,10 +107,3 @@ def this_cpu() -> ExecutionProvider:
 def _last_line(complaints: bytes) -> str:
     lines = complaints.decode(errors="replace").strip().splitlines()
     return f" ({lines[-1][:300]})" if lines else ""
-
-
-def _environment() -> dict[str, str]:
-    """The daemon's own, less its secrets, and with the folder it was imported from, so that the child runs the same code."""
-    here = str(Path(__file__).resolve().parent.parent)
-    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    return kept | {"PYTHONPATH": os.pathsep.join([here, *filter(None, [kept.get("PYTHONPATH")])])}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.capacity import Budget, Demand, NeverFits, Resident, Verdict, explain, plan_room
 from runtime.errors import NotReady
-from runtime.load_spec import Candidate, LoadSpec
-from runtime.memory import MemoryEstimate
-from runtime.resident_model import ResidentModel
+from runtime.pool.capacity import Budget, Demand, NeverFits, Resident, Verdict, explain, plan_room
+from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.memory import MemoryEstimate
+from runtime.pool.resident_model import ResidentModel
 
 
 class Ledger:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.memory import MemoryEstimate
+from runtime.pool.memory import MemoryEstimate
 
 KV_SHARE = 0.25  # of the budget, the most KV that a model gets without being told
 CONTENT = 0.25  # of the KV it wants, what a model is content with

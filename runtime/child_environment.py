@@ -1,0 +1,15 @@
+"""The environment of processes that the daemon starts: its own, less its secrets, set up to run the same code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_SECRETS = frozenset({"SLMOPS_API_KEY", "HF_TOKEN"})
+
+
+def child_environment() -> dict[str, str]:
+    here = str(Path(__file__).resolve().parents[1])
+    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    paths = [here, *filter(None, [kept.get("PYTHONPATH")])]
+    return kept | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}

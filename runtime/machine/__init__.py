@@ -1,0 +1,1 @@
+"""What this machine has: processors, memory, execution providers, and the software that drives them."""

@@ -1,0 +1,1 @@
+"""Models in memory: who is loaded, who may stay, who waits, and on how many cores each computes."""
