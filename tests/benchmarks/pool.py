@@ -35,6 +35,7 @@ ROUNDS = 20
 KILLS = 50
 CLIENTS = 16
 HUNG_S = 60.0
+CORES_BACK_S = 6.0  # until an idle model has given its cores to the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,11 @@ def mixed(model: str, other: str, *, other_is_chat: bool) -> None:
     with daemon(model) as d:
         for name in (model, other):
             d.post(name, "load")
-        alone = {model: d.measure(load, model), other: d.measure(load, other, is_chat=other_is_chat)}
-        time.sleep(6)  # until the cores are given back
+        alone = {}
+        for name, is_chat in ((model, True), (other, other_is_chat)):
+            time.sleep(CORES_BACK_S)
+            alone[name] = d.measure(load, name, is_chat=is_chat)
+        time.sleep(CORES_BACK_S)
         with ThreadPoolExecutor(2) as both:
             first = both.submit(d.measure, load, model)
             second = both.submit(d.measure, load, other, is_chat=other_is_chat)
