@@ -26,7 +26,7 @@ class Wish(StrEnum):
 
 
 def pull(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="A catalog name, hf://, pypi://, file:// or a path.")],
+    reference: Annotated[str, typer.Argument(metavar="REF", help="A catalog name, hf://, pypi://, foundry://, file:// or a path.")],
     name: Annotated[str | None, typer.Option(help="What to call the model here.")] = None,
     precision: Annotated[Wish, typer.Option(help="How to store weights that are converted.")] = Wish.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print the version as JSON.")] = False,
@@ -44,7 +44,15 @@ def pull(
     if as_json:
         print_json(describe_version(version))
     else:
-        print_line(f"{version.label} is ready ({size(version.size_bytes)}); try: slmops run -m {version.model} Hello")
+        print_line(f"{version.label} is ready ({size(version.size_bytes)}); {_what_next(version)}")
+
+
+def _what_next(version: ModelVersion) -> str:
+    from runtime.model_folder import read_model_folder
+
+    if any(read_model_folder(variant.folder).chat_template for variant in version.variants):
+        return f"try: slmops run -m {version.model} Hello"
+    return "it has no chat template and continues text: ask it through /v1/completions"
 
 
 def pull_with_bar(
