@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,11 @@ from tests.deploy.daemon_process import running_daemon
 
 DEFAULT_MODEL = "smollm2-135m"
 UNUSED_S = 24 * 3600  # homes of earlier importers that nobody used for so long are removed
+
+
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background with interrupts ignored, and so would be every program that tests interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
