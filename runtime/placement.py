@@ -39,14 +39,12 @@ class Graph(StrEnum):
     GQA = "gqa"  # GroupQueryAttention with past and present KV: our own engine can batch it
     PAGED = "paged"  # PagedAttention: onnxruntime-genai's Engine batches it, on CUDA
     OTHER = "other"  # anything else that onnxruntime-genai generates text with
-    FOUNDRY = "foundry"  # of Foundry's catalog, run by its SDK
 
 
 _ENGINES: Mapping[Graph, tuple[str, ...]] = {
     Graph.GQA: ("onnx", "genai", "foundry"),
     Graph.PAGED: ("genai",),
     Graph.OTHER: ("genai", "foundry"),
-    Graph.FOUNDRY: ("foundry",),
 }
 
 # Why a variant of this family runs on no other provider.

@@ -106,7 +106,8 @@ class Worker:
             case Abort(request=request) if request in self._unprepared:
                 self._forgotten.add(request)
             case Abort(request=request):
-                self._engine.remove(request)
+                with self.pulse:  # a vendor may hang in it
+                    self._engine.remove(request)
             case SetThreads(num_threads=num_threads):
                 with self.pulse:
                     self._engine.set_threads(num_threads)
@@ -230,6 +231,9 @@ def main() -> None:
         worker.run()
     except BrokenPipeError:
         os._exit(0)  # the gateway is gone
+    except Exception as error:
+        _log(error)
+        os._exit(1)
     engine.close()
     os._exit(0)  # the other threads still wait for input
 

@@ -16,7 +16,7 @@ class Ledger:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._measured: dict[tuple[str, str], int] = {}  # label, folder -> what a worker took beside its KV, in bytes
+        self._measured: dict[tuple[str, ...], int] = {}  # by `_key`: what a worker took beside its KV, in bytes
 
     def plan(self, spec: LoadSpec, residents: Sequence[Resident], *, replaces: bool = False) -> Verdict:
         """For the largest candidate that can ever fit, so that there is room for whichever loads.
@@ -47,7 +47,7 @@ class Ledger:
         """Corrects what a loaded model is charged by what its largest worker really takes beside its KV."""
         if model.candidate is None:
             return
-        key = (model.label, str(model.candidate.folder))
+        key = _key(model.label, model.candidate)
         stats = [replica.view().stats for replica in model.replicas]
         taken = [each.resident_bytes - each.kv_bytes for each in stats if each is not None]
         if taken:
@@ -64,7 +64,12 @@ class Ledger:
         return Demand(spec.label, self._memory(spec.label, candidate), spec.replicas)
 
     def _memory(self, label: str, candidate: Candidate) -> MemoryEstimate:
-        return candidate.memory.corrected(self._measured.get((label, str(candidate.folder))))
+        return candidate.memory.corrected(self._measured.get(_key(label, candidate)))
+
+
+def _key(label: str, candidate: Candidate) -> tuple[str, ...]:
+    """Engines differ in what they take for the same files."""
+    return label, str(candidate.folder), candidate.engine, candidate.provider.name
 
 
 def resident(model: ResidentModel, *, is_arriving: bool = False) -> Resident:

@@ -108,6 +108,8 @@ def test_what_was_measured_corrects_the_charge_and_is_remembered() -> None:
         assert bench.model.charge_bytes == 2 * (150 + 100) * MIB, "what it took once, it may take again"
         assert ledger.plan(bench.spec, []) == Fits(2 * (150 + 100) * MIB)
         assert ledger.plan(replace(bench.spec, candidates=(LARGE,)), []) == Fits(2 * (300 + 100) * MIB)
+        by_another = replace(SMALL, engine="genai")
+        assert ledger.plan(replace(bench.spec, candidates=(by_another,)), []) == Fits(2 * (100 + 100) * MIB)
 
     run(scenario)
 

@@ -123,14 +123,13 @@ def test_every_provider_has_a_reason_why_others_do_not_run_its_variants() -> Non
     [
         ("server", variant("cpu-int8", Graph.GQA), None, ["onnx"]),
         ("server", variant("cpu-int8", Graph.OTHER), None, ["genai"]),
-        ("server", variant("cpu-int8", Graph.FOUNDRY), None, ["foundry"]),
         ("server", variant("cpu-int8", Graph.GQA), "genai", ["genai"]),
         ("server", variant("cpu-int8", Graph.GQA), "foundry", ["foundry"]),
         ("server", variant("cpu-int8", Graph.OTHER), "onnx", []),
         ("nvidia_desktop", variant("cuda-fp16", Graph.GQA), None, ["genai"]),
         ("nvidia_desktop", variant("cuda-fp16", Graph.PAGED), None, ["genai"]),
         ("nvidia_desktop", variant("cuda-fp16", Graph.GQA), "onnx", []),
-        ("ryzen_ai_laptop", variant("cpu-int8", Graph.FOUNDRY), None, []),
+        ("ryzen_ai_laptop", variant("cpu-int8", Graph.GQA), "foundry", []),
     ],
 )
 def test_the_graph_the_provider_and_the_setting_choose_the_engine(
