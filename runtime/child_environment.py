@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_SECRETS = frozenset({"SLMOPS_API_KEY", "HF_TOKEN"})
+_SECRETS = frozenset({"SLMOPS_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 
 
 def child_environment() -> dict[str, str]:

@@ -24,7 +24,10 @@ class FailureKind(StrEnum):
 
 
 class RuntimeFailure(Exception):
-    """The root. message: what was wrong and what to do; param: the request field at fault; code: OpenAI's machine-readable code."""
+    """The root. message: what was wrong and what to do; param: the request field at fault; code: OpenAI's machine-readable code.
+
+    retry_after_s: when to try again; 0 when that is in vain, None when nobody can tell.
+    """
 
     kind: FailureKind
 

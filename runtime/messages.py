@@ -149,6 +149,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a loaded model is. kv_bytes_per_token: both K and V, all layers. resident_bytes: of the whole worker, after the load.
 
     batches: whether several sequences share a step.
+    silent_steps: a step may keep the worker's other threads from running, that of the heartbeats among them.
     """
 
     engine: str
@@ -165,6 +166,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     can_set_threads: bool = False
     batches: bool = True
+    silent_steps: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):

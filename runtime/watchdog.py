@@ -20,8 +20,11 @@ class Patience:
 
 
 class Watchdog:
-    def __init__(self, patience: Patience) -> None:
+    """silent_steps: the worker may be silent for as long as a step may take."""
+
+    def __init__(self, patience: Patience, *, silent_steps: bool = False) -> None:
         self._patience = patience
+        self._most_silent_s = max(patience.silent_looks * LOOK_EVERY_S, patience.step_s if silent_steps else 0.0)
         self._silent_looks = 0
         self._step_s = 0.0
 
@@ -35,6 +38,6 @@ class Watchdog:
         self._silent_looks += 1
         if self._step_s > self._patience.step_s:
             return f"a step took longer than {self._patience.step_s:g} s"
-        if self._silent_looks > self._patience.silent_looks:
+        if self._silent_looks * LOOK_EVERY_S > self._most_silent_s:
             return f"it gave no sign of life for {self._silent_looks * LOOK_EVERY_S:g} s"
         return None

@@ -24,7 +24,7 @@ import msgspec
 from model_registry.telemetry import turn_off_telemetry
 from runtime.batching.failures import broken
 from runtime.engines.build import build_engine
-from runtime.engines.protocol import Engine, Prepared
+from runtime.engines.protocol import Engine, EngineBroken, Prepared
 from runtime.errors import RuntimeFailure
 from runtime.framing import FrameWriter, read_frame
 from runtime.messages import Abort, Drain, Failed, Load, LoadFailed, Ready, SetThreads, StepReport, Submit
@@ -137,6 +137,8 @@ class Worker:
         try:
             with self.pulse:
                 stepped = self._engine.step()
+        except EngineBroken:
+            raise
         except Exception as error:
             _log(error)
             report.failed.extend(broken(request, error) for request in self._engine.fail_all())

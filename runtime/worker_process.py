@@ -52,6 +52,7 @@ class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process, label: str, patience: Patience) -> None:
         self._process = process
         self._label = label
+        self._patience = patience
         self._watchdog = Watchdog(patience)
         self._watching: asyncio.Task[None] | None = None
         self._hung: str | None = None
@@ -121,6 +122,7 @@ class WorkerProcess:
             await self.reap()
             raise NotReady(f"The worker of {self._label} spoke out of turn.")
         self.info = message.info
+        self._watchdog = Watchdog(self._patience, silent_steps=message.info.silent_steps)
         self._reader = asyncio.create_task(self._read(), name=f"worker {self._label}")
         self._watching = asyncio.create_task(self._watch(), name=f"watch {self._label}")
         return message.info

@@ -147,7 +147,8 @@ def reply_to(error: Exception, *, where: str = "this path") -> ErrorReply:
         return _http_reply(error, where)
     if rule is None:
         return ErrorReply(UNEXPECTED.status, UNEXPECTED_MESSAGE, UNEXPECTED.type, UNEXPECTED.code)
-    retry_after_s = getattr(error, "retry_after_s", None) or rule.retry_after_s
+    own = getattr(error, "retry_after_s", None)
+    retry_after_s = rule.retry_after_s if own is None else own  # 0: to retry is in vain
     headers = dict(getattr(error, "headers", None) or {})
     if retry_after_s:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))

@@ -98,7 +98,7 @@ class Gateway:
             spec = self.pool.spec_of(model.label) or await self._plans.spec(model)
             lease = await self.pool.acquire(spec, timeout_s=self.settings.load_timeout_s, keep_alive_s=keep_alive_s)
         except RuntimeFailure as failure:
-            if failure.code in _LASTING and failure.retry_after_s is None:
+            if failure.code in _LASTING and not failure.retry_after_s:
                 self._refusals[model.label] = failure
             raise _with_remedy(failure, model.label) from None
         self._refusals.pop(model.label, None)
@@ -114,12 +114,12 @@ class Gateway:
 
     async def reload(self, model: ServedModel, changes: ModelSettings) -> Lease:
         """A lease on the model, loaded anew with these settings while requests go on. Raises NotReady: it has those it had."""
-        before = self._plans.change(model.label, changes)
+        take_back = self._plans.change(model.label, changes)
         try:
             spec = await self._plans.spec(model)
             await self.pool.reload(spec, timeout_s=self.settings.load_timeout_s, grace_s=self.settings.request_timeout_s)
         except BaseException as failure:
-            self._plans.restore(model.label, before)
+            take_back()
             raise _with_remedy(failure, model.label) if isinstance(failure, RuntimeFailure) else failure from None
         return await self.acquire(model)
 
@@ -176,9 +176,13 @@ class Gateway:
         return self.pool.loaded()
 
     async def unload(self, name: str, *, grace_s: float = 0.0) -> Sequence[str]:
-        """Ends the workers of every loaded version that the name means (`name:number`: that one). Returns their labels."""
-        doomed = [each.spec.label for each in self.loaded() if name in (each.spec.label, each.spec.label.rpartition(":")[0])]
+        """Ends the workers of every loaded version of that name, or of the one that `name:number` or `name:alias` means."""
+        meant = {name, self.resolve(name).label} if ":" in name and not self._is_loaded(name) else {name}
+        doomed = [each.spec.label for each in self.loaded() if meant & {each.spec.label, each.spec.label.rpartition(":")[0]}]
         return [label for label in doomed if await self.pool.unload(label, grace_s=grace_s)]
+
+    def _is_loaded(self, label: str) -> bool:
+        return any(each.spec.label == label for each in self.loaded())
 
     def _check_count(self, num_prompts: int, model: ServedModel) -> None:
         if num_prompts == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from model_registry.records import Variant
@@ -32,14 +32,16 @@ class LoadPlans:
         self._pool = pool
         self._changed: dict[str, ModelSettings] = {}
 
-    def change(self, label: str, changes: ModelSettings) -> ModelSettings:
-        """From now on. Returns what was changed before, for `restore`."""
+    def change(self, label: str, changes: ModelSettings) -> Callable[[], None]:
+        """From now on. Returns how to take that back; what others changed meanwhile stays."""
         before = self._changed.get(label, ModelSettings())
         self._changed[label] = changes.over(before)
-        return before
 
-    def restore(self, label: str, before: ModelSettings) -> None:
-        self._changed[label] = before
+        def take_back() -> None:
+            mine = {name: getattr(before, name) for name, value in changes if value is not None}
+            self._changed[label] = self._changed[label].model_copy(update=mine)
+
+        return take_back
 
     def settings_of(self, label: str) -> ModelSettings:
         return self._changed.get(label, ModelSettings()).over(self._settings.of_model(label))
@@ -71,7 +73,7 @@ class LoadPlans:
             None if settings.engine == "auto" else settings.engine,
         )
         if not placement.choices:
-            raise NotReady(f"{model.label} cannot be placed. {placement.refusal()}", code="no_provider")
+            raise NotReady(f"{model.label} cannot be placed. {placement.refusal()}", code="no_provider", retry_after_s=0.0)
         return tuple(_candidate(choice, folders[choice.variant], memory[choice.variant]) for choice in placement.choices)
 
     async def _providers(self, model: ServedModel, settings: ModelSettings) -> Sequence[ExecutionProvider]:
@@ -85,8 +87,9 @@ class LoadPlans:
         """Of devices with memory of their own. The host's is the pool's affair, which can make room."""
         free = {each.memory: each.memory_bytes for each in providers if each.memory != HOST and each.memory_bytes is not None}
         for loaded in self._pool.loaded():
-            if loaded.candidate is not None and loaded.candidate.place in free and loaded.spec.label != label:
-                free[loaded.candidate.place] -= loaded.spec.replicas * loaded.candidate.place_bytes
+            chosen = loaded.candidate or loaded.spec.candidates[0]  # one that still loads will probably be where it is tried first
+            if chosen.place in free and loaded.spec.label != label:
+                free[chosen.place] -= loaded.spec.replicas * chosen.place_bytes
         return free
 
 

@@ -67,6 +67,7 @@ def build_genai_engine(path: Path, options: EngineOptions, provider: ProviderCho
         resident_bytes=process.memory_info().rss,
         pid=os.getpid(),
         batches=batches,
+        silent_steps=True,  # genai computes with the interpreter's lock held
     )
     intake = _intake(folder, context)
     return GenaiEngine(info, loaded.decoder, intake, limits, resident_bytes=lambda: int(process.memory_info().rss))

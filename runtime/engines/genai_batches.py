@@ -31,10 +31,13 @@ class BatchLimits:
     eos_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Turn:
+    """ended: why genai ended it, once it has."""
+
     sequence: Sequence
     request: Any
+    ended: str | None = None
 
 
 class BatchDecoder:
@@ -106,18 +109,22 @@ class BatchDecoder:
         """Whatever the plan is: genai has its own."""
         if not self._turns:
             return []
-        by_request = {id(turn.request): turn.sequence for turn in self._turns.values()}
+        ended = [Decoded(turn.sequence, error=TurnFailed(turn.ended)) for turn in self._turns.values() if turn.ended]
+        if ended:  # with a token that ended nothing here
+            return ended
+        by_request = {id(turn.request): turn for turn in self._turns.values()}
         events = [event for event in self._engine.run(self._events) if id(event.request) in by_request]
         return [self._read(event, by_request[id(event.request)]) for event in events]
 
-    def _read(self, event: Any, sequence: Sequence) -> Decoded:
+    def _read(self, event: Any, turn: _Turn) -> Decoded:
         """An event has a token, or the end of the turn, or both."""
-        flags = self._og.EngineEventFlags
+        flags, sequence = self._og.EngineEventFlags, turn.sequence
         if event.flags & flags.FAILED:
             return Decoded(sequence, error=TurnFailed(str(event.error_code)))
         if event.flags & flags.TURN_FINISHED:
             sequence.num_cached = int(event.usage.cached_prompt_tokens)
             self.prefix_hits += sequence.num_cached
+            turn.ended = str(event.finish_reason)
         if event.flags & flags.TOKEN:
             sequence.num_computed += 1
             return Decoded(sequence, int(event.token))

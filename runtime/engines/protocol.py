@@ -14,6 +14,10 @@ class Prepared(Protocol):
     def request(self) -> int: ...
 
 
+class EngineBroken(Exception):
+    """An engine cannot go on: its worker ends, and another takes its place. Raised by `step`."""
+
+
 class Engine(Protocol):
     @property
     def info(self) -> ModelInfo: ...

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from runtime.batching.failures import broken, queue_full, too_late
 from runtime.batching.scheduler import Scheduler
 from runtime.batching.sequence import Sequence
+from runtime.engines.protocol import EngineBroken
 from runtime.engines.text_intake import TextIntake, TextRequest
 from runtime.engines.text_model import Answer, Answered, TextModel
 from runtime.messages import (
@@ -31,6 +32,7 @@ from runtime.messages import (
     Usage,
 )
 
+HUNG_S = 300.0  # a cancelled answer that computes for so long never ends
 WAIT_S = 0.02  # how long a step waits for text; also how late it may see a new request or an abort while nobody is told anything
 
 
@@ -46,6 +48,7 @@ class _Told:
 class _Running:
     request: TextRequest
     answer: Answer
+    thread: threading.Thread
     num_tokens: int = 0
 
 
@@ -74,6 +77,7 @@ class TextEngine:
         self._requests: dict[int, TextRequest] = {}
         self._running: dict[int, _Running] = {}
         self._threads: set[threading.Thread] = set()
+        self._cancelled: dict[threading.Thread, float] = {}  # of these, the ones whose answer nobody wants, and since when
         self._told: queue.SimpleQueue[_Told] = queue.SimpleQueue()
         self._num_steps = 0
         self._report = StepReport()  # of a step that has not returned
@@ -108,8 +112,9 @@ class TextEngine:
         raise NotImplementedError("the number of threads is fixed at load: reload the model with the number that it should have")
 
     def step(self) -> StepReport:
-        """Admits what may run, then waits for text: at most `WAIT_S`."""
+        """Admits what may run, then waits for text: at most `WAIT_S`. Raises EngineBroken when a cancelled answer never ends."""
         report = self._report = StepReport()
+        self._check_cancelled()
         self._expire(report)
         while self._can_start():
             self._start(self._scheduler.admit(), report)
@@ -150,11 +155,12 @@ class TextEngine:
     def _start(self, sequence: Sequence, report: StepReport) -> None:
         request = self._requests[sequence.request]
         sequence.admitted_at = self._clock()
-        running = self._running[sequence.request] = _Running(request, self._model.answer(request.text, sequence.params))
+        answer = self._model.answer(request.text, sequence.params)
+        thread = threading.Thread(target=self._serve, args=(sequence.request, answer), name="answer", daemon=True)
+        self._running[sequence.request] = _Running(request, answer, thread)
         report.started.append(
             Started(request=sequence.request, prompt_tokens=sequence.prompt_len, cached_tokens=0, prompt_text=sequence.prompt_text)
         )
-        thread = threading.Thread(target=self._serve, args=(sequence.request, running.answer), name="answer", daemon=True)
         self._threads.add(thread)
         thread.start()
 
@@ -228,6 +234,13 @@ class TextEngine:
         running = self._running.pop(request, None)
         if running is not None:
             running.answer.cancel()
+            self._cancelled[running.thread] = self._clock()
+
+    def _check_cancelled(self) -> None:
+        now = self._clock()
+        self._cancelled = {thread: since for thread, since in self._cancelled.items() if thread in self._threads}
+        if any(now - since > HUNG_S for since in self._cancelled.values()):
+            raise EngineBroken(f"a cancelled answer has not ended for {HUNG_S:g} s")
 
     def _expire(self, report: StepReport) -> None:
         now = self._clock()

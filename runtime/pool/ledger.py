@@ -85,6 +85,7 @@ def resident(model: ResidentModel, *, is_arriving: bool = False) -> Resident:
     )
 
 
-def no_room(arithmetic: str, *, retry_after_s: float | None = None) -> NotReady:
+def no_room(arithmetic: str, *, retry_after_s: float = 0.0) -> NotReady:
+    """retry_after_s: 0 when there never will be."""
     remedy = "Raise memory_budget, unload or unpin another model, or lower num_slots, context_length or kv_budget_bytes."
     return NotReady(f"{arithmetic}. {remedy}", code="insufficient_memory", retry_after_s=retry_after_s)

@@ -15,7 +15,7 @@ import msgspec
 from runtime.errors import NotReady
 from runtime.messages import EngineOptions, Load
 from runtime.pool.breaker import Breaker
-from runtime.pool.capacity import Fits, NeverFits, Resident, Verdict
+from runtime.pool.capacity import Fits, MustEvict, NeverFits, Resident, Verdict
 from runtime.pool.core_sharing import SETTLE_S, share_for_newcomers, share_out
 from runtime.pool.lease import Lease
 from runtime.pool.ledger import Ledger, no_room, resident
@@ -81,17 +81,23 @@ class ModelPool:
     async def reload(self, spec: LoadSpec, *, timeout_s: float, grace_s: float) -> None:
         """Loads the model anew, as spec says, without a failed request: the old one serves until the new one can, then for grace_s.
 
-        Where both have no room, the old one leaves first, and requests wait. Raises NotReady when the new one cannot load.
+        Idle models make room for both. Where there is none, the old one leaves first, when its requests are done, and new ones
+        wait, each for as long as its acquire may. Raises NotReady when the new one cannot load.
         """
         self._check_open()
         old = self._models.get(spec.label)
         if spec.label in self._arriving:
             raise NotReady(f"{spec.label} is being reloaded already. Retry when that is done.", code="model_loading")
         if old is None:
+            self.reset(spec.label)  # what broke it may have been what is changed now
             self._queue.respecify(spec)
             (await self.acquire(spec, timeout_s=timeout_s)).release()
             return
         beside = self._ledger.plan(spec, self._residents(), replaces=True)
+        if isinstance(beside, MustEvict) and spec.label not in beside.labels:
+            idle = [self._dismiss(self._models[each], Departure.EVICTED, EXIT_S) for each in beside.labels]
+            await asyncio.gather(*map(asyncio.shield, idle))
+            return await self.reload(spec, timeout_s=timeout_s, grace_s=grace_s)
         if isinstance(beside, Fits):
             await self._replace(self._begin_load(self._arriving, spec, beside.charge_bytes), timeout_s, grace_s)
             return
@@ -104,11 +110,11 @@ class ModelPool:
 
     def pin(self, label: str, pinned: bool) -> bool:
         """False when not loaded."""
-        model = self._models.get(label)
-        if model is not None:
+        found = [each for each in (self._models.get(label), self._arriving.get(label)) if each is not None]
+        for model in found:
             model.pin(pinned)
-            self._queue.look()
-        return model is not None
+        self._queue.look()
+        return bool(found)
 
     def reset(self, label: str) -> None:
         """Closes the breaker: the next request tries to load again."""
@@ -119,6 +125,10 @@ class ModelPool:
         """What the loaded model was asked to be; None when it is not loaded."""
         model = self._models.get(label)
         return None if model is None else model.spec
+
+    def broken(self) -> dict[str, NotReady]:
+        """Models that failed repeatedly and are not tried for now, and why."""
+        return {label: breaker.refusal() for label, breaker in self._breakers.items() if breaker.is_open}
 
     def load_failure(self, label: str) -> NotReady | None:
         """Why the last load of this model failed; None when it did not, or when another has begun since."""

@@ -8,7 +8,7 @@ import typer
 
 from server.cli.configuration import settings_from
 from server.cli.models import AsJson
-from server.cli.terminal import print_json, print_note, print_table, size
+from server.cli.terminal import print_json, print_line, print_note, print_table, size
 
 if TYPE_CHECKING:
     from model_registry.sources.foundry_cache import FoundryVariant
@@ -30,6 +30,9 @@ def list_models(as_json: AsJson = False) -> None:
         print_note(listing.missing)
     if as_json:
         print_json([_described(variant) for variant in listing.variants])
+        return
+    if not listing.variants:
+        print_line("no model is cached")
         return
     print_table(
         ("ALIAS", "ID", "DEVICE", "SIZE>", "LICENCE", "CACHED"),

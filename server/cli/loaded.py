@@ -27,11 +27,12 @@ def loaded_models(as_json: AsJson = False) -> None:
     if as_json:
         print_json(pool["data"])
         return
-    if not pool["data"]:
+    if pool["data"]:
+        print_table(_COLUMNS, [_row(row, time.time()) for row in pool["data"]])
+        print_line("")
+    elif not pool["broken"]:
         print_line("no model is loaded; the first request loads one")
         return
-    print_table(_COLUMNS, [_row(row, time.time()) for row in pool["data"]])
-    print_line("")
     for line in _remarks(pool):
         print_line(line)
 
@@ -68,6 +69,7 @@ def _remarks(pool: dict[str, Any]) -> Iterator[str]:
             yield f"{row['id']}: {fallback['provider']} could not load it ({fallback['why']})"
         if row["num_restarts"]:
             yield f"{row['id']}: restarted {row['num_restarts']} times"
+    yield from (broken["why"] for broken in pool["broken"])
     if pool["waiting"]:
         yield f"waiting for room: {', '.join(pool['waiting'])}"
     yield f"of the memory budget of {size(pool['memory_budget_bytes'])}, {size(pool['memory_charged_bytes'])} are charged"

@@ -72,6 +72,13 @@ class LoadedModelBody(BaseModel):
     expires_at: float | None
 
 
+class BrokenBody(BaseModel):
+    """A model that failed repeatedly and is not tried for now."""
+
+    id: str
+    why: str
+
+
 class LoadedModelList(BaseModel):
     """memory_charged_bytes: of the budget, what the models are charged. waiting: models whose load waits for room."""
 
@@ -81,6 +88,7 @@ class LoadedModelList(BaseModel):
     memory_charged_bytes: int
     max_loaded_models: int | None
     waiting: list[str]
+    broken: list[BrokenBody]
 
 
 class LoadRequest(BaseModel):
@@ -127,6 +135,7 @@ def admin_router(gateway: Gateway) -> APIRouter:
             memory_charged_bytes=sum(model.charge_bytes for model in loaded),
             max_loaded_models=budget.max_models,
             waiting=list(gateway.pool.waiting()),
+            broken=[BrokenBody(id=label, why=why.message) for label, why in gateway.pool.broken().items()],
         )
 
     @router.post("/{name}/load", responses=documented(400, 404, 500, 503), summary="Load a model")

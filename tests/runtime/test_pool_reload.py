@@ -68,6 +68,26 @@ def test_no_request_fails_and_the_new_options_hold(limits: PoolLimits) -> None:
     run(scenario)
 
 
+def test_an_idle_model_makes_room_for_both() -> None:
+    """A long answer holds the old one, and would hold everybody up if the new one could not load beside it."""
+
+    async def scenario() -> None:
+        async with new_pool(PoolLimits(Budget(200 * MIB))) as pool:
+            left = departures_of(pool)
+            with await pool.acquire(OLD, timeout_s=PATIENCE_S) as lease:
+                long = ask(lease, "[[endless]]")
+                await first_chunk(long)
+                (await pool.acquire(spec_of("idle:1"), timeout_s=PATIENCE_S)).release()
+                (await pool.acquire(spec_of("idle:2"), timeout_s=PATIENCE_S)).release()
+                await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
+                assert await left.get() == Left("idle:1", Departure.EVICTED)
+                assert {model.spec.label for model in pool.loaded()} == {"some:1", "idle:2"}
+                assert pool.spec_of("some:1") is NEW
+                long.abort()
+
+    run(scenario)
+
+
 def test_a_long_answer_is_finished_by_the_old_while_the_new_serves() -> None:
     async def scenario() -> None:
         async with new_pool() as pool:

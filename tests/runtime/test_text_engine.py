@@ -12,7 +12,8 @@ from engine_bench import Clock, EngineBench, text
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import ResolvedParams
 from runtime.engines.fake import VOCAB_SIZE, ByteTokenizer
-from runtime.engines.text_engine import TextEngine
+from runtime.engines.protocol import EngineBroken
+from runtime.engines.text_engine import HUNG_S, TextEngine
 from runtime.engines.text_intake import TextIntake
 from runtime.engines.text_model import Answered
 from runtime.errors import FailureKind
@@ -188,5 +189,20 @@ def test_a_deadline_passes_while_an_answer_computes(model: DictatedModel) -> Non
     assert failed is not None
     assert failed.code == "deadline_exceeded"
     assert model.answers[0].is_cancelled.is_set()
+    model.answers[0].script.put(END_OF_ANSWER)
+    bench.engine.close()
+
+
+def test_a_cancelled_answer_that_never_ends_breaks_the_engine(model: DictatedModel) -> None:
+    """Its slot is lost, and more would be: the worker must end."""
+    bench = dictated_bench(model)
+    number = bench.submit(text("abc"))
+    bench.step()
+    bench.engine.remove(number)
+    bench.clock.now += HUNG_S
+    bench.step()
+    bench.clock.now += 1
+    with pytest.raises(EngineBroken, match="has not ended for 300 s"):
+        bench.step()
     model.answers[0].script.put(END_OF_ANSWER)
     bench.engine.close()

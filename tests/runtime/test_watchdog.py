@@ -17,6 +17,12 @@ def test_silence_is_borne_for_so_many_looks() -> None:
     assert watchdog.look() == "it gave no sign of life for 4 s"
 
 
+def test_a_worker_whose_steps_are_silent_is_given_as_long_as_a_step() -> None:
+    watchdog = Watchdog(PATIENCE, silent_steps=True)
+    assert [watchdog.look() for _ in range(10)] == [None] * 10
+    assert watchdog.look() == "it gave no sign of life for 11 s"
+
+
 def test_anything_told_ends_the_silence() -> None:
     watchdog = Watchdog(PATIENCE)
     for _ in range(5):

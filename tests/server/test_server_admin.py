@@ -190,6 +190,9 @@ def test_a_model_that_crashes_in_a_row_is_refused_until_it_is_reset(serve: Serve
         assert error["code"] == "model_broken"
         assert "exit code 139" in error["message"]
         assert f"/admin/models/{MODEL}:1/reset" in error["message"]
+        (broken,) = http.get(ADMIN).json()["broken"]
+        assert broken["id"] == f"{MODEL}:1"
+        assert "times in a row" in broken["why"]
         assert int(refused.headers["retry-after"]) > 200
         assert "failed 5 times" in error_of(http.get("/ready"), 503)["message"]
         assert http.post(f"{ADMIN}/{MODEL}/reset").json() == {"reset": f"{MODEL}:1"}
@@ -206,7 +209,7 @@ def test_the_list_tells_each_models_place_and_the_budget(serve: Serve) -> None:
         body = http.get(ADMIN).json()
     (row,) = body.pop("data")
     charged = body.pop("memory_charged_bytes")
-    assert body == {"object": "list", "memory_budget_bytes": 1 << 30, "max_loaded_models": 3, "waiting": []}
+    assert body == {"object": "list", "memory_budget_bytes": 1 << 30, "max_loaded_models": 3, "waiting": [], "broken": []}
     assert 0 < charged == row["charge_bytes"] <= 1 << 30
     assert (row["engine"], row["provider"], row["fallbacks"], row["keep_alive_s"]) == ("fake", "FakeExecutionProvider", [], 300)
     assert (row["num_slots"], row["num_restarts"], len({each["pid"] for each in row["replicas"]})) == (8, 0, 2)

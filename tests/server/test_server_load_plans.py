@@ -164,15 +164,15 @@ def test_a_folder_that_says_nothing_of_its_kv_is_charged_for_its_files(
 
 def test_changes_hold_until_they_are_taken_back(make_settings: Callable[..., Settings]) -> None:
     plans = LoadPlans(make_settings(num_slots=2), ProviderDirectory(), Pool())
-    before = plans.change("m:1", ModelSettings(threads=3))
-    again = plans.change("m:1", ModelSettings(num_slots=4))
+    take_back_threads = plans.change("m:1", ModelSettings(threads=3))
+    take_back_slots = plans.change("m:1", ModelSettings(num_slots=4))
 
     def settings() -> tuple[int | None, int | None]:
         return plans.settings_of("m:1").num_slots, plans.settings_of("m:1").threads
 
     assert settings() == (4, 3)
     assert plans.settings_of("other:1").num_slots == 2
-    plans.restore("m:1", again)
-    assert settings() == (2, 3)
-    plans.restore("m:1", before)
+    take_back_threads()
+    assert settings() == (4, 0), "what was changed since stays"
+    take_back_slots()
     assert settings() == (2, 0)

@@ -100,6 +100,7 @@ def test_a_model_that_cannot_fit_is_refused_with_the_arithmetic(make_settings: C
         refused = http.post(CHAT, json=said("hi"))
         error = error_of(refused, 503)
         assert error["code"] == "insufficient_memory"
+        assert "Retry-After" not in refused.headers, "there never will be room"
         assert "smollm2-135m:1 needs 64 MiB = (64 MiB for weights and work + 0 MiB for one row of KV)" in error["message"]
         assert "of the memory budget of 50 MiB, 50 MiB are free beside no other model" in error["message"]
         assert "Raise memory_budget" in error["message"]
