@@ -24,7 +24,7 @@ import msgspec
 from model_registry.telemetry import turn_off_telemetry
 from runtime.batching.failures import broken
 from runtime.engines.build import build_engine
-from runtime.engines.protocol import Engine, EngineBroken, Prepared
+from runtime.engines.protocol import AdjustableEngine, Engine, EngineBroken, Prepared
 from runtime.errors import RuntimeFailure
 from runtime.framing import FrameWriter, read_frame
 from runtime.messages import Abort, Drain, Failed, Load, LoadFailed, Ready, SetThreads, StepReport, Submit
@@ -109,6 +109,7 @@ class Worker:
                 with self.pulse:  # a vendor may hang in it
                     self._engine.remove(request)
             case SetThreads(num_threads=num_threads):
+                assert isinstance(self._engine, AdjustableEngine)  # only such an engine is told
                 with self.pulse:
                     self._engine.set_threads(num_threads)
             case Drain():

@@ -19,6 +19,7 @@ from model_registry.progress import Progress
 from model_registry.references import HubReference
 from model_registry.sources.hub_selection import HubFile, select_files
 from model_registry.sources.protocol import Fetched
+from model_registry.telemetry import turn_off_telemetry
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo
@@ -93,7 +94,7 @@ class HubSource:
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _api(self) -> HfApi:
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is first imported
+        turn_off_telemetry()
         from huggingface_hub import HfApi
 
         return HfApi(endpoint=self._endpoint)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runtime.batching.sequence import Sequence
-from runtime.messages import Chunk, Finished, FinishReason, StepReport, Timings, Usage
+from runtime.messages import Chunk, Finished, FinishReason, Started, StepReport, Timings, Usage
+
+
+def started(sequence: Sequence) -> Started:
+    """What is told of a sequence when it is admitted."""
+    return Started(
+        request=sequence.request,
+        prompt_tokens=sequence.prompt_len,
+        cached_tokens=sequence.num_cached,
+        prompt_text=sequence.prompt_text,
+    )
 
 
 class Delivery:

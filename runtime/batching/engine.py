@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.batching.costs import StepCosts
-from runtime.batching.delivery import Delivery
-from runtime.batching.failures import nothing_to_choose, queue_full, too_late
+from runtime.batching.delivery import Delivery, started
+from runtime.batching.failures import ended_in, late, nothing_to_choose, queue_full, too_late
 from runtime.batching.intake import Intake
 from runtime.batching.runner import Runner
 from runtime.batching.sampler import Logits, Sampler
 from runtime.batching.scheduler import PrefillChunk, Scheduler, chunk_size, prefill_budget
 from runtime.batching.sequence import Sequence, SequenceStatus
 from runtime.batching.slots import Slots
-from runtime.messages import EngineOptions, ModelInfo, Started, Stats, StepReport, Submit
+from runtime.messages import EngineOptions, ModelInfo, Stats, StepReport, Submit
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 16, 256
 IDLE_SLACK_BYTES = 64 << 20
@@ -85,8 +85,7 @@ class BatchingEngine:
 
         Among them those that ended in that step: its report is lost, and nobody may be left waiting.
         """
-        ended = [finished.request for finished in self._report.finished] + [failed.request for failed in self._report.failed]
-        requests = [*self._sequences, *ended]
+        requests = [*self._sequences, *ended_in(self._report)]
         for sequence in list(self._sequences.values()):
             self._leave(sequence)
         self._slots.shrink(0)
@@ -149,7 +148,7 @@ class BatchingEngine:
 
     def _expire(self, report: StepReport) -> None:
         now = self._clock()
-        for sequence in [s for s in self._sequences.values() if s.deadline_at is not None and s.deadline_at <= now]:
+        for sequence in late(self._sequences.values(), now):
             self._leave(sequence)
             report.failed.append(too_late(sequence, now))
 
@@ -198,14 +197,7 @@ class BatchingEngine:
     def _announce(self, sequence: Sequence, report: StepReport) -> None:
         self._slots.catch_up(sequence)
         sequence.is_announced = True
-        report.started.append(
-            Started(
-                request=sequence.request,
-                prompt_tokens=sequence.prompt_len,
-                cached_tokens=sequence.num_cached,
-                prompt_text=sequence.prompt_text,
-            )
-        )
+        report.started.append(started(sequence))
 
     def _prefill(self, chunk: PrefillChunk, report: StepReport) -> None:
         sequence = chunk.sequence

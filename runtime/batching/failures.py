@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from runtime.batching.sequence import Sequence
 from runtime.errors import FailureKind, OverCapacity
-from runtime.messages import Failed
+from runtime.messages import Failed, StepReport
 
 
 def queue_full(max_waiting: int, retry_after_s: float = 1.0) -> OverCapacity:
@@ -13,6 +15,16 @@ def queue_full(max_waiting: int, retry_after_s: float = 1.0) -> OverCapacity:
         code="queue_full",
         retry_after_s=max(1.0, retry_after_s),
     )
+
+
+def late(sequences: Iterable[Sequence], now: float) -> list[Sequence]:
+    """Those whose deadline has come."""
+    return [sequence for sequence in sequences if sequence.deadline_at is not None and sequence.deadline_at <= now]
+
+
+def ended_in(report: StepReport) -> list[int]:
+    """The requests that end with this report. When its step raises, the report is lost, and they must be failed with the others."""
+    return [finished.request for finished in report.finished] + [failed.request for failed in report.failed]
 
 
 def too_late(sequence: Sequence, now: float) -> Failed:

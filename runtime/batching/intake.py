@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -13,9 +14,9 @@ from runtime.batching.stop import StopMatcher
 from runtime.chat_template import ChatTemplate
 from runtime.errors import InvalidRequest
 from runtime.messages import ChatPrompt, Prompt, SamplingParams, Submit, TextPrompt, TokensPrompt
-from runtime.model_folder import GenerationDefaults
+from runtime.model_folder import GenerationDefaults, ModelFolder
 from runtime.text_stream import TextStream
-from runtime.tokenizer import Tokenizer
+from runtime.tokenizer import ModelTokenizer, Tokenizer
 
 COUNTED_CHARS = 1 << 20  # a text up to this long is tokenized in any case, so that the error can say how long it is
 Clock = Callable[[], float]
@@ -40,11 +41,23 @@ class Intake:
         clock: Clock,
     ) -> None:
         self.tokenizer = tokenizer
-        self._template = template
+        self.template = template
         self._defaults = defaults
         self._context_length = context_length
         self._vocab_size = vocab_size
         self._clock = clock
+
+    @classmethod
+    def of_folder(cls, folder: ModelFolder, context_length: int) -> Intake:
+        """As the model's folder says."""
+        return cls(
+            ModelTokenizer(folder.tokenizer_path),
+            ChatTemplate(folder.chat_template, folder.special_tokens) if folder.chat_template else None,
+            defaults=folder.defaults,
+            context_length=context_length,
+            vocab_size=folder.vocab_size,
+            clock=time.monotonic,
+        )
 
     def prepare(self, submit: Submit) -> Sequence:
         """Raises InvalidRequest."""
@@ -107,13 +120,13 @@ class Intake:
         )
 
     def _render(self, prompt: ChatPrompt) -> str:
-        if self._template is None:
+        if self.template is None:
             raise InvalidRequest(
                 "This model has no chat template: it continues text. Use /v1/completions, or a model tuned for chat.",
                 param="messages",
                 code="no_chat_template",
             )
-        return self._template.render(prompt)
+        return self.template.render(prompt)
 
     def _resolve(self, asked: SamplingParams, prompt_len: int) -> ResolvedParams:
         defaults, room = self._defaults, self._context_length - prompt_len

@@ -23,7 +23,6 @@ from model_registry.errors import SourceUnavailable
 from model_registry.sources.foundry import foundry_local
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import ResolvedParams
-from runtime.chat_template import ChatTemplate
 from runtime.engines.foundry_folder import write_foundry_folder
 from runtime.engines.text_engine import TextEngine
 from runtime.engines.text_intake import TextIntake
@@ -32,7 +31,6 @@ from runtime.errors import InvalidRequest
 from runtime.machine.cores import usable_cores
 from runtime.messages import EngineOptions, FinishReason, ModelInfo, ProviderChoice, SamplingParams
 from runtime.model_folder import ModelFolder, read_model_folder
-from runtime.tokenizer import ModelTokenizer
 
 if TYPE_CHECKING:
     from foundry_local_sdk import FoundryLocalManager
@@ -53,7 +51,7 @@ def build_foundry_engine(path: Path, options: EngineOptions, provider: ProviderC
     folder = read_model_folder(path)
     context = min(options.context_length or folder.context_length, folder.context_length)
     threads = options.threads or usable_cores()
-    intake = _intake(folder, context)
+    intake = TextIntake(Intake.of_folder(folder, context))
     model = FoundryModel(folder, context_length=context, threads=threads)
     decoder, process = folder.decoder, psutil.Process()
     info = ModelInfo(
@@ -79,19 +77,6 @@ def build_foundry_engine(path: Path, options: EngineOptions, provider: ProviderC
         kv_budget_bytes=options.kv_budget_bytes or psutil.virtual_memory().available // 2,
         resident_bytes=lambda: int(process.memory_info().rss),
     )
-
-
-def _intake(folder: ModelFolder, context: int) -> TextIntake:
-    template = ChatTemplate(folder.chat_template, folder.special_tokens) if folder.chat_template else None
-    intake = Intake(
-        ModelTokenizer(folder.tokenizer_path),
-        template,
-        defaults=folder.defaults,
-        context_length=context,
-        vocab_size=folder.vocab_size,
-        clock=time.monotonic,
-    )
-    return TextIntake(intake, template)
 
 
 class FoundryModel:

@@ -19,14 +19,12 @@ from model_registry.telemetry import turn_off_telemetry
 from runtime.batching.engine import Limits
 from runtime.batching.intake import Intake
 from runtime.batching.sampler import Sampler
-from runtime.chat_template import ChatTemplate
 from runtime.engines.genai_batches import BatchDecoder, BatchLimits
 from runtime.engines.genai_engine import Decoder, GenaiEngine
 from runtime.engines.genai_generators import GeneratorDecoder, GeneratorLimits
 from runtime.machine.cores import usable_cores
 from runtime.messages import EngineOptions, ModelInfo, ProviderChoice
 from runtime.model_folder import ModelFolder, read_model_folder
-from runtime.tokenizer import ModelTokenizer
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _PROBE_TOKENS = 16
@@ -69,7 +67,7 @@ def build_genai_engine(path: Path, options: EngineOptions, provider: ProviderCho
         batches=batches,
         silent_steps=True,  # genai computes with the interpreter's lock held
     )
-    intake = _intake(folder, context)
+    intake = Intake.of_folder(folder, context)
     return GenaiEngine(info, loaded.decoder, intake, limits, resident_bytes=lambda: int(process.memory_info().rss))
 
 
@@ -163,15 +161,3 @@ def _batches(og: Any, model: Any, folder: ModelFolder, context: int) -> _Loaded:
     limits = BatchLimits(context, folder.vocab_size, token_bytes, min(folder.eos_ids))
     decoder = BatchDecoder(og, model, limits)
     return _Loaded(decoder, token_bytes, decoder.max_batch_size)
-
-
-def _intake(folder: ModelFolder, context: int) -> Intake:
-    template = ChatTemplate(folder.chat_template, folder.special_tokens) if folder.chat_template else None
-    return Intake(
-        ModelTokenizer(folder.tokenizer_path),
-        template,
-        defaults=folder.defaults,
-        context_length=context,
-        vocab_size=folder.vocab_size,
-        clock=time.monotonic,
-    )

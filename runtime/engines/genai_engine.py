@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from runtime.batching.delivery import Delivery
+from runtime.batching.delivery import Delivery, started
 from runtime.batching.engine import Limits
-from runtime.batching.failures import broken, nothing_to_choose, queue_full, too_late
+from runtime.batching.failures import broken, ended_in, late, nothing_to_choose, queue_full, too_late
 from runtime.batching.intake import Intake
 from runtime.batching.scheduler import Scheduler, StepPlan
 from runtime.batching.sequence import Sequence, SequenceStatus
-from runtime.messages import ModelInfo, Started, Stats, StepReport, Submit
+from runtime.messages import ModelInfo, Stats, StepReport, Submit
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,7 @@ class GenaiEngine:
 
     def fail_all(self) -> list[int]:
         """Among the requests are those that ended in the step that raised: its report is lost."""
-        ended = [finished.request for finished in self._report.finished] + [failed.request for failed in self._report.failed]
-        requests = [*self._sequences, *ended]
+        requests = [*self._sequences, *ended_in(self._report)]
         for sequence in self._sequences.values():
             self._scheduler.remove(sequence)
         self._sequences.clear()
@@ -143,9 +142,6 @@ class GenaiEngine:
         self._num_steps += 1
         self._report = StepReport()
         return report
-
-    def set_threads(self, num_threads: int) -> None:
-        raise NotImplementedError("the number of threads is fixed at load: reload the model with the number that it should have")
 
     def stats(self) -> Stats:
         running = self._decoder.running_bytes()
@@ -168,7 +164,7 @@ class GenaiEngine:
 
     def _expire(self, report: StepReport) -> None:
         now = self._clock()
-        for sequence in [s for s in self._sequences.values() if s.deadline_at is not None and s.deadline_at <= now]:
+        for sequence in late(self._sequences.values(), now):
             self._leave(sequence)
             report.failed.append(too_late(sequence, now))
 
@@ -181,14 +177,7 @@ class GenaiEngine:
             except Exception as error:  # whatever the vendor raises: one sequence's misfortune must not be all the others'
                 self._fail(sequence, error, report)
                 continue
-            report.started.append(
-                Started(
-                    request=sequence.request,
-                    prompt_tokens=sequence.prompt_len,
-                    cached_tokens=sequence.num_cached,
-                    prompt_text=sequence.prompt_text,
-                )
-            )
+            report.started.append(started(sequence))
 
     def _deliver(self, decoded: Decoded, report: StepReport) -> None:
         sequence = decoded.sequence

@@ -10,12 +10,10 @@ import psutil
 
 from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
-from runtime.chat_template import ChatTemplate
 from runtime.engines.onnx_decoder import OnnxDecoder, give_back_scratch
 from runtime.machine.cores import usable_cores
 from runtime.messages import EngineOptions, ModelInfo
-from runtime.model_folder import ModelFolder, read_model_folder
-from runtime.tokenizer import ModelTokenizer
+from runtime.model_folder import read_model_folder
 
 
 def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
@@ -25,7 +23,7 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
     context = min(options.context_length or folder.context_length, folder.context_length)
     threads = options.threads or usable_cores()
     runner = OnnxDecoder(folder, num_slots=options.num_slots, threads=threads, context=context)
-    intake = _intake(folder, context)
+    intake = Intake.of_folder(folder, context)
     give_back_scratch()
     process = psutil.Process()
     info = ModelInfo(
@@ -50,17 +48,3 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
         Limits(options, options.kv_budget_bytes or psutil.virtual_memory().available // 2, folder.eos_ids),
         resident_bytes=lambda: int(process.memory_info().rss),
     )
-
-
-def _intake(folder: ModelFolder, context: int) -> Intake:
-    template = ChatTemplate(folder.chat_template, folder.special_tokens) if folder.chat_template else None
-    return Intake(
-        ModelTokenizer(folder.tokenizer_path),
-        template,
-        defaults=folder.defaults,
-        context_length=context,
-        vocab_size=folder.vocab_size,
-        clock=time.monotonic,
-    )
-
-

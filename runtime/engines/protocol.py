@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from runtime.messages import ModelInfo, Stats, StepReport, Submit
 
@@ -45,10 +45,15 @@ class Engine(Protocol):
         """After `step` raised: forgets every request and everything cached. Returns the requests."""
         ...
 
-    def set_threads(self, num_threads: int) -> None:
-        """Computes with so many from the next step on; running requests go on. Called only when `info.can_set_threads`."""
-        ...
-
     def stats(self) -> Stats: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class AdjustableEngine(Protocol):
+    """An engine that can change its threads, as its `info.can_set_threads` says."""
+
+    def set_threads(self, num_threads: int) -> None:
+        """Computes with so many from the next step on; running requests go on."""
+        ...

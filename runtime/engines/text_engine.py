@@ -12,7 +12,8 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runtime.batching.failures import broken, queue_full, too_late
+from runtime.batching.delivery import started
+from runtime.batching.failures import broken, ended_in, late, queue_full, too_late
 from runtime.batching.scheduler import Scheduler
 from runtime.batching.sequence import Sequence
 from runtime.engines.protocol import EngineBroken
@@ -24,7 +25,6 @@ from runtime.messages import (
     Finished,
     FinishReason,
     ModelInfo,
-    Started,
     Stats,
     StepReport,
     Submit,
@@ -102,14 +102,10 @@ class TextEngine:
 
     def fail_all(self) -> list[int]:
         """Those that ended in the step that raised are among them: its report is lost."""
-        ended = [finished.request for finished in self._report.finished] + [failed.request for failed in self._report.failed]
         requests = list(self._requests)
         for request in requests:
             self._leave(request)
-        return requests + ended
-
-    def set_threads(self, num_threads: int) -> None:
-        raise NotImplementedError("the number of threads is fixed at load: reload the model with the number that it should have")
+        return requests + ended_in(self._report)
 
     def step(self) -> StepReport:
         """Admits what may run, then waits for text: at most `WAIT_S`. Raises EngineBroken when a cancelled answer never ends."""
@@ -158,9 +154,7 @@ class TextEngine:
         answer = self._model.answer(request.text, sequence.params)
         thread = threading.Thread(target=self._serve, args=(sequence.request, answer), name="answer", daemon=True)
         self._running[sequence.request] = _Running(request, answer, thread)
-        report.started.append(
-            Started(request=sequence.request, prompt_tokens=sequence.prompt_len, cached_tokens=0, prompt_text=sequence.prompt_text)
-        )
+        report.started.append(started(sequence))
         self._threads.add(thread)
         thread.start()
 
@@ -244,10 +238,9 @@ class TextEngine:
 
     def _expire(self, report: StepReport) -> None:
         now = self._clock()
-        for sequence in [request.sequence for request in self._requests.values()]:
-            if sequence.deadline_at is not None and sequence.deadline_at <= now:
-                self._leave(sequence.request)
-                report.failed.append(too_late(sequence, now))
+        for sequence in late((request.sequence for request in self._requests.values()), now):
+            self._leave(sequence.request)
+            report.failed.append(too_late(sequence, now))
 
     def _can_start(self) -> bool:
         """While a cancelled answer still computes, it takes its slot. A request that runs alone always has memory."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import Sequence
-from runtime.chat_template import ChatTemplate
 from runtime.errors import InvalidRequest
 from runtime.messages import ChatPrompt, Prompt, Submit, TextPrompt
 from runtime.tokenizer import Tokenizer
@@ -26,11 +25,10 @@ class TextRequest:
 
 
 class TextIntake:
-    """intake: checks limits and resolves defaults, as for any engine. template None: the model takes no chat messages."""
+    """intake: checks limits and resolves defaults, as for any engine."""
 
-    def __init__(self, intake: Intake, template: ChatTemplate | None) -> None:
+    def __init__(self, intake: Intake) -> None:
         self._intake = intake
-        self._template = template
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -52,8 +50,8 @@ class TextIntake:
         """What the tokens may have been made of."""
         match prompt:
             case ChatPrompt():
-                assert self._template is not None  # else the intake has refused
-                yield self._template.render(prompt)
+                assert self._intake.template is not None  # else the intake has refused
+                yield self._intake.template.render(prompt)
             case TextPrompt(text=text):
                 yield text
                 yield self.tokenizer.decode(ids[:1]) + text  # the tokenizer put a token in front

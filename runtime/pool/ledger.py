@@ -8,6 +8,7 @@ from runtime.errors import NotReady
 from runtime.pool.capacity import Budget, Demand, NeverFits, Resident, Verdict, explain, plan_room
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.memory import MemoryEstimate
+from runtime.pool.refusals import no_room
 from runtime.pool.resident_model import ResidentModel
 
 
@@ -83,9 +84,3 @@ def resident(model: ResidentModel, *, is_arriving: bool = False) -> Resident:
         is_pinned=model.pinned and not is_arriving,
         is_leaving=is_leaving,
     )
-
-
-def no_room(arithmetic: str, *, retry_after_s: float = 0.0) -> NotReady:
-    """retry_after_s: 0 when there never will be."""
-    remedy = "Raise memory_budget, unload or unpin another model, or lower num_slots, context_length or kv_budget_bytes."
-    return NotReady(f"{arithmetic}. {remedy}", code="insufficient_memory", retry_after_s=retry_after_s)

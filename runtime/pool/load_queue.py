@@ -13,8 +13,8 @@ from typing import Protocol
 
 from runtime.errors import NotReady
 from runtime.pool.capacity import Fits, MustEvict, MustWait, NeverFits, Verdict
-from runtime.pool.ledger import no_room
 from runtime.pool.load_spec import LoadSpec
+from runtime.pool.refusals import no_room
 from runtime.pool.resident_model import ResidentModel
 
 TURN_S = 2.0

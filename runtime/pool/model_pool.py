@@ -18,11 +18,12 @@ from runtime.pool.breaker import Breaker
 from runtime.pool.capacity import Fits, MustEvict, NeverFits, Resident, Verdict
 from runtime.pool.core_sharing import SETTLE_S, share_for_newcomers, share_out
 from runtime.pool.lease import Lease
-from runtime.pool.ledger import Ledger, no_room, resident
+from runtime.pool.ledger import Ledger, resident
 from runtime.pool.limits import PoolLimits
 from runtime.pool.load_queue import LoadQueue
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.loaded_model import Departure, Left, LoadedModel, LoadFailed, PoolEvent
+from runtime.pool.refusals import draining, no_room, still_loading
 from runtime.pool.resident_model import EXIT_S, ResidentModel
 from runtime.worker_process import WorkerProcess
 
@@ -30,11 +31,11 @@ Listener = Callable[[PoolEvent], None]
 
 
 class ModelPool:
-    """listener: told of everything that happens to a model. What a worker prints goes to the gateway's own standard error."""
+    """listeners: told of everything that happens to a model. What a worker prints goes to the gateway's own standard error."""
 
-    def __init__(self, limits: PoolLimits | None = None, listener: Listener | None = None) -> None:
+    def __init__(self, limits: PoolLimits | None = None) -> None:
         self.limits = limits or PoolLimits()
-        self.listeners: list[Listener] = [listener] if listener else []
+        self.listeners: list[Listener] = []
         self._models: dict[str, ResidentModel] = {}
         self._arriving: dict[str, ResidentModel] = {}  # each loads beside the model of its label, and will take its place
         self._leaving: list[ResidentModel] = []
@@ -66,7 +67,7 @@ class ModelPool:
             except BaseException as failure:
                 model.let_go()
                 if isinstance(failure, TimeoutError):
-                    raise _still_loading(spec.label, timeout_s) from None
+                    raise still_loading(spec.label, timeout_s) from None
                 if model.departure in (None, Departure.ASKED) or not isinstance(failure, NotReady):
                     raise
                 # it has made way meanwhile, for another model or for its own replacement: once more
@@ -145,11 +146,11 @@ class ModelPool:
     async def close(self, *, grace_s: float) -> None:
         """Lets requests finish for grace_s, ends the others with NotReady, ends every worker. Later acquires raise NotReady."""
         self._closing = True
-        self._queue.fail_all(_draining())
+        self._queue.fail_all(draining())
         given_longer = list(self._leaving)
         for model in (*self._arriving.values(), *self._models.values()):
             self._dismiss(model, Departure.CLOSED, grace_s)
-        await asyncio.gather(*(model.unload(grace_s, _draining()) for model in given_longer))
+        await asyncio.gather(*(model.unload(grace_s, draining()) for model in given_longer))
         if self._departures:
             await asyncio.wait(self._departures)
 
@@ -226,7 +227,7 @@ class ModelPool:
             if self._arriving.get(new.label) is new:
                 self._dismiss(self._models[new.label], Departure.REPLACED, grace_s, once_idle=True)
         except TimeoutError:
-            raise _still_loading(new.label, timeout_s) from None
+            raise still_loading(new.label, timeout_s) from None
         finally:
             if self._arriving.get(new.label) is new:
                 self._dismiss(new, Departure.ASKED, 0.0)
@@ -247,7 +248,7 @@ class ModelPool:
     async def _see_off(self, model: ResidentModel, departure: Departure, grace_s: float, *, once_idle: bool) -> None:
         unloaded = NotReady(f"{model.label} was unloaded while the request ran. Retry to load it again.", retry_after_s=1.0)
         try:
-            await model.unload(grace_s, _draining() if departure is Departure.CLOSED else unloaded, once_idle=once_idle)
+            await model.unload(grace_s, draining() if departure is Departure.CLOSED else unloaded, once_idle=once_idle)
         finally:
             self._leaving.remove(model)
             self.tell(Left(model.label, departure))
@@ -287,12 +288,4 @@ class ModelPool:
 
     def _check_open(self) -> None:
         if self._closing:
-            raise _draining()
-
-
-def _draining() -> NotReady:
-    return NotReady("The server is shutting down. Retry in a moment.", code="draining", retry_after_s=5.0)
-
-
-def _still_loading(label: str, timeout_s: float) -> NotReady:
-    return NotReady(f"{label} is still loading after {timeout_s:g} s. Retry in a moment.", code="model_loading", retry_after_s=2.0)
+            raise draining()

@@ -9,10 +9,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 
-from runtime.errors import EngineDead, NotReady
+from runtime.errors import NotReady
 from runtime.messages import ModelInfo
 from runtime.pool.breaker import Breaker
 from runtime.pool.loaded_model import LoadedReplica, ModelState
+from runtime.pool.refusals import being_restarted, not_loadable
 from runtime.pool.routing import SeenPrefixes
 from runtime.worker_process import WorkerProcess
 
@@ -64,7 +65,7 @@ class Replica:
     def worker(self) -> WorkerProcess:
         """Raises EngineDead while there is none."""
         if self._worker is None or self._worker.exited.is_set():
-            raise EngineDead(f"The worker of {self._label} is being restarted. Retry the request.", retry_after_s=1.0)
+            raise being_restarted(self._label)
         return self._worker
 
     @property
@@ -165,5 +166,4 @@ class Replica:
             return
         if not isinstance(error, NotReady):
             log.error("%s could not be loaded", self._label, exc_info=error)
-            error = NotReady(f"{self._label} could not be loaded: {type(error).__name__} {error}", code="load_failed")
-        self._on_lost(self, error)
+        self._on_lost(self, not_loadable(self._label, error))

@@ -8,13 +8,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from runtime.errors import EngineDead, NotReady, RuntimeFailure
+from runtime.errors import NotReady, RuntimeFailure
 from runtime.generation import Generation
 from runtime.messages import EngineOptions, ModelInfo, Prompt, Submit
 from runtime.pool.breaker import Breaker
 from runtime.pool.keep_alive import KeepAlive
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.loaded_model import Departure, Died, Fallback, FellThrough, Loaded, LoadedModel, ModelState, PoolEvent
+from runtime.pool.refusals import being_restarted, being_unloaded, not_loadable
 from runtime.pool.replica import Replica
 from runtime.pool.routing import ReplicaLoad, choose_replica, prefix_blocks
 from runtime.worker_process import WorkerProcess
@@ -107,7 +108,7 @@ class ResidentModel:
             if self._failure is not None:
                 raise self._failure
             if self.departure is not None:
-                raise self._leaving()
+                raise being_unloaded(self.label)
             if up := self._up():
                 assert up[0].info is not None
                 return up[0].info
@@ -251,8 +252,8 @@ class ResidentModel:
         if self._failure is not None:
             return self._failure
         if self.departure is not None:
-            return self._leaving()
-        return EngineDead(f"The worker of {self.label} is being restarted. Retry the request.", retry_after_s=1.0)
+            return being_unloaded(self.label)
+        return being_restarted(self.label)
 
     def _up(self) -> list[Replica]:
         return [replica for replica in self._replicas if replica.state is ModelState.READY]
@@ -272,14 +273,10 @@ class ResidentModel:
             return
         if not isinstance(error, NotReady):
             log.error("%s could not be loaded", self.label, exc_info=error)
-            error = NotReady(f"{self.label} could not be loaded: {type(error).__name__} {error}", code="load_failed")
-        self._lose(error)
+        self._lose(not_loadable(self.label, error))
 
     def _become_idle(self) -> None:
         if self.loaded_at is None or self.departure is not None or self._failure is not None:
             return
         self._stay.begin_idle()
         self._owner.changed(self)
-
-    def _leaving(self) -> NotReady:
-        return NotReady(f"{self.label} is being unloaded. Retry in a moment.", code="unloading", retry_after_s=1.0)

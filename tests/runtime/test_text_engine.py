@@ -86,7 +86,7 @@ def dictated_bench(model: DictatedModel, *, kv_budget_bytes: int = 1 << 30, num_
     options = EngineOptions(num_slots=num_slots, max_waiting=1)
     return EngineBench(
         TextEngine(
-            info, model, TextIntake(intake, None), options, kv_budget_bytes=kv_budget_bytes, resident_bytes=lambda: 7, clock=clock
+            info, model, TextIntake(intake), options, kv_budget_bytes=kv_budget_bytes, resident_bytes=lambda: 7, clock=clock
         ),
         clock,
     )

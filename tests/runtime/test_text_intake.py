@@ -26,7 +26,7 @@ def intake_of(tokenizer: RuntimeTokenizer, vocab_size: int) -> TextIntake:
     template = ChatTemplate(TEMPLATE, {})
     defaults = GenerationDefaults()
     inner = Intake(tokenizer, template, defaults=defaults, context_length=64, vocab_size=vocab_size, clock=lambda: 0.0)
-    return TextIntake(inner, template)
+    return TextIntake(inner)
 
 
 @pytest.fixture
