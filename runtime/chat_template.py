@@ -16,7 +16,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from runtime.errors import InvalidRequest
-from runtime.messages import ChatPrompt
+from runtime.request import ChatPrompt
 
 MAX_RENDERED_CHARS = 32 << 20
 MAX_RANGE_STEPS = 10_000_000  # of all ranges of one rendering together: nested loops multiply

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from runtime.errors import BY_KIND, RuntimeFailure
-from runtime.messages import Event, Failed, Finished
+from runtime.events import Event, Failed, Finished
 
 
 class Generation(AsyncIterator[Event]):

@@ -1,75 +1,15 @@
 """Everything a worker is told or tells: small frozen messages, encoded as msgpack, framed by `runtime/framing.py`.
 
-To the worker:    Load, Submit, Abort, SetThreads, Drain.
-From the worker:  Ready, LoadFailed, Stats, Heartbeat, and one StepReport per engine step: Started, Chunk, Finished, Failed.
+To the worker:    Load, Submit, Tokenize, Detokenize, Abort, SetThreads, Drain.
+From the worker:  Ready, LoadFailed, Stats, Heartbeat, Tokenized, Detokenized, and one StepReport of events per engine step.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Any
-
 import msgspec
 
-from runtime.errors import FailureKind
-
-
-class FinishReason(StrEnum):
-    """Why a sequence ended. `STOP`: an end-of-sequence token or a stop string; `LENGTH`: max_tokens or the context is full."""
-
-    STOP = "stop"
-    LENGTH = "length"
-    ABORT = "abort"
-
-
-class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the next token is chosen. None means: the model's own default (generation config), else the neutral value.
-
-    temperature: 0 is exact greedy. top_k: 0 or -1 is off. top_p in (0, 1]. min_p in [0, 1]. typical_p in (0, 1].
-    repetition_penalty > 0 over prompt and output (CTRL, Keskar et al. 2019); presence, frequency in [-2, 2] over the output.
-    logit_bias: token id -> bias in [-100, 100]. seed: 64-bit. stop: texts, up to 16. max_tokens: None means up to the context.
-    """
-
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    typical_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: dict[int, float] = {}
-    seed: int | None = None
-    max_tokens: int | None = None
-    min_tokens: int = 0
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    include_stop_str_in_output: bool = False
-    ignore_eos: bool = False
-    skip_special_tokens: bool = True
-
-
-class ChatPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="chat"):
-    """Messages as the model's chat template takes them: dicts with `role`, `content` and the template's own extras."""
-
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None = None
-    template_kwargs: dict[str, Any] = {}
-    add_generation_prompt: bool = True
-    continue_final_message: bool = False
-
-
-class TextPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
-    text: str
-    add_special_tokens: bool = True
-
-
-class TokensPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="tokens"):
-    token_ids: list[int]
-
-
-Prompt = ChatPrompt | TextPrompt | TokensPrompt
-
+from runtime.events import Chunk, Failed, Finished, Started
+from runtime.request import Prompt, SamplingParams
 
 # ---- to the worker ----
 
@@ -81,6 +21,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache_bytes: KV bytes kept of finished rows. kv_budget_bytes: of all rows, above which cached rows leave and then
     the newest sequence waits again (preemption); None means half of the machine's free memory. max_waiting: sequences queued before
     new ones are shed (OverCapacity).
+    tool_format, reasoning_format: names in `runtime/chat_formats`; None: as the chat template shows.
     """
 
     num_slots: int = 16
@@ -90,6 +31,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache_bytes: int = 512 << 20
     kv_budget_bytes: int | None = None
     max_waiting: int = 256
+    tool_format: str | None = None
+    reasoning_format: str | None = None
 
 
 class ProviderChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +58,10 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
-    """request: unique for the life of the worker. priority: lower runs earlier (as in vLLM). deadline_s: from receipt."""
+    """request: unique for the life of the worker. priority: lower runs earlier (as in vLLM). deadline_s: from receipt.
+
+    return_prompt_text, return_prompt_token_ids: whether Started carries them.
+    """
 
     request: int
     prompt: Prompt
@@ -123,6 +69,21 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     priority: int = 0
     deadline_s: float | None = None
     return_prompt_text: bool = False
+    return_prompt_token_ids: bool = False
+
+
+class Tokenize(msgspec.Struct, frozen=True, kw_only=True, tag="tokenize"):
+    """Answered by Tokenized, or by a Failed: what Submit would make of the prompt, without running it."""
+
+    request: int
+    prompt: Prompt
+
+
+class Detokenize(msgspec.Struct, frozen=True, kw_only=True, tag="detokenize"):
+    """Answered by Detokenized, or by a Failed."""
+
+    request: int
+    token_ids: list[int]
 
 
 class Abort(msgspec.Struct, frozen=True, kw_only=True, tag="abort"):
@@ -139,7 +100,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
     """Finish what was submitted, then exit."""
 
 
-ToWorker = Load | Submit | Abort | SetThreads | Drain
+ToWorker = Load | Submit | Tokenize | Detokenize | Abort | SetThreads | Drain
 
 
 # ---- from the worker ----
@@ -150,6 +111,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     batches: whether several sequences share a step.
     silent_steps: a step may keep the worker's other threads from running, that of the heartbeats among them.
+    tool_format, reasoning_format: how it writes tool calls and thoughts, by names in `runtime/chat_formats`; None: not at all.
     """
 
     engine: str
@@ -167,6 +129,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     can_set_threads: bool = False
     batches: bool = True
     silent_steps: bool = False
+    tool_format: str | None = None
+    reasoning_format: str | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
@@ -177,60 +141,18 @@ class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="load_failed"):
     message: str
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of tokens. cached_tokens: of the prompt, those whose KV was reused. completion_tokens: also the last."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int = 0
-
-
-class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds. queue: receipt to admission; prefill: admission to the first token; decode: first token to the last."""
-
-    queue_s: float
-    prefill_s: float
-    decode_s: float
-
-
-class Started(msgspec.Struct, frozen=True, kw_only=True):
-    """A sequence was admitted to a slot. prompt_text: only if asked for."""
+class Tokenized(msgspec.Struct, frozen=True, kw_only=True, tag="tokenized"):
+    """tokens: the bytes of each. context_length: the model's, prompt and answer together."""
 
     request: int
-    prompt_tokens: int
-    cached_tokens: int
-    prompt_text: str | None = None
+    token_ids: list[int]
+    tokens: list[bytes]
+    context_length: int
 
 
-class Chunk(msgspec.Struct, frozen=True, array_like=True):
-    """New text of one row; ends at a character border and never inside a possible stop string. `text` may be empty."""
-
+class Detokenized(msgspec.Struct, frozen=True, kw_only=True, tag="detokenized"):
     request: int
     text: str
-    token_ids: list[int]
-
-
-class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """The last event of a request. text, token_ids: what no Chunk has carried yet. stop: what matched, if asked for."""
-
-    request: int
-    reason: FinishReason
-    usage: Usage
-    timings: Timings
-    text: str = ""
-    token_ids: list[int] = []
-    stop: str | int | None = None
-
-
-class Failed(msgspec.Struct, frozen=True, kw_only=True):
-    """The last event of a request that could not be served."""
-
-    request: int
-    kind: FailureKind
-    message: str
-    param: str | None = None
-    code: str | None = None
-    retry_after_s: float | None = None
 
 
 class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag="step", omit_defaults=True):
@@ -267,5 +189,4 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     step_s: float
 
 
-FromWorker = Ready | LoadFailed | StepReport | Stats | Heartbeat
-Event = Started | Chunk | Finished | Failed
+FromWorker = Ready | LoadFailed | StepReport | Stats | Heartbeat | Tokenized | Detokenized

@@ -26,8 +26,9 @@ from runtime.batching.failures import broken
 from runtime.engines.build import build_engine
 from runtime.engines.protocol import AdjustableEngine, Engine, EngineBroken, Prepared
 from runtime.errors import RuntimeFailure
+from runtime.events import Failed
 from runtime.framing import FrameWriter, read_frame
-from runtime.messages import Abort, Drain, Failed, Load, LoadFailed, Ready, SetThreads, StepReport, Submit
+from runtime.messages import Abort, Drain, Load, LoadFailed, Ready, SetThreads, StepReport, Submit
 from runtime.pulse import Pulse
 
 STATS_EVERY_S = 0.2

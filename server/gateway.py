@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from model_registry.errors import RegistryError
 from runtime.errors import InvalidRequest, NotReady, RuntimeFailure
-from runtime.messages import Prompt, SamplingParams
 from runtime.pool.lease import Lease
 from runtime.pool.loaded_model import LoadedModel, ModelState
 from runtime.pool.model_pool import ModelPool
+from runtime.request import Prompt, SamplingParams
 from server.durations import keep_alive_s
 from server.inference import Answer, Inference
 from server.lifecycle import Lifecycle

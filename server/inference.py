@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from runtime.errors import NotReady, RuntimeFailure, StepFailed
-from runtime.messages import Chunk, Finished, Usage
+from runtime.events import Chunk, Finished, Usage
 from runtime.pool.lease import Lease
 from server.metered import MeteredGeneration
 from server.served_models import ServedModel

@@ -9,8 +9,8 @@ import time
 from collections.abc import AsyncIterator
 
 from runtime.errors import InvalidRequest, OverCapacity, RuntimeFailure
+from runtime.events import Chunk, Finished, Started, Timings
 from runtime.generation import Generation
-from runtime.messages import Chunk, Finished, Started, Timings
 from server.metrics import ModelMetrics
 from server.request_record import RequestRecord
 

@@ -73,7 +73,8 @@ class ModelSettings(BaseModel):
     def engine_options(self) -> EngineOptions:
         """What a worker is told; defaults where nothing is set."""
         given: dict[str, Any] = {name: getattr(self, name) for name in EngineOptions.__struct_fields__ if hasattr(self, name)}
-        return EngineOptions(**{name: int(v) if isinstance(v, ByteSize) else v for name, v in given.items() if v is not None})
+        plain: dict[str, Any] = {name: int(v) if isinstance(v, ByteSize) else v for name, v in given.items() if v is not None}
+        return EngineOptions(**plain)
 
     def preference(self) -> Preference:
         names = self.providers or (Policy.AUTO.value,)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runtime.batching.sequence import Sequence
-from runtime.messages import Chunk, Finished, FinishReason, Started, StepReport, Timings, Usage
+from runtime.events import Chunk, Finished, FinishReason, Started, Timings, Usage
+from runtime.messages import StepReport
 
 
 def started(sequence: Sequence) -> Started:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from runtime.batching.sequence import Sequence
 from runtime.errors import FailureKind, OverCapacity
-from runtime.messages import Failed, StepReport
+from runtime.events import Failed
+from runtime.messages import StepReport
 
 
 def queue_full(max_waiting: int, retry_after_s: float = 1.0) -> OverCapacity:

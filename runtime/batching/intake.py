@@ -13,8 +13,9 @@ from runtime.batching.sequence import ResolvedParams, Sequence
 from runtime.batching.stop import StopMatcher
 from runtime.chat_template import ChatTemplate
 from runtime.errors import InvalidRequest
-from runtime.messages import ChatPrompt, Prompt, SamplingParams, Submit, TextPrompt, TokensPrompt
+from runtime.messages import Submit
 from runtime.model_folder import GenerationDefaults, ModelFolder
+from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
 from runtime.text_stream import TextStream
 from runtime.tokenizer import ModelTokenizer, Tokenizer
 

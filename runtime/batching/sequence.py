@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.batching.stop import StopMatcher
-from runtime.messages import SamplingParams
+from runtime.request import SamplingParams
 from runtime.text_stream import TextStream
 
 

@@ -28,9 +28,11 @@ from runtime.engines.text_engine import TextEngine
 from runtime.engines.text_intake import TextIntake
 from runtime.engines.text_model import Answered
 from runtime.errors import InvalidRequest
+from runtime.events import FinishReason
 from runtime.machine.cores import usable_cores
-from runtime.messages import EngineOptions, FinishReason, ModelInfo, ProviderChoice, SamplingParams
+from runtime.messages import EngineOptions, ModelInfo, ProviderChoice
 from runtime.model_folder import ModelFolder, read_model_folder
+from runtime.request import SamplingParams
 
 if TYPE_CHECKING:
     from foundry_local_sdk import FoundryLocalManager

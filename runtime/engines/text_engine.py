@@ -19,18 +19,8 @@ from runtime.batching.sequence import Sequence
 from runtime.engines.protocol import EngineBroken
 from runtime.engines.text_intake import TextIntake, TextRequest
 from runtime.engines.text_model import Answer, Answered, TextModel
-from runtime.messages import (
-    Chunk,
-    EngineOptions,
-    Finished,
-    FinishReason,
-    ModelInfo,
-    Stats,
-    StepReport,
-    Submit,
-    Timings,
-    Usage,
-)
+from runtime.events import Chunk, Finished, FinishReason, Timings, Usage
+from runtime.messages import EngineOptions, ModelInfo, Stats, StepReport, Submit
 
 HUNG_S = 300.0  # a cancelled answer that computes for so long never ends
 WAIT_S = 0.02  # how long a step waits for text; also how late it may see a new request or an abort while nobody is told anything

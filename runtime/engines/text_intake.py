@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import Sequence
 from runtime.errors import InvalidRequest
-from runtime.messages import ChatPrompt, Prompt, Submit, TextPrompt
+from runtime.messages import Submit
+from runtime.request import ChatPrompt, Prompt, TextPrompt
 from runtime.tokenizer import Tokenizer
 
 

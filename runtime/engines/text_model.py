@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.batching.sequence import ResolvedParams
-from runtime.messages import FinishReason, SamplingParams
+from runtime.events import FinishReason
+from runtime.request import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Protocol
 
 from runtime.generation import Generation
-from runtime.messages import ModelInfo, Prompt, SamplingParams, Submit
+from runtime.messages import ModelInfo, Submit
+from runtime.request import Prompt, SamplingParams
 
 
 class Held(Protocol):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from runtime.errors import NotReady, RuntimeFailure
 from runtime.generation import Generation
-from runtime.messages import EngineOptions, ModelInfo, Prompt, Submit
+from runtime.messages import EngineOptions, ModelInfo, Submit
 from runtime.pool.breaker import Breaker
 from runtime.pool.keep_alive import KeepAlive
 from runtime.pool.load_spec import Candidate, LoadSpec
@@ -18,6 +18,7 @@ from runtime.pool.loaded_model import Departure, Died, Fallback, FellThrough, Lo
 from runtime.pool.refusals import being_restarted, being_unloaded, not_loadable
 from runtime.pool.replica import Replica
 from runtime.pool.routing import ReplicaLoad, choose_replica, prefix_blocks
+from runtime.request import Prompt
 from runtime.worker_process import WorkerProcess
 
 log = logging.getLogger("slmops.pool")

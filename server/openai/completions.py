@@ -8,7 +8,7 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from runtime.messages import Finished, Usage
+from runtime.events import Finished, Usage
 from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.event_stream import STREAMS, EventStream

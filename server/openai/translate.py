@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from runtime.errors import InvalidRequest
-from runtime.messages import ChatPrompt, SamplingParams, TextPrompt, TokensPrompt
+from runtime.request import ChatPrompt, SamplingParams, TextPrompt, TokensPrompt
 from server.gateway import InferenceRequest
 from server.openai.chat_wire import ChatRequest, Message
 from server.openai.completion_wire import CompletionRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from runtime.messages import Usage
+from runtime.events import Usage
 
 
 class PromptTokensDetails(BaseModel):

@@ -12,7 +12,9 @@ from pathlib import Path
 from jobs.tasks.benchmark import WARM_UP, Load, LoadReport, prompts, report
 from jobs.tasks.event_stream import Answer
 from runtime.batching.engine import BatchingEngine
-from runtime.messages import ChatPrompt, EngineOptions, Finished, SamplingParams, StepReport, Submit
+from runtime.events import Finished
+from runtime.messages import EngineOptions, StepReport, Submit
+from runtime.request import ChatPrompt, SamplingParams
 from tests.benchmarks.child_peer import child, obey
 from tests.benchmarks.peer import Model, Running
 

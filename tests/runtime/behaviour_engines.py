@@ -14,7 +14,8 @@ from runtime.engines.foundry import build_foundry_engine
 from runtime.engines.genai import build_genai_engine
 from runtime.engines.onnx import build_onnx_engine
 from runtime.engines.protocol import Engine
-from runtime.messages import ChatPrompt, EngineOptions, Prompt, ProviderChoice, TextPrompt
+from runtime.messages import EngineOptions, ProviderChoice
+from runtime.request import ChatPrompt, Prompt, TextPrompt
 
 CONTEXT = 2048
 OPTIONS = EngineOptions(num_slots=4, threads=2, context_length=CONTEXT)

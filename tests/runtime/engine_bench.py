@@ -7,18 +7,9 @@ from typing import Any
 
 from runtime.batching.engine import BatchingEngine
 from runtime.engines.fake import build_fake_engine
-from runtime.messages import (
-    ChatPrompt,
-    EngineOptions,
-    Failed,
-    Finished,
-    Prompt,
-    SamplingParams,
-    Started,
-    StepReport,
-    Submit,
-    TextPrompt,
-)
+from runtime.events import Failed, Finished, Started
+from runtime.messages import EngineOptions, StepReport, Submit
+from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt
 
 MOST_STEPS = 20_000
 

@@ -11,14 +11,16 @@ from typing import Any
 
 import psutil
 
+from runtime.events import Chunk, Finished
 from runtime.generation import Generation
-from runtime.messages import ChatPrompt, Chunk, EngineOptions, Finished, SamplingParams
+from runtime.messages import EngineOptions
 from runtime.pool.lease import Lease
 from runtime.pool.limits import PoolLimits
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.loaded_model import Left, PoolEvent
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.model_pool import ModelPool
+from runtime.request import ChatPrompt, SamplingParams
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 30.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.batching.sequence import ResolvedParams, Sequence
 from runtime.batching.stop import StopMatcher
-from runtime.messages import SamplingParams
+from runtime.request import SamplingParams
 from runtime.text_stream import TextStream
 
 _numbers = itertools.count(1)

@@ -10,7 +10,7 @@ import pytest
 
 from runtime.chat_template import ChatTemplate
 from runtime.errors import InvalidRequest
-from runtime.messages import ChatPrompt
+from runtime.request import ChatPrompt
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -7,7 +7,8 @@ from engine_bench import fake_bench, text
 
 from runtime.engines.fake import EOS
 from runtime.errors import InvalidRequest, OverCapacity
-from runtime.messages import ChatPrompt, FinishReason
+from runtime.events import FinishReason
+from runtime.request import ChatPrompt
 
 ENDLESS = "[[endless]]"
 

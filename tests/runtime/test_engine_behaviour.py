@@ -12,7 +12,8 @@ from engine_bench import EngineBench, Outcome
 
 from model_registry.registry import Registry
 from runtime.errors import FailureKind, InvalidRequest
-from runtime.messages import FinishReason, TextPrompt, TokensPrompt
+from runtime.events import FinishReason
+from runtime.request import TextPrompt, TokensPrompt
 
 DIGITS = "0123456789"  # each is one token, for all these tokenizers
 SENTENCE = "The river rises in the hills, crosses the plain and reaches the sea near the old harbour. "

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from runtime.engines.fake import ASSISTANT, EOS
 from runtime.errors import FailureKind
-from runtime.messages import FinishReason, TokensPrompt
+from runtime.events import FinishReason
+from runtime.request import TokensPrompt
 
 ENDLESS = "[[endless]]"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from two_kernels import two_kernel_bench
 
 from runtime.errors import OverCapacity
-from runtime.messages import TokensPrompt
+from runtime.request import TokensPrompt
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from synthetic_decoder import ALPHABET, CONTEXT, END, HEADS, HIDDEN, write_synth
 from runtime.engines.foundry import build_foundry_engine
 from runtime.engines.onnx import build_onnx_engine
 from runtime.errors import InvalidRequest
-from runtime.messages import ChatPrompt, EngineOptions, FinishReason, ProviderChoice, TokensPrompt
+from runtime.events import FinishReason
+from runtime.messages import EngineOptions, ProviderChoice
+from runtime.request import ChatPrompt, TokensPrompt
 
 RISING = "".join(ALPHABET)
 

@@ -19,7 +19,8 @@ from runtime.engines.genai import build_genai_engine, genai_flags
 from runtime.engines.onnx import build_onnx_engine
 from runtime.engines.onnx_graph import UnsupportedGraph
 from runtime.errors import InvalidRequest
-from runtime.messages import EngineOptions, FinishReason, ProviderChoice
+from runtime.events import FinishReason
+from runtime.messages import EngineOptions, ProviderChoice
 from runtime.model_folder import BadModelFolder
 
 RISING = "".join(ALPHABET)

@@ -16,8 +16,9 @@ from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
 from runtime.engines.genai_engine import GenaiEngine
 from runtime.engines.genai_generators import GeneratorDecoder, GeneratorLimits, capacity_for
 from runtime.errors import FailureKind, OverCapacity
-from runtime.messages import EngineOptions, ModelInfo, TextPrompt
+from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import GenerationDefaults
+from runtime.request import TextPrompt
 
 CONTEXT = 4096
 TOKEN_BYTES = 10

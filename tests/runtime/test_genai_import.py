@@ -16,7 +16,8 @@ from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.importers import Imported, ImportOptions
 from model_registry.importers.onnx_folder import OnnxFolderImporter
 from runtime.engines.genai import build_genai_engine
-from runtime.messages import EngineOptions, ProviderChoice, TextPrompt
+from runtime.messages import EngineOptions, ProviderChoice
+from runtime.request import TextPrompt
 
 
 class Told:

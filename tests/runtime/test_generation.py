@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from runtime.errors import EngineDead, FailureKind, InvalidRequest
+from runtime.events import Chunk, Event, Failed, Finished, FinishReason, Timings, Usage
 from runtime.generation import Generation
-from runtime.messages import Chunk, Event, Failed, Finished, FinishReason, Timings, Usage
 
 END = Finished(
     request=1,

@@ -12,8 +12,9 @@ from runtime.batching.sequence import Sequence
 from runtime.chat_template import ChatTemplate
 from runtime.engines.fake import ASSISTANT, USER, VOCAB_SIZE, ByteTokenizer
 from runtime.errors import InvalidRequest
-from runtime.messages import ChatPrompt, Prompt, SamplingParams, Submit, TextPrompt, TokensPrompt
+from runtime.messages import Submit
 from runtime.model_folder import GenerationDefaults
+from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
 
 CONTEXT = 20
 HELLO = ChatPrompt(messages=[{"content": "Hello"}])

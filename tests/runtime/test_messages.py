@@ -10,28 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import BY_KIND, FailureKind
-from runtime.messages import (
-    Abort,
-    ChatPrompt,
-    Chunk,
-    Drain,
-    EngineOptions,
-    Failed,
-    Finished,
-    FinishReason,
-    FromWorker,
-    Load,
-    LoadFailed,
-    SamplingParams,
-    Started,
-    StepReport,
-    Submit,
-    TextPrompt,
-    Timings,
-    TokensPrompt,
-    ToWorker,
-    Usage,
-)
+from runtime.events import Chunk, Failed, Finished, FinishReason, Started, Timings, Usage
+from runtime.messages import Abort, Drain, EngineOptions, FromWorker, Load, LoadFailed, StepReport, Submit, ToWorker
+from runtime.request import ChatPrompt, SamplingParams, TextPrompt, TokensPrompt
 
 TO_WORKER = [
     Load(engine="fake", folder="", options=EngineOptions(num_slots=2, kv_budget_bytes=5)),

@@ -18,8 +18,10 @@ from runtime.engines.onnx import build_onnx_engine
 from runtime.engines.onnx_decoder import OnnxDecoder
 from runtime.engines.onnx_graph import UnsupportedGraph
 from runtime.errors import InvalidRequest
-from runtime.messages import EngineOptions, FinishReason, TokensPrompt
+from runtime.events import FinishReason
+from runtime.messages import EngineOptions
 from runtime.model_folder import BadModelFolder, read_model_folder
+from runtime.request import TokensPrompt
 
 RISING = "".join(ALPHABET)
 

@@ -9,7 +9,8 @@ from event_loops import LOOPS, run
 from pool_bench import PATIENCE_S, SPEC, ask, first_chunk, new_pool, spec_of, text_of
 
 from runtime.errors import InvalidRequest, OverCapacity, StepFailed
-from runtime.messages import Chunk, EngineOptions, Finished, FinishReason, Started
+from runtime.events import Chunk, Finished, FinishReason, Started
+from runtime.messages import EngineOptions
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -149,7 +149,7 @@ import asyncio, sys
 from pathlib import Path
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.memory import MemoryEstimate
-from runtime.messages import ChatPrompt, SamplingParams
+from runtime.request import ChatPrompt, SamplingParams
 from runtime.pool.model_pool import ModelPool
 
 async def main():

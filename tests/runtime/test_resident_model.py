@@ -11,13 +11,14 @@ from event_loops import run
 from scripted_workers import INFO, Fleet, ScriptedOwner, ScriptedWorker, settle
 
 from runtime.errors import EngineDead, NotReady
-from runtime.messages import Submit, TextPrompt
+from runtime.messages import Submit
 from runtime.pool.breaker import Breaker
 from runtime.pool.load_spec import FOREVER, Candidate, LoadSpec
 from runtime.pool.loaded_model import Departure, FellThrough, Loaded, ModelState
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.resident_model import ResidentModel
 from runtime.pool.routing import MOST_IMBALANCE
+from runtime.request import TextPrompt
 
 LEAVING = NotReady("leaving")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.messages import ChatPrompt, Prompt, TextPrompt, TokensPrompt
 from runtime.pool import routing
 from runtime.pool.routing import BLOCK_BYTES, MOST_BYTES, MOST_IMBALANCE, ReplicaLoad, SeenPrefixes, choose_replica, prefix_blocks
+from runtime.request import ChatPrompt, Prompt, TextPrompt, TokensPrompt
 
 SYSTEM = "You answer briefly. " * 100
 

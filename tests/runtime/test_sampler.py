@@ -15,7 +15,7 @@ from sequences import make_sequence
 from runtime.batching.candidates import truncate
 from runtime.batching.sampler import Sampler
 from runtime.batching.sequence import Sequence
-from runtime.messages import SamplingParams
+from runtime.request import SamplingParams
 
 VOCAB, EOS = 97, 3  # no multiple of any vector register's width
 EOS_IDS = frozenset({EOS})

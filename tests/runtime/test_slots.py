@@ -10,7 +10,7 @@ from sequences import make_sequence
 
 from runtime.batching.sequence import Sequence
 from runtime.batching.slots import MIN_COMPUTED_TOKENS, Slots, num_rows
-from runtime.messages import SamplingParams
+from runtime.request import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
 CONTEXT, NUM_SLOTS = 40, 3

@@ -17,8 +17,10 @@ from runtime.engines.text_engine import HUNG_S, TextEngine
 from runtime.engines.text_intake import TextIntake
 from runtime.engines.text_model import Answered
 from runtime.errors import FailureKind
-from runtime.messages import EngineOptions, FinishReason, ModelInfo, SamplingParams
+from runtime.events import FinishReason
+from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import GenerationDefaults
+from runtime.request import SamplingParams
 
 
 class Dictated:

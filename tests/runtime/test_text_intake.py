@@ -14,8 +14,9 @@ from runtime.chat_template import ChatTemplate
 from runtime.engines.fake import VOCAB_SIZE, ByteTokenizer
 from runtime.engines.text_intake import TextIntake
 from runtime.errors import InvalidRequest
-from runtime.messages import ChatPrompt, Prompt, Submit, TokensPrompt
+from runtime.messages import Submit
 from runtime.model_folder import GenerationDefaults
+from runtime.request import ChatPrompt, Prompt, TokensPrompt
 from runtime.tokenizer import ModelTokenizer
 from runtime.tokenizer import Tokenizer as RuntimeTokenizer
 

@@ -15,19 +15,8 @@ from event_loops import LOOPS, run
 
 from runtime.errors import EngineDead, InvalidRequest, NotReady
 from runtime.framing import Encoder, read_frame
-from runtime.messages import (
-    ChatPrompt,
-    Drain,
-    EngineOptions,
-    FromWorker,
-    Load,
-    LoadFailed,
-    Ready,
-    Stats,
-    StepReport,
-    Submit,
-    TextPrompt,
-)
+from runtime.messages import Drain, EngineOptions, FromWorker, Load, LoadFailed, Ready, Stats, StepReport, Submit
+from runtime.request import ChatPrompt, TextPrompt
 from runtime.watchdog import Patience
 from runtime.worker_process import WorkerProcess
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.errors import NotReady, RuntimeFailure, StepFailed
+from runtime.events import Chunk, Event, Finished, FinishReason, Started, Timings, Usage
 from runtime.generation import Generation
-from runtime.messages import Chunk, Event, Finished, FinishReason, Started, Timings, Usage
 from server.disconnection import ClientGone, unless_disconnected
 from server.inference import Inference
 from server.lifecycle import Lifecycle, Phase

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.messages import Chunk, Finished, FinishReason, Timings, Usage
+from runtime.events import Chunk, Finished, FinishReason, Timings, Usage
 from server.inference import Indexed, total
 from server.logs import JsonFormatter, TextFormatter
 from server.openai.chat import ChatFrames

@@ -1,0 +1,1 @@
+"""Answers of a guaranteed form: what a row may choose next, and what it must."""
