@@ -16,8 +16,11 @@ class Runner(Protocol):
     @property
     def kv(self) -> Rows: ...
 
-    def prefill(self, row: int, tokens: NDArray[np.int32], start: int) -> NDArray[np.float32]:
-        """Computes tokens [n] of a row that already holds `start` of them. Returns logits [1, vocab] after the last."""
+    def prefill(self, row: int, tokens: NDArray[np.int32], start: int, *, num_logits: int = 1) -> NDArray[np.float32]:
+        """Computes tokens [n] of a row that already holds `start` of them. Returns logits [num_logits, vocab] after the last ones.
+
+        The returned array may be changed by the caller and is valid until the next call.
+        """
         ...
 
     def decode(self, tokens: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -97,12 +97,13 @@ class FakeRunner:
         self._sleep = sleep
         self.prefilled: list[tuple[int, int, int]] = []
 
-    def prefill(self, row: int, tokens: NDArray[np.int32], start: int) -> NDArray[np.float32]:
-        self.kv.tokens[row, start : start + len(tokens)] = tokens
+    def prefill(self, row: int, tokens: NDArray[np.int32], start: int, *, num_logits: int = 1) -> NDArray[np.float32]:
+        end = start + len(tokens)
+        self.kv.tokens[row, start:end] = tokens
         self.prefilled.append((row, start, len(tokens)))
-        script = _Script(self.kv.tokens[row, : start + len(tokens)])
-        self._sleep(script.seconds("prefill-delay"))
-        return self._logits([script])
+        scripts = [_Script(self.kv.tokens[row, :length]) for length in range(end - num_logits + 1, end + 1)]
+        self._sleep(scripts[-1].seconds("prefill-delay"))
+        return self._logits(scripts)
 
     def decode(self, tokens: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.float32]:
         for row, (token, length) in enumerate(zip(tokens, lengths, strict=True)):

@@ -88,6 +88,15 @@ def test_a_prompt_in_chunks_is_the_whole_prompt(decoder: OnnxDecoder, prompt: li
         assert (decoder.prefill(1, tokens(prompt[cut:]), cut) == whole).all()
 
 
+@settings(max_examples=20)
+@given(token_lists)
+def test_logits_of_every_place_are_those_of_each_shorter_prompt(decoder: OnnxDecoder, prompt: list[int]) -> None:
+    every = decoder.prefill(0, tokens(prompt), 0, num_logits=len(prompt)).copy()
+    assert every.shape == (len(prompt), VOCAB)
+    for length in range(2, len(prompt) + 1):
+        assert (decoder.prefill(1, tokens(prompt[:length]), 0)[0] == every[length - 1]).all()
+
+
 @settings(max_examples=40)
 @given(token_lists, token_lists, token_lists)
 def test_rows_of_different_length_decode_as_each_alone(

@@ -56,9 +56,10 @@ class TwoKernelRunner:
     def __init__(self, kv: TwoKernelKV) -> None:
         self.kv = kv
 
-    def prefill(self, row: int, tokens: NDArray[np.int32], start: int) -> NDArray[np.float32]:
+    def prefill(self, row: int, tokens: NDArray[np.int32], start: int, *, num_logits: int = 1) -> NDArray[np.float32]:
         self.kv.write(row, start, tokens, kernel=1 if len(tokens) == 1 else 0)
-        return self._logits(row, start + len(tokens))[None]
+        end = start + len(tokens)
+        return np.stack([self._logits(row, length) for length in range(end - num_logits + 1, end + 1)])
 
     def decode(self, tokens: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.float32]:
         for row, length in enumerate(lengths):
