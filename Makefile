@@ -10,7 +10,7 @@ serve: .venv/.installed
 	@exec $(BIN)/slmops serve
 
 # Everything that a change must pass. pytest is last, so that its summary is the last line.
-test: check .venv/.prometheus
+test: check .venv/.prometheus .venv/.clients-openai2 .venv/.clients-openai3 .venv/.clients-node
 	@$(BIN)/python -m pytest
 
 check: .venv/.installed-dev
@@ -51,4 +51,18 @@ $(BIN)/python:
 	  { [ "$$(id -u)" != 0 ] || apt-get update -qq; } >/dev/null 2>&1; \
 	  (mkdir -p .venv/prometheus && cd .venv/prometheus && apt-get download -qq prometheus && dpkg -x prometheus_*.deb . \
 	    && rm prometheus_*.deb) >/dev/null 2>&1 || echo "prometheus could not be fetched: the test that needs it will be skipped"; }
+	@touch $@
+
+# The clients whose quick starts are tests, in environments of their own: beside slmops they would hold its dependencies back.
+.venv/.clients-openai%: tests/clients/quickstarts/requirements-openai%.txt | $(BIN)/python
+	@echo "installing clients of openai $* into .venv/clients-openai$* (once)"
+	@$(BIN)/python -m venv --clear .venv/clients-openai$*
+	@.venv/clients-openai$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement $<
+	@touch $@
+
+# OpenAI's client for Node. Without npm, its test is skipped and says why.
+.venv/.clients-node: tests/clients/quickstarts/package.json | $(BIN)/python
+	@mkdir -p .venv/clients-node && cp $< .venv/clients-node
+	@! command -v npm >/dev/null || { echo "installing the client for Node into .venv/clients-node (once)"; \
+	  npm install --prefix .venv/clients-node --no-audit --no-fund --no-update-notifier --no-package-lock --silent; }
 	@touch $@

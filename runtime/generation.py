@@ -37,10 +37,6 @@ class Generation(AsyncIterator[Event]):
             self._failure = failure
             self._wake()
 
-    def fail_with(self, failed: Failed) -> None:
-        kind = BY_KIND[failed.kind]
-        self.fail(kind(failed.message, param=failed.param, code=failed.code, retry_after_s=failed.retry_after_s))
-
     def abort(self) -> None:
         """Stops the row within one engine step; nothing when it has ended. Iterating afterwards ends."""
         if not self._ended:
@@ -65,3 +61,9 @@ class Generation(AsyncIterator[Event]):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def failure_of(failed: Failed) -> RuntimeFailure:
+    """What a worker told, as the exception that it was."""
+    kind = BY_KIND[failed.kind]
+    return kind(failed.message, param=failed.param, code=failed.code, retry_after_s=failed.retry_after_s)

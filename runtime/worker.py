@@ -2,9 +2,10 @@
 
     python -m runtime.worker
 
-Four threads. One reads frames; one prepares requests (template, tokens), so that a long prompt delays neither an abort nor a
-step; one sends heartbeats; the main thread steps the engine. The process ends when its input does, so that no worker outlives
-its gateway. What native libraries print goes to standard error.
+Four threads. One reads frames; one prepares requests (template, tokens) and answers what the tokenizer is asked, so that a long
+prompt delays neither an abort nor a step, and no step delays such an answer; one sends heartbeats; the main thread steps the
+engine. The process ends when its input does, so that no worker outlives its gateway. What native libraries print goes to
+standard error.
 """
 
 from __future__ import annotations
@@ -28,8 +29,20 @@ from runtime.engines.protocol import AdjustableEngine, Engine, EngineBroken, Pre
 from runtime.errors import RuntimeFailure
 from runtime.events import Failed
 from runtime.framing import FrameWriter, read_frame
-from runtime.messages import Abort, Drain, Load, LoadFailed, Ready, SetThreads, StepReport, Submit
+from runtime.messages import (
+    Abort,
+    Detokenize,
+    Drain,
+    Load,
+    LoadFailed,
+    Ready,
+    SetThreads,
+    StepReport,
+    Submit,
+    Tokenize,
+)
 from runtime.pulse import Pulse
+from runtime.tokenization import answered
 
 STATS_EVERY_S = 0.2
 
@@ -41,7 +54,7 @@ class _Refused:
     failed: Failed
 
 
-Told = Submit | Abort | SetThreads | Drain  # after the Load
+Told = Submit | Tokenize | Detokenize | Abort | SetThreads | Drain  # after the Load
 Work = Prepared | _Refused | Abort | SetThreads | Drain
 
 
@@ -53,27 +66,40 @@ class Worker:
         self._output = output
         self.pulse = Pulse(output.write)
         self._inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
-        self._submitted: queue.SimpleQueue[Submit | Drain] = queue.SimpleQueue()
+        self._submitted: queue.SimpleQueue[Submit | Tokenize | Detokenize | Drain] = queue.SimpleQueue()
         self._unprepared: set[int] = set()  # requests that the engine does not know yet
         self._forgotten: set[int] = set()  # of those, the ones that were aborted already
+        self._unanswered: set[int] = set()  # questions to the tokenizer that nobody has withdrawn
         self._draining = False
         self._stats_at = 0.0
         self._stats_sent: object = None
 
     def receive(self, message: Told) -> None:
         """On the reading thread. An abort overtakes what is still being prepared; a drain does not."""
-        if isinstance(message, Abort | SetThreads):
-            self._inbox.put(message)
-            return
-        if isinstance(message, Submit):
-            self._unprepared.add(message.request)
+        match message:
+            case Abort(request=request) if request in self._unanswered:
+                self._unanswered.discard(request)
+                return
+            case Abort() | SetThreads():
+                self._inbox.put(message)
+                return
+            case Submit(request=request):
+                self._unprepared.add(request)
+            case Tokenize(request=request) | Detokenize(request=request):
+                self._unanswered.add(request)
         self._submitted.put(message)
 
     def prepare_all(self) -> None:
         """The intake thread: for ever."""
         while True:
-            message = self._submitted.get()
-            self._inbox.put(self._prepare(message) if isinstance(message, Submit) else message)
+            match self._submitted.get():
+                case Submit() as submit:
+                    self._inbox.put(self._prepare(submit))
+                case Drain() as drain:
+                    self._inbox.put(drain)
+                case asked if asked.request in self._unanswered:
+                    self._answer(asked)
+                    self._unanswered.discard(asked.request)
 
     def _prepare(self, submit: Submit) -> Prepared | _Refused:
         try:
@@ -83,6 +109,18 @@ class Worker:
         except Exception as error:
             _log(error)
             return _Refused(broken(submit.request, error))
+
+    def _answer(self, asked: Tokenize | Detokenize) -> None:
+        """At once, whatever the engine is doing."""
+        try:
+            self._output.write(answered(self._engine, asked))
+        except RuntimeFailure as failure:
+            self._output.write(StepReport(failed=[_failed(asked.request, failure)]))
+        except BrokenPipeError:
+            pass  # the gateway is gone, as the reading thread is about to find
+        except Exception as error:
+            _log(error)
+            self._output.write(StepReport(failed=[broken(asked.request, error)]))
 
     def run(self) -> None:
         """Until drained."""

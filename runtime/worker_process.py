@@ -18,9 +18,11 @@ import msgspec
 from runtime.child_environment import child_environment
 from runtime.errors import EngineDead, InvalidRequest, NotReady
 from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
-from runtime.generation import Generation
+from runtime.generation import Generation, failure_of
+from runtime.inquiries import Answer, Inquiries, Inquiry
 from runtime.messages import (
     Abort,
+    Detokenized,
     Drain,
     FromWorker,
     Heartbeat,
@@ -32,6 +34,7 @@ from runtime.messages import (
     Stats,
     StepReport,
     Submit,
+    Tokenized,
     ToWorker,
 )
 from runtime.watchdog import LOOK_EVERY_S, Patience, Watchdog
@@ -59,6 +62,7 @@ class WorkerProcess:
         self._encoder = Encoder()
         self._numbers = itertools.count(1)
         self._open: dict[int, Generation] = {}
+        self._inquiries = Inquiries()
         self._reader: asyncio.Task[None] | None = None
         self.on_exit: Callable[[WorkerProcess], None] = _nobody_asked
         self.on_finished: Callable[[], None] = lambda: None
@@ -90,7 +94,7 @@ class WorkerProcess:
     @property
     def num_open(self) -> int:
         """Requests that it works on, or that wait for it."""
-        return len(self._open)
+        return len(self._open) + len(self._inquiries)
 
     @property
     def death(self) -> str:
@@ -129,18 +133,32 @@ class WorkerProcess:
 
     def submit(self, make: Callable[[int], Submit]) -> Generation:
         """Sends a request under a number of its own. Raises EngineDead, and InvalidRequest for what no frame can hold."""
+        number = self._number(make)
+        generation = self._open[number] = Generation(number, self._abort)
+        return generation
+
+    async def ask(self, make: Callable[[int], Inquiry]) -> Answer:
+        """Sends a question likewise, and waits for its answer. Raises likewise, or how the worker refused it."""
+        number = self._number(make)
+        try:
+            return await self._inquiries.answer(number)
+        except asyncio.CancelledError:
+            if not self.exited.is_set():
+                self._send(Abort(request=number))
+            raise
+
+    def _number(self, make: Callable[[int], Submit | Inquiry]) -> int:
+        """Sends what is made of the next number. Returns the number."""
         if self.exited.is_set():
             raise self._dead()
         number = next(self._numbers)
-        generation = Generation(number, self._abort)
         try:
             self._send(make(number))
         except (OverflowError, RecursionError, UnicodeEncodeError, BrokenFrame) as error:
             raise InvalidRequest(
                 f"The request cannot be passed to the model: {error}. Use whole characters, smaller numbers or less text."
             ) from None
-        self._open[number] = generation
-        return generation
+        return number
 
     def set_threads(self, num_threads: int) -> None:
         """Only of an engine whose info says that it can."""
@@ -173,7 +191,8 @@ class WorkerProcess:
             await self._process.stdin.wait_closed()
 
     def fail_open(self, failure: NotReady) -> None:
-        """Ends every open generation with this failure; their rows stop."""
+        """Ends everything open with this failure; rows stop."""
+        self._inquiries.fail_all(failure)
         for generation in list(self._open.values()):
             self._abort(generation.number)
             generation.fail(failure)
@@ -203,6 +222,8 @@ class WorkerProcess:
                 self._watchdog.heard(message.step_s if isinstance(message, Heartbeat) else 0.0)
                 if isinstance(message, StepReport):
                     self._dispatch(message)
+                elif isinstance(message, Tokenized | Detokenized):
+                    self._inquiries.settle(message)
                 elif isinstance(message, Stats):
                     self.stats = message
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -219,6 +240,7 @@ class WorkerProcess:
             for generation in list(self._open.values()):
                 generation.fail(failure)
             self._open.clear()
+            self._inquiries.fail_all(failure)
 
     async def _watch(self) -> None:
         """Until it exits. What was killed, `_read` finds gone."""
@@ -241,7 +263,9 @@ class WorkerProcess:
                 self.on_finished()
         for failed in report.failed:
             if (generation := self._open.pop(failed.request, None)) is not None:
-                generation.fail_with(failed)
+                generation.fail(failure_of(failed))
+            else:
+                self._inquiries.fail(failed.request, failure_of(failed))
 
     def _dead(self) -> EngineDead:
         how = "ended unexpectedly" if self._hung is None else f"was ended because {self._hung}"

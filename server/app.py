@@ -23,6 +23,8 @@ from server.observation import Observation
 from server.openai.chat import chat_router
 from server.openai.completions import completions_router
 from server.openai.models import models_router
+from server.openai.tokens import tokens_router
+from server.openai.unavailable import unavailable_router
 from server.routes.admin import admin_router
 from server.routes.health import health_router
 from server.routes.metrics import metrics_router
@@ -92,6 +94,8 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None) -> FastAPI:
         chat_router(gateway),
         completions_router(gateway),
         models_router(gateway),
+        tokens_router(gateway),
+        unavailable_router(),
         admin_router(gateway),
         providers_router(directory),
         health_router(gateway),

@@ -40,5 +40,9 @@ def _seconds(text: str) -> float | None:
     return sign * sum(float(number) * _UNITS_S[unit] for number, unit in parts)
 
 
-_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string"}], "description": 'Seconds or "10m"; -1: for ever; 0: unload at once.'}
+_TEXT = r"^\s*-?([0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+)\s*$"  # for other readers of the document
+_SCHEMA = {
+    "anyOf": [{"type": "number", "maximum": _MOST_S}, {"type": "string", "pattern": _TEXT}],
+    "description": 'Seconds or "10m"; -1: for ever; 0: unload at once.',
+}
 KeepAlive = Annotated[float, BeforeValidator(parse_keep_alive), WithJsonSchema(_SCHEMA)]

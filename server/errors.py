@@ -29,6 +29,7 @@ AUTHENTICATION = "authentication_error"
 PERMISSION = "permission_error"
 RATE_LIMIT = "rate_limit_error"
 SERVER = "server_error"
+NOT_IMPLEMENTED = "not_implemented_error"
 
 
 class BodyTooLarge(HTTPException):
@@ -53,6 +54,12 @@ class ModelNotLoadedError(Exception):
     def __init__(self, name: str, loaded: Sequence[str]) -> None:
         known = f"loaded are: {', '.join(loaded)}" if loaded else "no model is loaded"
         super().__init__(f"The model {name!r} is not loaded; {known}.")
+
+
+class NotImplementedHere(Exception):
+    """An operation of OpenAI's API that this server does not do."""
+
+    headers: Mapping[str, str] = {"X-Should-Retry": "false"}  # OpenAI's clients would retry it, as any 5xx
 
 
 class DrainingError(Exception):
@@ -84,6 +91,7 @@ TABLE: Mapping[type[Exception], Rule] = {
     ModelNotLoadedError: Rule(404, INVALID, "model_not_loaded", param="name"),
     BodyTooLarge: Rule(413, INVALID, "body_too_large"),
     InvalidBody: Rule(400, INVALID, "invalid_json"),
+    NotImplementedHere: Rule(501, NOT_IMPLEMENTED, "not_implemented"),
     registry.ModelNotFound: Rule(404, INVALID, "model_not_found", param="model"),
     registry.InvalidName: Rule(404, INVALID, "model_not_found", param="model"),
     registry.InvalidReference: Rule(400, INVALID, "invalid_reference", param="model"),
@@ -215,6 +223,7 @@ MEANINGS: Mapping[int, str] = {
     413: "The request body is too large.",
     429: "The queue is full; retry after the seconds in Retry-After.",
     500: "The request failed; it may be retried.",
+    501: "This server does not do that; the message says what to use instead.",
     503: "The model is loading or restarting, or the server is shutting down; retry after the seconds in Retry-After.",
 }
 

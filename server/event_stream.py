@@ -26,7 +26,6 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 class Renderer(Protocol):
     """Events to bytes. `event` may give no bytes: then nothing is sent."""
 
-    def opening(self) -> bytes: ...
     def event(self, indexed: Indexed) -> bytes: ...
     def closing(self) -> bytes: ...
 
@@ -58,13 +57,11 @@ class EventStream(Response):
     async def _send_events(self, send: Send) -> bytes:
         """Everything but the end of the stream, which is returned."""
         render = self._renderer.event
-        opening = self._renderer.opening()
         async for indexed in self._inference:
             frame = render(indexed)
             if frame:
-                await send({"type": "http.response.body", "body": opening + frame, "more_body": True})
-                opening = b""
-        return opening + self._renderer.closing()
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
+        return self._renderer.closing()
 
     async def _close_on_disconnect(self, receive: Receive) -> None:
         await wait_for_disconnect(receive)

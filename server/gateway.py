@@ -6,8 +6,10 @@ Knows the pool and the registry's names; knows no HTTP and no wire format.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from msgspec import structs
 
 from model_registry.errors import RegistryError
 from runtime.errors import InvalidRequest, NotReady, RuntimeFailure
@@ -15,6 +17,7 @@ from runtime.pool.lease import Lease
 from runtime.pool.loaded_model import LoadedModel, ModelState
 from runtime.pool.model_pool import ModelPool
 from runtime.request import Prompt, SamplingParams
+from server.answer_parts import AnswerParsing
 from server.durations import keep_alive_s
 from server.inference import Answer, Inference
 from server.lifecycle import Lifecycle
@@ -33,16 +36,30 @@ _log = logging.getLogger("slmops.gateway")
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """What any dialect asks: one choice per prompt, all with the same parameters.
+    """What any dialect asks: num_choices answers to each prompt, all with the same parameters but for the seed.
 
+    Choices are numbered prompt by prompt. A seed is that of a prompt's first choice; the next take the numbers after it.
     keep_alive_s: how long the model stays loaded after this request and those to come; None changes nothing.
     """
 
     prompts: Sequence[Prompt]
     params: SamplingParams
     priority: int = 0
+    num_choices: int = 1
     return_prompt_text: bool = False
+    return_prompt_token_ids: bool = False
     keep_alive_s: float | None = None
+
+    def submissions(self) -> Iterator[tuple[Prompt, SamplingParams]]:
+        """One per choice, in order."""
+        for prompt in self.prompts:
+            for index in range(self.num_choices):
+                yield prompt, self._params_of(index)
+
+    def _params_of(self, index: int) -> SamplingParams:
+        if self.params.seed is None or index == 0:
+            return self.params
+        return structs.replace(self.params, seed=(self.params.seed + index) % 2**64)
 
 
 class Gateway:
@@ -72,7 +89,7 @@ class Gateway:
 
     async def infer(self, model: ServedModel, request: InferenceRequest, record: RequestRecord) -> Inference:
         """Waits for the model and for the first event. The caller closes the inference. Raises RuntimeFailure."""
-        self._check_count(len(request.prompts), model)
+        self._check_count(request, model)
         record.model = model.label
         lease = await self.acquire(model, request.keep_alive_s)
         inference = self._submitted(model, lease, request, record)
@@ -184,28 +201,32 @@ class Gateway:
     def _is_loaded(self, label: str) -> bool:
         return any(each.spec.label == label for each in self.loaded())
 
-    def _check_count(self, num_prompts: int, model: ServedModel) -> None:
-        if num_prompts == 1:
+    def _check_count(self, request: InferenceRequest, model: ServedModel) -> None:
+        num_sequences = len(request.prompts) * request.num_choices
+        if num_sequences == 1:
             return
         options = self._plans.settings_of(model.label).engine_options()
         capacity = options.num_slots + options.max_waiting
-        if num_prompts > capacity:
-            raise InvalidRequest(f"{num_prompts} prompts are more than the {capacity} that fit; send fewer.", param="prompt")
+        if num_sequences > capacity:
+            asked = f"{len(request.prompts)} prompts" if request.num_choices == 1 else f"{num_sequences} choices"
+            param = "prompt" if request.num_choices == 1 else "n"
+            raise InvalidRequest(f"{asked} are more than the {capacity} that fit; ask for fewer.", param=param)
 
     def _submitted(self, model: ServedModel, lease: Lease, request: InferenceRequest, record: RequestRecord) -> Inference:
         series = self.metrics.of_model(model.label)
-        series.request_params_n.observe(1)
+        series.request_params_n.observe(request.num_choices)
         if request.params.max_tokens is not None:
             series.request_params_max_tokens.observe(request.params.max_tokens)
         generations: list[MeteredGeneration] = []
         try:
-            for prompt in request.prompts:
+            for prompt, params in request.submissions():
                 generation = lease.submit(
                     prompt,
-                    request.params,
+                    params,
                     priority=request.priority,
                     deadline_s=self.settings.request_timeout_s,
                     return_prompt_text=request.return_prompt_text,
+                    return_prompt_token_ids=request.return_prompt_token_ids,
                 )
                 generations.append(MeteredGeneration(generation, series, record))
         except BaseException:
@@ -213,7 +234,8 @@ class Gateway:
                 submitted.abort()
             lease.release()
             raise
-        return Inference(model, lease, generations, self.settings.request_timeout_s + _HANG_S)
+        parsing = AnswerParsing.of(lease.info, request.prompts[0])
+        return Inference(model, lease, generations, self.settings.request_timeout_s + _HANG_S, parsing=parsing)
 
 
 def _with_remedy(failure: RuntimeFailure, label: str) -> RuntimeFailure:

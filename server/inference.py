@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from runtime.chat_formats.delta import AnswerParser
 from runtime.errors import NotReady, RuntimeFailure, StepFailed
-from runtime.events import Chunk, Finished, Usage
+from runtime.events import Chunk, Finished, Started, TokenLogprob, Usage
 from runtime.pool.lease import Lease
+from server.answer_parts import AnswerParsing, AnswerParts, parts_of
 from server.metered import MeteredGeneration
 from server.served_models import ServedModel
 
@@ -28,11 +30,19 @@ class Indexed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole choice: all of its text, and how it ended. prompt_text: empty unless it was asked for."""
+    """A whole choice: all of its text, and how it ended. token_ids, logprobs: of the text; logprobs: None unless asked for."""
 
     text: str
+    parts: AnswerParts
+    token_ids: list[int]
+    logprobs: list[TokenLogprob] | None
+    started: Started
     finished: Finished
-    prompt_text: str = ""
+
+    @property
+    def prompt_text(self) -> str:
+        """Empty unless it was asked for."""
+        return self.started.prompt_text or ""
 
 
 class Inference(AsyncIterator[Indexed]):
@@ -43,6 +53,7 @@ class Inference(AsyncIterator[Indexed]):
     The lease is given back when the last generation ends, however slowly its events are then read: behind a reader
     that stalls for stall_s, events are read ahead.
     time_limit_s: after which it closes and fails by itself; for engines that hang, as one that steps ends what is late.
+    parsing: of all answers; None: they are plain text.
     """
 
     def __init__(
@@ -52,8 +63,10 @@ class Inference(AsyncIterator[Indexed]):
         generations: Sequence[MeteredGeneration],
         time_limit_s: float | None = None,
         stall_s: float = STALL_S,
+        parsing: AnswerParsing | None = None,
     ) -> None:
         self.model = model
+        self._parsing = parsing
         self._lease: Lease | None = lease
         self._generations = generations
         self._events: AsyncIterator[Indexed] = _Single(generations[0]) if len(generations) == 1 else self._read_ahead()
@@ -104,18 +117,33 @@ class Inference(AsyncIterator[Indexed]):
 
     async def answers(self) -> list[Answer]:
         """All choices in order of their index."""
-        texts: list[list[str]] = [[] for _ in self._generations]
-        ends: dict[int, Finished] = {}
-        async for index, event in self:
-            texts[index].append(event.text)
-            if isinstance(event, Finished):
-                ends[index] = event
-        return [Answer("".join(text), ends[index], self.prompt_text(index)) for index, text in enumerate(texts)]
+        events: list[list[Chunk | Finished]] = [[] for _ in self._generations]
+        async for choice, event in self:
+            events[choice].append(event)
+        return [self._answer(choice, told) for choice, told in enumerate(events)]
 
-    def prompt_text(self, index: int) -> str:
-        """The prompt of a choice as the engine saw it; empty unless it was asked for."""
-        started = self._generations[index].started
-        return (started.prompt_text or "") if started else ""
+    def _answer(self, choice: int, events: Sequence[Chunk | Finished]) -> Answer:
+        finished = events[-1]
+        assert isinstance(finished, Finished)  # or the iteration would have failed
+        text = "".join(event.text for event in events)
+        return Answer(
+            text=text,
+            parts=parts_of(text, self.parser(choice)),
+            token_ids=[token for event in events for token in event.token_ids],
+            logprobs=joined_logprobs(events),
+            started=self.started(choice),
+            finished=finished,
+        )
+
+    def started(self, choice: int) -> Started:
+        """Known with the choice's first event."""
+        started = self._generations[choice].started
+        assert started is not None, "the choice has not begun"
+        return started
+
+    def parser(self, choice: int) -> AnswerParser | None:
+        """A new one for this choice, once it has begun; None: its text is content as it is."""
+        return None if self._parsing is None else self._parsing.parser(self.started(choice))
 
     def close(self) -> None:
         """Aborts what still runs and gives the lease back. May be called again."""
@@ -160,13 +188,23 @@ class Inference(AsyncIterator[Indexed]):
         self.close()
 
 
-def total(usages: Sequence[Usage]) -> Usage:
-    """The sum over the choices of one request."""
+def total(usages: Sequence[Usage], num_choices: int = 1) -> Usage:
+    """The sum over the choices of one request, in their order. num_choices: per prompt, which counts once."""
+    firsts = usages[::num_choices]
     return Usage(
-        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        prompt_tokens=sum(usage.prompt_tokens for usage in firsts),
         completion_tokens=sum(usage.completion_tokens for usage in usages),
-        cached_tokens=sum(usage.cached_tokens for usage in usages),
+        cached_tokens=sum(usage.cached_tokens for usage in firsts),
+        reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+        accepted_prediction_tokens=sum(usage.accepted_prediction_tokens for usage in usages),
+        rejected_prediction_tokens=sum(usage.rejected_prediction_tokens for usage in usages),
     )
+
+
+def joined_logprobs(events: Sequence[Chunk | Finished]) -> list[TokenLogprob] | None:
+    """Of all tokens of these events; None when they have none."""
+    told = [event.logprobs for event in events if event.logprobs is not None]
+    return [logprob for logprobs in told for logprob in logprobs] if told else None
 
 
 class _Single(AsyncIterator[Indexed]):

@@ -5,25 +5,35 @@ Owns the names and bounds of these settings; `Settings` has the same for all mod
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, WithJsonSchema
 
+from runtime.chat_formats.reasoning_format import REASONING_FORMATS
+from runtime.chat_formats.recognition import NONE, TOOL_FORMATS
 from runtime.machine.execution_provider import KNOWN
 from runtime.messages import EngineOptions
 from runtime.placement import Policy, Preference
 from server.durations import KeepAlive
 
 Seconds = Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)]
-Bytes = Annotated[ByteSize, WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "description": 'Or "512MiB".'})]
 EngineName = Literal["auto", "onnx", "genai", "foundry", "fake"]
 NumSlots = Annotated[int, Field(ge=1, le=1024)]
 MaxWaiting = Annotated[int, Field(ge=1, le=1_000_000)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
 ContextLength = Annotated[int, Field(ge=16, le=1 << 24)]
 MaxTokenGap = Annotated[Seconds, Field(gt=0)]
-PrefixCacheBytes = Annotated[Bytes, Field(ge=0, le=1 << 50)]
-KvBudgetBytes = Annotated[Bytes, Field(ge=1 << 20, le=1 << 50)]
+
+
+def _bytes_schema(least: int) -> WithJsonSchema:
+    """Texts of other units are read too."""
+    text = {"type": "string", "pattern": "^[1-9][0-9]{0,5}[MG]iB$"}
+    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least, "maximum": 1 << 50}, text]})
+
+
+PrefixCacheBytes = Annotated[ByteSize, Field(ge=0, le=1 << 50), _bytes_schema(0)]
+KvBudgetBytes = Annotated[ByteSize, Field(ge=1 << 20, le=1 << 50), _bytes_schema(1 << 20)]
 Replicas = Annotated[int, Field(ge=1, le=64)]
 
 
@@ -45,7 +55,30 @@ def _known_providers(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Providers = Annotated[tuple[str, ...], BeforeValidator(split_names), AfterValidator(_known_providers)]
+def _one_of(formats: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
+    names = (*formats, NONE)
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"is not known; it is one of {', '.join(names)}, or unset to go by the chat template")
+        return name
+
+    return AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(names)})
+
+
+ToolFormatName = Annotated[str, *_one_of(TOOL_FORMATS)]
+ReasoningFormatName = Annotated[str, *_one_of(REASONING_FORMATS)]
+_PROVIDER = f"({'|'.join(known.short for known in KNOWN)})(:[0-9]+)?"
+_PROVIDERS_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "enum": [policy.value for policy in Policy]},
+        {"type": "string", "pattern": f"^{_PROVIDER}(,{_PROVIDER})*$"},
+        {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": f"^{_PROVIDER}$"}},
+    ]
+}
+Providers = Annotated[
+    tuple[str, ...], BeforeValidator(split_names), AfterValidator(_known_providers), WithJsonSchema(_PROVIDERS_SCHEMA)
+]
 
 
 class ModelSettings(BaseModel):
@@ -65,6 +98,8 @@ class ModelSettings(BaseModel):
     max_token_gap_s: MaxTokenGap | None = None
     prefix_cache_bytes: PrefixCacheBytes | None = None
     kv_budget_bytes: KvBudgetBytes | None = None
+    tool_format: ToolFormatName | None = None
+    reasoning_format: ReasoningFormatName | None = None
 
     def over(self, beneath: ModelSettings) -> ModelSettings:
         """These, and where they are null those beneath."""

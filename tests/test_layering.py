@@ -19,6 +19,7 @@ VENDORS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("onnxruntime_genai",): ("runtime/engines/genai.py",),
     ("foundry_local_sdk",): ("runtime/engines/foundry.py", "model_registry/sources/foundry.py"),
     ("sqlalchemy", "alembic"): ("model_registry/",),
+    ("llguidance",): ("runtime/constraints/",),
     ("gguf",): ("model_registry/importers/",),
     ("huggingface_hub",): ("model_registry/sources/",),
     ("torch", "transformers", "peft", "trl", "olive", "datasets", "accelerate"): ("jobs/tasks/",),

@@ -7,6 +7,13 @@
     prefix_cache  what of finished rows may be reused, and what leaves first
     kv            the KV arrays, paged by the operating system
     runner        one step of an ONNX decoder on those arrays
+    jumps         which tokens of a decoding row are computed together; pure
+    draft         what an answer is expected to repeat
+    chat_prompts  messages, tools and reasoning effort as text
+    answer_form   what an answer must look like: its grammar, after its thought
+    intake        from a submitted request to a sequence
+    chooser       from logits to delivered tokens
+    logprobs      log probabilities, from the model's own logits
     sampler       the choice of each row's next token
     candidates    truncation of a distribution: top_k, top_p, min_p, typical_p
     stop          the end of a text

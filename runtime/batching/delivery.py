@@ -4,35 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runtime.batching.sequence import Sequence
-from runtime.events import Chunk, Finished, FinishReason, Started, Timings, Usage
+from runtime.batching.logprobs import certain
+from runtime.batching.sequence import Sequence, Undelivered
+from runtime.events import Chunk, Finished, FinishReason, Started, Timings, TokenLogprob, Usage
 from runtime.messages import StepReport
 
 
 def started(sequence: Sequence) -> Started:
-    """What is told of a sequence when it is admitted."""
+    """What is told of a sequence when it is admitted; with log probabilities of its prompt, when that is computed."""
     return Started(
         request=sequence.request,
         prompt_tokens=sequence.prompt_len,
         cached_tokens=sequence.num_cached,
+        in_thought=sequence.in_thought,
         prompt_text=sequence.prompt_text,
+        prompt_token_ids=sequence.prompt.tolist() if sequence.shows_prompt_ids else None,
+        prompt_logprobs=sequence.prompt_logprobs or None,
     )
 
 
 class Delivery:
-    """eos_ids: the model's end-of-sequence tokens."""
+    """eos_ids: the model's end-of-sequence tokens. token_bytes: what each token stands for, special ones among them."""
 
-    def __init__(self, eos_ids: frozenset[int], clock: Callable[[], float]) -> None:
+    def __init__(self, eos_ids: frozenset[int], clock: Callable[[], float], token_bytes: Callable[[int], bytes]) -> None:
         self._eos_ids = eos_ids
         self._clock = clock
+        self._token_bytes = token_bytes
 
-    def deliver(self, sequence: Sequence, token: int, report: StepReport) -> bool:
-        """Adds the token to the sequence, and what it says to the report. True: the sequence has ended.
+    def deliver(self, sequence: Sequence, token: int, report: StepReport, logprob: TokenLogprob | None = None) -> bool:
+        """Adds the token, and those that must follow it, to the sequence. True: it has ended, and the report says so.
+
+        logprob: the token's, where the request asks for it. Raises ConstraintBroken when the sequence cannot go on.
+        """
+        if self._add(sequence, token, logprob, report):
+            return True
+        if sequence.constraint is not None:
+            num_top = sequence.params.asked.logprobs
+            for follower in sequence.constraint.forced():
+                logprob = None if num_top is None else certain(follower, num_top, self._token_bytes)
+                if self._add(sequence, follower, logprob, report):
+                    return True
+        return False
+
+    def tell(self, sequence: Sequence, report: StepReport) -> None:
+        """What was delivered since the last time, if it has become text.
 
         Text comes out at character borders, and only what cannot be part of a stop string; token ids travel with the next text.
         """
+        ready = sequence.undelivered
+        if ready.text:
+            report.chunks.append(Chunk(sequence.request, ready.text, ready.token_ids, ready.logprobs or None))
+            sequence.undelivered = Undelivered()
+
+    def end_prompt(self, sequence: Sequence, report: StepReport) -> None:
+        """Ends a request that wants no token, once its prompt is computed."""
+        self._finish(sequence, FinishReason.LENGTH, "", report, self._clock(), None)
+
+    def _add(self, sequence: Sequence, token: int, logprob: TokenLogprob | None, report: StepReport) -> bool:
         sequence.append(token)
-        sequence.undelivered.append(token)
+        ready = sequence.undelivered
+        ready.token_ids.append(token)
         now = self._clock()
         if sequence.first_token_at is None:
             sequence.first_token_at = now
@@ -41,17 +72,22 @@ class Delivery:
         if may_stop and self._is_end(sequence, token):
             tail, matched = _held_text(sequence)
             return self._finish(sequence, FinishReason.STOP, tail, report, now, matched or self._named(sequence, token))
+        if logprob is not None:
+            ready.logprobs.append(logprob)
+            sequence.cumulative_logprob += logprob.logprob
+        is_complete = False
+        if sequence.constraint is not None:
+            sequence.constraint.accept(token)
+            is_complete = sequence.constraint.is_complete
         text, matched = sequence.text.feed(token), None
         if may_stop:
             released = sequence.stop.feed(text)
             text, matched = released.text, released.matched
         if matched is not None:
             return self._finish(sequence, FinishReason.STOP, text, report, now, matched)
-        if sequence.num_generated >= sequence.params.max_tokens:
-            return self._finish_full(sequence, text, report, now)
-        if text:
-            report.chunks.append(Chunk(sequence.request, text, sequence.undelivered))
-            sequence.undelivered = []
+        if is_complete or sequence.num_generated >= sequence.params.max_tokens:
+            return self._finish_full(sequence, text, is_complete, report, now)
+        ready.text += text
         return False
 
     def _is_end(self, sequence: Sequence, token: int) -> bool:
@@ -62,35 +98,46 @@ class Delivery:
         """The stop reason, as vLLM gives it: only tokens that the request itself named."""
         return token if token in sequence.params.asked.stop_token_ids else None
 
-    def _finish_full(self, sequence: Sequence, text: str, report: StepReport, now: float) -> bool:
-        """max_tokens or the context is reached: what was held back comes out, unless a stop string is in it after all."""
+    def _finish_full(self, sequence: Sequence, text: str, is_complete: bool, report: StepReport, now: float) -> bool:
+        """Nothing may follow, or nothing has room: what was held back comes out, unless a stop string is in it after all."""
         held = sequence.stop.flush()  # but not half of a character, which only we have cut
         tail, matched = held.text, held.matched
-        reason = FinishReason.LENGTH if matched is None else FinishReason.STOP
+        reason = FinishReason.STOP if is_complete or matched is not None else FinishReason.LENGTH
         return self._finish(sequence, reason, text + tail, report, now, matched)
 
     def _finish(
         self, sequence: Sequence, reason: FinishReason, text: str, report: StepReport, now: float, stop: str | int | None
     ) -> bool:
-        admitted, first = sequence.admitted_at, sequence.first_token_at
+        admitted, ready = sequence.admitted_at, sequence.undelivered
+        first = now if sequence.first_token_at is None else sequence.first_token_at
         assert admitted is not None
-        assert first is not None
+        wants_logprobs = sequence.params.asked.logprobs is not None
         report.finished.append(
             Finished(
                 request=sequence.request,
                 reason=reason,
-                usage=Usage(
-                    prompt_tokens=sequence.prompt_len,
-                    completion_tokens=sequence.num_generated,
-                    cached_tokens=sequence.num_cached,
-                ),
+                usage=_usage(sequence),
                 timings=Timings(queue_s=admitted - sequence.arrived_at, prefill_s=first - admitted, decode_s=now - first),
-                text=text,
-                token_ids=sequence.undelivered,
+                text=ready.text + text,
+                token_ids=ready.token_ids,
                 stop=stop,
+                logprobs=ready.logprobs if wants_logprobs else None,
+                cumulative_logprob=sequence.cumulative_logprob if wants_logprobs else None,
             )
         )
         return True
+
+
+def _usage(sequence: Sequence) -> Usage:
+    thought, draft = sequence.thought, sequence.draft
+    return Usage(
+        prompt_tokens=sequence.prompt_len,
+        completion_tokens=sequence.num_generated,
+        cached_tokens=sequence.num_cached,
+        reasoning_tokens=0 if thought is None else thought.num_tokens,
+        accepted_prediction_tokens=0 if draft is None else draft.num_accepted,
+        rejected_prediction_tokens=0 if draft is None else draft.num_rejected,
+    )
 
 
 def _held_text(sequence: Sequence) -> tuple[str, str | None]:

@@ -8,18 +8,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.batching.chooser import Chooser
 from runtime.batching.costs import StepCosts
 from runtime.batching.delivery import Delivery, started
-from runtime.batching.failures import ended_in, late, nothing_to_choose, queue_full, too_late
+from runtime.batching.failures import ended_in, late, queue_full, too_late
 from runtime.batching.intake import Intake
+from runtime.batching.jumps import plan_jump
 from runtime.batching.runner import Runner
 from runtime.batching.sampler import Logits, Sampler
 from runtime.batching.scheduler import PrefillChunk, Scheduler, chunk_size, prefill_budget
 from runtime.batching.sequence import Sequence, SequenceStatus
 from runtime.batching.slots import Slots
 from runtime.messages import EngineOptions, ModelInfo, Stats, StepReport, Submit
+from runtime.request import Prompt
+from runtime.tokenizer import Tokenizer
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 16, 256
+LARGEST_SCORED_CHUNK = 64  # of prompts with log probabilities: each token has a row of logits
 IDLE_SLACK_BYTES = 64 << 20
 
 
@@ -54,8 +59,9 @@ class BatchingEngine:
         self._clock = clock
         self._scheduler = Scheduler(num_rows=limits.options.num_slots, max_waiting=limits.options.max_waiting)
         self._slots = Slots(runner.kv, num_slots=limits.options.num_slots, prefix_cache_bytes=limits.options.prefix_cache_bytes)
-        self._sampler = Sampler(limits.eos_ids)
-        self._delivery = Delivery(limits.eos_ids, clock)
+        token_bytes = intake.tokenizer.token_bytes(skip_special_tokens=False)
+        self._delivery = Delivery(limits.eos_ids, clock, token_bytes)
+        self._chooser = Chooser(Sampler(limits.eos_ids), self._delivery, token_bytes)
         self._costs = StepCosts()
         self._sequences: dict[int, Sequence] = {}
         self._num_preemptions = 0
@@ -68,6 +74,13 @@ class BatchingEngine:
 
     def prepare(self, submit: Submit) -> Sequence:
         return self._intake.prepare(submit)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._intake.tokenizer
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        return self._intake.tokens(prompt)
 
     def add(self, sequence: Sequence) -> None:
         if not self._scheduler.can_add():
@@ -171,7 +184,7 @@ class BatchingEngine:
             self._slots.release(victim, was_decoding=victim.status is SequenceStatus.DECODE)
             self._slots.shrink(0)
             self._scheduler.preempt(victim)
-            victim.num_computed = 0
+            victim.lose_row()
             self._num_preemptions += 1
 
     def _tidy(self) -> None:
@@ -195,48 +208,77 @@ class BatchingEngine:
         return held * self._runner.kv.bytes_per_token <= self._limits.kv_budget_bytes
 
     def _announce(self, sequence: Sequence, report: StepReport) -> None:
-        self._slots.catch_up(sequence)
         sequence.is_announced = True
         report.started.append(started(sequence))
 
     def _prefill(self, chunk: PrefillChunk, report: StepReport) -> None:
         sequence = chunk.sequence
-        if not sequence.is_announced:
+        is_scored = sequence.reads_prompt and not sequence.is_announced
+        if not sequence.is_announced and not is_scored:
+            self._slots.catch_up(sequence)
             self._announce(sequence, report)
         start, began = sequence.num_computed, self._clock()
-        size = chunk_size(sequence.prompt_len - start, chunk.num_tokens)
+        most = min(chunk.num_tokens, LARGEST_SCORED_CHUNK) if is_scored else chunk.num_tokens
+        size = chunk_size(sequence.prompt_len - start, most)
         if size == 0:
             return  # the budget ran out on it; the next step begins with it
         end = start + size
-        logits = self._runner.prefill(sequence.slot, sequence.tokens[start:end], start)
+        tokens = sequence.tokens[start:end]
+        logits = self._runner.prefill(sequence.slot, tokens, start, num_logits=size if is_scored else 1)
         sequence.num_computed = end
-        self._costs.saw_prefill(self._clock() - began, size)
+        if is_scored:
+            self._chooser.read_prompt(sequence, start, logits)
+        else:
+            self._costs.saw_prefill(self._clock() - began, size)
         if end == sequence.prompt_len:
-            self._slots.start_decoding(sequence)
-            sequence.move_to(SequenceStatus.DECODE)
-            self._deliver([sequence], logits, report)
+            self._end_prompt(sequence, logits[-1:], report)
+
+    def _end_prompt(self, sequence: Sequence, logits: Logits, report: StepReport) -> None:
+        """The prompt is computed, and its last logits [1, vocab] choose the first token, if one is wanted."""
+        if not sequence.is_announced:
+            self._announce(sequence, report)
+        if sequence.params.max_tokens == 0:
+            self._delivery.end_prompt(sequence, report)
+            self._leave(sequence)
+            return
+        self._slots.start_decoding(sequence)
+        sequence.move_to(SequenceStatus.DECODE)
+        self._choose([sequence], logits, report)
 
     def _decode(self, report: StepReport) -> None:
-        rows, began = self._slots.decoding(), self._clock()
+        """First the rows that jump, each by itself; then a step of all that are left."""
+        began = self._clock()
+        for sequence in self._slots.decoding():
+            self._jump(sequence, report)
+        rows = self._slots.decoding()
+        if not rows:
+            return
         tokens = np.fromiter((s.next_input for s in rows), np.int32, len(rows))
         for sequence in rows:
             sequence.num_computed += 1
         lengths = np.fromiter((s.num_computed for s in rows), np.int32, len(rows))
         logits = self._runner.decode(tokens, lengths)
-        self._deliver(rows, logits, report)
+        self._choose(rows, logits, report)
         self._costs.saw_decode(self._clock() - began)
 
-    def _deliver(self, rows: list[Sequence], logits: Logits, report: StepReport) -> None:
-        """A sequence that was preempted first repeats the tokens it already has; only then is it sampled again."""
+    def _jump(self, sequence: Sequence, report: StepReport) -> None:
+        jump = plan_jump(sequence, self._slots.num_decoding)
+        if jump is None:
+            return
+        start = sequence.num_computed
+        logits = self._runner.prefill(sequence.slot, jump.tokens, start, num_logits=1 + jump.num_drafted)
+        if jump.replays_to is not None:
+            sequence.num_computed = jump.replays_to
+        elif self._chooser.land(sequence, jump, logits, report):
+            self._leave(sequence)
+
+    def _choose(self, rows: list[Sequence], logits: Logits, report: StepReport) -> None:
+        """A row whose next tokens are known already computes them first; only then is it sampled again."""
         due = [row for row, s in enumerate(rows) if s.num_computed == s.num_tokens]
         if len(due) < len(rows):
             rows, logits = [rows[row] for row in due], logits[due]
-        for sequence, token in zip(rows, self._sampler.sample(logits, rows), strict=True):
-            if token is None:
-                self._leave(sequence)
-                report.failed.append(nothing_to_choose(sequence.request))
-            elif self._delivery.deliver(sequence, token, report):
-                self._leave(sequence)
+        for sequence in self._chooser.choose(rows, logits, report):
+            self._leave(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
         del self._sequences[sequence.request]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from runtime.batching.sampler import NothingToChoose
 from runtime.batching.sequence import Sequence
+from runtime.constraints.constraint import ConstraintBroken
 from runtime.errors import FailureKind, OverCapacity
 from runtime.events import Failed
 from runtime.messages import StepReport
@@ -41,18 +43,14 @@ def too_late(sequence: Sequence, now: float) -> Failed:
 
 def broken(request: int, error: Exception) -> Failed:
     """The error's kind is told; its text is not, which may quote a prompt."""
-    return Failed(
-        request=request,
-        kind=FailureKind.STEP_FAILED,
-        message=f"The model failed while working on this request ({type(error).__name__}). It may be retried.",
-        code="step_failed",
-    )
-
-
-def nothing_to_choose(request: int) -> Failed:
-    return Failed(
-        request=request,
-        kind=FailureKind.STEP_FAILED,
-        message="The model left no token to choose: its scores are not numbers, or logit_bias and min_tokens exclude every token.",
-        code="no_token",
-    )
+    match error:
+        case NothingToChoose():
+            message = "The model left no token to choose: its scores are not numbers, or what was asked excludes every token."
+            code = "no_token"
+        case ConstraintBroken():
+            message = "The answer's grammar could not be followed any further. Ask for a simpler schema or grammar, or retry."
+            code = "constraint_broken"
+        case _:
+            message = f"The model failed while working on this request ({type(error).__name__}). It may be retried."
+            code = "step_failed"
+    return Failed(request=request, kind=FailureKind.STEP_FAILED, message=message, code=code)

@@ -9,11 +9,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from runtime.batching.answer_form import AnswerForms, Compiler
+from runtime.batching.chat_prompts import ChatFormats, ChatPrompts
+from runtime.batching.draft import Draft
 from runtime.batching.sequence import ResolvedParams, Sequence
 from runtime.batching.stop import StopMatcher
 from runtime.chat_template import ChatTemplate
+from runtime.constraints.compiler import GrammarCompiler
 from runtime.errors import InvalidRequest
-from runtime.messages import Submit
+from runtime.messages import EngineOptions, Submit
 from runtime.model_folder import GenerationDefaults, ModelFolder
 from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
 from runtime.text_stream import TextStream
@@ -23,12 +27,13 @@ COUNTED_CHARS = 1 << 20  # a text up to this long is tokenized in any case, so t
 Clock = Callable[[], float]
 
 GREEDY_BELOW = 1e-5  # as in vLLM: logits divided by less leave float32
+_NO_FORMATS = ChatFormats()
 
 
 class Intake:
     """context_length: tokens of prompt and output together. template None: the model takes no chat messages.
 
-    vocab_size: of the model; its tokenizer may know fewer tokens, or more.
+    vocab_size: of the model; its tokenizer may know fewer tokens, or more. compiler: None: the engine can follow no grammar.
     """
 
     def __init__(
@@ -40,34 +45,47 @@ class Intake:
         context_length: int,
         vocab_size: int,
         clock: Clock,
+        eos_ids: frozenset[int] = frozenset(),
+        formats: ChatFormats = _NO_FORMATS,
+        compiler: Compiler | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.template = template
+        self.formats = formats
+        self._chat = ChatPrompts(template, formats)
+        self._forms = AnswerForms(tokenizer, formats, compiler, vocab_size=vocab_size, eos_ids=eos_ids)
         self._defaults = defaults
         self._context_length = context_length
         self._vocab_size = vocab_size
         self._clock = clock
 
     @classmethod
-    def of_folder(cls, folder: ModelFolder, context_length: int) -> Intake:
-        """As the model's folder says."""
+    def of_folder(cls, folder: ModelFolder, context_length: int, options: EngineOptions, *, constrains: bool = True) -> Intake:
+        """As the model's folder says, and the options' formats. constrains: whether the engine can hold rows to grammars.
+
+        Raises ValueError for a format that is not known.
+        """
+        tokenizer = ModelTokenizer(folder.tokenizer_path)
         return cls(
-            ModelTokenizer(folder.tokenizer_path),
+            tokenizer,
             ChatTemplate(folder.chat_template, folder.special_tokens) if folder.chat_template else None,
             defaults=folder.defaults,
             context_length=context_length,
             vocab_size=folder.vocab_size,
             clock=time.monotonic,
+            eos_ids=folder.eos_ids,
+            formats=ChatFormats.of(options, folder.chat_template),
+            compiler=GrammarCompiler(tokenizer, folder.eos_ids, folder.vocab_size) if constrains else None,
         )
 
     def prepare(self, submit: Submit) -> Sequence:
         """Raises InvalidRequest."""
-        now = self._clock()
-        ids = self._tokens(submit.prompt)
-        params = self._resolve(submit.params, len(ids))
+        now, asked = self._clock(), submit.params
+        text, ids = self._read(submit.prompt)
+        self._check_size(submit.prompt, ids)
+        params = self._resolve(asked, len(ids))
+        form = self._forms.form(submit.prompt, text, asked)
         tokens = np.zeros(len(ids) + params.max_tokens, np.int32)
         tokens[: len(ids)] = ids
-        asked = submit.params
         seed = secrets.randbits(64) if asked.seed is None else asked.seed % (1 << 64)
         return Sequence(
             request=submit.request,
@@ -75,35 +93,67 @@ class Intake:
             tokens=tokens,
             prompt_len=len(ids),
             num_tokens=len(ids),
-            text=TextStream(self.tokenizer.token_bytes(skip_special_tokens=asked.skip_special_tokens)),
+            text=TextStream(self._reader(submit)),
             stop=StopMatcher(asked.stop, include=asked.include_stop_str_in_output),
             rng=np.random.Generator(np.random.Philox(seed)),
             priority=submit.priority,
             arrived_at=now,
             deadline_at=None if submit.deadline_s is None else now + submit.deadline_s,
+            constraint=form.constraint,
+            thought=form.thought,
+            in_thought=form.in_thought,
+            draft=None if asked.prediction is None else self._draft(asked.prediction),
             prompt_text=self.tokenizer.decode(ids) if submit.return_prompt_text else None,
+            shows_prompt_ids=submit.return_prompt_token_ids,
         )
 
-    def _tokens(self, prompt: Prompt) -> list[int]:
-        """Prompt tokens, at least one and less than the context."""
+    def text_of(self, prompt: ChatPrompt) -> str:
+        """As the model reads it. Raises InvalidRequest."""
+        return self._chat.text(prompt)
+
+    def _reader(self, submit: Submit) -> Callable[[int], bytes]:
+        """What tokens stand for in the answer's text."""
+        read = self.tokenizer.token_bytes(skip_special_tokens=submit.params.skip_special_tokens)
+        visible = self._forms.visible_ids(submit.prompt)
+        if not visible:
+            return read
+        read_all = self.tokenizer.token_bytes(skip_special_tokens=False)
+        return lambda token: read_all(token) if token in visible else read(token)
+
+    def _draft(self, prediction: str) -> Draft:
+        """No more of the text than could be answered; and no token that the model does not know, nor what comes after one."""
+        text = prediction[: self._context_length * self.tokenizer.longest_token]
+        ids = np.array(self.tokenizer.encode(text, add_special_tokens=False), np.int32)
+        unknown = np.flatnonzero(ids >= self._vocab_size)
+        return Draft(ids[: unknown[0]] if len(unknown) else ids)
+
+    def tokens(self, prompt: Prompt) -> list[int]:
+        """What the model reads, however long, also none. Raises InvalidRequest."""
+        return self._read(prompt)[1]
+
+    def _read(self, prompt: Prompt) -> tuple[str, list[int]]:
+        """The prompt's text, as far as it has one, and its tokens."""
+        field, text = _field(prompt), ""
         match prompt:
             case TokensPrompt(token_ids=ids):
-                field = "prompt"
+                pass
             case TextPrompt(text=text, add_special_tokens=special):
-                field = "prompt"
                 ids = self._encode(text, field, special)
             case ChatPrompt():
-                field = "messages"
-                ids = self._encode(self._render(prompt), field, False)
-        if not ids:
-            raise InvalidRequest("The prompt is empty: it must hold at least one token.", param=field)
-        if len(ids) >= self._context_length:
-            raise self._too_long(f"{len(ids)}", field)
-        if min(ids) < 0 or max(ids) >= self._vocab_size:
+                text = self._chat.text(prompt)
+                ids = self._encode(text, field, False)
+        if ids and (min(ids) < 0 or max(ids) >= self._vocab_size):
             raise InvalidRequest(
                 f"A token id in the prompt is outside the vocabulary (0 to {self._vocab_size - 1}).", param=field
             )
-        return ids
+        return text, ids
+
+    def _check_size(self, prompt: Prompt, ids: list[int]) -> None:
+        """At least one and less than the context."""
+        if not ids:
+            raise InvalidRequest("The prompt is empty: it must hold at least one token.", param=_field(prompt))
+        if len(ids) >= self._context_length:
+            raise self._too_long(f"{len(ids)}", _field(prompt))
 
     def _encode(self, text: str, field: str, add_special_tokens: bool) -> list[int]:
         """Refuses megabytes that cannot fit before they are tokenized, which would take seconds and as many hundred megabytes."""
@@ -119,15 +169,6 @@ class Intake:
             param=field,
             code="context_length_exceeded",
         )
-
-    def _render(self, prompt: ChatPrompt) -> str:
-        if self.template is None:
-            raise InvalidRequest(
-                "This model has no chat template: it continues text. Use /v1/completions, or a model tuned for chat.",
-                param="messages",
-                code="no_chat_template",
-            )
-        return self.template.render(prompt)
 
     def _resolve(self, asked: SamplingParams, prompt_len: int) -> ResolvedParams:
         defaults, room = self._defaults, self._context_length - prompt_len
@@ -147,9 +188,14 @@ class Intake:
             max_tokens=room if asked.max_tokens is None else min(asked.max_tokens, room),
             asked=asked,
         )
-        if resolved.max_tokens < 1:
-            raise InvalidRequest("max_tokens must be at least 1.", param="max_tokens")
+        if resolved.max_tokens < 0 or (resolved.max_tokens == 0 and asked.prompt_logprobs is None):
+            raise InvalidRequest("max_tokens must be at least 1, or 0 with prompt_logprobs.", param="max_tokens")
         return resolved
+
+
+def _field(prompt: Prompt) -> str:
+    """The request's field that the prompt comes from."""
+    return "messages" if isinstance(prompt, ChatPrompt) else "prompt"
 
 
 def _first(asked: float | None, default: float) -> float:

@@ -20,6 +20,12 @@ def token_logprob(logits: NDArray[np.float32], token: int, num_top: int, token_b
     return TokenLogprob(token, token_bytes(token), float(logits[token]) - normalizer, top)
 
 
+def certain(token: int, num_top: int, token_bytes: Callable[[int], bytes]) -> TokenLogprob:
+    """Of a token beside which nothing else could stand, chosen without the model: its probability is one."""
+    spelled = token_bytes(token)
+    return TokenLogprob(token, spelled, 0.0, [Alternative(token, spelled, 0.0)] if num_top else [])
+
+
 def _log_sum_exp(logits: NDArray[np.float32]) -> float:
     highest = logits.max()
     return float(highest) + float(np.log(np.exp(logits - highest).sum(dtype=np.float64)))

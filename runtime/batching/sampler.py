@@ -1,7 +1,7 @@
 """The choice of each row's next token. Knows logits and sequences; no model, no text.
 
-Order of operations: logit_bias, penalties, minimum length, temperature, truncation, draw. A row's choice depends on that row alone:
-the same request gives the same tokens in any batch. Temperature 0 takes the largest logit, the lowest id of equals.
+Order of operations: logit_bias, penalties, minimum length, constraint, temperature, truncation, draw. A row's choice depends on
+that row alone: the same request gives the same tokens in any batch. Temperature 0 takes the largest logit, the lowest id of equals.
 """
 
 from __future__ import annotations
@@ -13,8 +13,16 @@ from numpy.typing import NDArray
 
 from runtime.batching.candidates import draw, draw_from_all, truncate, truncates
 from runtime.batching.sequence import Sequence
+from runtime.constraints.constraint import ConstraintBroken
 
 Logits = NDArray[np.float32]
+
+
+class NothingToChoose(Exception):
+    """A row's scores are not numbers, or every token is excluded."""
+
+
+Choice = int | NothingToChoose | ConstraintBroken
 
 
 class Sampler:
@@ -23,21 +31,39 @@ class Sampler:
     def __init__(self, eos_ids: frozenset[int]) -> None:
         self._eos_ids = eos_ids
 
-    def sample(self, logits: Logits, rows: Listing[Sequence]) -> list[int | None]:
-        """logits: float32 [rows, vocab]; changed in place. Returns a token for each row, in order.
+    def sample(self, logits: Logits, rows: Listing[Sequence]) -> list[Choice]:
+        """logits: float32 [rows, vocab]; changed in place. Returns a token for each row, in order, or why it has none."""
+        broken = {row: error for row, sequence in enumerate(rows) if (error := self.adjust(logits[row], sequence))}
+        choices = self.choose(logits, rows)
+        for row, error in broken.items():
+            choices[row] = error
+        return choices
 
-        None for a row that leaves nothing to choose: its logits are not numbers, or every token is excluded.
-        """
-        for row, sequence in enumerate(rows):
-            _adjust(logits[row], sequence, self._eos_ids)
+    def adjust(self, logits: Logits, sequence: Sequence) -> ConstraintBroken | None:
+        """All that comes before the temperature, to one row's logits [vocab], in place. Returns why its constraint cannot go on."""
+        _adjust(logits, sequence, self._eos_ids)
+        if sequence.constraint is None:
+            return None
+        try:
+            allowed = sequence.constraint.allowed()
+        except ConstraintBroken as error:
+            return error
+        if allowed is not None:
+            logits[np.unpackbits(allowed, count=len(logits), bitorder="little") == 0] = -np.inf
+        return None
+
+    def choose(self, logits: Logits, rows: Listing[Sequence]) -> list[Choice]:
+        """As `sample`, of logits that are adjusted. One draw of each row that draws at all."""
         best = logits.argmax(axis=-1)
         usable = np.isfinite(np.take_along_axis(logits, best[:, None], axis=-1)[:, 0]).tolist()
-        tokens: list[int | None] = [token if usable[row] else None for row, token in enumerate(best.tolist())]
+        tokens: list[Choice] = [token if usable[row] else NothingToChoose() for row, token in enumerate(best.tolist())]
         drawn = [row for row, sequence in enumerate(rows) if sequence.params.temperature > 0 and usable[row]]
         if drawn:
             temperatures = np.array([rows[row].params.temperature for row in drawn], np.float32)
             for row, weights in zip(drawn, _weights(logits, drawn, temperatures), strict=True):
-                tokens[row] = _draw(weights, rows[row])
+                token = _draw(weights, rows[row])
+                if weights[token] > 0:  # else it is excluded, and rounding alone has led there: the best stands
+                    tokens[row] = token
         return tokens
 
 

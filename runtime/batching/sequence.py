@@ -8,7 +8,11 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.batching.draft import Draft
 from runtime.batching.stop import StopMatcher
+from runtime.constraints.constraint import Constraint
+from runtime.constraints.thinking import Thinking
+from runtime.events import TokenLogprob
 from runtime.request import SamplingParams
 from runtime.text_stream import TextStream
 
@@ -44,13 +48,27 @@ class ResolvedParams:
     asked: SamplingParams
 
 
+@dataclass(slots=True)
+class Undelivered:
+    """What of the answer no event has carried yet. logprobs: of its tokens, but for an end token; empty unless asked for."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """Mutable, owned by the engine's thread once added.
 
     tokens: int32 [prompt_len + max_tokens], of which `num_tokens` are valid: the prompt, then what was generated.
     num_computed: tokens whose KV is in the slot. max_exact: how many of those can be exact at most, see `slots`.
+    constraint: what may follow, where anything limits it; thought: counts the tokens of the thought, and is the constraint or its
+    outer part where it limits anything; draft: what the answer is expected to repeat.
+    spans: of the answer, which tokens were computed as a chunk, first -> end; num_settled: how many were computed once, before the
+    row was lost. What follows must be computed as it was then: see `jumps`.
     is_announced: its caller knows that it runs, and how much of its prompt was cached; num_cached is final then.
+    prompt_logprobs: of the prompt's tokens as far as they are computed, if asked for.
     Times are seconds of the engine's clock; first_token_at is None before it.
     """
 
@@ -64,7 +82,12 @@ class Sequence:
     priority: int
     arrived_at: float
     deadline_at: float | None
+    constraint: Constraint | None = None
+    thought: Thinking | None = None
+    in_thought: bool = False
+    draft: Draft | None = None
     prompt_text: str | None = None
+    shows_prompt_ids: bool = False
     num_tokens: int = 0
     num_computed: int = 0
     num_cached: int = 0
@@ -74,7 +97,11 @@ class Sequence:
     status: SequenceStatus = SequenceStatus.WAITING
     admitted_at: float | None = None
     first_token_at: float | None = None
-    undelivered: list[int] = field(default_factory=list)
+    spans: dict[int, int] = field(default_factory=dict)
+    num_settled: int = 0
+    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)
+    cumulative_logprob: float = 0.0
+    undelivered: Undelivered = field(default_factory=Undelivered)
 
     def move_to(self, status: SequenceStatus) -> None:
         """The one place of transition. Raises RuntimeError for a move that the life-cycle does not have."""
@@ -90,6 +117,16 @@ class Sequence:
     def is_repeatable(self) -> bool:
         """Whether the answer must be the same each time: greedy, or drawn with a given seed."""
         return self.params.temperature == 0 or self.params.asked.seed is not None
+
+    @property
+    def reads_prompt(self) -> bool:
+        """Whether log probabilities of the prompt are asked for: it is computed as a whole, and reuses nothing."""
+        return self.params.asked.prompt_logprobs is not None
+
+    @property
+    def num_pending(self) -> int:
+        """Known tokens whose KV is not computed; one between two decode steps, more after forced tokens or a preemption."""
+        return self.num_tokens - self.num_computed
 
     @property
     def num_exact(self) -> int:
@@ -113,6 +150,11 @@ class Sequence:
     def computed(self) -> NDArray[np.int32]:
         """Tokens whose KV the slot holds, [num_computed]."""
         return self.tokens[: self.num_computed]
+
+    def lose_row(self) -> None:
+        """Preempted: all its KV has to be computed again, as it was the first time."""
+        self.num_settled = max(self.num_settled, self.num_computed)
+        self.num_computed = 0
 
     def append(self, token: int) -> None:
         self.tokens[self.num_tokens] = token

@@ -91,6 +91,8 @@ class Slots:
 
     def _match(self, sequence: Sequence) -> Match | None:
         """The other row that holds most of its prompt, but for the end of it."""
+        if sequence.reads_prompt:
+            return None
         reusable = ((row, tokens) for row, tokens in self._reusable(sequence.is_repeatable) if row != sequence.slot)
         return best_match(sequence.prompt[:-MIN_COMPUTED_TOKENS], reusable)
 

@@ -13,7 +13,7 @@ Tool = dict[str, Any]
 
 
 class ToolFormat(Protocol):
-    """Stateless. `tools` are never empty here, and as in `ChatPrompt`."""
+    """Stateless. `tools` as in `ChatPrompt`."""
 
     @property
     def name(self) -> str:
@@ -26,7 +26,7 @@ class ToolFormat(Protocol):
         ...
 
     def messages(self, messages: Sequence[Message], tools: Sequence[Tool], *, native: bool) -> list[Message]:
-        """The conversation as this family's templates take it.
+        """The conversation as this family's templates take it. Without tools it may still hold calls and results.
 
         native: the chat template itself writes tools, calls and results, and is given the tools beside. Otherwise tools become
         part of the system message, calls text of the assistant, results a turn of the user.
@@ -34,9 +34,10 @@ class ToolFormat(Protocol):
         ...
 
     def grammar(self, tools: Sequence[Tool], choice: ToolChoice) -> str:
-        """A Lark grammar (llguidance's) of the whole answer. `choice.names` are among the tools.
+        """A Lark grammar (llguidance's) of the whole answer. There are tools, and `choice.names` are among them.
 
-        AUTO: any text, and calls wherever the model begins one. REQUIRED: calls only. Arguments follow each tool's schema.
+        AUTO: any text, and calls wherever the model begins one. REQUIRED: calls only. Arguments follow each tool's schema; what
+        no grammar can express is passed over. Raises InvalidRequest where the tool is strict.
         """
         ...
 

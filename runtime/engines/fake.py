@@ -22,10 +22,12 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from runtime.batching.chat_prompts import ChatFormats
 from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
 from runtime.batching.slots import num_rows
 from runtime.chat_template import ChatTemplate
+from runtime.constraints.compiler import GrammarCompiler
 from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import GenerationDefaults
 
@@ -65,6 +67,9 @@ class ByteTokenizer:
             return bytes([token]) if token < 256 else b"" if skip_special_tokens else names[token]
 
         return read
+
+    def serialized(self) -> None:
+        """There is no such text."""
 
 
 class FakeKV:
@@ -166,6 +171,7 @@ class _Script:
 def build_fake_engine(options: EngineOptions, *, clock: Callable[[], float] = time.monotonic) -> BatchingEngine:
     """A fake model behind the real engine. Its context is `options.context_length`, 8192 by default."""
     context = options.context_length or CONTEXT_LENGTH
+    tokenizer, formats, eos_ids = ByteTokenizer(), ChatFormats.of(options, _TEMPLATE), frozenset({EOS})
     process = psutil.Process()
     info = ModelInfo(
         engine="fake",
@@ -181,19 +187,24 @@ def build_fake_engine(options: EngineOptions, *, clock: Callable[[], float] = ti
         resident_bytes=process.memory_info().rss,
         pid=os.getpid(),
         can_set_threads=True,
+        tool_format=formats.tools_name,
+        reasoning_format=formats.reasoning_name,
     )
     return BatchingEngine(
         info,
         FakeRunner(rows=num_rows(options.num_slots), context=context),
         Intake(
-            ByteTokenizer(),
+            tokenizer,
             ChatTemplate(_TEMPLATE, {}),
             defaults=GenerationDefaults(temperature=1.0, top_p=1.0),
             context_length=context,
             vocab_size=VOCAB_SIZE,
             clock=clock,
+            eos_ids=eos_ids,
+            formats=formats,
+            compiler=GrammarCompiler(tokenizer, eos_ids, VOCAB_SIZE),
         ),
-        Limits(options, options.kv_budget_bytes or 1 << 30, frozenset({EOS})),
+        Limits(options, options.kv_budget_bytes or 1 << 30, eos_ids),
         resident_bytes=lambda: int(process.memory_info().rss),
         clock=clock,
     )

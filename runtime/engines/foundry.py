@@ -42,6 +42,18 @@ CPU = "CPUExecutionProvider"
 HOTTEST = 2.0
 KV_ITEM_BYTES = 4  # graphs for the CPU keep KV as float32
 _SEEDS = 1 << 31
+_NO_FIELDS = (
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "min_tokens",
+    "stop_token_ids",
+    "ignore_eos",
+    "logprobs",
+    "prompt_logprobs",
+    "prediction",
+    "thinking_budget",
+)
 _MODEL_ID = "slmops:1"
 
 
@@ -53,7 +65,7 @@ def build_foundry_engine(path: Path, options: EngineOptions, provider: ProviderC
     folder = read_model_folder(path)
     context = min(options.context_length or folder.context_length, folder.context_length)
     threads = options.threads or usable_cores()
-    intake = TextIntake(Intake.of_folder(folder, context))
+    intake = TextIntake(Intake.of_folder(folder, context, options, constrains=False))
     model = FoundryModel(folder, context_length=context, threads=threads)
     decoder, process = folder.decoder, psutil.Process()
     info = ModelInfo(
@@ -70,6 +82,8 @@ def build_foundry_engine(path: Path, options: EngineOptions, provider: ProviderC
         resident_bytes=process.memory_info().rss,
         pid=os.getpid(),
         batches=False,
+        tool_format=intake.formats.tools_name,
+        reasoning_format=intake.formats.reasoning_name,
     )
     return TextEngine(
         info,
@@ -100,9 +114,9 @@ class FoundryModel:
 
     def check(self, asked: SamplingParams) -> None:
         neutral = SamplingParams()
-        for field in ("presence_penalty", "frequency_penalty", "logit_bias", "min_tokens", "stop_token_ids", "ignore_eos"):
+        for field in _NO_FIELDS:
             if getattr(asked, field) != getattr(neutral, field):
-                raise _unsupported(field)
+                raise _unsupported("thinking_token_budget" if field == "thinking_budget" else field)
         for field, off in (("min_p", 0.0), ("typical_p", 1.0), ("repetition_penalty", 1.0)):
             if getattr(asked, field) not in (None, off):
                 raise _unsupported(field)

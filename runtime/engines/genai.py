@@ -49,7 +49,8 @@ def build_genai_engine(path: Path, options: EngineOptions, provider: ProviderCho
     config = json.loads((path / "genai_config.json").read_text(encoding="utf-8"))
     model = _load(og, path, provider, _overlay(config, threads))
     batches = bool(config.get("engine"))
-    loaded = _batches(og, model, folder, context) if batches else _generators(og, model, folder, context, limits)
+    intake = Intake.of_folder(folder, context, options, constrains=not batches)
+    loaded = _batches(og, model, folder, context) if batches else _generators(og, model, folder, context, limits, intake)
     process = psutil.Process()
     info = ModelInfo(
         engine="genai",
@@ -66,8 +67,9 @@ def build_genai_engine(path: Path, options: EngineOptions, provider: ProviderCho
         pid=os.getpid(),
         batches=batches,
         silent_steps=True,  # genai computes with the interpreter's lock held
+        tool_format=intake.formats.tools_name,
+        reasoning_format=intake.formats.reasoning_name,
     )
-    intake = Intake.of_folder(folder, context)
     return GenaiEngine(info, loaded.decoder, intake, limits, resident_bytes=lambda: int(process.memory_info().rss))
 
 
@@ -118,11 +120,12 @@ def _overlay(config: dict[str, Any], threads: int) -> dict[str, Any]:
     return {"model": model}
 
 
-def _generators(og: Any, model: Any, folder: ModelFolder, context: int, limits: Limits) -> _Loaded:
+def _generators(og: Any, model: Any, folder: ModelFolder, context: int, limits: Limits, intake: Intake) -> _Loaded:
     token_bytes = _kv_bytes_per_token(_generator(og, model, min(_PROBE_TOKENS, context)), folder)
     decoder = GeneratorDecoder(
         lambda capacity: _generator(og, model, capacity),
         Sampler(limits.eos_ids),
+        intake.tokenizer.token_bytes(skip_special_tokens=False),
         GeneratorLimits(
             context=context,
             kv_bytes_per_token=token_bytes,

@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime.batching.scheduler import StepPlan
 from runtime.batching.sequence import Sequence
-from runtime.engines.genai_engine import Decoded
+from runtime.engines.genai_engine import Decoded, refuse_beyond
 from runtime.errors import InvalidRequest
 
 _EVENTS = 256  # of one call; what does not fit comes with the next
@@ -60,6 +60,7 @@ class BatchDecoder:
         self._events: Any = self._engine.create_event_buffer(_EVENTS)
 
     def check(self, sequence: Sequence) -> None:
+        refuse_beyond(sequence, ("logprobs", "prompt_logprobs", "prediction", "thinking_budget"))
         asked = sequence.params.asked
         beyond = {
             "min_p": sequence.params.min_p > 0,

@@ -8,26 +8,44 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.batching.delivery import Delivery, started
 from runtime.batching.engine import Limits
-from runtime.batching.failures import broken, ended_in, late, nothing_to_choose, queue_full, too_late
+from runtime.batching.failures import broken, ended_in, late, queue_full, too_late
 from runtime.batching.intake import Intake
 from runtime.batching.scheduler import Scheduler, StepPlan
 from runtime.batching.sequence import Sequence, SequenceStatus
+from runtime.constraints.constraint import ConstraintBroken
+from runtime.errors import InvalidRequest
+from runtime.events import TokenLogprob
 from runtime.messages import ModelInfo, Stats, StepReport, Submit
+from runtime.request import Prompt
+from runtime.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A sequence's next token, or why it has none. token None without an error: its scores leave nothing to choose."""
+    """A sequence's next token, or the error for which it has none. logprob: where the request asks for it."""
 
     sequence: Sequence
     token: int | None = None
     error: Exception | None = None
+    logprob: TokenLogprob | None = None
+
+
+def refuse_beyond(sequence: Sequence, fields: Iterable[str]) -> None:
+    """Raises InvalidRequest where one of these is asked for, which the engine does not have."""
+    for field in fields:
+        if getattr(sequence.params.asked, field) is not None:
+            name = "thinking_token_budget" if field == "thinking_budget" else field
+            raise InvalidRequest(
+                f"The engine of this model has no {name}. Leave it out, or serve the model with the engine onnx.",
+                param=name,
+                code="unsupported_parameter",
+            )
 
 
 class Decoder(Protocol):
@@ -95,7 +113,7 @@ class GenaiEngine:
         self._resident_bytes = resident_bytes
         self._clock = clock
         self._scheduler = Scheduler(num_rows=info.num_slots, max_waiting=limits.options.max_waiting)
-        self._delivery = Delivery(limits.eos_ids, clock)
+        self._delivery = Delivery(limits.eos_ids, clock, intake.tokenizer.token_bytes(skip_special_tokens=False))
         self._sequences: dict[int, Sequence] = {}
         self._num_steps = 0
         self._report = StepReport()  # of a step that has not returned
@@ -108,6 +126,13 @@ class GenaiEngine:
         sequence = self._intake.prepare(submit)
         self._decoder.check(sequence)
         return sequence
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._intake.tokenizer
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        return self._intake.tokens(prompt)
 
     def add(self, sequence: Sequence) -> None:
         if not self._scheduler.can_add():
@@ -182,19 +207,24 @@ class GenaiEngine:
     def _deliver(self, decoded: Decoded, report: StepReport) -> None:
         sequence = decoded.sequence
         if decoded.token is None:
+            assert decoded.error is not None
             self._fail(sequence, decoded.error, report)
             return
         if sequence.status is SequenceStatus.PREFILL:
             sequence.move_to(SequenceStatus.DECODE)
-        if self._delivery.deliver(sequence, decoded.token, report):
+        try:
+            has_ended = self._delivery.deliver(sequence, decoded.token, report, decoded.logprob)
+        except ConstraintBroken as error:
+            self._fail(sequence, error, report)
+            return
+        if has_ended:
             self._leave(sequence)
+        else:
+            self._delivery.tell(sequence, report)
 
-    def _fail(self, sequence: Sequence, error: Exception | None, report: StepReport) -> None:
+    def _fail(self, sequence: Sequence, error: Exception, report: StepReport) -> None:
         self._decoder.discard(sequence)
         self._forget(sequence)
-        if error is None:
-            report.failed.append(nothing_to_choose(sequence.request))
-            return
         traceback.print_tb(error.__traceback__)
         report.failed.append(broken(sequence.request, error))
 

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 from runtime.batching.costs import StepCosts
 from runtime.batching.engine import LARGEST_CHUNK, SMALLEST_CHUNK
+from runtime.batching.logprobs import token_logprob
 from runtime.batching.prefix_cache import best_match
 from runtime.batching.sampler import Sampler
 from runtime.batching.scheduler import StepPlan, prefill_budget
 from runtime.batching.sequence import Sequence
 from runtime.batching.slots import MIN_COMPUTED_TOKENS
-from runtime.engines.genai_engine import Decoded
+from runtime.engines.genai_engine import Decoded, refuse_beyond
 from runtime.errors import InvalidRequest
 
 SMALLEST_CAPACITY = 512
@@ -78,18 +79,20 @@ class GeneratorLimits:
 
 
 class GeneratorDecoder:
-    """create: makes a generator for so many tokens. Implements `genai_engine.Decoder`."""
+    """create: makes a generator for so many tokens. token_bytes: what each token stands for. Implements `genai_engine.Decoder`."""
 
     def __init__(
         self,
         create: Callable[[int], Generator],
         sampler: Sampler,
+        token_bytes: Callable[[int], bytes],
         limits: GeneratorLimits,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._create: Callable[[int], Generator] | None = create
         self._sampler = sampler
+        self._token_bytes = token_bytes
         self._limits = limits
         self._clock = clock
         self._costs = StepCosts()
@@ -101,6 +104,7 @@ class GeneratorDecoder:
         self.prefix_hits = 0
 
     def check(self, sequence: Sequence) -> None:
+        refuse_beyond(sequence, ("prompt_logprobs", "prediction"))
         if sequence.params.asked.ignore_eos and not self._limits.can_append:
             raise InvalidRequest(
                 "This model's device cannot go on after an end-of-sequence token. Leave ignore_eos out.", param="ignore_eos"
@@ -178,9 +182,13 @@ class GeneratorDecoder:
             self._costs.saw_prefill(self._clock() - began, chunk.num_tokens)
         if plan.decode:
             began = self._clock()
-            decoded += [self._advance(sequence, 1) for sequence in plan.decode]
+            decoded += [self._advance(sequence, self._num_next(sequence)) for sequence in plan.decode]
             self._costs.saw_decode(self._clock() - began)
         return [one for one in decoded if one is not None]
+
+    def _num_next(self, sequence: Sequence) -> int:
+        """Of a decoding sequence: one, or all that a constraint has forced."""
+        return sequence.num_pending if self._limits.can_append else 1
 
     def _advance(self, sequence: Sequence, num_tokens: int) -> Decoded | None:
         """Computes so many more of its known tokens, and chooses the next when all are computed."""
@@ -197,7 +205,17 @@ class GeneratorDecoder:
             logits = generator.get_logits()
         except Exception as error:  # genai raises RuntimeError for everything, from a full device to a bad graph
             return Decoded(sequence, error=error)
-        return Decoded(sequence, self._sampler.sample(logits.reshape(1, logits.shape[-1]), [sequence])[0])
+        return self._choose(sequence, logits.reshape(1, logits.shape[-1]))
+
+    def _choose(self, sequence: Sequence, logits: NDArray[np.float32]) -> Decoded:
+        num_top = sequence.params.asked.logprobs
+        raw = None if num_top is None else logits[0].copy()
+        choice = self._sampler.sample(logits, [sequence])[0]
+        if not isinstance(choice, int):
+            return Decoded(sequence, error=choice)
+        if raw is None or num_top is None:
+            return Decoded(sequence, choice)
+        return Decoded(sequence, choice, logprob=token_logprob(raw, choice, num_top, self._token_bytes))
 
     def stop(self, sequence: Sequence) -> None:
         """Keeps its generator, when there is something to reuse and room for it."""

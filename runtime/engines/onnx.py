@@ -23,7 +23,7 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
     context = min(options.context_length or folder.context_length, folder.context_length)
     threads = options.threads or usable_cores()
     runner = OnnxDecoder(folder, num_slots=options.num_slots, threads=threads, context=context)
-    intake = Intake.of_folder(folder, context)
+    intake = Intake.of_folder(folder, context, options)
     give_back_scratch()
     process = psutil.Process()
     info = ModelInfo(
@@ -40,6 +40,8 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
         resident_bytes=process.memory_info().rss,
         pid=os.getpid(),
         can_set_threads=True,
+        tool_format=intake.formats.tools_name,
+        reasoning_format=intake.formats.reasoning_name,
     )
     return BatchingEngine(
         info,

@@ -1,10 +1,12 @@
-"""What a worker needs of an engine. One thread calls everything but `prepare`, which may run on another."""
+"""What a worker needs of an engine. One thread calls everything but `prepare` and `tokenize`, which may run on another."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
 from runtime.messages import ModelInfo, Stats, StepReport, Submit
+from runtime.request import Prompt
+from runtime.tokenizer import Tokenizer
 
 
 class Prepared(Protocol):
@@ -29,6 +31,15 @@ class Engine(Protocol):
 
     def prepare(self, submit: Submit) -> Prepared:
         """The part that needs no model: template, tokens, limits. Thread-safe. Raises InvalidRequest."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's. Thread-safe."""
+        ...
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """What `prepare` would make of a prompt, also where that is too long to run. Thread-safe. Raises InvalidRequest."""
         ...
 
     def add(self, prepared: Any) -> None:

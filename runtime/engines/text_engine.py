@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from runtime.batching.delivery import started
 from runtime.batching.failures import broken, ended_in, late, queue_full, too_late
 from runtime.batching.scheduler import Scheduler
-from runtime.batching.sequence import Sequence
+from runtime.batching.sequence import Sequence, Undelivered
 from runtime.engines.protocol import EngineBroken
 from runtime.engines.text_intake import TextIntake, TextRequest
 from runtime.engines.text_model import Answer, Answered, TextModel
 from runtime.events import Chunk, Finished, FinishReason, Timings, Usage
 from runtime.messages import EngineOptions, ModelInfo, Stats, StepReport, Submit
+from runtime.request import Prompt
+from runtime.tokenizer import Tokenizer
 
 HUNG_S = 300.0  # a cancelled answer that computes for so long never ends
 WAIT_S = 0.02  # how long a step waits for text; also how late it may see a new request or an abort while nobody is told anything
@@ -79,6 +81,13 @@ class TextEngine:
     def prepare(self, submit: Submit) -> TextRequest:
         self._model.check(submit.params)
         return self._intake.prepare(submit)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._intake.tokenizer
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        return self._intake.tokens(prompt)
 
     def add(self, prepared: TextRequest) -> None:
         if not self._scheduler.can_add():
@@ -179,19 +188,23 @@ class TextEngine:
             sequence.first_token_at = self._clock()
         ids = self._intake.tokenizer.encode(text, add_special_tokens=False)
         running.num_tokens += len(ids)
-        sequence.undelivered += ids
+        sequence.undelivered.token_ids += ids
+        if sequence.thought is not None:
+            for token in ids:
+                sequence.thought.accept(token)
         released = sequence.stop.feed(text)
         if released.matched is not None:
-            usage = Usage(prompt_tokens=sequence.prompt_len, completion_tokens=running.num_tokens)
+            usage = _usage(sequence, sequence.prompt_len, running.num_tokens)
             self._finish(running, FinishReason.STOP, usage, released.text, released.matched, report)
         elif released.text:
-            report.chunks.append(Chunk(sequence.request, released.text, sequence.undelivered))
-            sequence.undelivered = []
+            report.chunks.append(Chunk(sequence.request, released.text, sequence.undelivered.token_ids))
+            sequence.undelivered = Undelivered()
 
     def _on_end(self, running: _Running, answered: Answered, report: StepReport) -> None:
-        held = running.request.sequence.stop.flush()
+        sequence = running.request.sequence
+        held = sequence.stop.flush()
         reason = answered.reason if held.matched is None else FinishReason.STOP
-        usage = Usage(prompt_tokens=answered.prompt_tokens, completion_tokens=answered.completion_tokens)
+        usage = _usage(sequence, answered.prompt_tokens, answered.completion_tokens)
         self._finish(running, reason, usage, held.text, held.matched, report)
 
     def _finish(
@@ -208,7 +221,7 @@ class TextEngine:
                 usage=usage,
                 timings=Timings(queue_s=admitted - sequence.arrived_at, prefill_s=first - admitted, decode_s=now - first),
                 text=text,
-                token_ids=sequence.undelivered,
+                token_ids=sequence.undelivered.token_ids,
                 stop=stop,
             )
         )
@@ -245,3 +258,12 @@ class TextEngine:
     def _bytes_of(self, sequence: Sequence) -> int:
         """KV of the prompt and of the longest answer, which such models reserve at the start."""
         return len(sequence.tokens) * self.info.kv_bytes_per_token
+
+
+def _usage(sequence: Sequence, prompt_tokens: int, completion_tokens: int) -> Usage:
+    thought = sequence.thought
+    return Usage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        reasoning_tokens=0 if thought is None else min(thought.num_tokens, completion_tokens),
+    )

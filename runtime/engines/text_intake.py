@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from runtime.batching.chat_prompts import ChatFormats
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import Sequence
 from runtime.errors import InvalidRequest
@@ -32,8 +33,16 @@ class TextIntake:
         self._intake = intake
 
     @property
+    def formats(self) -> ChatFormats:
+        return self._intake.formats
+
+    @property
     def tokenizer(self) -> Tokenizer:
         return self._intake.tokenizer
+
+    def tokens(self, prompt: Prompt) -> list[int]:
+        """As any engine's. Raises InvalidRequest."""
+        return self._intake.tokens(prompt)
 
     def prepare(self, submit: Submit) -> TextRequest:
         """Raises InvalidRequest, also where no text would become exactly the prompt's tokens."""
@@ -51,8 +60,7 @@ class TextIntake:
         """What the tokens may have been made of."""
         match prompt:
             case ChatPrompt():
-                assert self._intake.template is not None  # else the intake has refused
-                yield self._intake.template.render(prompt)
+                yield self._intake.text_of(prompt)
             case TextPrompt(text=text):
                 yield text
                 yield self.tokenizer.decode(ids[:1]) + text  # the tokenizer put a token in front

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol
 
 from runtime.generation import Generation
-from runtime.messages import ModelInfo, Submit
+from runtime.inquiries import Answer, Inquiry
+from runtime.messages import Detokenize, Detokenized, ModelInfo, Submit, Tokenize, Tokenized
 from runtime.request import Prompt, SamplingParams
 
 
@@ -15,6 +16,8 @@ class Held(Protocol):
     """What a lease needs of the model that it is on."""
 
     def submit(self, prompt: Prompt, make: Callable[[int], Submit]) -> Generation: ...
+
+    def ask(self, make: Callable[[int], Inquiry]) -> Awaitable[Answer]: ...
 
     def let_go(self) -> None: ...
 
@@ -35,6 +38,7 @@ class Lease:
         priority: int = 0,
         deadline_s: float | None = None,
         return_prompt_text: bool = False,
+        return_prompt_token_ids: bool = False,
     ) -> Generation:
         """Raises EngineDead when the worker has died since the lease was taken."""
         return self._model.submit(
@@ -46,8 +50,21 @@ class Lease:
                 priority=priority,
                 deadline_s=deadline_s,
                 return_prompt_text=return_prompt_text,
+                return_prompt_token_ids=return_prompt_token_ids,
             ),
         )
+
+    async def tokenize(self, prompt: Prompt) -> Tokenized:
+        """The tokens that a request with this prompt would have; nothing is computed. Raises InvalidRequest, EngineDead."""
+        answer = await self._model.ask(lambda number: Tokenize(request=number, prompt=prompt))
+        assert isinstance(answer, Tokenized)
+        return answer
+
+    async def detokenize(self, token_ids: list[int]) -> Detokenized:
+        """The text of these tokens, special ones written out. Raises InvalidRequest, EngineDead."""
+        answer = await self._model.ask(lambda number: Detokenize(request=number, token_ids=token_ids))
+        assert isinstance(answer, Detokenized)
+        return answer
 
     def release(self) -> None:
         if not self._released:

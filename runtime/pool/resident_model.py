@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from runtime.errors import NotReady, RuntimeFailure
 from runtime.generation import Generation
+from runtime.inquiries import Answer, Inquiry
 from runtime.messages import EngineOptions, ModelInfo, Submit
 from runtime.pool.breaker import Breaker
 from runtime.pool.keep_alive import KeepAlive
@@ -127,6 +128,13 @@ class ResidentModel:
         generation = chosen.worker().submit(make)
         chosen.seen.remember(blocks)
         return generation
+
+    def ask(self, make: Callable[[int], Inquiry]) -> Awaitable[Answer]:
+        """Any replica can tell: the one with the least to do is asked. Raises as `submit`."""
+        up = self._up()
+        if not up:
+            raise self._down()
+        return min(up, key=lambda replica: replica.num_open).worker().ask(make)
 
     def hold(self) -> None:
         self._stay.hold()

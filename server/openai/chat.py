@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`, streaming and not: the route, and how answers and events become OpenAI's shapes."""
+"""`POST /v1/chat/completions`, streaming and not: the route, and how whole answers become OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -8,24 +8,20 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from runtime.events import Finished, Usage
+from server.answer_parts import ToolCall
 from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.event_stream import STREAMS, EventStream
 from server.gateway import Gateway
-from server.inference import Answer, Indexed, total
+from server.inference import Answer, total
 from server.json_route import JsonRoute
-from server.openai.chat_wire import (
-    AnswerMessage,
-    ChatChoice,
-    ChatChunk,
-    ChatChunkChoice,
-    ChatCompletion,
-    ChatRequest,
-    Delta,
-)
+from server.openai.chat_answer_wire import AnswerMessage, ChatChoice, ChatCompletion, FunctionCall, ToolCallBody
+from server.openai.chat_frames import ChatFrames
+from server.openai.chat_style import ChatStyle, finish_reason
+from server.openai.chat_wire import ChatRequest
+from server.openai.field_names import named_as_in
 from server.openai.identity import Identity
-from server.openai.sse import DONE, MARK, ChunkTemplate, event_of
+from server.openai.logprobs import chat_logprobs, prompt_logprobs
 from server.openai.translate import translate_chat
 from server.openai.usage_wire import usage_body
 from server.request_record import RequestRecord
@@ -42,60 +38,57 @@ def chat_router(gateway: Gateway) -> APIRouter:
     )
     async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         """With `stream`, the answer comes as server-sent events of `chat.completion.chunk` objects, then `[DONE]`."""
-        asked = translate_chat(body)
-        model = gateway.resolve(body.model)
-        identity = Identity.new("chatcmpl", model)
-        record = RequestRecord.of(request.scope)
-        if body.stream:
-            inference = await unless_disconnected(request.receive, gateway.infer(model, asked, record))
-            return EventStream(inference, ChatFrames(identity, with_usage=body.wants_usage))
-        answers = await unless_disconnected(request.receive, gateway.answer(model, asked, record))
-        return Response(chat_completion(identity, answers).model_dump_json(), media_type="application/json")
+        with named_as_in(body):
+            asked, style = translate_chat(body), ChatStyle.of(body)
+            model = gateway.resolve(body.model)
+            identity = Identity.new("chatcmpl", model, body.service_tier)
+            record = RequestRecord.of(request.scope)
+            if body.stream:
+                inference = await unless_disconnected(request.receive, gateway.infer(model, asked, record))
+                return EventStream(inference, ChatFrames(identity, inference, style))
+            answers = await unless_disconnected(request.receive, gateway.answer(model, asked, record))
+            return Response(chat_completion(identity, answers, style).model_dump_json(), media_type="application/json")
 
     return router
 
 
-def chat_completion(identity: Identity, answers: Sequence[Answer]) -> ChatCompletion:
-    choices = [
-        ChatChoice(
-            index=index,
-            message=AnswerMessage(content=answer.text),
-            finish_reason=answer.finished.reason.value,
-            stop_reason=answer.finished.stop,
-        )
-        for index, answer in enumerate(answers)
-    ]
-    usage = usage_body(total([answer.finished.usage for answer in answers]))
-    return ChatCompletion(**asdict(identity), choices=choices, usage=usage)
+def chat_completion(identity: Identity, answers: Sequence[Answer], style: ChatStyle) -> ChatCompletion:
+    """All answers are to one prompt."""
+    started = answers[0].started
+    return ChatCompletion(
+        **asdict(identity),
+        choices=[_choice(index, answer, style) for index, answer in enumerate(answers)],
+        usage=usage_body(total([answer.finished.usage for answer in answers], len(answers))),
+        prompt_logprobs=None if started.prompt_logprobs is None else prompt_logprobs(started.prompt_logprobs),
+        prompt_token_ids=started.prompt_token_ids,
+    )
 
 
-class ChatFrames:
-    """Renders one answer's events. with_usage: `usage` is null in every chunk, and a last chunk has it."""
+def _choice(index: int, answer: Answer, style: ChatStyle) -> ChatChoice:
+    return ChatChoice(
+        index=index,
+        message=_message(answer, style),
+        logprobs=None if answer.logprobs is None else chat_logprobs(answer.logprobs),
+        finish_reason=finish_reason(answer.finished, bool(answer.parts.calls), style),
+        stop_reason=answer.finished.stop,
+        token_ids=answer.token_ids if style.with_token_ids else None,
+    )
 
-    def __init__(self, identity: Identity, *, with_usage: bool) -> None:
-        self._identity = asdict(identity)
-        self._with_usage = with_usage
-        self._usages: list[Usage] = []
-        choice = ChatChunkChoice(index=0, delta=Delta(content=MARK))
-        self._template = ChunkTemplate(ChatChunk(**self._identity, choices=[choice]), with_usage=with_usage)
 
-    def opening(self) -> bytes:
-        return self._chunk([ChatChunkChoice(index=0, delta=Delta(role="assistant", content=""))])
+def _message(answer: Answer, style: ChatStyle) -> AnswerMessage:
+    parts = answer.parts
+    content = None if parts.calls and not parts.content else parts.content
+    reasoning = parts.reasoning or None if style.with_reasoning else None
+    if style.legacy_calls:
+        return AnswerMessage(content=content, reasoning_content=reasoning, function_call=_first_function(parts.calls))
+    calls = [ToolCallBody(id=call.id, function=_function(call)) for call in parts.calls]
+    return AnswerMessage(content=content, reasoning_content=reasoning, tool_calls=calls or None)
 
-    def event(self, indexed: Indexed) -> bytes:
-        event = indexed.event
-        text = self._template.fill(event.text) if event.text else b""
-        if not isinstance(event, Finished):
-            return text
-        self._usages.append(event.usage)
-        end = ChatChunkChoice(index=0, delta=Delta(), finish_reason=event.reason.value, stop_reason=event.stop)
-        return text + self._chunk([end])
 
-    def closing(self) -> bytes:
-        if not self._with_usage:
-            return DONE
-        return self._chunk([], total(self._usages)) + DONE
+def _first_function(calls: Sequence[ToolCall]) -> FunctionCall | None:
+    """The older form has room for one; its requests ask for no more."""
+    return _function(calls[0]) if calls else None
 
-    def _chunk(self, choices: list[ChatChunkChoice], usage: Usage | None = None) -> bytes:
-        chunk = ChatChunk(**self._identity, choices=choices, usage=usage_body(usage) if usage else None)
-        return event_of(chunk, with_usage=self._with_usage)
+
+def _function(call: ToolCall) -> FunctionCall:
+    return FunctionCall(name=call.name, arguments=call.arguments)

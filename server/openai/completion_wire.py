@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
-from server.openai.sampling_wire import Flag, SamplingFields
+from server.openai.logprobs_wire import CompletionLogprobs, PromptLogprobs
+from server.openai.or_absent import OrAbsent
+from server.openai.sampling_wire import MAX_CHOICES, MAX_LOGPROBS, Flag, SamplingFields
 from server.openai.usage_wire import UsageBody
 
 Prompts = list[str] | list[list[int]]
@@ -30,13 +32,13 @@ def _is_token_ids(value: list[object]) -> bool:
     return all(type(each) is int and 0 <= each < 2**31 for each in value)
 
 
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31}, "minItems": 1}
 _PROMPT_SCHEMA = {
     "anyOf": [
         {"type": "string"},
-        {"type": "array", "items": {"type": "string"}},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1},
         _IDS,
-        {"type": "array", "items": _IDS},
+        {"type": "array", "items": _IDS, "minItems": 1},
     ]
 }
 
@@ -44,9 +46,21 @@ _PROMPT_SCHEMA = {
 class CompletionRequest(SamplingFields):
     """OpenAI's request, with vLLM's extra fields."""
 
-    prompt: Annotated[Prompts, PlainValidator(_prompts), WithJsonSchema(_PROMPT_SCHEMA)]
-    echo: Flag = Field(None, description="Begin each answer with its prompt.")
+    prompt: Annotated[Prompts, PlainValidator(_prompts), WithJsonSchema(_PROMPT_SCHEMA)] = Field(description="What to continue.")
+    max_tokens: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="Most tokens of an answer, 16 by default; 0, with echo or prompt_logprobs: none."
+    )
+    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES, description="So many are generated, of which the n likeliest answer.")
+    logprobs: int | None = Field(
+        None, ge=0, le=MAX_LOGPROBS, description="Log probabilities of each token, with so many alternatives."
+    )
+    echo: Flag = Field(None, description="Begin each answer with its prompt; with logprobs, tell the prompt's too.")
     add_special_tokens: Flag = Field(None, description="Whether texts get the tokenizer's special tokens; true by default.")
+
+    @property
+    def num_choices(self) -> int:
+        """Per prompt, as generated."""
+        return self.best_of or self.n or 1
 
 
 class CompletionChoice(BaseModel):
@@ -54,9 +68,12 @@ class CompletionChoice(BaseModel):
 
     index: int
     text: str
-    logprobs: None = None
-    finish_reason: str | None = None
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: Literal["stop", "length", "abort"] | None = None
     stop_reason: str | int | None = None
+    prompt_logprobs: OrAbsent[PromptLogprobs] = None
+    prompt_token_ids: OrAbsent[list[int]] = None
+    token_ids: OrAbsent[list[int]] = None
 
 
 class Completion(BaseModel):
@@ -65,5 +82,6 @@ class Completion(BaseModel):
     created: int
     model: str
     system_fingerprint: str
+    service_tier: OrAbsent[str] = None
     choices: list[CompletionChoice]
     usage: UsageBody | None = None

@@ -12,15 +12,19 @@ from server.version import slmops_version
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """model: as the client named it. system_fingerprint: what made the answer, so that a change can be noticed."""
+    """model: as the client named it. system_fingerprint: what made the answer, so that a change can be noticed.
+
+    service_tier: answered to those who ask for one.
+    """
 
     id: str
     created: int
     model: str
     system_fingerprint: str
+    service_tier: str | None = None
 
     @classmethod
-    def new(cls, prefix: str, model: ServedModel) -> Identity:
-        """prefix: `chatcmpl` or `cmpl`."""
+    def new(cls, prefix: str, model: ServedModel, service_tier: str | None = None) -> Identity:
+        """prefix: `chatcmpl` or `cmpl`. service_tier: the one asked for, if any; there is only one."""
         fingerprint = f"slmops-{slmops_version()}/{model.label}"
-        return cls(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), model.id, fingerprint)
+        return cls(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), model.id, fingerprint, service_tier and "default")

@@ -24,38 +24,29 @@ class Unsupported:
 
 
 _GENERATION = (
-    Unsupported("n", "several answers per prompt", (1,)),
     Unsupported("logit_processors", "custom logits processors", ([],)),
     Unsupported("logits_processors", "custom logits processors", ([],)),
-    Unsupported("prompt_logprobs", "log probabilities of the prompt"),
-    Unsupported("response_format", "structured output", ({"type": "text"},)),
-    Unsupported("structured_outputs", "structured output", ({},)),
-    Unsupported("guided_json", "structured output"),
-    Unsupported("guided_regex", "structured output"),
-    Unsupported("guided_choice", "structured output"),
-    Unsupported("guided_grammar", "structured output"),
     Unsupported("use_beam_search", "beam search", (False,)),
     Unsupported("length_penalty", "beam search", (1, 1.0)),
     Unsupported("early_stopping", "beam search", (False,)),
     Unsupported("bad_words", "forbidden words", ([],)),
     Unsupported("allowed_token_ids", "a limit to certain tokens"),
     Unsupported("truncate_prompt_tokens", "cutting the prompt"),
-    Unsupported("return_token_ids", "token ids in the answer", (False,)),
-    Unsupported("return_tokens_as_token_ids", "token ids in the answer", (False,)),
-    Unsupported("service_tier", "a service tier", ("auto", "default")),
+    Unsupported("return_tokens_as_token_ids", "token ids in place of tokens", (False,)),
     Unsupported("cache_salt", "a prefix cache of its own"),
-    Unsupported("structural_tag", "structured output"),
-    Unsupported("guided_decoding_backend", "structured output"),
+    Unsupported("structural_tag", "a structural tag"),
+    Unsupported("guided_decoding_backend", "another backend of structured output"),
+    Unsupported("guided_whitespace_pattern", "whitespace of one's own"),
     Unsupported("detokenize", "answers without text", (True,)),
-    Unsupported("logprob_token_ids", "log probabilities", ([],)),
+    Unsupported("logprob_token_ids", "log probabilities of certain tokens", ([],)),
     Unsupported("spaces_between_special_tokens", "special tokens without spaces", (True,)),
     Unsupported("repetition_detection", "repetition detection"),
     Unsupported("kv_transfer_params", "KV transfer", ({},)),
     Unsupported("vllm_xargs", "extra engine arguments", ({},)),
     Unsupported("data_parallel_rank", "a data-parallel rank"),
     Unsupported("moderation", "moderation"),
-    Unsupported("grammar", "structured output", ("",)),
-    Unsupported("json_schema", "structured output"),
+    Unsupported("grammar", "llama.cpp's grammars; see structured_outputs.grammar", ("",)),
+    Unsupported("json_schema", "llama.cpp's name of response_format"),
     Unsupported("n_predict", "llama.cpp's name of max_tokens"),
     Unsupported("mirostat", "Mirostat sampling", (0,)),
     Unsupported("xtc_probability", "XTC sampling", (0, 0.0)),
@@ -64,18 +55,10 @@ _GENERATION = (
 )
 CHAT = (
     *_GENERATION,
-    Unsupported("logprobs", "log probabilities", (False,)),
-    Unsupported("top_logprobs", "log probabilities", (0,)),
-    Unsupported("tools", "tool calling", ([],)),
-    Unsupported("tool_choice", "tool calling", ("none",)),
-    Unsupported("functions", "tool calling", ([],)),
-    Unsupported("function_call", "tool calling", ("none",)),
     Unsupported("modalities", "answers other than text", (["text"],)),
     Unsupported("audio", "spoken answers"),
-    Unsupported("prediction", "predicted output"),
     Unsupported("store", "stored completions", (False,)),
     Unsupported("web_search_options", "web search"),
-    Unsupported("reasoning_effort", "a reasoning effort"),
     Unsupported("verbosity", "a verbosity", ("medium",)),
     Unsupported("chat_template", "another chat template"),
     Unsupported("documents", "documents in the template", ([],)),
@@ -83,31 +66,29 @@ CHAT = (
     Unsupported("echo", "an echo of the prompt", (False,)),
     Unsupported("add_special_tokens", "special tokens beside the chat template's", (False,)),
     Unsupported("best_of", "a choice among several answers", (1,)),
-    Unsupported("thinking_token_budget", "a thinking budget"),
-    Unsupported("include_reasoning", "answers without their reasoning", (True,)),
-    Unsupported("reasoning", "a reasoning effort"),
-    Unsupported("thinking", "a thinking budget"),
+    Unsupported("reasoning", "another API's name of reasoning_effort"),
+    Unsupported("thinking", "another API's name of thinking_token_budget"),
     Unsupported("media_io_kwargs", "images, audio or video", ({},)),
 )
 COMPLETION = (
     *_GENERATION,
-    Unsupported("best_of", "a choice among several answers", (1,)),
-    Unsupported("logprobs", "log probabilities"),
     Unsupported("suffix", "text after the completion", ("",)),
     Unsupported("prompt_embeds", "prompts as embeddings"),
     Unsupported("max_completion_tokens", "chat's name of max_tokens"),
-    Unsupported("top_logprobs", "log probabilities", (0,)),
+    Unsupported("top_logprobs", "chat's name of logprobs", (0,)),
     Unsupported("messages", "a conversation; use /v1/chat/completions", ([],)),
     Unsupported("chat_template_kwargs", "a chat template", ({},)),
     Unsupported("continue_final_message", "a chat template", (False,)),
 )
-STREAM_OPTIONS = (Unsupported("continuous_usage_stats", "usage in every chunk", (False,)),)
-MESSAGE = (
-    Unsupported("tool_calls", "tool calling", ([],)),
-    Unsupported("function_call", "tool calling"),
-    Unsupported("tool_call_id", "tool calling"),
-    Unsupported("audio", "spoken messages"),
+RESPONSE_FORMAT = (Unsupported("schema", "a schema outside json_schema.schema"),)
+STRUCTURED_OUTPUTS = (
+    Unsupported("structural_tag", "a structural tag"),
+    Unsupported("whitespace_pattern", "whitespace of one's own"),
+    Unsupported("disable_any_whitespace", "JSON without whitespace", (False,)),
+    Unsupported("disable_additional_properties", "a change of the schema", (False,)),
 )
+STREAM_OPTIONS = (Unsupported("include_obfuscation", "obfuscated chunks", (False,)),)
+MESSAGE = (Unsupported("audio", "spoken messages"),)
 
 
 def find_unsupported(fields: Mapping[str, Any], table: Iterable[Unsupported]) -> Unsupported | None:
@@ -116,7 +97,7 @@ def find_unsupported(fields: Mapping[str, Any], table: Iterable[Unsupported]) ->
 
 
 def explain(row: Unsupported, name: str) -> str:
-    """name: the field as the request has it, e.g. `stream_options.continuous_usage_stats`."""
+    """name: the field as the request has it, e.g. `stream_options.include_obfuscation`."""
     harmless = [msgspec.json.encode(value).decode() for value in row.harmless]
     advice = f"leave it out, or send {' or '.join([*harmless, 'null'])}"
     return f"{name!r} asks for {row.what}, which this server does not support: {advice}."

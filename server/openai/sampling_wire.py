@@ -1,17 +1,22 @@
-"""The fields that chat and completion requests share: which model, how to sample, when to stop; with their ranges."""
+"""The fields that chat and completion requests share: which model, how to sample, when to stop, what to tell; with their ranges."""
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic_core import PydanticCustomError
 
 from server.durations import KeepAlive, keep_alive_s
+from server.openai.structured_output_wire import Choices, JsonSchema, Pattern, ResponseFormat, StructuredOutputs
 
 _MAX_STOPS = 16
 _MAX_STOP_CHARS = 1024
 _MAX_BIASES = 1024
 _INT32 = 2**31 - 1
+MAX_CHOICES = 128
+MAX_LOGPROBS = 20
 
 
 def _texts(value: object) -> object:
@@ -25,16 +30,42 @@ def _texts(value: object) -> object:
     raise ValueError("must be a text or a list of texts")
 
 
-_TEXTS_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
+_TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": _MAX_STOP_CHARS}
+_TEXTS_SCHEMA = {"anyOf": [_TEXT_SCHEMA, {"type": "array", "items": _TEXT_SCHEMA, "maxItems": _MAX_STOPS}, {"type": "null"}]}
+_BIASES_SCHEMA = {
+    "type": "object",
+    "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+    "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+    "maxProperties": _MAX_BIASES,
+}
+Biases = Annotated[dict[str, float], WithJsonSchema(_BIASES_SCHEMA)]
 StopTexts = Annotated[list[str], BeforeValidator(_texts), WithJsonSchema(_TEXTS_SCHEMA)]
 Flag = bool | None
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=_INT32)]], Field(max_length=1024)]
+
+
+def _tier(value: object) -> object:
+    if value in (None, "auto", "default"):
+        return value
+    raise PydanticCustomError("unsupported", "there is one tier: send auto or default, or leave it out")
+
+
+ServiceTier = Annotated[str | None, BeforeValidator(_tier), WithJsonSchema({"enum": ["auto", "default", None]})]
+
+
+class UsageWish(Enum):
+    """NEVER: a stream tells no usage. LAST: a last chunk does. ALWAYS: every chunk does, of its choice so far, and the last."""
+
+    NEVER = "never"
+    LAST = "last"
+    ALWAYS = "always"
 
 
 class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     include_usage: Flag = Field(None, description="Send the usage in a last chunk.")
+    continuous_usage_stats: Flag = Field(None, description="With include_usage: each chunk tells its choice's usage so far.")
 
 
 class SamplingFields(BaseModel):
@@ -44,28 +75,43 @@ class SamplingFields(BaseModel):
 
     model: str | None = Field(None, max_length=256, description="The default model when absent or empty.")
     stream: Flag = Field(None, description="Answer by server-sent events.")
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1, le=_INT32)
+    stream_options: StreamOptions | None = Field(None, description="What a stream tells beside the answer.")
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="Choices per prompt.")
+    max_tokens: int | None = Field(None, ge=1, le=_INT32, description="Most tokens of an answer.")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is exact greedy.")
-    top_p: float | None = Field(None, gt=0, le=1)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, float] | None = Field(None, description="Token id to a bias from -100 to 100.")
-    seed: int | None = Field(None, ge=-(2**63), lt=2**64)
+    top_p: float | None = Field(None, gt=0, le=1, description="Sample among the likeliest tokens of this much probability.")
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="Against tokens that the answer has.")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="Against tokens by how often the answer has them.")
+    logit_bias: Biases | None = Field(None, description="Token id to a bias from -100 to 100.")
+    seed: int | None = Field(None, ge=-(2**63), lt=2**64, description="Repeats the answer; choice i of a prompt takes seed + i.")
     stop: StopTexts = Field(default_factory=list, description="Up to 16 texts that end the answer.")
+    response_format: ResponseFormat | None = Field(None, description="The form of the answer: text, a JSON object, a schema.")
+    service_tier: ServiceTier = Field(None, description="There is one tier; answered as default.")
     user: Any = Field(None, description="Accepted, without effect.")
 
     top_k: int | None = Field(None, ge=-1, le=_INT32, description="0 or -1: off.")
-    min_p: float | None = Field(None, ge=0, le=1)
-    typical_p: float | None = Field(None, gt=0, le=1)
+    min_p: float | None = Field(None, ge=0, le=1, description="Least probability, as a share of the likeliest token's.")
+    typical_p: float | None = Field(None, gt=0, le=1, description="Sample among tokens of typical information.")
     repetition_penalty: float | None = Field(None, ge=0.01, le=100, description="1: off.")
-    min_tokens: int | None = Field(None, ge=0, le=_INT32)
-    stop_token_ids: TokenIds | None = None
-    include_stop_str_in_output: Flag = None
-    ignore_eos: Flag = None
-    skip_special_tokens: Flag = None
+    min_tokens: int | None = Field(None, ge=0, le=_INT32, description="No end before so many tokens.")
+    stop_token_ids: TokenIds | None = Field(None, description="Up to 1024 tokens that end the answer.")
+    include_stop_str_in_output: Flag = Field(None, description="Keep the stop text that ended the answer.")
+    ignore_eos: Flag = Field(None, description="Go on after the model's end of text.")
+    skip_special_tokens: Flag = Field(None, description="Leave special tokens out of the text; true by default.")
+    prompt_logprobs: int | None = Field(
+        None, ge=0, le=MAX_LOGPROBS, description="Log probabilities of the prompt's tokens, with so many alternatives."
+    )
+    return_token_ids: Flag = Field(None, description="Answer prompt_token_ids and token_ids too.")
+    structured_outputs: StructuredOutputs | None = Field(None, description="The form of the answer; exactly one of its fields.")
+    guided_json: JsonSchema | None = Field(None, description="Older name of structured_outputs.json.")
+    guided_regex: Pattern | None = Field(None, description="Older name of structured_outputs.regex.")
+    guided_choice: Choices | None = Field(None, description="Older name of structured_outputs.choice.")
+    guided_grammar: Pattern | None = Field(None, description="Older name of structured_outputs.grammar.")
+    thinking_token_budget: int | None = Field(
+        None, ge=-1, le=_INT32, description="Tokens of a thought, after which it is closed; -1: no limit."
+    )
     priority: int | None = Field(None, ge=-_INT32, le=_INT32, description="Lower runs earlier.")
-    keep_alive: KeepAlive | None = None
+    keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded; -1: for ever.")
 
     @field_validator("stop")
     @classmethod
@@ -100,6 +146,14 @@ class SamplingFields(BaseModel):
         return self.model_extra or {}
 
     @property
-    def wants_usage(self) -> bool:
-        """Whether a stream ends with its usage."""
-        return bool(self.stream_options and self.stream_options.include_usage)
+    def num_choices(self) -> int:
+        """Per prompt."""
+        return self.n or 1
+
+    @property
+    def usage_wish(self) -> UsageWish:
+        """What a stream tells of its usage."""
+        options = self.stream_options
+        if options is None or not options.include_usage:
+            return UsageWish.NEVER
+        return UsageWish.ALWAYS if options.continuous_usage_stats else UsageWish.LAST

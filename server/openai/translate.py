@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from runtime.errors import InvalidRequest
-from runtime.request import ChatPrompt, SamplingParams, TextPrompt, TokensPrompt
+from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
 from server.gateway import InferenceRequest
-from server.openai.chat_wire import ChatRequest, Message
+from server.openai.chat_wire import ChatRequest
 from server.openai.completion_wire import CompletionRequest
+from server.openai.json_values import check_json_value
+from server.openai.messages import turns_of
 from server.openai.refusals import CHAT, COMPLETION, STREAM_OPTIONS, refuse_unsupported
 from server.openai.sampling_wire import SamplingFields
+from server.openai.structured_output import grammar_of
+from server.openai.tools import tools_of
 
 DEFAULT_COMPLETION_TOKENS = 16
 _TEMPLATE_RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "continue_final_message"})
@@ -19,8 +24,9 @@ _TEMPLATE_RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "c
 def translate_chat(request: ChatRequest) -> InferenceRequest:
     """Raises InvalidRequest for what is not supported, or contradicts itself."""
     refuse_unsupported(request.unknown, CHAT)
-    _refuse_stream_options(request)
-    max_tokens = request.max_completion_tokens or request.max_tokens
+    if request.top_logprobs and not request.logprobs:
+        raise InvalidRequest("'top_logprobs' needs 'logprobs' to be true: send both.", param="top_logprobs")
+    tools, choice = tools_of(request)
     continues = bool(request.continue_final_message)
     if continues and request.add_generation_prompt:
         raise InvalidRequest(
@@ -28,45 +34,79 @@ def translate_chat(request: ChatRequest) -> InferenceRequest:
             param="continue_final_message",
         )
     prompt = ChatPrompt(
-        messages=[_message(message) for message in request.messages],
+        messages=turns_of(request.messages),
+        tools=tools,
+        tool_choice=choice,
+        reasoning_effort="xhigh" if request.reasoning_effort == "max" else request.reasoning_effort,
         template_kwargs=_template_kwargs(request.chat_template_kwargs or {}),
         add_generation_prompt=not continues if request.add_generation_prompt is None else request.add_generation_prompt,
         continue_final_message=continues,
     )
-    return InferenceRequest(
-        (prompt,), _params(request, max_tokens), request.priority or 0, keep_alive_s=request.keep_alive_s
+    params = _params(
+        request,
+        max_tokens=request.max_completion_tokens or request.max_tokens,
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        prompt_logprobs=request.prompt_logprobs,
+        prediction=(request.prediction and request.prediction.text) or None,
     )
+    return _inference_request(request, (prompt,), params)
 
 
 def translate_completion(request: CompletionRequest) -> InferenceRequest:
-    """One prompt, and so one choice, per text or list of token ids. Raises InvalidRequest."""
+    """One prompt per text or list of token ids. Raises InvalidRequest."""
     refuse_unsupported(request.unknown, COMPLETION)
-    _refuse_stream_options(request)
+    _check_completion(request)
     special = request.add_special_tokens is not False
     prompts = [
         TextPrompt(text=each, add_special_tokens=special) if isinstance(each, str) else TokensPrompt(token_ids=each)
         for each in request.prompt
     ]
-    params = _params(request, request.max_tokens or DEFAULT_COMPLETION_TOKENS)
+    ranks = request.num_choices > (request.n or 1)
+    params = _params(
+        request,
+        max_tokens=DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens,
+        logprobs=0 if request.logprobs is None and ranks else request.logprobs,
+        prompt_logprobs=_prompt_logprobs(request),
+    )
+    return _inference_request(request, prompts, params, return_prompt_text=bool(request.echo))
+
+
+def _prompt_logprobs(request: CompletionRequest) -> int | None:
+    """An echo has those of the prompt among its own; a prompt without an answer is computed for them, told or not."""
+    if request.prompt_logprobs is not None or not request.echo:
+        return request.prompt_logprobs
+    return 0 if request.logprobs is None and request.max_tokens == 0 else request.logprobs
+
+
+def _check_completion(request: CompletionRequest) -> None:
+    """Fields that contradict each other."""
+    if request.best_of is not None and request.best_of < (request.n or 1):
+        raise InvalidRequest(f"'best_of' is {request.best_of}, less than the {request.n} of 'n': raise it.", param="best_of")
+    if request.stream and request.num_choices > (request.n or 1):
+        raise InvalidRequest("The best of several answers is known when all have ended: leave out 'stream'.", param="best_of")
+    if request.max_tokens == 0 and not request.echo and request.prompt_logprobs is None:
+        raise InvalidRequest(
+            "'max_tokens' is 0, so that there is nothing to answer: raise it, or send 'echo' or 'prompt_logprobs'.",
+            param="max_tokens",
+        )
+
+
+def _inference_request(
+    request: SamplingFields, prompts: Sequence[Prompt], params: SamplingParams, *, return_prompt_text: bool = False
+) -> InferenceRequest:
+    if request.stream_options is not None:
+        refuse_unsupported(request.stream_options.model_extra or {}, STREAM_OPTIONS, within="stream_options")
+    if request.stream and request.prompt_logprobs is not None:
+        raise InvalidRequest("'prompt_logprobs' come with whole answers only: leave out 'stream'.", param="prompt_logprobs")
     return InferenceRequest(
         prompts,
         params,
         request.priority or 0,
-        return_prompt_text=bool(request.echo),
+        num_choices=request.num_choices,
+        return_prompt_text=return_prompt_text,
+        return_prompt_token_ids=bool(request.return_token_ids),
         keep_alive_s=request.keep_alive_s,
     )
-
-
-def _refuse_stream_options(request: SamplingFields) -> None:
-    if request.stream_options is not None:
-        refuse_unsupported(request.stream_options.model_extra or {}, STREAM_OPTIONS, within="stream_options")
-
-
-def _message(message: Message) -> dict[str, Any]:
-    """As chat templates take it: what the client left out is left out."""
-    fields = {"role": message.role, "content": message.content or ""}
-    extras = {"name": message.name, "reasoning_content": message.reasoning_content}
-    return fields | {name: value for name, value in extras.items() if value is not None}
 
 
 def _template_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -74,11 +114,19 @@ def _template_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
     if reserved:
         name = f"chat_template_kwargs.{reserved[0]}"
         raise InvalidRequest(f"{name!r} is set by the server; send it as a field of the request, if at all.", param=name)
+    check_json_value(kwargs, "chat_template_kwargs")
     return kwargs
 
 
-def _params(request: SamplingFields, max_tokens: int | None) -> SamplingParams:
-    min_tokens = request.min_tokens or 0
+def _params(
+    request: SamplingFields,
+    *,
+    max_tokens: int | None,
+    logprobs: int | None,
+    prompt_logprobs: int | None,
+    prediction: str | None = None,
+) -> SamplingParams:
+    min_tokens, budget = request.min_tokens or 0, request.thinking_token_budget
     if max_tokens is not None and min_tokens > max_tokens:
         raise InvalidRequest(
             f"'min_tokens' is {min_tokens}, more than the {max_tokens} of max_tokens; lower it.", param="min_tokens"
@@ -101,4 +149,9 @@ def _params(request: SamplingFields, max_tokens: int | None) -> SamplingParams:
         include_stop_str_in_output=bool(request.include_stop_str_in_output),
         ignore_eos=bool(request.ignore_eos),
         skip_special_tokens=request.skip_special_tokens is not False,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+        grammar=grammar_of(request),
+        prediction=prediction,
+        thinking_budget=None if budget == -1 else budget,
     )

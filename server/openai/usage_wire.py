@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from runtime.events import Usage
+from runtime.events import Started, Usage
 
 
 class PromptTokensDetails(BaseModel):
-    """cached_tokens: those of the prompt whose KV was reused."""
+    cached_tokens: int = Field(description="Those of the prompt whose KV was reused.")
+    audio_tokens: int = 0
 
-    cached_tokens: int
+
+class CompletionTokensDetails(BaseModel):
+    reasoning_tokens: int = Field(description="Those of the thought.")
+    accepted_prediction_tokens: int = Field(description="Those of the prediction that the answer repeats.")
+    rejected_prediction_tokens: int = Field(description="Those that were tried in vain; they are not among completion_tokens.")
+    audio_tokens: int = 0
 
 
 class UsageBody(BaseModel):
+    """Of all choices; a prompt counts once."""
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 def usage_body(usage: Usage) -> UsageBody:
@@ -26,4 +35,14 @@ def usage_body(usage: Usage) -> UsageBody:
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=usage.reasoning_tokens,
+            accepted_prediction_tokens=usage.accepted_prediction_tokens,
+            rejected_prediction_tokens=usage.rejected_prediction_tokens,
+        ),
     )
+
+
+def usage_so_far(started: Started, num_tokens: int) -> Usage:
+    """Of one choice that has not ended. num_tokens: of its answer, as they were told."""
+    return Usage(prompt_tokens=started.prompt_tokens, completion_tokens=num_tokens, cached_tokens=started.cached_tokens)

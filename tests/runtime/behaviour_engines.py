@@ -67,8 +67,11 @@ def with_engine_section(folder: Path, target: Path) -> Path:
     return target
 
 
-FOUNDRY_LACKS = frozenset(
+NO_SCORED_PROMPTS = frozenset({"prompt_logprobs", "prediction"})
+FOUNDRY_LACKS = NO_SCORED_PROMPTS | frozenset(
     {
+        "grammar",
+        "logprobs",
         "min_p",
         "typical_p",
         "repetition_penalty",
@@ -80,11 +83,23 @@ FOUNDRY_LACKS = frozenset(
         "ignore_eos",
     }
 )
-OWN_SAMPLING = frozenset({"min_p", "typical_p", "presence_penalty", "frequency_penalty", "logit_bias", "ignore_eos", "seed"})
+OWN_SAMPLING = NO_SCORED_PROMPTS | frozenset(
+    {
+        "grammar",
+        "logprobs",
+        "min_p",
+        "typical_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "ignore_eos",
+        "seed",
+    }
+)
 
 ENGINES = {
     "onnx": EngineUnderTest(lambda folder: build_onnx_engine(folder, OPTIONS)),
-    "genai": EngineUnderTest(_genai),
+    "genai": EngineUnderTest(_genai, refuses=NO_SCORED_PROMPTS),
     "genai batches": EngineUnderTest(_genai_batches, refuses=OWN_SAMPLING),
     "foundry": EngineUnderTest(_foundry, refuses=FOUNDRY_LACKS),
     "fake": EngineUnderTest(

@@ -7,7 +7,7 @@ from typing import Any
 
 from runtime.batching.engine import BatchingEngine
 from runtime.engines.fake import build_fake_engine
-from runtime.events import Failed, Finished, Started
+from runtime.events import Failed, Finished, Started, TokenLogprob
 from runtime.messages import EngineOptions, StepReport, Submit
 from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt
 
@@ -33,6 +33,7 @@ class Outcome:
     started: Started | None = None
     pieces: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     finished: Finished | None = None
     failed: Failed | None = None
 
@@ -69,19 +70,20 @@ class EngineBench:
             assert self.outcomes[started.request].started is None, "started twice"
             self.outcomes[started.request].started = started
         for chunk in report.chunks:
-            self._tell(chunk.request, chunk.text, chunk.token_ids)
+            self._tell(chunk.request, chunk.text, chunk.token_ids, chunk.logprobs)
         for finished in report.finished:
-            self._tell(finished.request, finished.text, finished.token_ids)
+            self._tell(finished.request, finished.text, finished.token_ids, finished.logprobs)
             self.outcomes[finished.request].finished = finished
         for failed in report.failed:
             self.outcomes[failed.request].failed = failed
         return report
 
-    def _tell(self, request: int, text: str, token_ids: list[int]) -> None:
+    def _tell(self, request: int, text: str, token_ids: list[int], logprobs: list[TokenLogprob] | None) -> None:
         outcome = self.outcomes[request]
         assert outcome.finished is None, "told after the end"
         outcome.pieces.append(text)
         outcome.token_ids += token_ids
+        outcome.logprobs += logprobs or []
 
     def run(self) -> None:
         """Until nothing is left to do."""

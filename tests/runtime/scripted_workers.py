@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from runtime.errors import NotReady
 from runtime.generation import Generation
-from runtime.messages import EngineOptions, ModelInfo, Stats, Submit
+from runtime.inquiries import Answer, Inquiry
+from runtime.messages import Detokenized, EngineOptions, ModelInfo, Stats, Submit
 from runtime.pool.loaded_model import PoolEvent
 from runtime.pool.resident_model import ResidentModel
 from runtime.worker_process import WorkerProcess
@@ -46,6 +47,7 @@ class ScriptedWorker:
         self.on_finished: Callable[[], None] = lambda: None
         self.calls: list[str] = []
         self.submitted: list[Submit] = []
+        self.asked: list[Inquiry] = []
 
     async def wait_ready(self) -> ModelInfo:
         if self._may_load is not None:
@@ -61,6 +63,10 @@ class ScriptedWorker:
         self.submitted.append(make(len(self.submitted) + 1))
         self.num_open += 1
         return Generation(len(self.submitted), lambda _: None)
+
+    async def ask(self, make: Callable[[int], Inquiry]) -> Answer:
+        self.asked.append(make(len(self.asked) + 1))
+        return Detokenized(request=len(self.asked), text="")
 
     def set_threads(self, num_threads: int) -> None:
         self.calls.append(f"set_threads {num_threads}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from engine_bench import EngineBench, Outcome
 from model_registry.registry import Registry
 from runtime.errors import FailureKind, InvalidRequest
 from runtime.events import FinishReason
-from runtime.request import TextPrompt, TokensPrompt
+from runtime.request import ChatPrompt, Grammar, GrammarKind, TextPrompt, TokensPrompt, ToolChoice, ToolMode
 
 DIGITS = "0123456789"  # each is one token, for all these tokenizers
 SENTENCE = "The river rises in the hills, crosses the plain and reaches the sea near the old harbour. "
@@ -29,7 +30,13 @@ CAN_BE_REFUSED = {
     "repetition_penalty": 1.1,
     "top_k": 5,
     "seed": 1,
+    "logprobs": 2,
+    "prompt_logprobs": 0,
+    "prediction": "Once upon a time there was a farmer",
+    "grammar": Grammar(kind=GrammarKind.REGEX, source="[0-9]{2}", param="grammar"),
 }
+CALL_OF_NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
+RING = {"type": "function", "function": {"name": "ring_the_bell", "parameters": CALL_OF_NOTHING}}
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +122,42 @@ def test_many_at_a_time_answer_as_each_alone(tested: EngineUnderTest, bench: Eng
     numbers = [bench.submit(prompt, temperature=0, max_tokens=12) for prompt in asked]
     bench.run()
     assert [bench.outcomes[number].token_ids for number in numbers] == alone
+
+
+# ---- its form ----
+
+
+def test_answers_follow_their_grammar_beside_one_that_is_free(tested: EngineUnderTest, bench: EngineBench, greedy: Outcome) -> None:
+    form = Grammar(kind=GrammarKind.REGEX, source="(river|sea): [0-9]{3} ships and no more", param="grammar")
+    if is_refused(tested, bench, "grammar", form):
+        return
+    free = bench.submit(tested.story, temperature=0, max_tokens=24)
+    held = [bench.submit(tested.story, temperature=temperature, seed=1, grammar=form) for temperature in (0.0, 1.0)]
+    bench.run()
+    for number in held:
+        assert re.fullmatch(form.source, bench.outcomes[number].text)
+        assert bench.outcomes[number].end.reason is FinishReason.STOP
+    assert bench.outcomes[free].token_ids == greedy.token_ids
+
+
+def test_a_call_is_made_where_it_is_required(tested: EngineUnderTest, bench: EngineBench) -> None:
+    choice = ToolChoice(mode=ToolMode.REQUIRED, parallel=False)
+    prompt = ChatPrompt(messages=[{"role": "user", "content": "Hello!"}], tools=[RING], tool_choice=choice)
+    if "grammar" in tested.refuses:
+        with pytest.raises(InvalidRequest, match="another engine") as refusal:
+            bench.submit(prompt)
+        assert (refusal.value.param, refusal.value.code) == ("tool_choice", "unsupported_parameter")
+        return
+    assert "ring_the_bell" in bench.answer(prompt, temperature=0, max_tokens=100).text
+
+
+def test_tokens_have_their_probabilities(tested: EngineUnderTest, bench: EngineBench, greedy: Outcome) -> None:
+    if is_refused(tested, bench, "logprobs", 2):
+        return
+    told = bench.answer(tested.story, temperature=0, max_tokens=8, logprobs=2).logprobs
+    assert [each.token_id for each in told] == greedy.token_ids[:8]
+    assert all(each.top[0].token_id == each.token_id and each.logprob == each.top[0].logprob <= 0 for each in told)
+    assert all(each.top[1].logprob <= each.top[0].logprob for each in told)
 
 
 # ---- its end ----

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scripted_constraints import planned
 from two_kernels import two_kernel_bench
 
 from runtime.errors import OverCapacity
-from runtime.request import TokensPrompt
+from runtime.request import Grammar, TokensPrompt
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,22 @@ class Request:
     arrives: int
     aborts: int | None
     priority: int
+    grammar: Grammar | None = None
+    prediction: str | None = None
 
     @property
     def is_repeatable(self) -> bool:
         return self.temperature == 0 or self.seed is not None
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "grammar": self.grammar,
+            "prediction": self.prediction,
+        }
 
 
 SHARED = tuple(range(40))
@@ -38,6 +52,11 @@ prompts = st.one_of(
     st.lists(st.integers(0, 2), min_size=1, max_size=70).map(tuple),
     st.tuples(st.integers(4, 40), st.lists(st.integers(0, 2), max_size=20)).map(lambda cut: SHARED[: cut[0]] + tuple(cut[1])),
 )
+# Few tokens to choose from, so that predictions are right now and then; runs of forced tokens between them.
+places = st.one_of(st.just((0, 1)), st.just((0, 1, 2)), st.integers(0, 40).map(lambda token: (token,)))
+grammars = st.lists(places, min_size=1, max_size=24).map(lambda chosen: planned(*chosen))
+predictions = st.lists(st.integers(0, 2), min_size=1, max_size=40).map(lambda ids: bytes(ids).decode())
+
 requests = st.builds(
     Request,
     prompt=prompts,
@@ -47,6 +66,8 @@ requests = st.builds(
     arrives=st.integers(0, 30),
     aborts=st.none() | st.none() | st.integers(0, 60),
     priority=st.sampled_from([0, 0, 1]),
+    grammar=st.none() | grammars,
+    prediction=st.none() | predictions,
 )
 
 
@@ -65,12 +86,7 @@ def with_follow_ups(mix: list[Request], asked: list[tuple[int, int, list[int], R
 
 @cache
 def alone(request: Request) -> tuple[tuple[int, ...], str, str]:
-    outcome = two_kernel_bench(num_slots=1).answer(
-        TokensPrompt(token_ids=list(request.prompt)),
-        max_tokens=request.max_tokens,
-        temperature=request.temperature,
-        seed=request.seed,
-    )
+    outcome = two_kernel_bench(num_slots=1).answer(TokensPrompt(token_ids=list(request.prompt)), **request.params)
     return tuple(outcome.token_ids), outcome.text, outcome.end.reason
 
 
@@ -105,8 +121,7 @@ def test_each_answer_is_the_one_it_gets_alone(
         for request in mix:
             if request.arrives == step:
                 prompt = TokensPrompt(token_ids=list(request.prompt))
-                params = {"max_tokens": request.max_tokens, "temperature": request.temperature, "seed": request.seed}
-                numbers[bench.submit(prompt, priority=request.priority, **params)] = request
+                numbers[bench.submit(prompt, priority=request.priority, **request.params)] = request
         for number, request in numbers.items():
             if request.aborts == step:
                 bench.engine.remove(number)

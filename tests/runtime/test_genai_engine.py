@@ -146,7 +146,8 @@ def test_nothing_is_written_for_anybody_s_telemetry(folder: Path, tmp_path: Path
     script = (
         "import sys; from pathlib import Path\n"
         "from runtime.engines.genai import build_genai_engine\n"
-        "from runtime.messages import EngineOptions, ProviderChoice, Submit, TextPrompt\n"
+        "from runtime.messages import EngineOptions, ProviderChoice, Submit\n"
+        "from runtime.request import TextPrompt\n"
         "engine = build_genai_engine(Path(sys.argv[1]), EngineOptions(threads=1), ProviderChoice())\n"
         "engine.add(engine.prepare(Submit(request=1, prompt=TextPrompt(text='4'))))\n"
         "while engine.num_unfinished: engine.step()\n"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 from engine_bench import Clock, EngineBench, Outcome
 from numpy.typing import NDArray
+from scripted_constraints import PlanCompiler, planned
 
 from runtime.batching.engine import Limits
 from runtime.batching.intake import Intake
@@ -15,7 +17,8 @@ from runtime.batching.sampler import Sampler
 from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
 from runtime.engines.genai_engine import GenaiEngine
 from runtime.engines.genai_generators import GeneratorDecoder, GeneratorLimits, capacity_for
-from runtime.errors import FailureKind, OverCapacity
+from runtime.errors import FailureKind, InvalidRequest, OverCapacity
+from runtime.events import FinishReason
 from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import GenerationDefaults
 from runtime.request import TextPrompt
@@ -33,9 +36,12 @@ class ScriptedGenerator:
     capacity: int
     can_rewind: bool = True
     breaks_at: int | None = None
+    steered_to: int | None = None
     tokens: list[int] = field(default_factory=list)
+    appended: list[int] = field(default_factory=list)  # how many at a time
 
     def append_tokens(self, tokens: NDArray[np.int32]) -> None:
+        self.appended.append(len(tokens))
         if self.breaks_at in tokens.tolist():
             raise RuntimeError(QUOTED)
         self.tokens += tokens.tolist()
@@ -47,10 +53,12 @@ class ScriptedGenerator:
         return logits
 
     def set_logits(self, logits: NDArray[np.float32]) -> None:
-        raise AssertionError("not where tokens can be appended")
+        self.steered_to = int(logits.argmax())
 
     def generate_next_token(self) -> None:
-        raise AssertionError("not where tokens can be appended")
+        assert self.steered_to is not None, "not where tokens can be appended"
+        self.tokens.append(self.steered_to)
+        self.steered_to = None
 
     def rewind_to(self, length: int) -> None:
         if not self.can_rewind:
@@ -75,12 +83,17 @@ class Vendor:
         return self.made[-1]
 
 
-def bench_of(vendor: Vendor, *, kv_budget_bytes: int = 1 << 20, prefix_cache_bytes: int = 1 << 20) -> EngineBench:
+def bench_of(
+    vendor: Vendor, *, kv_budget_bytes: int = 1 << 20, prefix_cache_bytes: int = 1 << 20, can_append: bool = True
+) -> EngineBench:
     options = EngineOptions(num_slots=4, max_waiting=3)
     limits = Limits(options, kv_budget_bytes, frozenset({EOS}))
     clock = Clock()
     decoder = GeneratorDecoder(
-        vendor.create, Sampler(limits.eos_ids), GeneratorLimits(CONTEXT, TOKEN_BYTES, kv_budget_bytes, prefix_cache_bytes, 0.1)
+        vendor.create,
+        Sampler(limits.eos_ids),
+        ByteTokenizer().token_bytes(skip_special_tokens=False),
+        GeneratorLimits(CONTEXT, TOKEN_BYTES, kv_budget_bytes, prefix_cache_bytes, 0.1, can_append),
     )
     info = ModelInfo(
         engine="genai",
@@ -97,7 +110,15 @@ def bench_of(vendor: Vendor, *, kv_budget_bytes: int = 1 << 20, prefix_cache_byt
         pid=1,
     )
     defaults = GenerationDefaults(temperature=0.0)
-    intake = Intake(ByteTokenizer(), None, defaults=defaults, context_length=CONTEXT, vocab_size=VOCAB_SIZE, clock=clock)
+    intake = Intake(
+        ByteTokenizer(),
+        None,
+        defaults=defaults,
+        context_length=CONTEXT,
+        vocab_size=VOCAB_SIZE,
+        clock=clock,
+        compiler=PlanCompiler(VOCAB_SIZE),
+    )
     return EngineBench(GenaiEngine(info, decoder, intake, limits, resident_bytes=lambda: 0, clock=clock), clock)
 
 
@@ -237,3 +258,39 @@ def test_after_an_abort_its_memory_is_free_again() -> None:
 @pytest.mark.parametrize(("num_tokens", "capacity"), [(1, 512), (512, 512), (513, 1024), (1500, 2048), (2049, 4000), (4000, 4000)])
 def test_capacities_double_up_to_the_context(num_tokens: int, capacity: int) -> None:
     assert capacity_for(num_tokens, 4000) == capacity
+
+
+# ---- the form of answers ----
+
+FORM = planned(tuple(range(97, 123)), *((byte,) for byte in b"xyz"), tuple(range(97, 123)))
+
+
+@pytest.mark.parametrize("can_append", [True, False])
+def test_forced_tokens_go_in_together_where_the_device_can(can_append: bool) -> None:
+    vendor = Vendor()
+    bench = bench_of(vendor, can_append=can_append)
+    number = bench.submit(TextPrompt(text="abc"), grammar=FORM, logprobs=1)
+    bench.run()
+    outcome = bench.outcomes[number]
+    assert (outcome.text, outcome.end.reason) == ("dxyza", FinishReason.STOP)  # after z comes the best that is allowed
+    assert vendor.made[0].appended == ([3, 4] if can_append else [3])
+    assert [each.token_id for each in outcome.logprobs] == [*b"dxyza"]
+    assert [each.logprob for each in outcome.logprobs[1:4]] == [0.0] * 3
+
+
+def test_a_constraint_that_breaks_fails_its_request_alone() -> None:
+    bench = bench_of(Vendor())
+    fails = bench.submit(TextPrompt(text="abc"), grammar=planned((100,), (101, 102), breaks_at=1))
+    runs = submit(bench, "a")
+    bench.run()
+    failed = bench.outcomes[fails].failed
+    assert failed is not None
+    assert (failed.kind, failed.code) == (FailureKind.STEP_FAILED, "constraint_broken")
+    assert bench.outcomes[runs].text == "bcdef"
+
+
+@pytest.mark.parametrize("asked", [{"prompt_logprobs": 1}, {"prediction": "x"}])
+def test_what_generators_cannot_do_is_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="engine onnx") as caught:
+        bench_of(Vendor()).submit(TextPrompt(text="a"), **asked)
+    assert (caught.value.param, caught.value.code) == (next(iter(asked)), "unsupported_parameter")

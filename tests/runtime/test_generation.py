@@ -8,7 +8,7 @@ import pytest
 
 from runtime.errors import EngineDead, FailureKind, InvalidRequest
 from runtime.events import Chunk, Event, Failed, Finished, FinishReason, Timings, Usage
-from runtime.generation import Generation
+from runtime.generation import Generation, failure_of
 
 END = Finished(
     request=1,
@@ -55,7 +55,7 @@ def test_a_failure_is_raised_after_what_came_before() -> None:
         reading = Reading()
         reading.generation.push(chunk("a"))
         failed = Failed(request=1, kind=FailureKind.INVALID_REQUEST, message="no", param="prompt", code="c", retry_after_s=2.0)
-        reading.generation.fail_with(failed)
+        reading.generation.fail(failure_of(failed))
         with pytest.raises(InvalidRequest) as caught:
             await reading.read()
         assert reading.events == [chunk("a")]

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from runtime.batching.chat_prompts import ChatFormats
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import Sequence
+from runtime.chat_formats.reasoning_format import ReasoningFormat
 from runtime.chat_template import ChatTemplate
-from runtime.engines.fake import ASSISTANT, USER, VOCAB_SIZE, ByteTokenizer
+from runtime.engines.fake import ASSISTANT, EOS, USER, VOCAB_SIZE, ByteTokenizer
 from runtime.errors import InvalidRequest
 from runtime.messages import Submit
 from runtime.model_folder import GenerationDefaults
@@ -118,6 +120,48 @@ def test_no_tokens_at_all_is_refused(max_tokens: int) -> None:
     with pytest.raises(InvalidRequest, match="at least 1") as caught:
         prepare(HELLO, params={"max_tokens": max_tokens})
     assert caught.value.param == "max_tokens"
+
+
+def test_no_tokens_are_an_answer_where_the_prompt_is_to_be_scored() -> None:
+    sequence = prepare(HELLO, params={"max_tokens": 0, "prompt_logprobs": 1})
+    assert (sequence.params.max_tokens, len(sequence.tokens)) == (0, 7)
+
+
+def test_a_prediction_is_a_draft_of_tokens_that_the_model_knows() -> None:
+    class Larger(ByteTokenizer):
+        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+            return [VOCAB_SIZE if character == "?" else ord(character) for character in text]
+
+    def draft_of(prediction: str) -> list[int]:
+        intake = Intake(
+            Larger(), None, defaults=GenerationDefaults(), context_length=CONTEXT, vocab_size=VOCAB_SIZE, clock=lambda: 0.0
+        )
+        params = SamplingParams(prediction=prediction)
+        draft = intake.prepare(Submit(request=1, prompt=TokensPrompt(token_ids=[1]), params=params)).draft
+        assert draft is not None
+        return draft.prediction.tolist()
+
+    assert draft_of("abc") == [*b"abc"]
+    assert draft_of("ab?cd") == [*b"ab"]
+    assert len(draft_of("a" * 10_000)) <= CONTEXT * Larger.longest_token
+    assert prepare(HELLO).draft is None
+
+
+def test_special_tokens_that_an_answer_is_written_with_are_shown() -> None:
+    """Here <|user|> and <|assistant|> stand for a model's special tags."""
+    formats = ChatFormats(reasoning=ReasoningFormat("tags", "<|user|>", "<|assistant|>"))
+    intake = Intake(
+        ByteTokenizer(),
+        ChatTemplate("x", {}),
+        defaults=GenerationDefaults(),
+        context_length=CONTEXT,
+        vocab_size=VOCAB_SIZE,
+        clock=lambda: 0.0,
+        formats=formats,
+    )
+    for prompt, expected in ((HELLO, "<|user|>a<|assistant|>"), (TextPrompt(text="x"), "a")):
+        text = intake.prepare(Submit(request=1, prompt=prompt)).text
+        assert "".join(map(text.feed, [USER, ord("a"), ASSISTANT, EOS])) == expected
 
 
 @pytest.mark.parametrize("temperature", [math.nan, math.inf, -0.1])

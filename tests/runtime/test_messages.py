@@ -11,7 +11,21 @@ from hypothesis import strategies as st
 
 from runtime.errors import BY_KIND, FailureKind
 from runtime.events import Chunk, Failed, Finished, FinishReason, Started, Timings, Usage
-from runtime.messages import Abort, Drain, EngineOptions, FromWorker, Load, LoadFailed, StepReport, Submit, ToWorker
+from runtime.messages import (
+    Abort,
+    Detokenize,
+    Detokenized,
+    Drain,
+    EngineOptions,
+    FromWorker,
+    Load,
+    LoadFailed,
+    StepReport,
+    Submit,
+    Tokenize,
+    Tokenized,
+    ToWorker,
+)
 from runtime.request import ChatPrompt, SamplingParams, TextPrompt, TokensPrompt
 
 TO_WORKER = [
@@ -19,11 +33,15 @@ TO_WORKER = [
     Submit(request=1, prompt=TextPrompt(text="a\u20ac\0")),
     Submit(request=2, prompt=TokensPrompt(token_ids=[1, 2]), params=SamplingParams(logit_bias={3: -1.5}, stop=("x", "y"))),
     Submit(request=3, prompt=ChatPrompt(messages=[{"role": "user", "content": [{"type": "text"}]}], tools=[{}]), deadline_s=0.5),
+    Tokenize(request=4, prompt=TextPrompt(text="a\u20ac\0")),
+    Detokenize(request=5, token_ids=[0, 1 << 30]),
     Abort(request=1 << 40),
     Drain(),
 ]
 FROM_WORKER = [
     LoadFailed(message="no"),
+    Tokenized(request=4, token_ids=[7], tokens=[b"\xe2\x82"], context_length=8),
+    Detokenized(request=5, text="a\u20ac"),
     StepReport(),
     StepReport(
         started=[Started(request=1, prompt_tokens=3, cached_tokens=0, prompt_text="abc")],

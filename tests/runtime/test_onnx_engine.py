@@ -21,7 +21,7 @@ from runtime.errors import InvalidRequest
 from runtime.events import FinishReason
 from runtime.messages import EngineOptions
 from runtime.model_folder import BadModelFolder, read_model_folder
-from runtime.request import TokensPrompt
+from runtime.request import Grammar, GrammarKind, TokensPrompt
 
 RISING = "".join(ALPHABET)
 
@@ -245,3 +245,54 @@ def test_a_truncated_graph_is_refused(tmp_path: Path, kept: float) -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadModelFolder, match=r"genai_config\.json is missing"):
         build_onnx_engine(tmp_path, EngineOptions())
+
+
+# ---- predictions and log probabilities ----
+
+
+def test_a_right_prediction_is_verified_in_few_steps(folder: Path) -> None:
+    plain, drafted = bench_of(folder), bench_of(folder)
+    expected = plain.answer("4", temperature=0)
+    outcome = drafted.answer("4", temperature=0, prediction=expected.text)
+    assert (outcome.text, outcome.token_ids) == (expected.text, expected.token_ids)
+    assert outcome.end.usage.accepted_prediction_tokens > 30
+    assert drafted.engine.stats().steps_total < plain.engine.stats().steps_total / 3
+    for made in (plain, drafted):
+        made.engine.close()
+
+
+def test_a_drafted_answer_is_the_same_beside_others_and_disturbs_none(bench: EngineBench) -> None:
+    asked = [(prompt, prediction) for prompt in "4AS" for prediction in (None, RISING, RISING[:20] + "!!" + RISING[30:])]
+    alone = [bench.answer(prompt, temperature=0, prediction=prediction).token_ids for prompt, prediction in asked]
+    numbers = [bench.submit(prompt, temperature=0, prediction=prediction) for prompt, prediction in asked]
+    bench.run()
+    assert [bench.outcomes[number].token_ids for number in numbers] == alone
+
+
+def test_a_prompts_probabilities_are_those_of_its_logits(bench: EngineBench, folder: Path) -> None:
+    prompt = [5, 6, 7, 9, 10]
+    outcome = bench.answer(TokensPrompt(token_ids=prompt), max_tokens=0, prompt_logprobs=1)
+    assert outcome.started is not None
+    told = outcome.started.prompt_logprobs
+    assert told is not None
+    decoder = decoder_of(folder)
+    every = decoder.prefill(0, tokens(prompt), 0, num_logits=5)
+    weights = np.exp(every - every.max(axis=1, keepdims=True))
+    expected = np.log(weights / weights.sum(axis=1, keepdims=True))
+    assert told[0] is None
+    for place in range(1, 5):
+        each = told[place]
+        assert each is not None
+        assert each.logprob == pytest.approx(expected[place - 1, prompt[place]], abs=1e-4)
+        assert each.top[0].token_id == prompt[place - 1] + 1
+    decoder.close()
+
+
+def test_forced_tokens_go_through_the_model_together(folder: Path) -> None:
+    made = bench_of(folder)
+    form = Grammar(kind=GrammarKind.REGEX, source="[0-9]-THEN-[A-Z]")
+    outcome = made.answer("4", temperature=0, grammar=form)
+    assert outcome.text[:-1] == "5-THEN-"
+    assert outcome.end.reason is FinishReason.STOP
+    assert made.engine.stats().steps_total == 2
+    made.engine.close()

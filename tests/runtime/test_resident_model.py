@@ -11,7 +11,7 @@ from event_loops import run
 from scripted_workers import INFO, Fleet, ScriptedOwner, ScriptedWorker, settle
 
 from runtime.errors import EngineDead, NotReady
-from runtime.messages import Submit
+from runtime.messages import Detokenize, Submit
 from runtime.pool.breaker import Breaker
 from runtime.pool.load_spec import FOREVER, Candidate, LoadSpec
 from runtime.pool.loaded_model import Departure, FellThrough, Loaded, ModelState
@@ -160,6 +160,22 @@ def test_a_request_goes_where_its_beginning_was_computed_unless_that_is_too_busy
         while bench.workers[0].num_open - bench.workers[1].num_open <= MOST_IMBALANCE:
             assert bench.say(long + "more") == 0
         assert bench.say(long + "last") == 1
+
+    run(scenario)
+
+
+def test_the_replica_with_the_least_to_do_is_asked_about_tokens() -> None:
+    async def scenario() -> None:
+        bench = Bench(replicas=2)
+        await bench.model.ready()
+        await settle()
+        assert bench.say("hello") == 0
+        await bench.model.ask(lambda number: Detokenize(request=number, token_ids=[]))
+        assert [len(worker.asked) for worker in bench.workers] == [0, 1]
+        bench.model.leave(Departure.ASKED)
+        await bench.model.unload(0.0, LEAVING)
+        with pytest.raises(NotReady, match="being unloaded"):
+            await bench.model.ask(lambda number: Detokenize(request=number, token_ids=[]))
 
     run(scenario)
 

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from naive_sampler import distribution
+from scripted_constraints import PlannedConstraint
 from sequences import make_sequence
 
 from runtime.batching.candidates import truncate
-from runtime.batching.sampler import Sampler
+from runtime.batching.sampler import NothingToChoose, Sampler
 from runtime.batching.sequence import Sequence
+from runtime.constraints.constraint import ConstraintBroken
 from runtime.request import SamplingParams
 
 VOCAB, EOS = 97, 3  # no multiple of any vector register's width
@@ -25,7 +27,7 @@ def random_logits(seed: int, rows: int = 1, *, vocab: int = VOCAB, spread: float
     return (np.random.default_rng(seed).standard_normal((rows, vocab)) * spread).astype(np.float32)
 
 
-def sample(logits: np.ndarray, rows: list[Sequence]) -> list[int]:
+def sample(logits: np.ndarray, rows: list[Sequence]) -> list[Any]:
     return Sampler(EOS_IDS).sample(logits.copy(), rows)
 
 
@@ -210,4 +212,80 @@ def test_a_row_that_leaves_nothing_to_choose_has_no_token_and_the_others_do() ->
     logits[1] = -np.inf
     logits[2, 5] = 1
     rows = [make_sequence([1], SamplingParams(temperature=0)) for _ in range(3)]
-    assert Sampler(frozenset()).sample(logits, rows) == [None, None, 5]
+    *unchosen, token = Sampler(frozenset()).sample(logits, rows)
+    assert [type(choice) for choice in unchosen] == [NothingToChoose, NothingToChoose]
+    assert token == 5
+
+
+# ---- constraints ----
+
+
+def held_to(allowed: set[int], asked: SamplingParams, *, vocab: int = VOCAB) -> Sequence:
+    sequence = make_sequence([1, 2], asked)
+    sequence.constraint = PlannedConstraint([frozenset(allowed)], vocab_size=vocab)
+    return sequence
+
+
+@settings(max_examples=200)
+@given(st.integers(0, 2**31), params_strategy, st.sets(st.integers(0, VOCAB - 1), min_size=1, max_size=VOCAB))
+def test_nothing_but_what_is_allowed_is_chosen(seed: int, asked: SamplingParams, allowed: set[int]) -> None:
+    logits = random_logits(seed)
+    chosen = sample(logits, [held_to(allowed, asked)])[0]
+    excluded = {EOS, *asked.stop_token_ids} if asked.min_tokens else set()
+    if allowed <= excluded:
+        assert isinstance(chosen, NothingToChoose)
+    else:
+        assert chosen in allowed - excluded
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 2**31), params_strategy, st.sets(st.integers(0, VOCAB - 1), min_size=1, max_size=5))
+def test_among_the_allowed_the_choice_is_the_references(seed: int, asked: SamplingParams, allowed: set[int]) -> None:
+    """As of a model whose other logits are minus infinity."""
+    logits = random_logits(seed)
+    masked = np.full_like(logits, -np.inf)
+    masked[:, [*allowed]] = logits[:, [*allowed]]
+    assume(set(allowed) - {EOS, *asked.stop_token_ids})
+    plain = make_sequence([1, 2], asked)
+    assert sample(logits, [held_to(allowed, asked)]) == sample(masked, [plain])
+
+
+@pytest.mark.parametrize("truncation", [{}, {"top_k": 50}, {"top_p": 0.99}])
+@pytest.mark.parametrize("vocab", [40, 1000])
+def test_the_last_of_all_draws_is_allowed_too(truncation: dict[str, Any], vocab: int) -> None:
+    """A draw so near to one that rounding could lead past the last token that has any weight."""
+
+    class Last:
+        def random(self) -> float:
+            return float(np.nextafter(1.0, 0.0))
+
+    for allowed in ({0}, {3, 5}, {0, vocab - 2}):
+        sequence = held_to(allowed, SamplingParams(temperature=1.0, **truncation), vocab=vocab)
+        sequence.rng = Last()  # type: ignore[assignment]
+        assert sample(random_logits(7, vocab=vocab), [sequence])[0] in allowed
+
+
+def test_only_an_end_token_is_allowed_and_taken() -> None:
+    logits = random_logits(11)
+    for temperature in (0.0, 2.0):
+        assert sample(logits, [held_to({EOS}, SamplingParams(temperature=temperature))]) == [EOS]
+
+
+def test_a_constraint_that_breaks_is_its_own_rows_matter() -> None:
+    class Broken(PlannedConstraint):
+        def allowed(self) -> np.ndarray:
+            raise ConstraintBroken("too large")
+
+    logits = random_logits(1, 2)
+    rows = [make_sequence([1], SamplingParams(temperature=0)) for _ in range(2)]
+    rows[0].constraint = Broken([], vocab_size=VOCAB)
+    broken, token = Sampler(EOS_IDS).sample(logits.copy(), rows)
+    assert isinstance(broken, ConstraintBroken)
+    assert token == int(logits[1].argmax())
+
+
+def test_tokens_beyond_the_mask_are_not_allowed() -> None:
+    """A model may have more logits than its constraint knows tokens."""
+    logits = np.zeros((1, VOCAB + 30), np.float32)
+    logits[0, VOCAB + 20] = 9.0
+    assert sample(logits, [held_to({4}, SamplingParams(temperature=0))]) == [4]

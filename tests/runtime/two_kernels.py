@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from engine_bench import Clock, EngineBench
 from numpy.typing import NDArray
+from scripted_constraints import PlanCompiler
 
 from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
@@ -53,17 +54,22 @@ class TwoKernelKV:
 
 
 class TwoKernelRunner:
-    def __init__(self, kv: TwoKernelKV) -> None:
+    """agree: both kernels compute the same, as those of a runtime without the difference."""
+
+    def __init__(self, kv: TwoKernelKV, *, agree: bool = False) -> None:
         self.kv = kv
+        self._single = 0 if agree else 1
+        self.prefilled: list[tuple[int, int, int]] = []  # row, start, number of tokens
 
     def prefill(self, row: int, tokens: NDArray[np.int32], start: int, *, num_logits: int = 1) -> NDArray[np.float32]:
-        self.kv.write(row, start, tokens, kernel=1 if len(tokens) == 1 else 0)
+        self.kv.write(row, start, tokens, kernel=self._single if len(tokens) == 1 else 0)
+        self.prefilled.append((row, start, len(tokens)))
         end = start + len(tokens)
         return np.stack([self._logits(row, length) for length in range(end - num_logits + 1, end + 1)])
 
     def decode(self, tokens: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.float32]:
         for row, length in enumerate(lengths):
-            self.kv.write(row, int(length) - 1, tokens[row : row + 1], kernel=1)
+            self.kv.write(row, int(length) - 1, tokens[row : row + 1], kernel=self._single)
         return np.stack([self._logits(row, int(length)) for row, length in enumerate(lengths)])
 
     def _logits(self, row: int, length: int) -> NDArray[np.float32]:
@@ -77,10 +83,11 @@ class TwoKernelRunner:
         """Nothing to give back."""
 
 
-def two_kernel_bench(*, tick: float = 0.0, context: int = 128, **options: Any) -> EngineBench:
+def two_kernel_bench(*, tick: float = 0.0, context: int = 128, agree: bool = False, **options: Any) -> EngineBench:
+    """Grammars are plans, see `scripted_constraints`."""
     chosen = EngineOptions(**options)
     clock = Clock(tick)
-    runner = TwoKernelRunner(TwoKernelKV(num_rows(chosen.num_slots), context))
+    runner = TwoKernelRunner(TwoKernelKV(num_rows(chosen.num_slots), context), agree=agree)
     info = ModelInfo(
         engine="two-kernels",
         provider="none",
@@ -102,6 +109,8 @@ def two_kernel_bench(*, tick: float = 0.0, context: int = 128, **options: Any) -
         context_length=context,
         vocab_size=VOCAB_SIZE,
         clock=clock,
+        eos_ids=frozenset({EOS}),
+        compiler=PlanCompiler(VOCAB_SIZE),
     )
     limits = Limits(chosen, chosen.kv_budget_bytes or 1 << 30, frozenset({EOS}))
     return EngineBench(BatchingEngine(info, runner, intake, limits, resident_bytes=lambda: 0, clock=clock), clock)

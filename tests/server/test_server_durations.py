@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from runtime.pool.load_spec import FOREVER
-from server.durations import KEPT_FOREVER, keep_alive_s, parse_keep_alive
+from server.durations import KEPT_FOREVER, KeepAlive, keep_alive_s, parse_keep_alive
 
 UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 PARTS = st.lists(st.tuples(st.integers(0, 99), st.sampled_from(sorted(UNITS_S))), min_size=1, max_size=4)
@@ -65,3 +67,15 @@ def test_whatever_is_written_is_seconds_or_refused(written: Any) -> None:
 def test_anything_else_is_refused(written: Any) -> None:
     with pytest.raises(ValueError, match=r'must be seconds or a duration such as "10m"'):
         parse_keep_alive(written)
+
+
+@given(st.text("0123456789.-msdh ", max_size=4))
+def test_the_document_says_what_is_read(written: str) -> None:
+    """The pattern in the OpenAPI document. (Longer ones may be more than the ten years that are possible.)"""
+    _, text = TypeAdapter(KeepAlive).json_schema()["anyOf"]
+    try:
+        parse_keep_alive(written)
+    except ValueError:
+        assert not re.search(text["pattern"], written)
+    else:
+        assert re.search(text["pattern"], written)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import openai
 import pytest
 from daemon_in_process import DaemonProcess
+from pydantic import BaseModel, Field
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,71 @@ def test_completions(client: openai.OpenAI) -> None:
     assert "".join(pieces) == "ok"
 
 
+class Person(BaseModel):
+    name: Literal["Ann", "Bo"]
+    age: Annotated[int, Field(ge=0, le=99)]
+
+
+class Add(BaseModel):
+    """Adds two numbers."""
+
+    a: int
+    b: int
+
+
+ASK: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
+CALL = '{"tool_calls": [{"name": "Add", "arguments": {"a": 1, "b": 2}}]}'
+
+
+def test_a_parsed_answer(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.parse(model="smollm2-135m", messages=ASK, response_format=Person, seed=1)
+    assert isinstance(answer.choices[0].message.parsed, Person)
+
+
+def test_a_parsed_call(client: openai.OpenAI) -> None:
+    tools = [openai.pydantic_function_tool(Add)]
+    answer = client.chat.completions.parse(
+        model="smollm2-135m", messages=ASK, tools=tools, tool_choice="required", parallel_tool_calls=False, seed=1
+    )
+    (call,) = answer.choices[0].message.tool_calls or ()
+    assert isinstance(call.function.parsed_arguments, Add)
+
+
+def test_a_streamed_call_and_its_result(client: openai.OpenAI) -> None:
+    tools = [openai.pydantic_function_tool(Add)]
+    messages: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": f"[[reply: {CALL}]]"}]
+    with client.chat.completions.stream(model="smollm2-135m", messages=messages, tools=tools) as stream:
+        kinds = {event.type for event in stream}
+        message = stream.get_final_completion().choices[0].message
+    assert "tool_calls.function.arguments.delta" in kinds
+    (call,) = message.tool_calls or ()
+    assert call.function.parsed_arguments == Add(a=1, b=2)
+    turn = message.model_dump(exclude_none=True, exclude={"parsed"})
+    result = {"role": "tool", "tool_call_id": call.id, "content": "3"}
+    answer = client.chat.completions.create(model="smollm2-135m", messages=[*messages, turn, result], tools=tools)  # type: ignore[list-item]
+    assert "3" in (answer.choices[0].message.content or "")
+
+
+def test_choices_with_log_probabilities(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="smollm2-135m", messages=ASK, n=2, logprobs=True, top_logprobs=2)
+    assert len(answer.choices) == 2
+    for choice in answer.choices:
+        assert choice.logprobs is not None
+        assert "".join(token.token for token in choice.logprobs.content or ()) == choice.message.content
+
+
+def test_a_prediction_is_counted(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="smollm2-135m",
+        messages=[{"role": "user", "content": "[[reply: the same words again]]"}],
+        prediction={"type": "content", "content": "the same words again"},
+    )
+    assert answer.choices[0].message.content == "the same words again"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens_details is not None
+    assert (answer.usage.completion_tokens_details.accepted_prediction_tokens or 0) > 0
+
+
 def test_models(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["smollm2-135m"]
     assert client.models.retrieve("smollm2-135m").owned_by == "slmops"
@@ -63,8 +130,8 @@ def test_errors_are_the_clients_own_kinds(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "hi"}])
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model="smollm2-135m", messages=[{"role": "user", "content": "hi"}], n=2)
-    assert refused.value.param == "n"
+        client.chat.completions.create(model="smollm2-135m", messages=[{"role": "user", "content": "hi"}], store=True)
+    assert refused.value.param == "store"
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="wrong").models.list()
 

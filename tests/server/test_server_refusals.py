@@ -37,18 +37,15 @@ def test_completion_fields(row: Unsupported) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("n", 2),
-        ("n", True),
-        ("logprobs", True),
-        ("top_logprobs", 3),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tool_choice", "auto"),
-        ("response_format", {"type": "json_object"}),
         ("modalities", ["text", "audio"]),
         ("store", True),
-        ("reasoning_effort", "low"),
-        ("service_tier", "flex"),
-        ("stream_options", {"continuous_usage_stats": True}),
+        ("verbosity", "low"),
+        ("reasoning", {"effort": "low"}),
+        ("best_of", 2),
+        ("grammar", 'root ::= "a"'),
+        ("stream_options", {"include_obfuscation": True}),
+        ("response_format", {"type": "json_object", "schema": {}}),
+        ("structured_outputs", {"regex": "a", "whitespace_pattern": " "}),
     ],
 )
 def test_over_http(http: httpx.Client, field: str, value: Any) -> None:
@@ -58,7 +55,7 @@ def test_over_http(http: httpx.Client, field: str, value: Any) -> None:
     assert "leave it out" in error["message"]
 
 
-@pytest.mark.parametrize(("field", "value"), [("suffix", "end"), ("best_of", 2), ("logprobs", 0), ("n", 3)])
+@pytest.mark.parametrize(("field", "value"), [("suffix", "end"), ("top_logprobs", 2), ("prompt_embeds", "AA==")])
 def test_completions_over_http(http: httpx.Client, field: str, value: Any) -> None:
     error = error_of(http.post("/v1/completions", json={"prompt": "hi", field: value}), 400)
     assert (error["param"], error["code"]) == (field, "unsupported_parameter")
@@ -72,18 +69,26 @@ def test_message_fields(http: httpx.Client, row: Unsupported) -> None:
     assert row.field in error["message"]
 
 
-@pytest.mark.parametrize("role", ["tool", "function"])
-def test_roles_of_tool_calling(http: httpx.Client, role: str) -> None:
-    error = error_of(http.post("/v1/chat/completions", json={"messages": [{"role": role, "content": "x"}]}), 400)
-    assert (error["param"], error["code"]) == ("messages.0.role", "unsupported_parameter")
+@pytest.mark.parametrize("tier", ["flex", "priority", "scale"])
+def test_tiers(http: httpx.Client, tier: str) -> None:
+    error = error_of(http.post("/v1/chat/completions", json=said("hi", service_tier=tier)), 400)
+    assert (error["param"], error["code"]) == ("service_tier", "unsupported_parameter")
+
+
+def test_custom_tools(http: httpx.Client) -> None:
+    tool = {"type": "custom", "custom": {"name": "f"}}
+    error = error_of(http.post("/v1/chat/completions", json=said("hi", tools=[tool])), 400)
+    assert (error["param"], error["code"]) == ("tools.0.type", "unsupported_parameter")
+    error = error_of(http.post("/v1/chat/completions", json=said("hi", tool_choice=tool)), 400)
+    assert (error["param"], error["code"]) == ("tool_choice", "unsupported_parameter")
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url"])
 def test_parts_other_than_text(http: httpx.Client, kind: str) -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": kind, kind: {}}]}]
     error = error_of(http.post("/v1/chat/completions", json={"messages": messages}), 400)
-    assert (error["param"], error["code"]) == ("messages.0.content", "unsupported_parameter")
-    assert "part 1" in error["message"]
+    assert (error["param"], error["code"]) == ("messages.0.content.1.type", "unsupported_parameter")
+    assert "text only" in error["message"]
 
 
 def test_fields_without_meaning_here_are_accepted(http: httpx.Client) -> None:

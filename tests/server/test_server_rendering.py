@@ -10,18 +10,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.events import Chunk, Finished, FinishReason, Timings, Usage
+from runtime.chat_formats.delta import AnswerParser
+from runtime.events import Chunk, Finished, FinishReason, Started, Timings, Usage
 from server.inference import Indexed, total
 from server.logs import JsonFormatter, TextFormatter
-from server.openai.chat import ChatFrames
-from server.openai.chat_wire import ChatChunk, ChatChunkChoice, Delta
-from server.openai.completions import CompletionFrames
+from server.openai.chat_answer_wire import ChatChunk, ChatChunkChoice, Delta
+from server.openai.chat_frames import ChatFrames
+from server.openai.chat_style import ChatStyle
+from server.openai.completion_frames import CompletionFrames
+from server.openai.completion_style import CompletionStyle
 from server.openai.identity import Identity
+from server.openai.sampling_wire import UsageWish
 from server.openai.sse import MARK, ChunkTemplate, event_of
 from server.served_models import ServedModel
 
 MODEL = ServedModel("m", "m:1", Path(), 0)
 IDENTITY = Identity.new("chatcmpl", MODEL)
+
+
+STARTED = Started(request=1, prompt_tokens=3, cached_tokens=1)
+
+
+class Begun:
+    """Choices that have begun, in a model that writes plain text."""
+
+    def started(self, choice: int) -> Started:
+        return STARTED
+
+    def parser(self, choice: int) -> AnswerParser | None:
+        return None
+
+
+def chat_frames(style: ChatStyle | None = None) -> ChatFrames:
+    """Of a choice that has told its role."""
+    frames = ChatFrames(IDENTITY, Begun(), style or ChatStyle())
+    frames.event(Indexed(0, Chunk(1, "", [])))
+    return frames
 
 
 def finished(text: str = "") -> Finished:
@@ -56,22 +80,22 @@ def test_a_template_needs_its_mark() -> None:
 
 
 def test_an_event_without_text_is_not_sent() -> None:
-    assert ChatFrames(IDENTITY, with_usage=False).event(Indexed(0, Chunk(1, "", [5]))) == b""
+    assert chat_frames().event(Indexed(0, Chunk(1, "", [5]))) == b""
 
 
 def test_text_that_comes_with_the_end_is_sent_before_it() -> None:
-    text, end = parsed(ChatFrames(IDENTITY, with_usage=False).event(Indexed(0, finished("rest"))))
+    text, end = parsed(chat_frames().event(Indexed(0, finished("rest"))))
     assert text["choices"][0]["delta"] == {"content": "rest"}
     assert end["choices"][0]["finish_reason"] == "stop"
 
 
 def test_usage_of_all_choices_is_summed() -> None:
-    frames = CompletionFrames(IDENTITY, lambda index: "", with_usage=True)
+    frames = CompletionFrames(IDENTITY, Begun().started, CompletionStyle(usage=UsageWish.LAST))
     frames.event(Indexed(0, finished()))
     frames.event(Indexed(1, finished()))
     usage, done = parsed(frames.closing())
     assert usage["usage"]["total_tokens"] == 10
-    assert usage["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
+    assert usage["usage"]["prompt_tokens_details"] == {"cached_tokens": 2, "audio_tokens": 0}
     assert done == "[DONE]"
 
 

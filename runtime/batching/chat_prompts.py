@@ -1,0 +1,91 @@
+"""Messages, tools and reasoning effort as the text that a model was trained on. Pure; knows no tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from runtime.chat_formats.reasoning_format import ReasoningFormat
+from runtime.chat_formats.recognition import is_native, reasoning_format, tool_format
+from runtime.chat_formats.tool_format import ToolFormat
+from runtime.chat_template import ChatTemplate
+from runtime.errors import InvalidRequest
+from runtime.messages import EngineOptions
+from runtime.request import ChatPrompt
+
+NO_THOUGHT = "none"  # the reasoning effort that every model can make
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormats:
+    """How a model writes tool calls and thoughts; None: not at all. is_native: its chat template itself writes tools."""
+
+    tools: ToolFormat | None = None
+    reasoning: ReasoningFormat | None = None
+    is_native: bool = False
+
+    @classmethod
+    def of(cls, options: EngineOptions, template: str | None) -> ChatFormats:
+        """As the options name them, else as the template's source shows. Raises ValueError for names that are not known."""
+        return cls(
+            tools=tool_format(options.tool_format, template),
+            reasoning=reasoning_format(options.reasoning_format, template),
+            is_native=template is not None and is_native(template),
+        )
+
+    @property
+    def tools_name(self) -> str | None:
+        return None if self.tools is None else self.tools.name
+
+    @property
+    def reasoning_name(self) -> str | None:
+        return None if self.reasoning is None else self.reasoning.name
+
+
+class ChatPrompts:
+    """template None: the model takes no chat messages."""
+
+    def __init__(self, template: ChatTemplate | None, formats: ChatFormats) -> None:
+        self._template = template
+        self._formats = formats
+
+    def text(self, prompt: ChatPrompt) -> str:
+        """Raises InvalidRequest."""
+        if self._template is None:
+            raise InvalidRequest(
+                "This model has no chat template: it continues text. Use /v1/completions, or a model tuned for chat.",
+                param="messages",
+                code="no_chat_template",
+            )
+        kwargs = {**self._effort(prompt.reasoning_effort), **prompt.template_kwargs}
+        shown = msgspec.structs.replace(prompt, template_kwargs=kwargs)
+        tools = prompt.tools or []
+        if tools or any(_is_about_tools(message) for message in prompt.messages):
+            formats = self._formats
+            if formats.tools is None:
+                raise InvalidRequest(
+                    "This model has no format for tool calls. Leave tools out, or set tool_format for the model.",
+                    param="tools" if tools else "messages",
+                    code="unsupported_parameter",
+                )
+            messages = formats.tools.messages(prompt.messages, tools, native=formats.is_native)
+            shown = msgspec.structs.replace(shown, messages=messages, tools=tools if tools and formats.is_native else None)
+        return self._template.render(shown)
+
+    def _effort(self, effort: str | None) -> dict[str, Any]:
+        """What templates call it: Qwen's and SmolLM's `enable_thinking`, others' `reasoning_effort`."""
+        if effort is None:
+            return {}
+        if self._formats.reasoning is None and effort != NO_THOUGHT:
+            raise InvalidRequest(
+                "This model does not reason before it answers. Leave reasoning_effort out, or choose none.",
+                param="reasoning_effort",
+                code="unsupported_parameter",
+            )
+        return {"enable_thinking": effort != NO_THOUGHT, "reasoning_effort": effort}
+
+
+def _is_about_tools(message: dict[str, Any]) -> bool:
+    return message.get("role") == "tool" or bool(message.get("tool_calls"))

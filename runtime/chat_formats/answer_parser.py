@@ -1,0 +1,50 @@
+"""One parser for a whole answer: first its thought, then its text and its calls. Knows no family."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from runtime.chat_formats.delta import AnswerParser, ContentDelta, Delta
+from runtime.chat_formats.reader import ScriptedParser
+from runtime.chat_formats.reasoning_format import ReasoningFormat
+from runtime.chat_formats.tool_format import ToolFormat
+
+
+def answer_parser(reasoning: ReasoningFormat | None, tools: ToolFormat | None, *, in_thought: bool = False) -> AnswerParser:
+    """reasoning, tools: None where the answer is to be text alone. in_thought: the prompt has already opened the thought."""
+    body = tools.parser() if tools is not None else _PlainText()
+    if reasoning is None:
+        return body
+    return _ThoughtFirst(ScriptedParser(partial(reasoning.read, in_thought=in_thought)), body)
+
+
+class _ThoughtFirst:
+    """The first parser until it is done, then the second on what was left."""
+
+    __slots__ = ("_body", "_thought")
+
+    def __init__(self, thought: ScriptedParser, body: AnswerParser) -> None:
+        self._thought = thought
+        self._body = body
+
+    def feed(self, text: str) -> list[Delta]:
+        if self._thought.is_done:
+            return self._body.feed(text)
+        return self._thought.feed(text) + self._hand_over()
+
+    def finish(self) -> list[Delta]:
+        said = [] if self._thought.is_done else self._thought.finish() + self._hand_over()
+        return said + self._body.finish()
+
+    def _hand_over(self) -> list[Delta]:
+        return self._body.feed(self._thought.take_rest()) if self._thought.is_done else []
+
+
+class _PlainText:
+    __slots__ = ()
+
+    def feed(self, text: str) -> list[Delta]:
+        return [ContentDelta(text)] if text else []
+
+    def finish(self) -> list[Delta]:
+        return []

@@ -1,0 +1,92 @@
+"""A request's grammar as Lark, and the compiler's complaints in a caller's words. Knows no tokenizer and no row."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from runtime.constraints.lark import json_rule, literal
+from runtime.errors import InvalidRequest
+from runtime.request import Grammar, GrammarKind
+
+MAX_BYTES = 1_000_000
+FORMATS = "date-time, time, date, duration, email, hostname, ipv4, ipv6, uuid and uri"
+_EXCERPT = re.compile(r"^ *(\d+ \| .*|\^)$|^<.*/>$", re.MULTILINE)
+_PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
+_NOISE = re.compile(r"failed to compile JSON schema: |; following special tokens are available.*|<backtrace>.*", re.DOTALL)
+_ASCII_CLASSES = "d"  # as vLLM's: \d means 0 to 9
+
+
+def to_lark(grammar: Grammar) -> str:
+    """Raises InvalidRequest: for a source that is too large, or cannot be read, or whose schema cannot be guaranteed."""
+    if len(grammar.source.encode()) > MAX_BYTES:
+        raise _invalid(grammar, f"it is larger than {MAX_BYTES} bytes. Send a smaller one")
+    match grammar.kind:
+        case GrammarKind.JSON_SCHEMA:
+            return "start: " + json_rule(_parsed(grammar), param=grammar.param)
+        case GrammarKind.REGEX:
+            from llguidance import regex_to_lark
+
+            return f"start: /{regex_to_lark(grammar.source, _ASCII_CLASSES)}/" if grammar.source else 'start: ""'
+        case GrammarKind.CHOICE:
+            return "start: CHOICE\nCHOICE: " + " | ".join(map(literal, _choices(grammar)))
+        case GrammarKind.LARK:
+            return grammar.source
+
+
+def refusal(grammar: Grammar, complaint: str) -> InvalidRequest:
+    """complaint: what llguidance says about the grammar of `to_lark`, with excerpts of it, which are left out."""
+    reason = re.sub(r"\s*\n\s*", " ", _EXCERPT.sub("", _NOISE.sub("", complaint)).strip())
+    is_own_text = grammar.kind is GrammarKind.LARK
+    reason = _PLACE.sub(r"line \1, column \2: " if is_own_text else "", reason)
+    if (remedy := _schema_remedy(reason)) is not None:
+        return InvalidRequest(f"The JSON Schema cannot be followed: {remedy}", param=grammar.param, code="unsupported_schema")
+    if grammar.kind is GrammarKind.JSON_SCHEMA:
+        message = f"The JSON Schema cannot be followed: {reason.rstrip('.')}. Change it, or ask for a simpler one."
+        return InvalidRequest(message, param=grammar.param, code="unsupported_schema")
+    return _invalid(grammar, f"{reason.rstrip('.')}. Change it, or ask for a simpler one")
+
+
+def _schema_remedy(reason: str) -> str | None:
+    """What schemas most often meet, said better than the compiler does."""
+    if match := re.search(r"Unimplemented keys: \[(.*?)\]", reason):
+        several = "," in match[1]
+        return f"{match[1]} {'are' if several else 'is'} not supported. Leave {'them' if several else 'it'} out."
+    if match := re.search(r"Unknown format: (\S+)", reason):
+        return f'"format" {json.dumps(match[1])} is not supported. Leave it out, or use one of {FORMATS}.'
+    if "oneOf constraints are not supported" in reason:
+        return '"oneOf" is supported only where its alternatives cannot overlap. Use "anyOf".'
+    if match := re.search(r"Unsatisfiable schema: (.*)", reason):
+        return f"nothing satisfies it: {match[1].rstrip('.')}. Correct it."
+    if match := re.search(r"Resource '(.*?)' is not present", reason):
+        return f'"$ref" or "$schema" names {match[1]}; other documents are never fetched. Put what it refers to under "$defs".'
+    return None
+
+
+def _invalid(grammar: Grammar, reason: str) -> InvalidRequest:
+    noun = {GrammarKind.JSON_SCHEMA: "JSON Schema", GrammarKind.REGEX: "regular expression", GrammarKind.CHOICE: "choice"}
+    return InvalidRequest(
+        f"The {noun.get(grammar.kind, 'grammar')} cannot be followed: {reason}.", param=grammar.param, code="invalid_grammar"
+    )
+
+
+def _parsed(grammar: Grammar) -> Any:
+    try:
+        return json.loads(grammar.source, parse_constant=_not_json)
+    except ValueError as error:
+        raise _invalid(grammar, f"it is not JSON ({error}). Correct it") from error
+    except RecursionError as error:
+        raise _invalid(grammar, "it is nested too deeply. Flatten it") from error
+
+
+def _not_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON value")
+
+
+def _choices(grammar: Grammar) -> list[str]:
+    match _parsed(grammar):
+        case [*texts] if texts and all(isinstance(text, str) for text in texts):
+            return texts
+        case _:
+            raise _invalid(grammar, "it must be a list of at least one text. Send texts to choose from")

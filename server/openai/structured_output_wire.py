@@ -1,0 +1,72 @@
+"""The wire shapes of `response_format` and `structured_outputs`: which form an answer must have. Shapes only; compiles nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+
+
+def _schema(value: object) -> object:
+    """A JSON Schema, also as its JSON text."""
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            raise ValueError("is not valid JSON; send the schema as an object, or as its JSON text") from None
+    if not isinstance(value, dict):
+        raise ValueError("must be a JSON Schema: an object, or its JSON text")
+    return value
+
+
+JsonSchema = Annotated[
+    dict[str, Any], BeforeValidator(_schema), WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]})
+]
+Pattern = Annotated[str, Field(min_length=1)]
+Choices = Annotated[list[Pattern], Field(min_length=1, max_length=10_000)]
+
+
+class JsonSchemaFormat(BaseModel):
+    """OpenAI's. The schema always holds, strict or not; without one, the answer is any JSON."""
+
+    model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
+
+    name: str = Field(pattern=NAME, description="Letters, digits, _ and -, up to 64.")
+    description: str | None = Field(None, description="What the format is for; accepted, without effect.")
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="A JSON Schema.")
+    strict: bool | None = Field(None, description="Accepted: the schema holds in any case.")
+
+
+class ResponseFormat(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
+
+    type: Literal["text", "json_object", "json_schema"] = Field(description="Any text, any JSON object, or what a schema says.")
+    json_schema: JsonSchemaFormat | None = Field(None, description="With the type json_schema only.")
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("the type json_schema and the field json_schema go together; send both or none")
+        return self
+
+
+class StructuredOutputs(BaseModel):
+    """vLLM's. One field at most."""
+
+    model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
+
+    json_: JsonSchema | None = Field(None, alias="json", description="A JSON Schema, or its JSON text.")
+    regex: Pattern | None = Field(None, description="A regular expression that the whole answer matches.")
+    choice: Choices | None = Field(None, description="The texts of which the answer is one.")
+    grammar: Pattern | None = Field(None, description="A Lark grammar, as llguidance reads it.")
+    json_object: bool | None = Field(None, description="Any JSON object.")
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> StructuredOutputs:
+        given = [self.json_, self.regex, self.choice, self.grammar, self.json_object or None]
+        if sum(each is not None for each in given) > 1:
+            raise ValueError("has more than one of json, regex, choice, grammar and json_object; send one of them")
+        return self

@@ -1,0 +1,56 @@
+"""What a request says of tools, as the runtime takes it: the tools that the model sees, and which calls it may make. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runtime.errors import InvalidRequest
+from runtime.request import ToolChoice, ToolMode
+from server.openai.json_values import check_json_value
+from server.openai.tools_wire import FunctionDefinition, ToolChoiceBody, ToolFields
+
+ToolDicts = list[dict[str, Any]]
+
+
+def tools_of(request: ToolFields) -> tuple[ToolDicts | None, ToolChoice]:
+    """None: no calls, whether for want of tools or by choice. Raises InvalidRequest for a choice of what is not there."""
+    if request.tools and request.functions:
+        raise InvalidRequest("'tools' and 'functions' exclude each other: send tools only.", param="functions")
+    if request.functions:
+        tools = [_tool(function, f"functions.{i}.parameters") for i, function in enumerate(request.functions)]
+        return _chosen(tools, request.function_call, "function_call", parallel=False)
+    if request.function_call is not None and request.function_call.type == "function":
+        raise InvalidRequest("'function_call' names a function, but 'functions' has none: send them.", param="function_call")
+    tools = [_tool(tool.function, f"tools.{i}.function.parameters") for i, tool in enumerate(request.tools or ())]
+    return _chosen(tools, request.tool_choice, "tool_choice", parallel=request.parallel_tool_calls is not False)
+
+
+def _chosen(tools: ToolDicts, asked: ToolChoiceBody | None, param: str, *, parallel: bool) -> tuple[ToolDicts | None, ToolChoice]:
+    mode, names = _mode_and_names(asked)
+    known = [tool["function"]["name"] for tool in tools]
+    if not known and (names or mode is ToolMode.REQUIRED):
+        raise InvalidRequest(f"{param!r} asks for a call, but there are no tools: send them in 'tools'.", param=param)
+    if any(name not in known for name in names or ()):
+        raise InvalidRequest(f"{param!r} names a function that is not among the tools: {', '.join(known)}.", param=param)
+    if not known or (asked is not None and asked.type == "none"):
+        return None, ToolChoice()
+    return tools, ToolChoice(mode=mode, names=names, parallel=parallel)
+
+
+def _mode_and_names(asked: ToolChoiceBody | None) -> tuple[ToolMode, tuple[str, ...] | None]:
+    if asked is None or asked.type in ("none", "auto"):
+        return ToolMode.AUTO, None
+    if asked.type == "function" and asked.function is not None:
+        return ToolMode.REQUIRED, (asked.function.name,)
+    if asked.type == "allowed_tools" and asked.allowed_tools is not None:
+        names = dict.fromkeys(tool.function.name for tool in asked.allowed_tools.tools)
+        return ToolMode(asked.allowed_tools.mode), tuple(names)
+    return ToolMode.REQUIRED, None
+
+
+def _tool(function: FunctionDefinition, param: str) -> dict[str, Any]:
+    """As chat templates expect it; a schema that does not say so is one of an object."""
+    parameters = {"type": "object", **(function.parameters or {"properties": {}})}
+    check_json_value(parameters, param)
+    fields = {"name": function.name, "description": function.description, "parameters": parameters, "strict": function.strict}
+    return {"type": "function", "function": {name: value for name, value in fields.items() if value is not None}}

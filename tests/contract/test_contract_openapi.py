@@ -1,0 +1,79 @@
+"""The server keeps to its own OpenAPI document: every answer to any request, sound or not, is one that it documents.
+
+schemathesis makes the requests: the limits of every schema, what violates it, wrong methods and content types, and random data.
+It checks statuses, content types, bodies and headers, that what the document forbids is refused, and that nothing is a 5xx.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import httpx
+import schemathesis
+from conversation import assert_lives
+from document import MODEL, OTHER, read_document
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import load_all_checks
+from schemathesis.generation.meta import TestPhase
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.server.live_server import LiveServer
+
+load_all_checks()
+Case = schemathesis.Case[Any]
+CONFIG = schemathesis.Config.from_dict(
+    {
+        "seed": 1,
+        "operations": [
+            {"include-tag": "not implemented", "checks": {"not_a_server_error": {"expected-statuses": ["4xx", "501"]}}},
+            {  # the limits of a chat's body, which these take too, are tested there
+                "include-path": ["/tokenize", "/v1/chat/completions/input_tokens"],
+                "phases": {"coverage": {"enabled": False}},
+            },
+        ],
+    }
+)
+API = schemathesis.openapi.from_dict(read_document(), config=CONFIG)
+HELD = {"model": MODEL, "engine": "fake", "replicas": 1, "num_slots": 2, "context_length": 512, "threads": 1}  # wherever sound
+
+
+@API.parametrize()
+@settings(
+    max_examples=40,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_is_documented(case: Case, live: LiveServer, cases: Counter[str]) -> None:
+    aim(case)
+    response = case.call(base_url=live.url, timeout=20)
+    cases[f"of the OpenAPI document, answered {response.status_code}"] += 1
+    case.validate_response(response, excluded_checks=[positive_data_acceptance])
+    if response.status_code == 400 and is_sound(case):
+        assert response.json()["error"]["param"], "what the document allows is refused without naming a field"
+
+
+def test_the_server_lives(http: httpx.Client) -> None:
+    assert_lives(http)
+
+
+def is_sound(case: Case) -> bool:
+    """Whether the document allows it."""
+    assert case.meta is not None
+    return case.meta.generation.mode.is_positive
+
+
+def aim(case: Case) -> None:
+    """Sound requests go to models that there are, else nearly all would end with 404; and none may take the machine's memory."""
+    assert case.meta is not None
+    if not is_sound(case):
+        return
+    if "name" in case.path_parameters and not (case.path.endswith("/reload") and case.meta.phase.name is TestPhase.COVERAGE):
+        case.path_parameters["name"] = OTHER  # a reload starts a process: not for each limit of each setting
+    if "model_id" in case.path_parameters:
+        case.path_parameters["model_id"] = MODEL
+    if isinstance(case.body, dict):
+        case.body.update({name: HELD[name] for name, value in case.body.items() if name in HELD and value is not None})

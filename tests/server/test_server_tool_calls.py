@@ -1,0 +1,121 @@
+"""Tool calls over HTTP with a real worker: a fake model that calls, whole and streamed, and hears of the results."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from live_server import error_of, events_of, said
+
+CHAT = "/v1/chat/completions"
+FUNCTION = {
+    "name": "add",
+    "description": "Adds two numbers.",
+    "parameters": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"]},
+}
+TOOLS = [{"type": "function", "function": FUNCTION}]
+CALL = '{"tool_calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]}'
+TWO = '{"tool_calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}, {"name": "add", "arguments": {"a": 3, "b": 4}}]}'
+
+
+def choice_of(http: httpx.Client, body: dict[str, Any]) -> Any:
+    response = http.post(CHAT, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()["choices"][0]
+
+
+def test_a_call(http: httpx.Client) -> None:
+    choice = choice_of(http, said(f"[[reply: {CALL}]]", tools=TOOLS))
+    assert choice["finish_reason"] == "tool_calls"
+    (call,) = choice["message"]["tool_calls"]
+    assert call["id"].startswith("call_")
+    assert (call["type"], call["function"]["name"]) == ("function", "add")
+    assert json.loads(call["function"]["arguments"]) == {"a": 1, "b": 2}
+    assert choice["message"]["content"] is None
+
+
+def test_several_calls_have_ids_of_their_own(http: httpx.Client) -> None:
+    calls = choice_of(http, said(f"[[reply: {TWO}]]", tools=TOOLS))["message"]["tool_calls"]
+    assert [json.loads(call["function"]["arguments"])["a"] for call in calls] == [1, 3]
+    assert calls[0]["id"] != calls[1]["id"]
+
+
+def test_a_streamed_call(http: httpx.Client) -> None:
+    with http.stream("POST", CHAT, json=said(f"[[reply: {TWO}]]", tools=TOOLS, stream=True)) as response:
+        *chunks, done = events_of(response)
+    assert done == "[DONE]"
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    pieces = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    begun = [piece for piece in pieces if "id" in piece]
+    assert [(piece["index"], piece["type"], piece["function"]["name"]) for piece in begun] == [
+        (0, "function", "add"),
+        (1, "function", "add"),
+    ]
+    arguments = {0: "", 1: ""}
+    for piece in pieces:
+        arguments[piece["index"]] += piece["function"]["arguments"]
+    assert [json.loads(text)["b"] for text in arguments.values()] == [2, 4]
+    assert len(pieces) > 10, "the arguments come as they are made"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_a_function_call_of_the_older_form(http: httpx.Client) -> None:
+    choice = choice_of(http, said(f"[[reply: {CALL}]]", functions=[FUNCTION]))
+    assert choice["finish_reason"] == "function_call"
+    assert choice["message"]["function_call"]["name"] == "add"
+    assert json.loads(choice["message"]["function_call"]["arguments"]) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("fields", [{}, {"tools": TOOLS, "tool_choice": "none"}, {"tools": []}])
+def test_what_looks_like_a_call_is_text_where_nothing_can_be_called(http: httpx.Client, fields: dict[str, Any]) -> None:
+    choice = choice_of(http, said(f"[[reply: {CALL}]]", **fields))
+    assert (choice["message"]["content"], choice["finish_reason"]) == (CALL, "stop")
+    assert "tool_calls" not in choice["message"]
+
+
+def test_an_answer_without_a_call_is_text(http: httpx.Client) -> None:
+    choice = choice_of(http, said("[[reply: hello]]", tools=TOOLS))
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("hello", "stop")
+
+
+def test_a_call_that_was_cut_keeps_what_there_is(http: httpx.Client) -> None:
+    choice = choice_of(http, said(f"[[reply: {CALL}]]", tools=TOOLS, max_tokens=len(CALL) - 12))
+    assert choice["finish_reason"] == "length"
+    (call,) = choice["message"]["tool_calls"]
+    assert call["function"]["arguments"].startswith('{"a"')
+
+
+def test_results_go_back_to_the_model(http: httpx.Client) -> None:
+    """The fake model says what it was told last: a result is told as a turn."""
+    asked = said("add", tools=TOOLS)
+    call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
+    asked["messages"] += [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "the sum is 3"},
+    ]
+    assert "the sum is 3" in choice_of(http, asked)["message"]["content"]
+
+
+def test_log_probabilities_of_a_call_are_whole(http: httpx.Client) -> None:
+    body = said(f"[[reply: {CALL}]]", tools=TOOLS, logprobs=True)
+    whole = choice_of(http, body)["logprobs"]["content"]
+    with http.stream("POST", CHAT, json=body | {"stream": True}) as response:
+        *chunks, _ = events_of(response)
+    told = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    assert [token for each in told if each for token in each["content"]] == whole
+    assert bytes(byte for token in whole for byte in token["bytes"]).decode() == CALL
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "subtract"}}}, "tool_choice"),
+        ({"tools": [{"type": "function", "function": {"name": "not a name"}}]}, "tools.0.function.name"),
+        ({"tools": TOOLS * 2}, "tools"),
+    ],
+)
+def test_wrong_tools_are_named(http: httpx.Client, fields: dict[str, Any], param: str) -> None:
+    assert error_of(http.post(CHAT, json=said("hi", **fields)), 400)["param"] == param
