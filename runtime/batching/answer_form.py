@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import msgspec
+
 from runtime.batching.chat_prompts import NO_THOUGHT, ChatFormats
+from runtime.chat_formats.call_grammar import loosened
+from runtime.chat_formats.tool_format import Tool
 from runtime.constraints.constraint import Constraint
+from runtime.constraints.grammar import either
 from runtime.constraints.thinking import Thinking, ThoughtTags
 from runtime.errors import InvalidRequest
-from runtime.request import ChatPrompt, Grammar, GrammarKind, Prompt, SamplingParams, ToolMode
+from runtime.request import ChatPrompt, Grammar, GrammarKind, Prompt, SamplingParams, ToolChoice, ToolMode
 from runtime.tokenizer import Tokenizer
 
 _BUDGETS = {NO_THOUGHT: 0, "minimal": 256, "low": 1024, "medium": 4096}  # of the other efforts: no limit
@@ -48,8 +53,7 @@ class AnswerForms:
 
     def form(self, prompt: Prompt, text: str, asked: SamplingParams) -> AnswerForm:
         """text: what the prompt was rendered to. Only answers to chat messages have thoughts. Raises InvalidRequest."""
-        grammar = self._grammar(prompt, asked)
-        inner = None if grammar is None else self._compiled(grammar, asked)
+        inner = self._constraint(prompt, asked)
         reasoning = self._formats.reasoning
         if not isinstance(prompt, ChatPrompt) or reasoning is None:
             if asked.thinking_budget is not None:
@@ -77,20 +81,37 @@ class AnswerForms:
             names += (reasoning.open, reasoning.close)
         return frozenset(token for name in names if (token := self._token(name)) is not None)
 
-    def _grammar(self, prompt: Prompt, asked: SamplingParams) -> Grammar | None:
-        if not isinstance(prompt, ChatPrompt) or not prompt.tools or self._formats.tools is None:
-            return asked.grammar
+    def _constraint(self, prompt: Prompt, asked: SamplingParams) -> Constraint | None:
+        tools = prompt.tools if isinstance(prompt, ChatPrompt) and self._formats.tools is not None else None
+        if not tools:
+            return None if asked.grammar is None else self._compiled(asked.grammar, asked)
+        assert isinstance(prompt, ChatPrompt)
         choice = prompt.tool_choice
-        if choice.mode is ToolMode.AUTO:
-            if asked.grammar is not None:
-                raise InvalidRequest(
-                    "An answer of a given form cannot also call tools at will. Require a call, or leave one of both out.",
-                    param=asked.grammar.param,
-                    code="unsupported_parameter",
-                )
-            if self._compiler is None:
-                return None  # calls are then as valid as the model makes them
-        source = self._formats.tools.grammar(prompt.tools, choice)
+        if self._compiler is None and choice.mode is ToolMode.AUTO and asked.grammar is None:
+            return None  # calls are then as valid as the model makes them
+        if asked.grammar is not None:
+            self._compiled(asked.grammar, asked)  # what is wrong with it alone is told of it alone
+        try:
+            return self._compiled(self._calls(tools, choice, asked.grammar), asked)
+        except InvalidRequest:
+            if (loose := loosened(tools)) == tools:
+                raise
+            return self._compiled(self._calls(loose, choice, asked.grammar), asked)
+
+    def _calls(self, tools: list[Tool], choice: ToolChoice, form: Grammar | None) -> Grammar:
+        """The grammar of answers with calls. form: of answers without, where calls are not required; None: any text."""
+        assert self._formats.tools is not None
+        if form is None or choice.mode is ToolMode.REQUIRED:
+            source = self._formats.tools.grammar(tools, choice)
+        elif form.kind is GrammarKind.LARK:
+            raise InvalidRequest(
+                "An answer that follows a grammar cannot also call tools at will. Require a call, or leave one of both out.",
+                param=form.param,
+                code="unsupported_parameter",
+            )
+        else:
+            required = msgspec.structs.replace(choice, mode=ToolMode.REQUIRED)
+            source = either(self._formats.tools.grammar(tools, required), form)
         return Grammar(kind=GrammarKind.LARK, source=source, param="tools")
 
     def _compiled(self, grammar: Grammar, asked: SamplingParams) -> Constraint:

@@ -13,6 +13,7 @@ from runtime.request import Grammar, GrammarKind
 MAX_BYTES = 1_000_000
 FORMATS = "date-time, time, date, duration, email, hostname, ipv4, ipv6, uuid and uri"
 _EXCERPT = re.compile(r"^ *(\d+ \| .*|\^)$|^<.*/>$", re.MULTILINE)
+_START = re.compile(r"^start:", re.MULTILINE)
 _PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
 _NOISE = re.compile(r"failed to compile JSON schema: |; following special tokens are available.*|<backtrace>.*", re.DOTALL)
 _ASCII_CLASSES = "d"  # as vLLM's: \d means 0 to 9
@@ -33,6 +34,15 @@ def to_lark(grammar: Grammar) -> str:
             return "start: CHOICE\nCHOICE: " + " | ".join(map(literal, _choices(grammar)))
         case GrammarKind.LARK:
             return grammar.source
+
+
+def either(calls: str, form: Grammar) -> str:
+    """A Lark grammar of answers that follow one of both. calls: Lark; form: not Lark, whose rules could bear the same names.
+
+    Raises InvalidRequest, as `to_lark`.
+    """
+    alternatives = (("called", calls), ("formed", to_lark(form)))
+    return "\n".join(["start: called | formed", *(_START.sub(f"{name}:", lark, count=1) for name, lark in alternatives)])
 
 
 def refusal(grammar: Grammar, complaint: str) -> InvalidRequest:

@@ -15,15 +15,15 @@ from server.event_stream import STREAMS, EventStream
 from server.gateway import Gateway
 from server.inference import Answer, total
 from server.json_route import JsonRoute
-from server.openai.chat_answer_wire import AnswerMessage, ChatChoice, ChatCompletion, FunctionCall, ToolCallBody
 from server.openai.chat_frames import ChatFrames
 from server.openai.chat_style import ChatStyle, finish_reason
-from server.openai.chat_wire import ChatRequest
 from server.openai.field_names import named_as_in
 from server.openai.identity import Identity
 from server.openai.logprobs import chat_logprobs, prompt_logprobs
 from server.openai.translate import translate_chat
-from server.openai.usage_wire import usage_body
+from server.openai.wire.chat import ChatRequest
+from server.openai.wire.chat_answer import AnswerMessage, ChatChoice, ChatCompletion, FunctionCall, ToolCallBody
+from server.openai.wire.usage import usage_body
 from server.request_record import RequestRecord
 
 

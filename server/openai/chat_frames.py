@@ -10,13 +10,13 @@ from runtime.chat_formats.delta import Delta as PartDelta
 from runtime.events import Chunk, Finished, Started, TokenLogprob, Usage
 from server.answer_parts import new_call_id
 from server.inference import Indexed, total
-from server.openai.chat_answer_wire import ChatChunk, ChatChunkChoice, Delta, FunctionDelta, ToolCallDelta
 from server.openai.chat_style import ChatStyle, finish_reason
 from server.openai.identity import Identity
 from server.openai.logprobs import chat_logprobs
-from server.openai.sampling_wire import UsageWish
 from server.openai.sse import DONE, MARK, ChunkTemplate, event_of
-from server.openai.usage_wire import usage_body, usage_so_far
+from server.openai.wire.chat_answer import ChatChunk, ChatChunkChoice, Delta, FunctionDelta, ToolCallDelta
+from server.openai.wire.sampling import UsageWish
+from server.openai.wire.usage import usage_body, usage_so_far
 
 
 class Choices(Protocol):

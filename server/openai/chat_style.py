@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runtime.events import Finished, FinishReason
-from server.openai import chat_answer_wire
-from server.openai.chat_wire import ChatRequest
-from server.openai.sampling_wire import UsageWish
+from server.openai.wire import chat_answer
+from server.openai.wire.chat import ChatRequest
+from server.openai.wire.sampling import UsageWish
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ChatStyle:
         )
 
 
-def finish_reason(finished: Finished, has_calls: bool, style: ChatStyle) -> chat_answer_wire.FinishReason:
+def finish_reason(finished: Finished, has_calls: bool, style: ChatStyle) -> chat_answer.FinishReason:
     """An answer that ended by itself and calls something ends for its calls; one that was cut was cut."""
     if finished.reason is FinishReason.STOP and has_calls:
         return "function_call" if style.legacy_calls else "tool_calls"

@@ -9,12 +9,12 @@ from typing import Any
 from runtime.events import Chunk, Finished, Started, TokenLogprob, Usage
 from server.inference import Indexed, total
 from server.openai.completion_style import CompletionStyle
-from server.openai.completion_wire import Completion, CompletionChoice
 from server.openai.identity import Identity
 from server.openai.logprobs import LegacyLogprobs
-from server.openai.sampling_wire import UsageWish
 from server.openai.sse import DONE, MARK, ChunkTemplate, event_of
-from server.openai.usage_wire import usage_body, usage_so_far
+from server.openai.wire.completions import Completion, CompletionChoice
+from server.openai.wire.sampling import UsageWish
+from server.openai.wire.usage import usage_body, usage_so_far
 
 
 class CompletionFrames:

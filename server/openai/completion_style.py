@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.openai.completion_wire import CompletionRequest
-from server.openai.sampling_wire import UsageWish
+from server.openai.wire.completions import CompletionRequest
+from server.openai.wire.sampling import UsageWish
 
 
 @dataclass(frozen=True, slots=True)

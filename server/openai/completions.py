@@ -16,11 +16,11 @@ from server.inference import Answer, total
 from server.json_route import JsonRoute
 from server.openai.completion_frames import CompletionFrames
 from server.openai.completion_style import CompletionStyle
-from server.openai.completion_wire import Completion, CompletionChoice, CompletionRequest
 from server.openai.identity import Identity
 from server.openai.logprobs import LegacyLogprobs, prompt_logprobs
 from server.openai.translate import translate_completion
-from server.openai.usage_wire import usage_body
+from server.openai.wire.completions import Completion, CompletionChoice, CompletionRequest
+from server.openai.wire.usage import usage_body
 from server.request_record import RequestRecord
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from runtime.errors import InvalidRequest
-from server.openai.chat_wire import ChatRequest
+from server.openai.wire.chat import ChatRequest
 
 
 @contextmanager

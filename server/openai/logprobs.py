@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterable, Sequence
 
 from runtime.events import Alternative, Started, TokenLogprob
-from server.openai.logprobs_wire import (
+from server.openai.wire.logprobs import (
     ChatLogprobs,
     ChatTokenLogprob,
     CompletionLogprobs,

@@ -7,7 +7,7 @@ from typing import Any
 
 from runtime.errors import InvalidRequest
 from server.openai.json_values import check_json_value
-from server.openai.messages_wire import CalledFunction, Message
+from server.openai.wire.messages import CalledFunction, Message
 
 Turn = dict[str, Any]
 

@@ -9,8 +9,8 @@ import msgspec
 from runtime.errors import InvalidRequest
 from runtime.request import Grammar, GrammarKind
 from server.openai.refusals import RESPONSE_FORMAT, STRUCTURED_OUTPUTS, refuse_unsupported
-from server.openai.sampling_wire import SamplingFields
-from server.openai.structured_output_wire import ResponseFormat, StructuredOutputs
+from server.openai.wire.sampling import SamplingFields
+from server.openai.wire.structured_output import ResponseFormat, StructuredOutputs
 
 _ANY_OBJECT = {"type": "object"}
 

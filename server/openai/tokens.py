@@ -18,8 +18,9 @@ from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.gateway import Gateway
 from server.json_route import JsonRoute
-from server.openai.chat_wire import ChatRequest
-from server.openai.tokens_wire import (
+from server.openai.translate import translate_chat
+from server.openai.wire.chat import ChatRequest
+from server.openai.wire.tokens import (
     Detokenization,
     DetokenizeRequest,
     InputTokens,
@@ -31,7 +32,6 @@ from server.openai.tokens_wire import (
     TokenizeRequest,
     TokenizeText,
 )
-from server.openai.translate import translate_chat
 from server.request_record import RequestRecord
 
 T = TypeVar("T")

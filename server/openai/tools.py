@@ -7,7 +7,7 @@ from typing import Any
 from runtime.errors import InvalidRequest
 from runtime.request import ToolChoice, ToolMode
 from server.openai.json_values import check_json_value
-from server.openai.tools_wire import FunctionDefinition, ToolChoiceBody, ToolFields
+from server.openai.wire.tools import FunctionDefinition, ToolChoiceBody, ToolFields
 
 ToolDicts = list[dict[str, Any]]
 

@@ -8,14 +8,14 @@ from typing import Any
 from runtime.errors import InvalidRequest
 from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
 from server.gateway import InferenceRequest
-from server.openai.chat_wire import ChatRequest
-from server.openai.completion_wire import CompletionRequest
 from server.openai.json_values import check_json_value
 from server.openai.messages import turns_of
 from server.openai.refusals import CHAT, COMPLETION, STREAM_OPTIONS, refuse_unsupported
-from server.openai.sampling_wire import SamplingFields
 from server.openai.structured_output import grammar_of
 from server.openai.tools import tools_of
+from server.openai.wire.chat import ChatRequest
+from server.openai.wire.completions import CompletionRequest
+from server.openai.wire.sampling import SamplingFields
 
 DEFAULT_COMPLETION_TOKENS = 16
 _TEMPLATE_RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "continue_final_message"})

@@ -102,3 +102,14 @@ def test_a_prompt_over_the_context_names_both_numbers(client: openai.OpenAI) -> 
     with pytest.raises(openai.BadRequestError, match=r"8192 tokens, but the prompt has 9\d\d\d tokens") as refused:
         client.chat.completions.create(model=MODEL, messages=user("hello " * 9_000))
     assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
+
+
+def test_several_answers_with_their_probabilities(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "messages": user(QUESTION), "n": 3, "logprobs": True, "top_logprobs": 2}
+    answer = client.chat.completions.create(**asked, temperature=1, seed=1, max_tokens=12)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    for choice in answer.choices:
+        assert choice.logprobs is not None
+        places = choice.logprobs.content or []
+        assert "".join(place.token for place in places) == choice.message.content
+        assert all(place.logprob <= 0 and len(place.top_logprobs) == 2 for place in places)

@@ -42,7 +42,7 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
         ("max_tokens", -1),
         ("max_tokens", 0),
         ("frequency_penalty", 3),
-        ("n", 2),
+        ("n", 0),
         ("logit_bias", {"10000000": 1}),
     ],
 )
@@ -55,8 +55,14 @@ def test_a_bad_field_is_a_bad_request_that_names_it(client: openai.OpenAI, field
 
 
 def test_a_wrong_path_is_not_found(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="/v1/embeddings"):
+    with pytest.raises(openai.NotFoundError, match="/v1/vector_stores"):
+        client.vector_stores.list()
+
+
+def test_what_is_not_served_says_so(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError, match="Embeddings are not computed here yet") as unavailable:
         client.embeddings.create(model=MODEL, input="x", encoding_format="float")
+    assert unavailable.value.status_code == 501
 
 
 def test_a_full_queue_is_a_rate_limit_that_the_client_waits_out(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ It checks statuses, content types, bodies and headers, that what the document fo
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +19,10 @@ from schemathesis.checks import load_all_checks
 from schemathesis.generation.meta import TestPhase
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.server.live_server import LiveServer
+from server.app import create_app
+from server.security import OPEN_PATHS
+from server.settings import Settings
+from tests.server.live_server import LiveServer, ask, error_of
 
 load_all_checks()
 Case = schemathesis.Case[Any]
@@ -35,7 +39,14 @@ CONFIG = schemathesis.Config.from_dict(
     }
 )
 API = schemathesis.openapi.from_dict(read_document(), config=CONFIG)
-HELD = {"model": MODEL, "engine": "fake", "replicas": 1, "num_slots": 2, "context_length": 512, "threads": 1}  # wherever sound
+HELD: dict[str, Any] = {
+    "model": MODEL,
+    "engine": "fake",
+    "replicas": 1,
+    "num_slots": 2,
+    "context_length": 512,
+    "threads": 1,
+}  # wherever sound
 
 
 @API.parametrize()
@@ -54,6 +65,16 @@ def test_every_answer_is_documented(case: Case, live: LiveServer, cases: Counter
     case.validate_response(response, excluded_checks=[positive_data_acceptance])
     if response.status_code == 400 and is_sound(case):
         assert response.json()["error"]["param"], "what the document allows is refused without naming a field"
+
+
+def test_without_the_key_every_route_says_so(tmp_path: Path) -> None:
+    document = read_document()
+    app = create_app(Settings(engine="fake", home=tmp_path, api_key="secret"))
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if path not in OPEN_PATHS:
+                assert error_of(ask(app, method.upper(), path), 401)["code"] == "invalid_api_key"
+                assert "401" in operation["responses"]
 
 
 def test_the_server_lives(http: httpx.Client) -> None:

@@ -177,6 +177,7 @@ FORMS: list[dict[str, Any]] = [  # the fake model answers as it is told to, so t
     schema({"type": "array", "minItems": 10**8}),
     {"structured_outputs": {"regex": "a{100000}"}},
     {"structured_outputs": {"grammar": 'start: "a"+'}},
+    {"structured_outputs": {"grammar": "start: /a+/ /a+/"}},  # no end
     {"structured_outputs": {"json": '{"type": "null"}'}},
     {"tools": [tool()], "tool_choice": "required"},
     {"tools": [tool("f", parameters={"type": "object", "properties": {"é": {"type": "string"}}})], "tool_choice": "required"},

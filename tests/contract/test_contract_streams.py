@@ -13,8 +13,8 @@ from document import Parameter, parameters_of, read_document
 from edges import small_edges_of
 from pydantic import BaseModel
 
-from server.openai.chat_answer_wire import ChatChunk
-from server.openai.completion_wire import Completion
+from server.openai.wire.chat_answer import ChatChunk
+from server.openai.wire.completions import Completion
 
 DOCUMENT = read_document()
 PARAMETERS = [parameter for path in (CHAT, COMPLETIONS) for parameter in parameters_of(DOCUMENT, path)]

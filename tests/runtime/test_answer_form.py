@@ -73,10 +73,45 @@ def test_a_required_call_beside_a_form_of_the_answer_is_a_call() -> None:
     assert not accepts(form(REQUIRED, grammar=YES_OR_NO).constraint, "yes")
 
 
-def test_a_form_and_calls_at_will_exclude_each_other() -> None:
+CALL = '{"tool_calls": [{"name": "weather", "arguments": {"city": "Rome"}}]}'
+
+
+@pytest.mark.parametrize("family", ["generic", "hermes", "smollm", "mistral"])
+def test_with_a_form_and_calls_at_will_the_answer_is_one_of_both(family: str) -> None:
+    formats = ChatFormats(tools=tool_format_by_name(family))
+    for grammar, good, bad in (
+        (YES_OR_NO, "yes", "maybe"),
+        (Grammar(kind=GrammarKind.REGEX, source="[0-9]+"), "42", "x"),
+        (Grammar(kind=GrammarKind.JSON_SCHEMA, source=json.dumps(CITY)), '{"city": "Rome"}', '{"town": "Rome"}'),
+    ):
+        assert accepts(form(WITH_TOOLS, grammar=grammar, formats=formats).constraint, good)
+        assert not accepts(form(WITH_TOOLS, grammar=grammar, formats=formats).constraint, bad)
+    if family == "generic":
+        assert accepts(form(WITH_TOOLS, grammar=YES_OR_NO, formats=formats).constraint, CALL)
+
+
+def test_a_grammar_of_ones_own_and_calls_at_will_exclude_each_other() -> None:
+    with pytest.raises(InvalidRequest, match="at will") as caught:
+        form(WITH_TOOLS, grammar=Grammar(kind=GrammarKind.LARK, source='start: "a"', param="structured_outputs.grammar"))
+    assert caught.value.param == "structured_outputs.grammar"
+
+
+def test_a_form_that_cannot_be_followed_is_named_also_beside_tools() -> None:
+    with pytest.raises(InvalidRequest, match='"not"') as caught:
+        form(WITH_TOOLS, grammar=Grammar(kind=GrammarKind.JSON_SCHEMA, source='{"not": {}}'))
+    assert caught.value.param == "response_format"
+
+
+BROKEN = {"type": "object", "properties": {"city": {"type": "string", "pattern": "("}}}
+
+
+def test_a_tool_whose_schema_makes_no_grammar_takes_any_object_unless_it_is_strict() -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": BROKEN}}
+    assert accepts(form(msgspec.structs.replace(REQUIRED, tools=[tool])).constraint, CALL)
+    strict = {"type": "function", "function": {"name": "weather", "parameters": BROKEN, "strict": True}}
     with pytest.raises(InvalidRequest) as caught:
-        form(WITH_TOOLS, grammar=YES_OR_NO)
-    assert caught.value.param == "structured_outputs"
+        form(msgspec.structs.replace(REQUIRED, tools=[strict]))
+    assert caught.value.param == "tools"
 
 
 @pytest.mark.parametrize("asked", [{"min_tokens": 2}, {"ignore_eos": True}])

@@ -21,7 +21,7 @@ from server.openai.chat import chat_completion
 from server.openai.chat_frames import ChatFrames
 from server.openai.chat_style import ChatStyle
 from server.openai.identity import Identity
-from server.openai.sampling_wire import UsageWish
+from server.openai.wire.sampling import UsageWish
 from server.served_models import ServedModel
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}

@@ -9,10 +9,10 @@ import pytest
 from live_server import error_of, said
 
 from runtime.errors import InvalidRequest
-from server.openai.chat_wire import ChatRequest
-from server.openai.completion_wire import CompletionRequest
 from server.openai.refusals import CHAT, COMPLETION, MESSAGE, Unsupported
 from server.openai.translate import translate_chat, translate_completion
+from server.openai.wire.chat import ChatRequest
+from server.openai.wire.completions import CompletionRequest
 
 _ASKING = {"asking": "for something"}
 

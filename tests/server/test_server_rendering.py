@@ -14,14 +14,14 @@ from runtime.chat_formats.delta import AnswerParser
 from runtime.events import Chunk, Finished, FinishReason, Started, Timings, Usage
 from server.inference import Indexed, total
 from server.logs import JsonFormatter, TextFormatter
-from server.openai.chat_answer_wire import ChatChunk, ChatChunkChoice, Delta
 from server.openai.chat_frames import ChatFrames
 from server.openai.chat_style import ChatStyle
 from server.openai.completion_frames import CompletionFrames
 from server.openai.completion_style import CompletionStyle
 from server.openai.identity import Identity
-from server.openai.sampling_wire import UsageWish
 from server.openai.sse import MARK, ChunkTemplate, event_of
+from server.openai.wire.chat_answer import ChatChunk, ChatChunkChoice, Delta
+from server.openai.wire.sampling import UsageWish
 from server.served_models import ServedModel
 
 MODEL = ServedModel("m", "m:1", Path(), 0)

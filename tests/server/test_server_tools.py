@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from runtime.errors import InvalidRequest
 from runtime.request import ChatPrompt, ToolChoice, ToolMode
-from server.openai.chat_wire import ChatRequest
 from server.openai.translate import translate_chat
+from server.openai.wire.chat import ChatRequest
 
 ADD = {"name": "add", "description": "adds", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
 NOW = {"name": "now"}

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from runtime.errors import InvalidRequest
 from runtime.request import ChatPrompt, Grammar, GrammarKind, SamplingParams
-from server.openai.chat_wire import ChatRequest
-from server.openai.completion_wire import CompletionRequest
 from server.openai.translate import translate_chat, translate_completion
+from server.openai.wire.chat import ChatRequest
+from server.openai.wire.completions import CompletionRequest
 
 SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {"type": "string"}}}
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from server.openai.messages_wire import Message
-from server.openai.prediction_wire import Prediction
-from server.openai.sampling_wire import MAX_LOGPROBS, Flag, SamplingFields
-from server.openai.tools_wire import ToolFields
+from server.openai.wire.messages import Message
+from server.openai.wire.prediction import Prediction
+from server.openai.wire.sampling import MAX_LOGPROBS, Flag, SamplingFields
+from server.openai.wire.tools import ToolFields
 
 MetadataKey = Annotated[str, Field(max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticCustomError
 
 from server.durations import KeepAlive, keep_alive_s
-from server.openai.structured_output_wire import Choices, JsonSchema, Pattern, ResponseFormat, StructuredOutputs
+from server.openai.wire.structured_output import Choices, JsonSchema, Pattern, ResponseFormat, StructuredOutputs
 
 _MAX_STOPS = 16
 _MAX_STOP_CHARS = 1024

@@ -9,8 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticCustomError
 
 from server.openai.refusals import MESSAGE, explain, find_unsupported
-from server.openai.structured_output_wire import NAME
-from server.openai.tools_wire import FunctionType
+from server.openai.wire.structured_output import NAME
+from server.openai.wire.tools import FunctionType
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _OTHER_PARTS = ("image_url", "input_audio", "file", "video_url", "audio_url", "image", "audio", "video")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.openai.messages_wire import Content
+from server.openai.wire.messages import Content
 
 
 class Prediction(BaseModel):

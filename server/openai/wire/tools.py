@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.openai.structured_output_wire import NAME
+from server.openai.wire.structured_output import NAME
 
 MAX_TOOLS = 128
 

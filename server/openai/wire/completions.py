@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
-from server.openai.logprobs_wire import CompletionLogprobs, PromptLogprobs
-from server.openai.or_absent import OrAbsent
-from server.openai.sampling_wire import MAX_CHOICES, MAX_LOGPROBS, Flag, SamplingFields
-from server.openai.usage_wire import UsageBody
+from server.openai.wire.logprobs import CompletionLogprobs, PromptLogprobs
+from server.openai.wire.or_absent import OrAbsent
+from server.openai.wire.sampling import MAX_CHOICES, MAX_LOGPROBS, Flag, SamplingFields
+from server.openai.wire.usage import UsageBody
 
 Prompts = list[str] | list[list[int]]
 

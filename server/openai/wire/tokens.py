@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler,
 
 from runtime.errors import InvalidRequest
 from server.durations import KeepAlive, keep_alive_s
-from server.openai.chat_wire import ChatRequest
-from server.openai.sampling_wire import Flag
+from server.openai.wire.chat import ChatRequest
+from server.openai.wire.sampling import Flag
 
 
 class TokensFields(BaseModel):

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from server.openai.logprobs_wire import ChatLogprobs, PromptLogprobs
-from server.openai.or_absent import OrAbsent
-from server.openai.usage_wire import UsageBody
+from server.openai.wire.logprobs import ChatLogprobs, PromptLogprobs
+from server.openai.wire.or_absent import OrAbsent
+from server.openai.wire.usage import UsageBody
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call", "abort"]
 
