@@ -9,12 +9,14 @@ import msgspec
 
 
 class GrammarKind(StrEnum):
-    """What `Grammar.source` is: a JSON Schema; a regular expression; a JSON list of texts; a Lark grammar (llguidance's)."""
+    """What `Grammar.source` is: a JSON Schema; a regular expression; a JSON list of texts; a Lark grammar (llguidance's) of a
+    client's; a Lark grammar of ours, of answers with tool calls."""
 
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"
     CHOICE = "choice"
     LARK = "lark"
+    CALLS = "calls"
 
 
 class Grammar(msgspec.Struct, frozen=True, kw_only=True):

@@ -112,7 +112,7 @@ class AnswerForms:
         else:
             required = msgspec.structs.replace(choice, mode=ToolMode.REQUIRED)
             source = either(self._formats.tools.grammar(tools, required), form)
-        return Grammar(kind=GrammarKind.LARK, source=source, param="tools")
+        return Grammar(kind=GrammarKind.CALLS, source=source, param="tools")
 
     def _compiled(self, grammar: Grammar, asked: SamplingParams) -> Constraint:
         if self._compiler is None:

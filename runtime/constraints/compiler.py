@@ -52,7 +52,7 @@ class GrammarCompiler:
         from llguidance import LLMatcher, LLParserLimits
 
         lark = to_lark(grammar)
-        if grammar.kind is GrammarKind.LARK:
+        if grammar.kind is GrammarKind.CALLS:
             lark = with_tokens(lark, self._vocabulary.special)
         limits = LLParserLimits(verbose_errors=False)
         matcher = LLMatcher(self._vocabulary.tokens, LLMatcher.grammar_from_lark(lark), log_level=0, limits=limits)

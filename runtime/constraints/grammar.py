@@ -16,6 +16,8 @@ _EXCERPT = re.compile(r"^ *(\d+ \| .*|\^)$|^<.*/>$", re.MULTILINE)
 _START = re.compile(r"^start:", re.MULTILINE)
 _PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
 _NOISE = re.compile(r"failed to compile JSON schema: |; following special tokens are available.*|<backtrace>.*", re.DOTALL)
+# The search for forced text does not end in every grammar that a client may think of (`/a+/ /a+/`). The last such line counts.
+_UNFORCED = '%llguidance {"no_forcing": true}'
 _ASCII_CLASSES = "d"  # as vLLM's: \d means 0 to 9
 
 
@@ -33,6 +35,8 @@ def to_lark(grammar: Grammar) -> str:
         case GrammarKind.CHOICE:
             return "start: CHOICE\nCHOICE: " + " | ".join(map(literal, _choices(grammar)))
         case GrammarKind.LARK:
+            return f"{grammar.source}\n{_UNFORCED}"
+        case GrammarKind.CALLS:
             return grammar.source
 
 

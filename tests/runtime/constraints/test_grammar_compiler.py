@@ -64,7 +64,7 @@ def test_json_is_laid_out_as_python_does(compiler: GrammarCompiler) -> None:
     assert accepts(make(), json.dumps(value))
     assert not accepts(make(), json.dumps(value, separators=(",", ":")))
     assert not accepts(make(), json.dumps(value, indent=1))
-    inside = compiler.compile(grammar(GrammarKind.LARK, f"start: {literal('<')} {json_rule({'const': value})} {literal('>')}"))
+    inside = compiler.compile(grammar(GrammarKind.CALLS, f"start: {literal('<')} {json_rule({'const': value})} {literal('>')}"))
     assert random_answer(inside(), Random(0)) == f"<{json.dumps(value)}>".encode()
 
 
@@ -130,7 +130,7 @@ def test_a_schema_is_refused_by_name(schema: Any, named: str, compiler: GrammarC
         (GrammarKind.LARK, 'start: "a" thing\nthing: other', 'line 2, column 8: unknown name: "other"'),
         (GrammarKind.LARK, "start: <|nope|>", 'line 1, column 8: unknown special token: "<|nope|>"'),
         (GrammarKind.LARK, "hello", "line 1, column 6"),
-        (GrammarKind.LARK, "", "Empty grammar"),
+        (GrammarKind.LARK, "", "no start rule"),
         (GrammarKind.LARK, "start: a\na: a a | a", "nothing satisfies it"),
     ],
 )
@@ -219,8 +219,8 @@ def test_tokens_are_looked_for_outside_of_texts_alone() -> None:
 
 def test_a_lenient_rule_passes_over_what_it_cannot_express(compiler: GrammarCompiler) -> None:
     schema = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
-    make = compiler.compile(grammar(GrammarKind.LARK, f"start: {json_rule(schema, lenient=True)}"))
+    make = compiler.compile(grammar(GrammarKind.CALLS, f"start: {json_rule(schema, lenient=True)}"))
     assert accepts(make(), "[1, 1]")
     assert not accepts(make(), '["a"]')
     with pytest.raises(InvalidRequest, match='"uniqueItems" is not supported'):
-        compiler.compile(grammar(GrammarKind.LARK, f"start: {json_rule(schema)}"))
+        compiler.compile(grammar(GrammarKind.CALLS, f"start: {json_rule(schema)}"))

@@ -36,8 +36,8 @@ def compiler(tokenizer: ModelTokenizer) -> GrammarCompiler:
     return GrammarCompiler(tokenizer, EOS_IDS, tokenizer.vocab_size)
 
 
-def lark(source: str) -> Grammar:
-    return Grammar(kind=GrammarKind.LARK, source=source)
+def ours(source: str) -> Grammar:
+    return Grammar(kind=GrammarKind.CALLS, source=source)
 
 
 def test_a_text_in_the_tokenizers_own_tokens_is_allowed_to_its_end(tokenizer: ModelTokenizer, compiler: GrammarCompiler) -> None:
@@ -63,7 +63,7 @@ def test_forced_tokens_are_those_of_the_tokenizer(tokenizer: ModelTokenizer, com
 
 
 def test_forced_text_that_is_spelled_like_a_special_token_stays_text(tokenizer: ModelTokenizer, compiler: GrammarCompiler) -> None:
-    constraint = compiler.compile(lark('start: "London <|im_end|> Paris"'))()
+    constraint = compiler.compile(ours('start: "London <|im_end|> Paris"'))()
     said: list[int] = []
     while not constraint.is_complete:
         said += constraint.forced() or allowed_tokens(constraint, tokenizer.vocab_size)[:1]
@@ -89,9 +89,9 @@ def test_what_is_forced_is_all_that_is_allowed(tokenizer: ModelTokenizer, compil
         Grammar(kind=GrammarKind.REGEX, source="(?s:.*)"),
         Grammar(kind=GrammarKind.REGEX, source="[^a]+"),
         Grammar(kind=GrammarKind.CHOICE, source=json.dumps(SPECIAL)),
-        lark(r"start: /(.|\n)*/"),
-        lark('start: ANY\nANY: ~"a"'),
-        lark("start: " + " | ".join(map(json.dumps, SPECIAL))),
+        Grammar(kind=GrammarKind.LARK, source=r"start: /(.|\n)*/"),
+        Grammar(kind=GrammarKind.LARK, source='start: ANY\nANY: ~"a"'),
+        Grammar(kind=GrammarKind.LARK, source="start: " + " | ".join(map(json.dumps, SPECIAL))),
     ],
     ids=lambda grammar: f"{grammar.kind}:{grammar.source[:20]}",
 )
@@ -123,7 +123,7 @@ def test_the_ends_are_allowed_where_the_answer_may_end(tokenizer: ModelTokenizer
 def test_a_token_that_is_not_allowed_breaks_the_constraint_without_quoting(
     tokenizer: ModelTokenizer, compiler: GrammarCompiler
 ) -> None:
-    constraint = compiler.compile(lark('start: "London"'))()
+    constraint = compiler.compile(ours('start: "London"'))()
     with pytest.raises(ConstraintBroken) as broken:
         constraint.accept(tokenizer.encode("Paris", add_special_tokens=False)[0])
     assert "Paris" not in str(broken.value)
@@ -132,7 +132,7 @@ def test_a_token_that_is_not_allowed_breaks_the_constraint_without_quoting(
 
 
 def test_rows_of_one_grammar_are_apart(tokenizer: ModelTokenizer, compiler: GrammarCompiler) -> None:
-    make = compiler.compile(lark('start: "a" "b" | "c" "d"'))
+    make = compiler.compile(ours('start: "a" "b" | "c" "d"'))
     first, second = make(), make()
     first.accept(tokenizer.encode("a", add_special_tokens=False)[0])
     assert tokenizer.decode(first.forced()) == "b"
@@ -143,14 +143,14 @@ def test_rows_of_one_grammar_are_apart(tokenizer: ModelTokenizer, compiler: Gram
 def test_logits_beyond_the_tokenizer_are_never_allowed(tokenizer: ModelTokenizer) -> None:
     """Vocabularies are padded, so that a graph has more logits than its tokenizer has tokens; or it has fewer."""
     for vocab_size in (tokenizer.vocab_size + 100, tokenizer.vocab_size - 9):
-        constraint = GrammarCompiler(tokenizer, EOS_IDS, vocab_size).compile(lark(r"start: /(.|\n)*/"))()
+        constraint = GrammarCompiler(tokenizer, EOS_IDS, vocab_size).compile(ours(r"start: /(.|\n)*/"))()
         tokens = allowed_tokens(constraint, vocab_size)
         assert max(tokens) < min(tokenizer.vocab_size, vocab_size)
 
 
 def test_a_special_token_is_meant_where_the_model_has_it(tokenizer: ModelTokenizer, compiler: GrammarCompiler) -> None:
     number = SPECIAL.index("[TOOL_CALLS]")
-    constraint = compiler.compile(lark(f'start: {token("[TOOL_CALLS]")} {token("<nothing>")} "x"'))()
+    constraint = compiler.compile(ours(f'start: {token("[TOOL_CALLS]")} {token("<nothing>")} "x"'))()
     assert allowed_tokens(constraint, tokenizer.vocab_size) == [number]
     constraint.accept(number)
     rest = constraint.forced()
@@ -161,7 +161,7 @@ def test_a_special_token_is_meant_where_the_model_has_it(tokenizer: ModelTokeniz
 def test_text_up_to_a_mark_of_either_kind(mark: str, tokenizer: ModelTokenizer, compiler: GrammarCompiler) -> None:
     """A special token, an added one that is written in angle brackets, and mere text."""
     source = f'start: (begin "x")* TEXT\nbegin[lazy]: TEXT {token(mark)}\nTEXT: /(.|\\n)*/'
-    constraint = compiler.compile(lark(source))()
+    constraint = compiler.compile(ours(source))()
     for each in tokenizer.encode(f"the city {mark}", add_special_tokens=False):
         assert each in allowed_tokens(constraint, tokenizer.vocab_size)
         constraint.accept(each)
@@ -175,7 +175,16 @@ def test_a_tokenizer_that_the_library_cannot_read_is_read_token_by_token(tmp_pat
     inner.add_special_tokens(["<eos>"])
     inner.save(str(tmp_path / "tokenizer.json"))
     plain = ModelTokenizer(tmp_path / "tokenizer.json")
-    constraint = GrammarCompiler(plain, {0}, 5).compile(lark('start: "ab a" | "b"'))()
+    constraint = GrammarCompiler(plain, {0}, 5).compile(ours('start: "ab a" | "b"'))()
     assert allowed_tokens(constraint, 5) == [1, 2, 3]
     constraint.accept(3)
     assert constraint.forced() == [4, 1]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("option", ["", '%llguidance {"no_forcing": false}\n'])
+def test_a_clients_grammar_whose_forced_text_never_ends_does_not_hang(compiler: GrammarCompiler, option: str) -> None:
+    """The library looks for forced text without end in it, and holds the interpreter meanwhile."""
+    constraint = compiler.compile(Grammar(kind=GrammarKind.LARK, source=f"{option}start: /a+/ /a+/"))()
+    assert constraint.forced() == []
+    assert constraint.allowed() is not None
