@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test check clients bench bench-pool clean
+.PHONY: serve test check clients bench bench-pool bench-forms clean
 .DEFAULT_GOAL := serve
 
 # Serves on http://127.0.0.1:8000; the first time, the default model is fetched (with a progress bar).
@@ -28,6 +28,10 @@ bench: .venv/.installed
 # What the pool of models costs and withstands. PARTS="loads mixed engines kills replicas" chooses.
 bench-pool: .venv/.installed
 	@$(BIN)/python -m tests.benchmarks.pool $(PARTS)
+
+# What guarantees of form cost, and whether they hold. PARTS="speed prediction tools" chooses.
+bench-forms: .venv/.installed-dev
+	@$(BIN)/python -m tests.benchmarks.forms $(PARTS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

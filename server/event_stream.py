@@ -19,7 +19,13 @@ from server.inference import Indexed, Inference
 from server.request_record import RequestRecord
 
 _log = logging.getLogger("slmops.stream")
-STREAMS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}  # for OpenAPI
+_EVENT = {
+    "type": "object",
+    "description": "One server-sent event.",
+    "properties": {"data": {"type": "string", "description": "A chunk, or an error, as JSON; `[DONE]` at the end."}},
+    "required": ["data"],
+}
+STREAMS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": _EVENT}}}}  # for OpenAPI
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 

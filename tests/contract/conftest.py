@@ -14,14 +14,14 @@ from tests.server.live_server import LiveServer
 CASES = pytest.StashKey[Counter[str]]()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with LiveServer(contract_settings(tmp_path_factory.mktemp("home"))) as server:
         assert httpx.get(f"{server.url}/ready").status_code == 200, "the model did not load"
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def http(live: LiveServer) -> Iterator[httpx.Client]:
     """Its timeout is the proof that nothing hangs."""
     with httpx.Client(base_url=live.url, timeout=20, trust_env=False) as client:

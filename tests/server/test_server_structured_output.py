@@ -93,7 +93,6 @@ def test_an_answer_that_was_cut_says_so(http: httpx.Client) -> None:
         ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs", "one of"),
         ({"structured_outputs": {"choice": []}}, "structured_outputs.choice", ""),
         ({"structured_outputs": {"json": "{"}}, "structured_outputs.json", "JSON"),
-        ({"response_format": FORMAT, "tools": TOOLS}, "response_format.json_schema.schema", ""),
     ],
 )
 def test_what_cannot_be_held_to_is_named(http: httpx.Client, fields: dict[str, Any], param: str, named: str) -> None:

@@ -138,10 +138,13 @@ def test_an_unknown_model_is_named(http: httpx.Client, path: str) -> None:
     assert (error["param"], error["code"]) == ("model", "model_not_found")
 
 
-def test_the_log_says_what_was_asked_but_not_the_text(http: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_what_was_asked_but_not_the_text(
+    live: LiveServer, http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level("DEBUG"):
         tokenized(http, prompt="a secret")
         http.post("/detokenize", json={"tokens": list(b"a secret")})
+        live.wait_idle()  # a request is logged after it was answered
     routes = [record.__dict__["fields"]["route"] for record in caplog.records if record.message == "request"]
     assert routes == ["/tokenize", "/detokenize"]
     assert "secret" not in "".join(f"{record.message}{record.__dict__}" for record in caplog.records)
