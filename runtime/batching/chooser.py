@@ -18,7 +18,7 @@ from runtime.batching.sequence import Sequence
 from runtime.constraints.constraint import ConstraintBroken
 from runtime.messages import StepReport
 
-CLEAR_LEAD = 0.5  # of the best logit: as much as another kernel's last bits were seen to change one
+TIE = 0.25  # between logits: about as much as another kernel's last bits change one
 
 
 class Chooser:
@@ -44,23 +44,26 @@ class Chooser:
         """After a jump: tokens, as long as each is the one that the jump has computed. True: the sequence ended, or failed.
 
         logits: after the last known and each drafted token, [1 + num_drafted, vocab]. Each choice is made as in a step, from the
-        same draws; what was computed beyond the last right one is forgotten. Where the answer must be repeatable, a close choice is
-        left to an ordinary step: with a draft the answer is then what it is without, as far as the kernels' last bits allow.
+        same draws; what was computed beyond the last right one is forgotten. A greedy answer takes what was drafted where no other
+        token is clearly likelier, and leaves all other choices to ordinary steps: a draft that is wrong leaves no trace in it.
         """
         start, known, draft = sequence.num_computed, sequence.num_tokens, sequence.draft
         drafted = jump.tokens[known - start :]
-        is_careful = jump.num_drafted > 0 and sequence.is_repeatable
+        is_greedy = jump.num_drafted > 0 and sequence.params.temperature == 0
         ended = False
         while not ended and (place := sequence.num_tokens - known) < len(logits):
             if (sequence.tokens[known : known + place] != drafted[:place]).any():
                 break
             raw = None if sequence.params.asked.logprobs is None else logits[place].copy()
-            error = self._sampler.adjust(logits[place], sequence)
-            if is_careful and not _lead(logits[place]) >= CLEAR_LEAD:
-                break
-            choice = error or self._sampler.choose(logits[place][None], [sequence])[0]
+            choice: Choice | None = self._sampler.adjust(logits[place], sequence)
+            if choice is None and not is_greedy:
+                (choice,) = self._sampler.choose(logits[place][None], [sequence])
+            elif choice is None and place < jump.num_drafted and _is_among_best(drafted[place], logits[place]):
+                choice = int(drafted[place])
             if draft is not None and place < jump.num_drafted:
                 draft.judge(place, choice == drafted[place], jump.num_drafted)
+            if choice is None:
+                break
             ended = self._take(sequence, choice, raw, report)
         num_right = common_prefix(jump.tokens, sequence.known[start:])
         sequence.num_computed = min(start + num_right, sequence.num_tokens - 1)
@@ -94,7 +97,5 @@ class Chooser:
             return True
 
 
-def _lead(logits: Logits) -> float:
-    """How far the best is before the second; not a number where they are none."""
-    second, best = np.partition(logits, len(logits) - 2)[-2:].tolist()
-    return float(best - second)
+def _is_among_best(token: int, logits: Logits) -> bool:
+    return bool(logits[token] >= logits.max() - TIE)

@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,22 +25,16 @@ from tests.benchmarks.function_calls import CATEGORIES, FunctionCalls, Question
 TOKENS = 192
 ROUNDS = 3
 CLIENTS = 8
-CODE = '''class Point:
-    """A point in the plane."""
-
-    def __init__(self, x, y):
-        self.x = x
-        self.y = y
-
-    def distance(self, other):
-        return ((self.x - other.x) ** 2 + (self.y - other.y) ** 2) ** 0.5
-
-    def moved(self, dx, dy):
-        return Point(self.x + dx, self.y + dy)
-
-    def __repr__(self):
-        return f"Point({self.x}, {self.y})"
-'''
+PREDICTED = (
+    "Write a Python class for a point in the plane.",
+    "Explain how a rainbow is made.",
+    "Write a short story about a lighthouse.",
+    "List ten countries of Europe with their capitals.",
+    "Write a polite letter that declines an invitation.",
+    "Explain what a database index is.",
+    "Describe how bread is baked, step by step.",
+    "Write a haiku about the sea, then explain it.",
+)
 PEOPLE = {
     "type": "array",
     "minItems": 40,
@@ -108,30 +102,40 @@ def speed(model: str) -> None:
 
 
 async def _predict(d: Daemon) -> None:
-    repeat = "Repeat this code exactly, without any change and without any comment:\n\n" + CODE
-    asked = {"messages": [{"role": "user", "content": repeat}], "temperature": 0, "max_tokens": 220}
-    edited = CODE.replace("Point", "Vector")
-    variants: dict[str, dict[str, Any]] = {
-        "without": {},
-        "the text itself": {"prediction": {"type": "content", "content": "```python\n" + CODE + "```"}},
-        "an edited text": {"prediction": {"type": "content", "content": "```python\n" + edited + "```"}},
-        "another text": {"prediction": {"type": "content", "content": "The weather is fine today. " * 20}},
+    """What is predicted is the model's own answer, whole or with every twentieth word changed, or a text that it never says."""
+    variants: dict[str, Callable[[str], str | None]] = {
+        "none": lambda _: None,
+        "the answer": lambda answer: answer,
+        "the answer, every twentieth word another": _edited,
+        "another text": lambda _: "The weather is fine today. " * 20,
     }
+    seconds, same = dict.fromkeys(variants, 0.0), dict.fromkeys(variants, 0)
+    accepted, rejected = dict.fromkeys(variants, 0), dict.fromkeys(variants, 0)
     async with _client(d) as http:
-        await _ask(http, asked)
-        plain = ""
-        for name, extra in variants.items():
-            best, answer = float("inf"), {}
-            for _ in range(ROUNDS):
-                began = time.perf_counter()
-                answer = await _ask(http, asked | extra)
-                best = min(best, time.perf_counter() - began)
-            text = answer["choices"][0]["message"]["content"]
-            plain = plain or text
-            details = answer["usage"]["completion_tokens_details"]
-            same = "the same answer" if text == plain else "ANOTHER ANSWER"
-            told = f"accepted {details['accepted_prediction_tokens']}, rejected {details['rejected_prediction_tokens']}"
-            print(f"prediction, {name}: {best:.2f} s for {answer['usage']['completion_tokens']} tokens, {told}, {same}")
+        for asked in PREDICTED:
+            body = {"messages": [{"role": "user", "content": asked}], "temperature": 0, "max_tokens": 220}
+            plain = str((await _ask(http, body))["choices"][0]["message"]["content"])
+            for name, predict in variants.items():
+                content = predict(plain)
+                extra = {} if content is None else {"prediction": {"type": "content", "content": content}}
+                times = []
+                for _ in range(ROUNDS):
+                    began = time.perf_counter()
+                    answer = await _ask(http, body | extra)
+                    times.append(time.perf_counter() - began)
+                seconds[name] += min(times)
+                same[name] += answer["choices"][0]["message"]["content"] == plain
+                details = answer["usage"]["completion_tokens_details"]
+                accepted[name] += details["accepted_prediction_tokens"]
+                rejected[name] += details["rejected_prediction_tokens"]
+    for name in variants:
+        told = f"{same[name]} of {len(PREDICTED)} answers the same, {accepted[name]} tokens accepted, {rejected[name]} rejected"
+        print(f"prediction, {name}: {seconds[name] / seconds['none']:.2f} of the time without, {told}")
+
+
+def _edited(text: str) -> str:
+    words = text.split(" ")
+    return " ".join("other" if at % 20 == 19 else word for at, word in enumerate(words))
 
 
 def prediction(model: str) -> None:

@@ -81,12 +81,29 @@ def test_what_a_drafted_answer_leaves_behind_can_be_continued() -> None:
     assert again.text == SENTENCE
 
 
+def test_a_wrong_draft_leaves_no_trace_although_kernels_differ() -> None:
+    def answer(prediction: str | None) -> list[int]:
+        bench = two_kernel_bench()
+        return bench.answer(PROMPT, temperature=0, max_tokens=60, logit_bias={EOS: -1000.0}, prediction=prediction).token_ids
+
+    plain = answer(None)
+    never = min(set(range(128)) - set(plain))
+    assert answer(chr(never) * 60) == plain
+
+
+@pytest.mark.parametrize(("behind", "is_taken"), [(0.2, True), (0.3, False)])
+def test_what_is_drafted_stands_where_kernels_could_not_tell_it_from_the_best(behind: float, is_taken: bool) -> None:
+    bench = fake_bench()
+    outcome = bench.answer(REPLY, prediction="TZe quick", temperature=0, logit_bias={ord("Z"): 50.0 - behind}, max_tokens=3)
+    assert (outcome.text == "TZe") is is_taken
+
+
 moods = st.sampled_from([{"temperature": 0.0}, {"temperature": 1.0, "seed": 3}, {"temperature": 0.7, "seed": 9, "top_k": 2}])
 edits = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2), st.booleans()), max_size=4)
 places = st.one_of(st.just((0, 1)), st.just((0, 1, 2)), st.integers(0, 5).map(lambda token: (token,)))
 
 
-@given(st.lists(places, min_size=40, max_size=40), edits, moods, st.sampled_from([None, 0, 3]), st.sampled_from([0.0, 1.2]))
+@given(st.lists(places, min_size=40, max_size=40), edits, moods, st.sampled_from([None, 0, 3]), st.sampled_from([0.0, 1.5]))
 def test_where_kernels_agree_a_draft_changes_nothing(
     plan: list[tuple[int, ...]],
     changed: list[tuple[int, int, bool]],
@@ -98,7 +115,7 @@ def test_where_kernels_agree_a_draft_changes_nothing(
 
     def answer(prediction: str | None) -> Outcome:
         bench = two_kernel_bench(agree=True)
-        bench.submit(PROMPT, max_tokens=100, temperature=0, logit_bias={EOS: -100.0})
+        bench.submit(PROMPT, max_tokens=100, temperature=0, logit_bias={EOS: -1000.0})
         params = {"logprobs": logprobs, "presence_penalty": presence_penalty, "prediction": prediction, **asked}
         return bench.answer(PROMPT, grammar=planned(*plan), **params)
 

@@ -73,7 +73,7 @@ def test_a_token_that_was_forced_without_the_model_is_certain() -> None:
 
 
 def test_special_tokens_are_named_by_their_text() -> None:
-    outcome = two_kernel_bench().answer(PROMPT, logit_bias={EOS: 100.0}, ignore_eos=True, max_tokens=2, logprobs=0, temperature=0)
+    outcome = two_kernel_bench().answer(PROMPT, logit_bias={EOS: 1000.0}, ignore_eos=True, max_tokens=2, logprobs=0, temperature=0)
     assert [each.token for each in outcome.logprobs] == [b"<|eos|>"] * 2
 
 
