@@ -18,6 +18,7 @@ from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.gateway import Gateway
 from server.json_route import JsonRoute
+from server.openai.field_names import named_as_in
 from server.openai.translate import translate_chat
 from server.openai.wire.chat import ChatRequest
 from server.openai.wire.tokens import (
@@ -82,8 +83,9 @@ def tokens_router(gateway: Gateway) -> APIRouter:
     @router.post("/v1/chat/completions/input_tokens", responses=_ANSWERS, summary="Count the tokens of a conversation")
     async def count_input_tokens(body: ChatRequest, request: Request) -> InputTokens:
         """Takes what /v1/chat/completions takes, and answers what its `usage.prompt_tokens` would be."""
-        prompt = translate_chat(body).prompts[0]
-        told = await ask(body, request, lambda lease: lease.tokenize(prompt))
+        with named_as_in(body):
+            prompt = translate_chat(body).prompts[0]
+            told = await ask(body, request, lambda lease: lease.tokenize(prompt))
         return InputTokens(input_tokens=len(told.token_ids))
 
     return router

@@ -138,6 +138,13 @@ def test_an_unknown_model_is_named(http: httpx.Client, path: str) -> None:
     assert (error["param"], error["code"]) == ("model", "model_not_found")
 
 
+def test_functions_are_refused_by_the_name_that_they_came_with(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(models={"smollm2-135m": {"tool_format": "none"}})
+    body = {"messages": CHAT, "functions": [{"name": "now"}]}
+    with LiveServer(settings) as server, httpx.Client(base_url=server.url, trust_env=False) as http:
+        assert error_of(http.post("/v1/chat/completions/input_tokens", json=body), 400)["param"] == "functions"
+
+
 def test_the_log_says_what_was_asked_but_not_the_text(
     live: LiveServer, http: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
