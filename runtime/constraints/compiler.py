@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from runtime.constraints.grammar import refusal, to_lark
+from runtime.constraints.json_schema import MAX_SCHEMAS
 from runtime.constraints.lark import with_tokens
 from runtime.constraints.matcher import GrammarConstraint, Masks, forced_tokens
 from runtime.constraints.vocabulary import Vocabulary
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 CACHED_GRAMMARS = 64
+MAX_BRANCHES = 5 * MAX_SCHEMAS  # an optional property makes four
 
 
 class GrammarCompiler:
@@ -54,7 +56,7 @@ class GrammarCompiler:
         lark = to_lark(grammar)
         if grammar.kind is GrammarKind.CALLS:
             lark = with_tokens(lark, self._vocabulary.special)
-        limits = LLParserLimits(verbose_errors=False)
+        limits = LLParserLimits(max_items_in_row=MAX_BRANCHES, verbose_errors=False)
         matcher = LLMatcher(self._vocabulary.tokens, LLMatcher.grammar_from_lark(lark), log_level=0, limits=limits)
         if matcher.is_error():
             raise refusal(grammar, matcher.get_error())
