@@ -34,7 +34,8 @@ def _chosen(tools: ToolDicts, asked: ToolChoiceBody | None, param: str, *, paral
         raise InvalidRequest(f"{param!r} names a function that is not among the tools: {', '.join(known)}.", param=param)
     if not known or (asked is not None and asked.type == "none"):
         return None, ToolChoice()
-    return tools, ToolChoice(mode=mode, names=names, parallel=parallel)
+    is_one_call = asked is not None and asked.type == "function"  # OpenAI: exactly one call of a function that is named
+    return tools, ToolChoice(mode=mode, names=names, parallel=parallel and not is_one_call)
 
 
 def _mode_and_names(asked: ToolChoiceBody | None) -> tuple[ToolMode, tuple[str, ...] | None]:

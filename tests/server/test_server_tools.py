@@ -48,7 +48,7 @@ def test_tools_are_told_as_templates_expect_them() -> None:
         ({"tool_choice": "auto"}, ToolChoice()),
         ({"parallel_tool_calls": False}, ToolChoice(parallel=False)),
         ({"tool_choice": "required"}, ToolChoice(mode=ToolMode.REQUIRED)),
-        ({"tool_choice": named("now")}, ToolChoice(mode=ToolMode.REQUIRED, names=("now",))),
+        ({"tool_choice": named("now")}, ToolChoice(mode=ToolMode.REQUIRED, names=("now",), parallel=False)),
         ({"tool_choice": allowed("auto", "now", "now")}, ToolChoice(names=("now",))),
         ({"tool_choice": allowed("required", "now", "add")}, ToolChoice(mode=ToolMode.REQUIRED, names=("now", "add"))),
     ],
