@@ -26,10 +26,6 @@ class Tokenizer(Protocol):
 
     def token_bytes(self, *, skip_special_tokens: bool) -> Callable[[int], bytes]: ...
 
-    def serialized(self) -> str | None:
-        """The text of a `tokenizer.json` (Hugging Face tokenizers); None where there is none, or its numbers have holes."""
-        ...
-
 
 class ModelTokenizer:
     """The tokenizer in a model's folder. Thread-safe: encode runs on the intake thread while the engine's thread detokenizes."""
@@ -66,10 +62,6 @@ class ModelTokenizer:
             return known
 
         return read
-
-    def serialized(self) -> str | None:
-        has_holes = max(self._inner.get_vocab(with_added_tokens=True).values(), default=-1) >= self.vocab_size
-        return None if has_holes else str(self._inner.to_str())
 
     def _bytes_of(self, token_id: int) -> bytes:
         if (added := self._added.get(token_id)) is not None:

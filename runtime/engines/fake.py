@@ -68,9 +68,6 @@ class ByteTokenizer:
 
         return read
 
-    def serialized(self) -> None:
-        """There is no such text."""
-
 
 class FakeKV:
     """KV rows that hold tokens: int32 [rows, context]."""
