@@ -16,6 +16,8 @@ from runtime.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
+PAUSE_S = 0.05  # a few steps of a small model
+
 
 class Vocabulary:
     """Thread-safe. Built when it is first asked for: 0.2 s for 49,000 tokens, 1.4 s for 262,000. vocab_size: logits per row.
@@ -56,7 +58,7 @@ class Vocabulary:
 
         spelled = TokenizerWrapper(_Spelled(self._tokenizer, self._eos_ids, self.vocab_size))
         whole = LLTokenizer(spelled, eos_token=self._eos_ids, slices=[])
-        time.sleep(0)
+        time.sleep(PAUSE_S)
         return whole.with_slices(LLTokenizer.general_slices())
 
 
