@@ -92,11 +92,13 @@ class Registry:
         manifest: Manifest,
         variants: Sequence[StagedVariant],
         *,
+        alias: str = LIVE,
         hashed: Callable[[int], None] | None = None,
     ) -> ModelVersion:
         """A new version of `name`, or the existing one with the same content, which then stays where its aliases are.
 
-        `live` moves to the new version and `previous` to where it was. `hashed` is told of each number of bytes read.
+        alias: which one moves to the new version; where it is `live`, `previous` moves to where that was. A model's first
+        version is always `live`. `hashed` is told of each number of bytes read.
         Raises InvalidName, CorruptModel, OutOfDisk; then nothing has changed.
         """
         check_model_name(name)
@@ -110,7 +112,7 @@ class Registry:
             if same is not None and not problems_of(same, hashing=False):
                 return same
             if same is None:
-                self._publish_new(name, digest, manifest, described)
+                self._publish_new(name, digest, manifest, described, alias)
             else:  # its files were damaged: put them back
                 self._store.place(name, same.number, described)
         return next(version for version in self.model(name).versions if version.digest == digest)
@@ -166,7 +168,7 @@ class Registry:
                     self._snapshot = _Snapshot(version, MappingProxyType(queries.load_models(reader, self._store)))
             return self._snapshot.models
 
-    def _publish_new(self, name: str, digest: str, manifest: Manifest, described: Sequence[DescribedVariant]) -> None:
+    def _publish_new(self, name: str, digest: str, manifest: Manifest, described: Sequence[DescribedVariant], alias: str) -> None:
         """Files first, rows last: the commit is the moment the version exists."""
         with self._database.reading() as reader:
             number = queries.next_number(reader, name)
@@ -174,7 +176,8 @@ class Registry:
         model = self._current().get(name)
         with self._database.writing() as connection:
             queries.insert_version(connection, name, number, digest, manifest, described)
-            queries.replace_aliases(connection, name, plan_point(model.aliases if model else (), name, LIVE, number))
+            aliases = model.aliases if model else ()
+            queries.replace_aliases(connection, name, plan_point(aliases, name, alias if aliases else LIVE, number))
 
 
 def _delete(connection: Connection, model: Model, doomed: Sequence[ModelVersion]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, Column, DateTime, Float, ForeignKey, Integer, MetaData, String, Table, UniqueConstraint
 
-HEAD = "0001"  # the newest revision in `migrations/versions`; a test holds the two together
+HEAD = "0002"  # the newest revision in `migrations/versions`; a test holds the two together
 
 metadata = MetaData(
     naming_convention={
@@ -68,4 +68,70 @@ aliases = Table(
     Column("version_id", ForeignKey("versions.id", ondelete="CASCADE"), nullable=False),
     Column("weight", Float, nullable=False),
     UniqueConstraint("model_id", "name"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("status", String, nullable=False, index=True),
+    Column("params", JSON, nullable=False),
+    Column("needs", JSON, nullable=False),
+    Column("pipeline", String),
+    Column("metadata", JSON, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("created_at", DateTime, nullable=False),  # UTC, as all times
+    Column("started_at", DateTime),
+    Column("ended_at", DateTime),
+    Column("progress", JSON, nullable=False),
+    Column("plan", JSON),
+    Column("outcome", JSON),
+    Column("failure", JSON),
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("at", DateTime, nullable=False),
+    Column("type", String, nullable=False),
+    Column("level", String, nullable=False),
+    Column("message", String, nullable=False),
+    Column("data", JSON, nullable=False),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("purpose", String, nullable=False),
+    Column("filename", String, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("created_at", DateTime, nullable=False),
+    Column("expires_at", DateTime),
+)
+
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("base_id", ForeignKey("models.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("version_id", ForeignKey("versions.id", ondelete="CASCADE"), nullable=False),
+    UniqueConstraint("base_id", "name"),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", String, nullable=False, index=True),  # a label; kept also when the version is gone
+    Column("kind", String, nullable=False),
+    Column("job", String),
+    Column("created_at", DateTime, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("details", JSON, nullable=False),
 )

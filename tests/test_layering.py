@@ -18,11 +18,13 @@ VENDORS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("onnxruntime", "onnx"): ("runtime/engines/", "runtime/providers.py", "model_registry/importers/", "jobs/tasks/"),
     ("onnxruntime_genai",): ("runtime/engines/genai.py",),
     ("foundry_local_sdk",): ("runtime/engines/foundry.py", "model_registry/sources/foundry.py"),
-    ("sqlalchemy", "alembic"): ("model_registry/",),
+    ("sqlalchemy",): ("model_registry/", "jobs/store.py"),
+    ("alembic",): ("model_registry/",),
     ("llguidance",): ("runtime/constraints/",),
     ("gguf",): ("model_registry/importers/",),
     ("huggingface_hub",): ("model_registry/sources/",),
-    ("torch", "transformers", "peft", "trl", "olive", "datasets", "accelerate"): ("jobs/tasks/",),
+    ("torch", "transformers", "peft", "trl", "olive", "datasets", "accelerate", "optuna"): ("jobs/tasks/",),
+    ("safetensors",): ("jobs/tasks/", "model_registry/importers/"),
     ("typer", "rich"): ("server/cli/",),
 }
 FILES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))

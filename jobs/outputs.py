@@ -1,0 +1,72 @@
+"""What jobs register: versions with their lineage. Owns what a manifest says of the job that made it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
+from typing import Any
+
+from model_registry.artifacts import StagedVariant
+from model_registry.records import Manifest, ModelVersion
+from model_registry.registry import Registry
+
+_LIBRARIES = ("slmops", "torch", "transformers", "trl", "peft", "olive-ai", "onnx", "onnxruntime", "onnxruntime-genai", "gguf")
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A version to be registered. importer: the kind of job; parameters: all of the job's, seed among them.
+
+    base: the version that it was made from, whose architecture, context and licence it has unless said otherwise.
+    """
+
+    name: str
+    job: str
+    importer: str
+    base: ModelVersion
+    variants: Sequence[StagedVariant]
+    parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    data_sha256: str | None = None
+    architecture: str | None = None
+    context_length: int | None = None
+
+
+def made_by(registry: Registry, name: str, job: str) -> ModelVersion | None:
+    """What this job registered before it was interrupted, if it did."""
+    versions = [version for model in registry.models() if model.name == name for version in model.versions]
+    return next((found for found in versions if found.manifest.source == source_of(job)), None)
+
+
+def source_of(job: str) -> str:
+    return f"job:{job}"
+
+
+def register(registry: Registry, output: Output) -> ModelVersion:
+    """Publishes it; a new version of a model that exists becomes its `candidate`, and `live` stays. Raises as `publish` does."""
+    base = output.base
+    manifest = Manifest(
+        source=source_of(output.job),
+        importer=output.importer,
+        architecture=output.architecture or base.manifest.architecture,
+        context_length=output.context_length or base.manifest.context_length,
+        licence=base.manifest.licence,
+        parent=base.label,
+        data_sha256=output.data_sha256,
+        parameters=output.parameters,
+        metrics=output.metrics,
+        library_versions=library_versions(),
+    )
+    return registry.publish(output.name, manifest, output.variants, alias="candidate")
+
+
+def library_versions() -> dict[str, str]:
+    """Of what is installed and may have touched the result."""
+    found = {}
+    for library in _LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
