@@ -16,7 +16,7 @@ from runtime.chat_formats.recognition import reasoning_format_by_name, tool_form
 from runtime.chat_formats.tool_format import ToolFormat
 from runtime.events import Started
 from runtime.messages import ModelInfo
-from runtime.request import ChatPrompt, Prompt
+from runtime.request import ChatPrompt, Prompt, ToolMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,10 @@ class AnswerParts:
 class AnswerParsing:
     """How the answers to one prompt are read: as the model's formats say, of what the prompt allows."""
 
-    def __init__(self, reasoning: ReasoningFormat | None, tools: ToolFormat | None) -> None:
+    def __init__(self, reasoning: ReasoningFormat | None, tools: ToolFormat | None, *, calls_only: bool = False) -> None:
         self._reasoning = reasoning
         self._tools = tools
+        self._calls_only = calls_only
 
     @classmethod
     def of(cls, info: ModelInfo, prompt: Prompt) -> AnswerParsing | None:
@@ -49,10 +50,10 @@ class AnswerParsing:
             return None
         reasoning = reasoning_format_by_name(info.reasoning_format) if info.reasoning_format else None
         tools = tool_format_by_name(info.tool_format) if info.tool_format and prompt.tools else None
-        return cls(reasoning, tools)
+        return cls(reasoning, tools, calls_only=tools is not None and prompt.tool_choice.mode is ToolMode.REQUIRED)
 
     def parser(self, started: Started) -> AnswerParser:
-        return answer_parser(self._reasoning, self._tools, in_thought=started.in_thought)
+        return answer_parser(self._reasoning, self._tools, in_thought=started.in_thought, calls_only=self._calls_only)
 
 
 def new_call_id() -> str:

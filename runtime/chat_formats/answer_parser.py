@@ -10,9 +10,16 @@ from runtime.chat_formats.reasoning_format import ReasoningFormat
 from runtime.chat_formats.tool_format import ToolFormat
 
 
-def answer_parser(reasoning: ReasoningFormat | None, tools: ToolFormat | None, *, in_thought: bool = False) -> AnswerParser:
-    """reasoning, tools: None where the answer is to be text alone. in_thought: the prompt has already opened the thought."""
-    body = tools.parser() if tools is not None else _PlainText()
+def answer_parser(
+    reasoning: ReasoningFormat | None, tools: ToolFormat | None, *, in_thought: bool = False, calls_only: bool = False
+) -> AnswerParser:
+    """reasoning, tools: None where the answer is to be text alone. in_thought: the prompt has already opened the thought.
+
+    calls_only: the answer must call something, so that its text can only be the beginning of a call that was cut.
+    """
+    body: AnswerParser = tools.parser() if tools is not None else _PlainText()
+    if calls_only:
+        body = _CallsOnly(body)
     if reasoning is None:
         return body
     return _ThoughtFirst(ScriptedParser(partial(reasoning.read, in_thought=in_thought)), body)
@@ -38,6 +45,19 @@ class _ThoughtFirst:
 
     def _hand_over(self) -> list[Delta]:
         return self._body.feed(self._thought.take_rest()) if self._thought.is_done else []
+
+
+class _CallsOnly:
+    __slots__ = ("_parser",)
+
+    def __init__(self, parser: AnswerParser) -> None:
+        self._parser = parser
+
+    def feed(self, text: str) -> list[Delta]:
+        return [delta for delta in self._parser.feed(text) if not isinstance(delta, ContentDelta)]
+
+    def finish(self) -> list[Delta]:
+        return [delta for delta in self._parser.finish() if not isinstance(delta, ContentDelta)]
 
 
 class _PlainText:

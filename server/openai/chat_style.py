@@ -34,7 +34,7 @@ class ChatStyle:
 
 
 def finish_reason(finished: Finished, has_calls: bool, style: ChatStyle) -> chat_answer.FinishReason:
-    """An answer that ended by itself and calls something ends for its calls; one that was cut was cut."""
-    if finished.reason is FinishReason.STOP and has_calls:
+    """An answer that ended by itself and calls something ends for its calls; one that was cut, also by a stop text, was cut."""
+    if finished.reason is FinishReason.STOP and finished.stop is None and has_calls:
         return "function_call" if style.legacy_calls else "tool_calls"
     return finished.reason.value

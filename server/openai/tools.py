@@ -16,6 +16,8 @@ def tools_of(request: ToolFields) -> tuple[ToolDicts | None, ToolChoice]:
     """None: no calls, whether for want of tools or by choice. Raises InvalidRequest for a choice of what is not there."""
     if request.tools and request.functions:
         raise InvalidRequest("'tools' and 'functions' exclude each other: send tools only.", param="functions")
+    if request.functions and request.tool_choice is not None:
+        raise InvalidRequest("'tool_choice' chooses among 'tools', but there are 'functions': send tools.", param="functions")
     if request.functions:
         tools = [_tool(function, f"functions.{i}.parameters") for i, function in enumerate(request.functions)]
         return _chosen(tools, request.function_call, "function_call", parallel=False)
@@ -30,8 +32,10 @@ def _chosen(tools: ToolDicts, asked: ToolChoiceBody | None, param: str, *, paral
     known = [tool["function"]["name"] for tool in tools]
     if not known and (names or mode is ToolMode.REQUIRED):
         raise InvalidRequest(f"{param!r} asks for a call, but there are no tools: send them in 'tools'.", param=param)
-    if any(name not in known for name in names or ()):
-        raise InvalidRequest(f"{param!r} names a function that is not among the tools: {', '.join(known)}.", param=param)
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        there = ", ".join(known)
+        raise InvalidRequest(f"{param!r} names the function {unknown[0]!r}, which is not among the tools: {there}.", param=param)
     if not known or (asked is not None and asked.type == "none"):
         return None, ToolChoice()
     is_one_call = asked is not None and asked.type == "function"  # OpenAI: exactly one call of a function that is named

@@ -47,7 +47,6 @@ def translate_chat(request: ChatRequest) -> InferenceRequest:
         max_tokens=request.max_completion_tokens or request.max_tokens,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         prompt_logprobs=request.prompt_logprobs,
-        prediction=(request.prediction and request.prediction.text) or None,
     )
     return _inference_request(request, (prompt,), params)
 
@@ -96,6 +95,9 @@ def _inference_request(
 ) -> InferenceRequest:
     if request.stream_options is not None:
         refuse_unsupported(request.stream_options.model_extra or {}, STREAM_OPTIONS, within="stream_options")
+        if request.stream_options.continuous_usage_stats and not request.stream_options.include_usage:
+            name = "stream_options.continuous_usage_stats"
+            raise InvalidRequest(f"{name!r} needs 'stream_options.include_usage' to be true: send both.", param=name)
     if request.stream and request.prompt_logprobs is not None:
         raise InvalidRequest("'prompt_logprobs' come with whole answers only: leave out 'stream'.", param="prompt_logprobs")
     return InferenceRequest(
@@ -124,7 +126,6 @@ def _params(
     max_tokens: int | None,
     logprobs: int | None,
     prompt_logprobs: int | None,
-    prediction: str | None = None,
 ) -> SamplingParams:
     min_tokens, budget = request.min_tokens or 0, request.thinking_token_budget
     if max_tokens is not None and min_tokens > max_tokens:
@@ -152,6 +153,6 @@ def _params(
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         grammar=grammar_of(request),
-        prediction=prediction,
+        prediction=(request.prediction and request.prediction.text) or None,
         thinking_budget=None if budget == -1 else budget,
     )

@@ -94,3 +94,19 @@ def test_parts_other_than_text(http: httpx.Client, kind: str) -> None:
 def test_fields_without_meaning_here_are_accepted(http: httpx.Client) -> None:
     harmless = {"user": "me", "metadata": {"a": "b"}, "parallel_tool_calls": True, "safety_identifier": "s", "brand_new": [1]}
     assert http.post("/v1/chat/completions", json=said("hi", **harmless)).status_code == 200
+
+
+def test_what_has_another_name_here_is_told() -> None:
+    with pytest.raises(InvalidRequest, match="this server has repetition_penalty: use that"):
+        translate_chat(ChatRequest(**said("hi"), repeat_penalty=1.2))
+
+
+def test_usage_in_every_chunk_needs_usage(http: httpx.Client) -> None:
+    options = {"continuous_usage_stats": True}
+    error = error_of(http.post("/v1/chat/completions", json=said("hi", stream=True, stream_options=options)), 400)
+    assert error["param"] == "stream_options.continuous_usage_stats"
+
+
+def test_completions_take_predictions() -> None:
+    request = CompletionRequest(prompt="hi", prediction={"type": "content", "content": "what comes"})
+    assert translate_completion(request).params.prediction == "what comes"

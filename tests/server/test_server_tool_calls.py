@@ -9,6 +9,10 @@ import httpx
 import pytest
 from live_server import error_of, events_of, said
 
+from runtime.chat_formats.answer_parser import answer_parser
+from runtime.chat_formats.recognition import tool_format_by_name
+from server.answer_parts import joined
+
 CHAT = "/v1/chat/completions"
 FUNCTION = {
     "name": "add",
@@ -119,3 +123,21 @@ def test_log_probabilities_of_a_call_are_whole(http: httpx.Client) -> None:
 )
 def test_wrong_tools_are_named(http: httpx.Client, fields: dict[str, Any], param: str) -> None:
     assert error_of(http.post(CHAT, json=said("hi", **fields)), 400)["param"] == param
+
+
+@pytest.mark.parametrize("num_chars", range(1, len(CALL)))
+def test_a_required_call_that_was_cut_leaves_no_markup(num_chars: int) -> None:
+    """In pieces of one character, as a stream has them."""
+    parser = answer_parser(None, tool_format_by_name("generic"), calls_only=True)
+    deltas = [delta for letter in CALL[:num_chars] for delta in parser.feed(letter)] + parser.finish()
+    assert joined(deltas).content == ""
+
+
+def test_a_call_cut_by_a_stop_text_ends_for_the_stop(http: httpx.Client) -> None:
+    choice = choice_of(http, said(f"[[reply: {CALL}]]", tools=TOOLS, stop=['"b"']))
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", '"b"')
+
+
+def test_functions_with_a_choice_among_tools(http: httpx.Client) -> None:
+    error = error_of(http.post(CHAT, json=said("hi", functions=[FUNCTION], tool_choice="required")), 400)
+    assert error["param"] == "functions"

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from server.openai.wire.messages import Message
-from server.openai.wire.prediction import Prediction
 from server.openai.wire.sampling import MAX_LOGPROBS, Flag, SamplingFields
 from server.openai.wire.tools import ToolFields
 
@@ -23,7 +22,6 @@ class ChatRequest(ToolFields, SamplingFields):
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1, description="Wins over max_tokens.")
     logprobs: Flag = Field(None, description="Answer the log probability of each token.")
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS, description="With logprobs: so many alternatives of each.")
-    prediction: Prediction | None = Field(None, description="What the answer will mostly repeat; it comes faster, and the same.")
     reasoning_effort: Effort | None = Field(None, description="Of models that reason; none: no thought.")
     include_reasoning: Flag = Field(None, description="Answer the text of the thought; true by default.")
     metadata: dict[MetadataKey, MetadataValue] | None = Field(None, max_length=16, description="Accepted, without effect.")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticCustomError
 
 from server.durations import KeepAlive, keep_alive_s
+from server.openai.wire.prediction import Prediction
 from server.openai.wire.structured_output import Choices, JsonSchema, Pattern, ResponseFormat, StructuredOutputs
 
 _MAX_STOPS = 16
@@ -101,6 +102,7 @@ class SamplingFields(BaseModel):
     prompt_logprobs: int | None = Field(
         None, ge=0, le=MAX_LOGPROBS, description="Log probabilities of the prompt's tokens, with so many alternatives."
     )
+    prediction: Prediction | None = Field(None, description="What the answer will mostly repeat; it comes faster, and the same.")
     return_token_ids: Flag = Field(None, description="Answer prompt_token_ids and token_ids too.")
     structured_outputs: StructuredOutputs | None = Field(None, description="The form of the answer; exactly one of its fields.")
     guided_json: JsonSchema | None = Field(None, description="Older name of structured_outputs.json.")
