@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
 
@@ -84,7 +83,7 @@ class Progress:
     unit: str = "steps"
     rate: float | None = None
     time_left_s: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +110,9 @@ class Outcome:
     """
 
     version: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    metrics: Mapping[str, float] = field(default_factory=dict)
     files: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ class Job:
     created_at: datetime
     needs: tuple[str, ...] = ()
     pipeline: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -142,9 +141,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """Something that happened to a job. number: from 1, ascending within the job. type: status, progress, message, checkpoint.
+    """Something that happened to a job. number: from 1, ascending within the job.
 
-    message: for people. data: JSON, e.g. a progress with its metrics, or a checkpoint's step and path.
+    type: status, stage, progress, message or checkpoint. message: for people. data: JSON, e.g. a progress with its metrics,
+    or a checkpoint's step and path.
     """
 
     job: str
@@ -153,7 +153,7 @@ class JobEvent:
     type: str
     level: str = "info"
     message: str = ""
-    data: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 class JobError(Exception):

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from types import MappingProxyType
 from typing import Any
 
 from model_registry.artifacts import StagedVariant
@@ -28,8 +27,8 @@ class Output:
     importer: str
     base: ModelVersion
     variants: Sequence[StagedVariant]
-    parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     data_sha256: str | None = None
     architecture: str | None = None
     context_length: int | None = None

@@ -1,0 +1,171 @@
+"""The process of one job, `python -m jobs.child [TASKS]`: runs a task as stdin says, and tells stdout what becomes of it.
+
+Owns its modesty (priority, memory limit) and how a task's exceptions are told. Ends at once when the daemon is gone. Everything
+that libraries print goes to stderr, which is the job's log. TASKS: a module with `task_for`, default `jobs.tasks.kinds`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import psutil
+from pydantic import ValidationError
+
+from jobs.job import InvalidJob, JobFailure, JobKind, Problem
+from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, Progressed, Refused, Said, Staged, Start, Stop
+from jobs.tasks.protocol import Stopped, StopReason, Task, TaskContext
+from model_registry.errors import OutOfDisk, RegistryError, SourceUnavailable
+from model_registry.registry import Registry
+from model_registry.telemetry import turn_off_telemetry
+from runtime.framing import FrameWriter, read_frame
+
+PROGRESS_EVERY_S = 0.25
+NICENESS = 19
+_GONE = 3  # exit code when the daemon is gone
+_DECODER = msgspec.msgpack.Decoder(Start | Stop)
+
+
+class FrameReporter:
+    """A `Reporter` that tells by frames, and hears of a stop."""
+
+    def __init__(self, frames: FrameWriter, folder: Path) -> None:
+        self._frames = frames
+        self._folder = folder
+        self._told_s = float("-inf")
+        self.stop: StopReason | None = None
+
+    def stage(self, name: str) -> None:
+        self._frames.write(Staged(name=name))
+
+    def progress(self, step: int, total: int | None, metrics: Mapping[str, float], unit: str) -> None:
+        now_s = time.monotonic()
+        if metrics or step == total or now_s - self._told_s >= PROGRESS_EVERY_S:
+            self._told_s = now_s
+            self._frames.write(Progressed(step=step, total=total, unit=unit, metrics=dict(metrics)))
+
+    def message(self, text: str, level: str = "info") -> None:
+        self._frames.write(Said(text=text, level=level))
+
+    def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
+        relative = path.relative_to(self._folder).as_posix()
+        self._frames.write(Checkpointed(step=step, path=relative, metrics=dict(metrics)))
+
+
+def main(tasks: str = "jobs.tasks.kinds") -> int:
+    stdout = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon decides, also when ctrl-C reaches us both
+    frames = FrameWriter(stdout)
+    body = read_frame(sys.stdin.buffer)
+    if body is None:
+        return _GONE
+    start = _DECODER.decode(body)
+    assert isinstance(start, Start)
+    reporter = FrameReporter(frames, Path(start.folder))
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, reporter), daemon=True).start()
+    turn_off_telemetry()
+    be_modest(start.memory_bytes)
+    last = _last_word(tasks, start, reporter)
+    frames.write(last)
+    return 0
+
+
+def be_modest(memory_bytes: int | None) -> None:
+    """Serving goes first: lowest CPU and I/O priority, first to be ended when memory runs out, and never more than its share."""
+    process = psutil.Process()
+    with contextlib.suppress(psutil.AccessDenied, AttributeError, OSError):
+        process.nice(NICENESS if os.name == "posix" else psutil.IDLE_PRIORITY_CLASS)
+        process.ionice(psutil.IOPRIO_CLASS_IDLE)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            Path("/proc/self/oom_score_adj").write_text("800")
+        if memory_bytes is not None:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+
+
+def _listen(stdin: BinaryIO, reporter: FrameReporter) -> None:
+    """Until the daemon is gone; then nobody wants this process any more."""
+    while (body := read_frame(stdin)) is not None:
+        message = _DECODER.decode(body)
+        if isinstance(message, Stop):
+            reporter.stop = StopReason(message.reason)
+    os._exit(_GONE)
+
+
+def _last_word(tasks: str, start: Start, reporter: FrameReporter) -> Last:
+    try:
+        with Registry(Path(start.home)) as registry:
+            return _work(import_module(tasks).task_for(JobKind(start.kind)), start, registry, reporter)
+    except Exception as error:
+        traceback.print_exc()
+        return told(error)
+
+
+def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter) -> Last:
+    try:
+        params = task.params.model_validate(start.params)
+    except ValidationError as error:
+        return Refused(problems=tuple(_problem(each["loc"], each["msg"]) for each in error.errors(include_input=False)))
+    context = TaskContext(
+        job=start.job,
+        registry=registry,
+        folder=Path(start.folder),
+        reporter=reporter,
+        attempt=start.attempt,
+        threads=start.threads or psutil.cpu_count(logical=False) or 1,
+        memory_bytes=start.memory_bytes,
+        offline=start.offline,
+    )
+    return Planned(plan=task.plan(params, context)) if start.plan else Finished(outcome=task.run(params, context))
+
+
+def _problem(location: tuple[int | str, ...], message: str) -> Problem:
+    name = ".".join(map(str, location)) or None
+    return Problem(f"{name}: {message}" if name else message, param=name)
+
+
+def told(error: BaseException) -> Last:
+    """How an exception of a task is told: what was wrong, what to do, and whether another attempt may help."""
+    if isinstance(error, Stopped):
+        return Ended()
+    if isinstance(error, InvalidJob):
+        return Refused(problems=error.problems)
+    if isinstance(error, JobFailure):
+        return Failed(code=error.code, message=error.message, may_pass=error.may_pass)
+    if isinstance(error, OutOfDisk) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+        return Failed(code="out_of_disk", message="The disk is full. Free some space, then create the job again.")
+    if isinstance(error, SourceUnavailable):
+        return Failed(code="source_unavailable", message=error.message, may_pass=True)
+    if isinstance(error, RegistryError):
+        return Failed(code="registry_error", message=error.message)
+    if _is_out_of_memory(error):
+        advice = "Lower batch_size or max_length, choose a smaller model, or raise jobs.memory_limit."
+        return Failed(code="out_of_memory", message=f"The job needs more memory than it may take. {advice}")
+    if isinstance(error, ModuleNotFoundError):
+        advice = "Install what jobs need with `pip install 'slmops[tune]'`, then create the job again."
+        return Failed(code="missing_package", message=f"The package {error.name} is not installed. {advice}")
+    return Failed(code="internal_error", message=f"The task failed with {type(error).__name__}; the job's log has the details.")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in text and "memory" in text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))

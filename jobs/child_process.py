@@ -1,0 +1,86 @@
+"""The daemon's end of a job's process: started, told, heard, ended. Knows nothing of what becomes of the job."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from jobs.messages import FromChild, Start, Stop, ToChild
+from jobs.tasks.protocol import StopReason
+from runtime.child_environment import child_environment
+from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
+
+_DECODER: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)
+
+
+class ChildProcess:
+    """One process. Read `messages` to their end, then `wait`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._encoder = Encoder()
+
+    @classmethod
+    async def start(cls, start: Start, log: Path, tasks: str) -> ChildProcess:
+        """log: what the process prints is appended to it. tasks: the module that knows the kinds of tasks."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as stderr:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                "jobs.child",
+                tasks,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+                env=child_environment(),
+                limit=1 << 20,
+            )
+        child = cls(process)
+        child._send(start)
+        return child
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def messages(self) -> AsyncIterator[FromChild]:
+        """Until the process closes its end. One that writes something else than frames is killed."""
+        assert self._process.stdout is not None
+        try:
+            while True:
+                size = body_size(await self._process.stdout.readexactly(HEADER_BYTES))
+                yield _DECODER.decode(await self._process.stdout.readexactly(size))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return  # the process has ended; `wait` tells how
+        except (BrokenFrame, msgspec.DecodeError):
+            self.kill()
+
+    def stop(self, reason: StopReason) -> None:
+        self._send(Stop(reason=str(reason)))
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def wait(self) -> int:
+        """The exit code, negative for a signal, once the process is gone and its pipes are closed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        code = await self._process.wait()
+        await self._process.stdout.read()
+        self._process.stdin.close()
+        with suppress(ConnectionError):
+            await self._process.stdin.wait_closed()
+        return code
+
+    def _send(self, message: ToChild) -> None:
+        assert self._process.stdin is not None
+        if not self._process.stdin.is_closing():
+            self._process.stdin.write(self._encoder.frame(message))

@@ -1,0 +1,166 @@
+"""The job queue: what owners of jobs do with them. Knows nothing of processes; `supervisor` runs what is queued here."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.attempt import Attempt, End
+from jobs.job import InvalidJob, Job, JobEvent, JobFailure, JobKind, JobStatus, Plan, Problem, WrongStatus
+from jobs.limits import JobLimits
+from jobs.messages import Failed, Planned, Refused
+from jobs.references import jobs_in
+from jobs.store import JobStore
+from jobs.supervisor import LOG, Supervisor, now
+from jobs.tasks.protocol import StopReason
+
+PLAN_TIMEOUT_S = 300.0
+HEARTBEAT_S = 15.0
+
+
+def _no_files(id_: str) -> str:
+    raise InvalidJob([Problem(f"There is no file {id_!r} here.", code="file_not_found")])
+
+
+class JobQueue:
+    """start() before use, close() when done. tasks: the module that knows the kinds. file_of: an uploaded file's path by its id.
+
+    on_change: told of each job after it was created, moved or got further.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        limits: JobLimits | None = None,
+        *,
+        tasks: str = "jobs.tasks.kinds",
+        file_of: Callable[[str], str] = _no_files,
+        on_change: Callable[[Job], None] = lambda job: None,
+    ) -> None:
+        self._tasks = tasks
+        self._store = JobStore(home)
+        limits = limits or JobLimits()
+        self._supervisor = Supervisor(home, self._store, limits, tasks=tasks, file_of=file_of, on_change=on_change)
+
+    async def start(self) -> None:
+        """Takes up what an earlier daemon left."""
+        await self._supervisor.start()
+
+    async def close(self) -> None:
+        """Ends the processes; their jobs go on when a daemon starts again."""
+        await self._supervisor.close()
+        await asyncio.to_thread(self._store.close)
+
+    async def plan(self, kind: JobKind, params: Mapping[str, Any]) -> Plan:
+        """What such a job would do. Raises InvalidJob with everything that is wrong with it, JobFailure when it cannot be told."""
+        folder = self._supervisor.folder(f"plan-{secrets.token_hex(8)}")
+        start = await self._supervisor.start_of("plan", kind, params, folder, plan=True)
+        try:
+            async with asyncio.timeout(PLAN_TIMEOUT_S):
+                return _plan_of(await Attempt(None, start, folder / LOG, self._tasks).run())
+        except TimeoutError:
+            raise JobFailure(f"Planning took longer than {PLAN_TIMEOUT_S:.0f} s: give it less data.", code="timeout") from None
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def create(
+        self,
+        kind: JobKind,
+        params: Mapping[str, Any],
+        *,
+        needs: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+        pipeline: str | None = None,
+    ) -> Job:
+        """A new job, queued. Planned first, unless it needs versions that are not made yet. Raises as `plan` does, JobNotFound."""
+        all_needs = tuple(dict.fromkeys([*needs, *jobs_in(params)]))
+        needed = [await self.job(need) for need in all_needs]
+        is_ready = all(job.status is JobStatus.SUCCEEDED for job in needed)
+        plan = await self.plan(kind, params) if is_ready else None
+        id_ = f"job-{secrets.token_hex(6)}"
+        job = Job(id_, kind, dict(params), JobStatus.QUEUED, now(), all_needs, pipeline, dict(metadata or {}), plan=plan)
+        await self._supervisor.take(job)
+        return await self.job(id_)
+
+    async def job(self, id_: str) -> Job:
+        """Raises JobNotFound."""
+        return await self._supervisor.job(id_)
+
+    async def jobs(
+        self,
+        *,
+        kind: JobKind | None = None,
+        status: JobStatus | None = None,
+        pipeline: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[Job]:
+        """Newest first. Raises JobNotFound when `after` names none."""
+        if after is not None:
+            await self.job(after)
+        found = await asyncio.to_thread(
+            lambda: self._store.find(kind=kind, status=status, pipeline=pipeline, limit=limit, after=after)
+        )
+        return [record.job if (record := self._supervisor.record(job.id)) else job for job in found]
+
+    async def cancel(self, id_: str) -> Job:
+        """Returns once its process is gone, which takes two seconds at most. Raises JobNotFound, WrongStatus."""
+        return await self._supervisor.end(id_, JobStatus.CANCELLED, StopReason.CANCEL)
+
+    async def pause(self, id_: str) -> Job:
+        """Returns once it has left a checkpoint. Raises JobNotFound, WrongStatus."""
+        return await self._supervisor.end(id_, JobStatus.PAUSED, StopReason.PAUSE)
+
+    async def resume(self, id_: str) -> Job:
+        """Queues a paused job again. Raises JobNotFound, WrongStatus."""
+        return await self._supervisor.resume(id_)
+
+    async def delete(self, id_: str) -> None:
+        """The job, its events and its folder; what it registered stays. Raises JobNotFound, WrongStatus while it has not ended."""
+        job = await self.job(id_)
+        if not job.status.is_final:
+            raise WrongStatus(f"The job {id_} is {job.status}. Cancel it before you delete it.")
+        await asyncio.to_thread(self._store.delete, id_)
+        await asyncio.to_thread(shutil.rmtree, self.folder(id_), ignore_errors=True)
+
+    async def events(self, id_: str, after: int = 0, *, follow: bool = False) -> AsyncIterator[JobEvent | None]:
+        """Those with a number above `after`. follow: also those to come, until the job has ended; None when all is quiet.
+
+        Raises JobNotFound.
+        """
+        while True:
+            job = await self.job(id_)
+            while found := await asyncio.to_thread(self._store.events, id_, after):
+                for event in found:
+                    after = event.number
+                    yield event
+            record = self._supervisor.record(id_)
+            if not follow or job.status.is_final or record is None:
+                return
+            if not await record.wait_beyond(after, HEARTBEAT_S):
+                yield None
+
+    def folder(self, id_: str) -> Path:
+        """The job's own; its task writes in `work`."""
+        return self._supervisor.folder(id_)
+
+    def log(self, id_: str) -> Path:
+        """What the job's processes printed; absent before the first."""
+        return self.folder(id_) / LOG
+
+
+def _plan_of(end: End) -> Plan:
+    match end.last:
+        case Planned(plan=plan):
+            return plan
+        case Refused(problems=problems):
+            raise InvalidJob(problems)
+        case Failed(code="registry_error", message=message):
+            raise InvalidJob([Problem(message, code="model_not_found")])
+        case Failed(code=code, message=message, may_pass=may_pass):
+            raise JobFailure(message, code=code, may_pass=may_pass)
+    raise JobFailure(f"The process that plans jobs ended with exit code {end.exit_code}.", code="internal_error")

@@ -1,0 +1,85 @@
+"""Everything a job's process is told or tells: small frozen messages, framed by `runtime/framing.py`.
+
+To the process:    Start, then Stop.
+From the process:  Staged, Progressed, Said, Checkpointed; last, one of Planned, Refused, Finished, Failed, Ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from jobs.job import Outcome, Plan, Problem
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+    """The first message. plan: say what would be done, instead of doing it. memory_bytes: None if unlimited."""
+
+    job: str
+    kind: str
+    params: dict[str, Any]
+    home: str
+    folder: str
+    plan: bool = False
+    attempt: int = 1
+    threads: int = 0
+    memory_bytes: int | None = None
+    offline: bool = False
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
+    """reason: `pause` or `cancel`."""
+
+    reason: str
+
+
+class Staged(msgspec.Struct, frozen=True, kw_only=True, tag="staged"):
+    name: str
+
+
+class Progressed(msgspec.Struct, frozen=True, kw_only=True, tag="progressed"):
+    step: int
+    total: int | None
+    unit: str
+    metrics: dict[str, float]
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True, tag="said"):
+    text: str
+    level: str
+
+
+class Checkpointed(msgspec.Struct, frozen=True, kw_only=True, tag="checkpointed"):
+    """path: in the job's folder, relative."""
+
+    step: int
+    path: str
+    metrics: dict[str, float]
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
+    plan: Plan
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    problems: tuple[Problem, ...]
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
+    outcome: Outcome
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    code: str
+    message: str
+    may_pass: bool = False
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
+    """The task stopped as it was told to."""
+
+
+ToChild = Start | Stop
+Last = Planned | Refused | Finished | Failed | Ended
+FromChild = Staged | Progressed | Said | Checkpointed | Last

@@ -1,0 +1,82 @@
+"""One job that has not ended: its newest value, the events that are not stored yet, and who watches it.
+
+The only writer of its row. Stores at most twice a second while it runs, and at once when its status moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from jobs.job import Failure, Job, JobEvent, JobStatus, Outcome, Progress
+from jobs.lifecycle import move
+from jobs.store import JobStore
+
+STORE_EVERY_S = 0.5
+
+
+class JobRecord:
+    """now: the time, UTC. last_number: of its newest stored event. on_change: told of the job whenever it is stored."""
+
+    def __init__(
+        self, job: Job, store: JobStore, now: Callable[[], datetime], last_number: int, on_change: Callable[[Job], None]
+    ) -> None:
+        self.job = job
+        self._store = store
+        self._now = now
+        self._on_change = on_change
+        self._number = last_number
+        self._stored_number = last_number
+        self._events: list[JobEvent] = []
+        self._storing = asyncio.Lock()
+        self._changed = asyncio.Condition()
+        self._timer: asyncio.TimerHandle | None = None
+        self._begun: asyncio.Task[None] | None = None  # held, lest it be collected
+
+    def tell(self, type_: str, message: str = "", *, level: str = "info", data: Mapping[str, Any] | None = None) -> None:
+        """One more event, stored with the next `store`."""
+        self._number += 1
+        self._events.append(JobEvent(self.job.id, self._number, self._now(), type_, level, message, dict(data or {})))
+
+    def progress(self, progress: Progress) -> None:
+        self.job = replace(self.job, progress=progress)
+
+    async def move(self, to: JobStatus, *, outcome: Outcome | None = None, failure: Failure | None = None) -> None:
+        """Raises WrongStatus."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.job = move(self.job, to, self._now(), outcome=outcome, failure=failure)
+        level = "error" if to is JobStatus.FAILED else "info"
+        data = {"status": str(to)} | ({"code": failure.code} if failure else {})
+        self.tell("status", failure.message if failure else f"The job is {to}.", level=level, data=data)
+        await self.store()
+
+    def store_soon(self) -> None:
+        """What was told is stored within half a second."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(STORE_EVERY_S, self._begin_store)
+
+    def _begin_store(self) -> None:
+        self._timer = None
+        self._begun = asyncio.create_task(self.store(), name=f"store {self.job.id}")
+
+    async def store(self) -> None:
+        """What was told before is stored when it returns."""
+        async with self._storing:
+            events, self._events = self._events, []
+            await asyncio.to_thread(self._store.save, self.job, events)
+            self._stored_number += len(events)
+        self._on_change(self.job)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def wait_beyond(self, number: int, timeout_s: float) -> bool:
+        """Until an event with a higher number is stored; whether it is, when the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(lambda: self._stored_number > number)
+        return self._stored_number > number

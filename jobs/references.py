@@ -1,0 +1,38 @@
+"""What a job's params refer to: `@ID` for the version that another job makes, `file-ID` for an uploaded file. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+_JOB = re.compile(r"@([A-Za-z0-9_-]+)")
+_FILE = re.compile(r"file-[A-Za-z0-9]+")
+
+
+def jobs_in(params: Any) -> tuple[str, ...]:
+    """Ids of the jobs whose versions the params name, each once, in order."""
+    found = (match[1] for text in _texts(params) if (match := _JOB.fullmatch(text)))
+    return tuple(dict.fromkeys(found))
+
+
+def resolved(params: Any, version_of: Callable[[str], str], file_of: Callable[[str], str]) -> Any:
+    """The params with versions' labels for jobs and paths for files. Raises what the functions raise."""
+    if isinstance(params, Mapping):
+        return {key: resolved(value, version_of, file_of) for key, value in params.items()}
+    if isinstance(params, list | tuple):
+        return [resolved(value, version_of, file_of) for value in params]
+    if isinstance(params, str) and (match := _JOB.fullmatch(params)):
+        return version_of(match[1])
+    return file_of(params) if isinstance(params, str) and _FILE.fullmatch(params) else params
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)

@@ -1,0 +1,228 @@
+"""Runs jobs: starts what is to run, and decides what follows when a process ends.
+
+Owns every job that has not ended; one process at a time may own a home's jobs. Runs in one event loop. Which job starts is
+`dispatch`, which moves are possible `lifecycle`, what the end of a process means `verdict`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jobs.attempt import Attempt, End
+from jobs.dispatch import plan_dispatch
+from jobs.job import Failure, InvalidJob, Job, JobError, JobKind, JobNotFound, JobStatus, Problem, WrongStatus
+from jobs.limits import JobLimits
+from jobs.messages import Start
+from jobs.record import JobRecord
+from jobs.references import jobs_in, resolved
+from jobs.store import JobStore
+from jobs.tasks.protocol import StopReason
+from jobs.verdict import judge
+
+LOG = "log.txt"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Supervisor:
+    """start() before use, close() when done. tasks: the module that knows the kinds. file_of: an uploaded file's path by its id.
+
+    on_change: told of each job whenever it is stored. Raises JobNotFound and WrongStatus as `JobQueue` says.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        store: JobStore,
+        limits: JobLimits,
+        *,
+        tasks: str,
+        file_of: Callable[[str], str],
+        on_change: Callable[[Job], None],
+    ) -> None:
+        self._home = home
+        self._store = store
+        self._limits = limits
+        self._tasks = tasks
+        self._file_of = file_of
+        self._on_change = on_change
+        self._records: dict[str, JobRecord] = {}
+        self._attempts: dict[str, Attempt] = {}
+        self._failures: dict[str, int] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._retries: set[asyncio.Task[None]] = set()
+        self._dispatching = asyncio.Lock()
+        self._closing = False
+
+    async def start(self) -> None:
+        """Takes up what an earlier daemon left: jobs that ran then are queued again, and go on from their checkpoints."""
+        for job in await asyncio.to_thread(self._store.unfinished):
+            last = await asyncio.to_thread(self._store.last_number, job.id)
+            record = self._records[job.id] = JobRecord(job, self._store, now, last, self._on_change)
+            if job.status is JobStatus.RUNNING:
+                await record.move(JobStatus.INTERRUPTED)
+            if record.job.status is JobStatus.INTERRUPTED:
+                await record.move(JobStatus.QUEUED)
+        await self._dispatch()
+
+    async def close(self) -> None:
+        """Ends the processes; their jobs go on when a daemon starts again."""
+        self._closing = True
+        for attempt in self._attempts.values():
+            attempt.stop(StopReason.PAUSE, self._limits.close_grace_s)
+        for retry in self._retries:
+            retry.cancel()
+        if ending := self._running | self._retries:
+            await asyncio.wait(ending)
+
+    def record(self, id_: str) -> JobRecord | None:
+        """None when the job has ended, or there is none."""
+        return self._records.get(id_)
+
+    async def job(self, id_: str) -> Job:
+        """Raises JobNotFound."""
+        record = self._records.get(id_)
+        job = record.job if record is not None else await asyncio.to_thread(self._store.job, id_)
+        if job is None:
+            raise JobNotFound(f"There is no job {id_!r} here. `slmops jobs list` shows all.")
+        return job
+
+    async def take(self, job: Job) -> None:
+        """A new job, not stored yet."""
+        await asyncio.to_thread(self._store.insert, [job])
+        record = self._records[job.id] = JobRecord(job, self._store, now, 0, self._on_change)
+        record.tell("status", "The job is queued.", data={"status": str(job.status)})
+        await record.store()
+        await self._dispatch()
+
+    async def end(self, id_: str, to: JobStatus, reason: StopReason) -> Job:
+        job = await self.job(id_)
+        attempt, record = self._attempts.get(id_), self._records.get(id_)
+        if attempt is not None:
+            attempt.stop(reason)
+            await attempt.over.wait()
+        elif record is not None:
+            await record.move(to)
+            self._forget_if_final(record)
+        else:
+            raise WrongStatus(f"The job {id_} is {job.status}: it has ended.")
+        await self._dispatch()
+        return await self.job(id_)
+
+    async def resume(self, id_: str) -> Job:
+        """Queues a paused job again. Raises JobNotFound, WrongStatus."""
+        job = await self.job(id_)
+        if job.status is not JobStatus.PAUSED:
+            raise WrongStatus(f"The job {id_} is {job.status}; only a paused job can be resumed.")
+        await self._records[id_].move(JobStatus.QUEUED)
+        await self._dispatch()
+        return await self.job(id_)
+
+    def folder(self, id_: str) -> Path:
+        """The job's own folder; its task writes in `work`."""
+        return self._home / "jobs" / id_
+
+    async def start_of(
+        self, id_: str, kind: JobKind, params: Mapping[str, Any], folder: Path, *, attempt: int = 1, plan: bool = False
+    ) -> Start:
+        """With what the params refer to in place of the references. Raises InvalidJob, JobNotFound."""
+        made = {need: await self.job(need) for need in jobs_in(params)}
+        plain = resolved(params, lambda need: _version_made_by(made[need]), self._file_of)
+        work = folder / "work"
+        await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
+        limits = self._limits
+        return Start(
+            job=id_,
+            kind=str(kind),
+            params=plain,
+            home=str(self._home),
+            folder=str(work),
+            plan=plan,
+            attempt=attempt,
+            threads=limits.threads,
+            memory_bytes=limits.memory_bytes,
+            offline=limits.offline,
+        )
+
+    # ---- inside ----
+
+    async def _dispatch(self) -> None:
+        """Starts what is to start, and ends what can never start."""
+        async with self._dispatching:
+            while not self._closing:
+                jobs = [record.job for record in self._records.values()]
+                decision = plan_dispatch(jobs, await self._statuses(jobs), self._limits.max_running)
+                for id_, failure in decision.doomed.items():
+                    await self._records[id_].move(JobStatus.FAILED, failure=failure)
+                    self._forget_if_final(self._records[id_])
+                for id_ in decision.start:
+                    await self._begin(self._records[id_])
+                if not decision.doomed:
+                    return
+
+    async def _statuses(self, jobs: Sequence[Job]) -> dict[str, JobStatus]:
+        needed = {need for job in jobs for need in job.needs}
+        found = {need: await asyncio.to_thread(self._store.job, need) for need in needed if need not in self._records}
+        ended = {id_: job.status for id_, job in found.items() if job is not None}
+        return ended | {need: self._records[need].job.status for need in needed if need in self._records}
+
+    async def _begin(self, record: JobRecord) -> None:
+        id_ = record.job.id
+        await record.move(JobStatus.RUNNING)
+        task = asyncio.create_task(self._run(record), name=f"job {id_}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(self, record: JobRecord) -> None:
+        job = record.job
+        try:
+            start = await self.start_of(job.id, job.kind, job.params, self.folder(job.id), attempt=job.attempt)
+        except JobError as error:
+            await record.move(JobStatus.FAILED, failure=Failure("invalid_job", error.message))
+            self._forget_if_final(record)
+        else:
+            attempt = self._attempts[job.id] = Attempt(record, start, self.folder(job.id) / LOG, self._tasks)
+            try:
+                await self._follow(record, attempt, await attempt.run())
+            finally:
+                del self._attempts[job.id]
+                attempt.over.set()
+        await self._dispatch()
+
+    async def _follow(self, record: JobRecord, attempt: Attempt, end: End) -> None:
+        """What its end means for the job."""
+        if attempt.has_checkpoint:
+            self._failures.pop(record.job.id, None)
+        verdict = judge(end, attempt.asked, self._failures.get(record.job.id, 0), self._limits.max_attempts, self._closing)
+        await record.move(verdict.to, outcome=verdict.outcome, failure=verdict.failure)
+        if verdict.to is JobStatus.INTERRUPTED and not self._closing:
+            count = self._failures[record.job.id] = self._failures.get(record.job.id, 0) + 1
+            delay_s = self._limits.retry_after_s[min(count, len(self._limits.retry_after_s)) - 1]
+            record.tell("message", f"It is tried again in {delay_s:g} s.", level="warning")
+            retry = asyncio.create_task(self._retry(record, delay_s), name=f"retry {record.job.id}")
+            self._retries.add(retry)
+            retry.add_done_callback(self._retries.discard)
+        self._forget_if_final(record)
+
+    async def _retry(self, record: JobRecord, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        if record.job.status is JobStatus.INTERRUPTED:
+            await record.move(JobStatus.QUEUED)
+            await self._dispatch()
+
+    def _forget_if_final(self, record: JobRecord) -> None:
+        if record.job.status.is_final:
+            self._records.pop(record.job.id, None)
+            self._failures.pop(record.job.id, None)
+
+
+def _version_made_by(job: Job) -> str:
+    if job.outcome is None or job.outcome.version is None:
+        raise InvalidJob([Problem(f"The job {job.id} made no version, so that '@{job.id}' means nothing.")])
+    return job.outcome.version

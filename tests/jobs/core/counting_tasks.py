@@ -1,0 +1,73 @@
+"""A task that counts, in a real process: it leaves a checkpoint after each step, and misbehaves where it is told to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+from typing import ClassVar
+
+from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
+from jobs.tasks.protocol import Params, Stopped, Task, TaskContext
+
+
+class CountingParams(Params):
+    """steps: to count. gate: a file to wait for before the last step. kill_at, fail_at: a step, at the first attempt only."""
+
+    steps: int
+    gate: str | None = None
+    deaf: bool = False
+    kill_at: int | None = None
+    fail_at: int | None = None
+    may_pass: bool = True
+    hog_bytes: int = 0
+    crash: bool = False
+
+
+class Counting:
+    kind: ClassVar[JobKind] = JobKind.FINETUNE
+    params: ClassVar[type[Params]] = CountingParams
+
+    def plan(self, params: CountingParams, context: TaskContext) -> Plan:
+        if params.steps < 1:
+            raise InvalidJob([Problem("there is nothing to count", param="steps", file="numbers.jsonl", line=3)])
+        return Plan((f"Counts to {params.steps}.",), num_steps=params.steps)
+
+    def run(self, params: CountingParams, context: TaskContext) -> Outcome:
+        path = context.folder / "checkpoint.json"
+        step, digest = json.loads(path.read_text()) if path.exists() else (0, "")
+        context.stage("counting")
+        if params.crash:
+            raise ZeroDivisionError("a secret text of the data")
+        hog = bytearray(params.hog_bytes)
+        while step < params.steps:
+            if params.gate is not None and step == params.steps - 1:
+                self._wait(params, context)
+            if context.attempt == 1 and step == params.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if context.attempt == 1 and step == params.fail_at:
+                raise JobFailure("The wind blew. Try again.", code="wind", may_pass=params.may_pass)
+            step += 1
+            digest = hashlib.sha256(f"{digest}{step}".encode()).hexdigest()
+            beside = path.with_suffix(".new")
+            beside.write_text(json.dumps([step, digest]))
+            beside.replace(path)
+            context.reporter.checkpoint(step, path, {})
+            context.progress(step, params.steps, loss=1 / step)
+        return Outcome(metrics={"attempts": context.attempt, "hogged": len(hog)}, details={"digest": digest})
+
+    def _wait(self, params: CountingParams, context: TaskContext) -> None:
+        assert params.gate is not None
+        while not os.path.exists(params.gate):  # noqa: PTH110 - a mere name
+            time.sleep(0.01)
+            try:
+                context.check()
+            except Stopped:
+                if not params.deaf:
+                    raise
+
+
+def task_for(kind: JobKind) -> Task:
+    return Counting()
