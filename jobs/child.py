@@ -17,13 +17,14 @@ import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
+import numpy as np
 import psutil
 from pydantic import ValidationError
 
-from jobs.job import InvalidJob, JobFailure, JobKind, Problem
+from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
 from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, Progressed, Refused, Said, Staged, Start, Stop
 from jobs.tasks.protocol import Stopped, StopReason, Task, TaskContext
 from model_registry.errors import OutOfDisk, RegistryError, SourceUnavailable
@@ -34,6 +35,7 @@ from runtime.framing import FrameWriter, read_frame
 PROGRESS_EVERY_S = 0.25
 NICENESS = 19
 _GONE = 3  # exit code when the daemon is gone
+T = TypeVar("T")
 _DECODER = msgspec.msgpack.Decoder(Start | Stop)
 
 
@@ -131,7 +133,23 @@ def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter)
         memory_bytes=start.memory_bytes,
         offline=start.offline,
     )
-    return Planned(plan=task.plan(params, context)) if start.plan else Finished(outcome=task.run(params, context))
+    if start.plan:
+        return Planned(plan=_plain(task.plan(params, context), Plan))
+    return Finished(outcome=_plain(task.run(params, context), Outcome))
+
+
+def _plain(value: T, kind: type[T]) -> T:
+    """As frames and JSON carry it. Raises TypeError for what they cannot."""
+    return msgspec.convert(msgspec.to_builtins(value, enc_hook=_as_builtin), kind)
+
+
+def _as_builtin(value: Any) -> Any:
+    """Read-only mappings, and NumPy's numbers."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a task's result holds a {type(value).__name__}, which is no JSON value")
 
 
 def _problem(location: tuple[int | str, ...], message: str) -> Problem:
@@ -168,4 +186,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2]))
+    code = main(*sys.argv[1:2])
+    sys.stderr.flush()
+    os._exit(code)  # the thread that listens holds stdin, and libraries that hang at their end would keep the job open

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -25,7 +25,7 @@ from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReferen
 from model_registry.importers import Imported, ImportOptions, choose
 from model_registry.names import check_model_name, model_name_from
 from model_registry.progress import Progress, SilentProgress
-from model_registry.records import Manifest, ModelVersion, Precision
+from model_registry.records import LIVE, Manifest, ModelVersion, Precision
 from model_registry.references import (
     CatalogReference,
     FoundryReference,
@@ -46,12 +46,13 @@ _LIBRARIES = ("slmops", "onnx", "onnxruntime", "gguf", "tokenizers")
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """What a reference means. name: the model's; licence and sampling: what the catalog says, if it does."""
+    """What a reference means. name: of the model; licence, sampling: what the catalog says, if it does; alias: which one moves."""
 
     name: str
     source: SourceReference
     licence: str | None = None
     sampling: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    alias: str = LIVE
 
 
 def plan_pull(reference: str, name: str | None = None, catalog: Catalog | None = None) -> PullPlan:
@@ -69,15 +70,18 @@ def pull(
     *,
     name: str | None = None,
     precision: Precision = Precision.AUTO,
+    alias: str = LIVE,
     progress: Progress | None = None,
     catalog: Catalog | None = None,
 ) -> ModelVersion:
     """The version that `reference` is, published as `name` (default: after the reference) unless it is here already.
 
+    alias: which one moves to it where the model has versions already.
+
     Two pulls of one reference, in any processes, run one after the other, and the second finds the work done.
     Raises any RegistryError; KeyboardInterrupt stops it cleanly.
     """
-    plan = plan_pull(reference, name, catalog)
+    plan = replace(plan_pull(reference, name, catalog), alias=alias)
     progress = progress or SilentProgress()
     with _one_at_a_time(registry.home, plan.source, progress):
         source = source_for(plan.source)
@@ -123,7 +127,7 @@ def _import(
     manifest = _manifest(plan, pin, precision, importer.name, fetched, imported)
     progress.stage("publishing")
     variant = StagedVariant(imported.precision, imported.provider_family, staged)
-    return registry.publish(plan.name, manifest, [variant])
+    return registry.publish(plan.name, manifest, [variant], alias=plan.alias)
 
 
 def _write_sampling(folder: Path, sampling: Mapping[str, float]) -> None:
@@ -167,7 +171,7 @@ def _present(registry: Registry, plan: PullPlan, pin: str | None, precision: Pre
     if here is not None or not same:
         return here
     variants = [StagedVariant(variant.precision, variant.provider_family, variant.folder) for variant in same[0].variants]
-    return registry.publish(plan.name, same[0].manifest, variants)
+    return registry.publish(plan.name, same[0].manifest, variants, alias=plan.alias)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,10 @@ import json
 import os
 import signal
 import time
+from types import MappingProxyType
 from typing import ClassVar
+
+import numpy as np
 
 from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
 from jobs.tasks.protocol import Params, Stopped, Task, TaskContext
@@ -24,6 +27,7 @@ class CountingParams(Params):
     may_pass: bool = True
     hog_bytes: int = 0
     crash: bool = False
+    unsayable: bool = False
 
 
 class Counting:
@@ -41,6 +45,8 @@ class Counting:
         context.stage("counting")
         if params.crash:
             raise ZeroDivisionError("a secret text of the data")
+        if params.unsayable:
+            return Outcome(details={"what": object()})
         hog = bytearray(params.hog_bytes)
         while step < params.steps:
             if params.gate is not None and step == params.steps - 1:
@@ -56,7 +62,8 @@ class Counting:
             beside.replace(path)
             context.reporter.checkpoint(step, path, {})
             context.progress(step, params.steps, loss=1 / step)
-        return Outcome(metrics={"attempts": context.attempt, "hogged": len(hog)}, details={"digest": digest})
+        metrics = MappingProxyType({"attempts": context.attempt, "hogged": np.float32(len(hog))})
+        return Outcome(metrics=metrics, details={"digest": digest})
 
     def _wait(self, params: CountingParams, context: TaskContext) -> None:
         assert params.gate is not None

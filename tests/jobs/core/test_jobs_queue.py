@@ -194,6 +194,15 @@ def test_a_defect_is_in_the_log_and_not_in_the_message(tmp_path: Path) -> None:
     in_queue(tmp_path, body)
 
 
+def test_a_result_that_cannot_be_told_is_a_defect(tmp_path: Path) -> None:
+    async def body(queue: JobQueue) -> None:
+        done = await ended(queue, await queue.create(COUNT, {"steps": 1, "unsayable": True}))
+        assert (done.status, done.attempt) == (JobStatus.FAILED, 1)
+        assert "which is no JSON value" in queue.log(done.id).read_text()
+
+    in_queue(tmp_path, body)
+
+
 def test_a_job_waits_for_what_it_needs_and_fails_with_it(tmp_path: Path) -> None:
     async def body(queue: JobQueue) -> None:
         gate = tmp_path / "gate"

@@ -1,0 +1,131 @@
+"""What the queue decides, without processes: moves, starts, verdicts, references, chains, pace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobs.attempt import End
+from jobs.dispatch import plan_dispatch
+from jobs.job import InvalidJob, Job, JobKind, JobStatus, Outcome, WrongStatus
+from jobs.lifecycle import can_move, move
+from jobs.messages import Ended, Failed, Finished, Last
+from jobs.pace import Pace
+from jobs.pipelines import Step, in_order, with_jobs
+from jobs.references import jobs_in, resolved
+from jobs.tasks.protocol import StopReason
+from jobs.verdict import judge
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def job(id_: str, status: JobStatus = JobStatus.QUEUED, *needs: str, minute: int = 0) -> Job:
+    return Job(id_, JobKind.FINETUNE, {}, status, NOON + timedelta(minutes=minute), needs)
+
+
+def test_a_final_status_is_never_left() -> None:
+    for status in JobStatus:
+        assert status.is_final == (not any(can_move(job("a", status), to) for to in JobStatus))
+    with pytest.raises(WrongStatus, match="is succeeded, so it cannot become running"):
+        move(job("a", JobStatus.SUCCEEDED), JobStatus.RUNNING, NOON)
+
+
+def test_a_start_counts_an_attempt_and_an_end_has_its_time() -> None:
+    running = move(job("a"), JobStatus.RUNNING, NOON)
+    queued = move(move(running, JobStatus.INTERRUPTED, NOON), JobStatus.QUEUED, NOON)
+    again = move(queued, JobStatus.RUNNING, NOON + timedelta(hours=1))
+    assert (again.attempt, again.started_at, again.ended_at) == (2, NOON, None)
+    assert move(again, JobStatus.SUCCEEDED, NOON, outcome=Outcome("m:1")).ended_at == NOON
+
+
+def test_the_oldest_of_those_that_may_start() -> None:
+    jobs = [job("late", minute=2), job("early"), job("waits", JobStatus.QUEUED, "early"), job("paused", JobStatus.PAUSED)]
+    decision = plan_dispatch(jobs, {"early": JobStatus.QUEUED}, max_running=2)
+    assert (decision.start, decision.doomed) == (("early", "late"), {})
+    running = [replace(jobs[1], status=JobStatus.RUNNING), jobs[0]]
+    assert plan_dispatch(running, {}, max_running=1).start == ()
+
+
+@pytest.mark.parametrize(
+    ("needed", "code"),
+    [({"x": JobStatus.FAILED}, "need_failed"), ({"x": JobStatus.CANCELLED}, "need_failed"), ({}, "need_gone")],
+)
+def test_who_needs_what_will_not_be_never_starts(needed: dict[str, JobStatus], code: str) -> None:
+    decision = plan_dispatch([job("a", JobStatus.QUEUED, "x")], needed, max_running=1)
+    assert decision.start == ()
+    assert decision.doomed["a"].code == code
+
+
+@pytest.mark.parametrize(
+    ("last", "exit_code", "asked", "num_failures", "to"),
+    [
+        (Finished(outcome=Outcome()), 0, StopReason.CANCEL, 0, JobStatus.SUCCEEDED),
+        (None, -9, StopReason.CANCEL, 0, JobStatus.CANCELLED),
+        (Ended(), 0, StopReason.PAUSE, 0, JobStatus.PAUSED),
+        (None, -9, StopReason.PAUSE, 0, JobStatus.PAUSED),
+        (Failed(code="x", message="x"), 0, StopReason.PAUSE, 0, JobStatus.FAILED),
+        (Failed(code="x", message="x", may_pass=True), 0, None, 0, JobStatus.INTERRUPTED),
+        (Failed(code="x", message="x", may_pass=True), 0, None, 2, JobStatus.FAILED),
+        (None, -9, None, 0, JobStatus.INTERRUPTED),
+        (None, -9, None, 2, JobStatus.FAILED),
+        (None, 1, None, 0, JobStatus.FAILED),
+    ],
+)
+def test_what_an_end_means(last: Last | None, exit_code: int, asked: StopReason | None, num_failures: int, to: JobStatus) -> None:
+    verdict = judge(End(last, exit_code), asked, num_failures, max_attempts=3, is_closing=False)
+    assert verdict.to is to
+    assert (verdict.failure is not None) == (to in (JobStatus.FAILED, JobStatus.INTERRUPTED))
+
+
+def test_a_pause_while_the_daemon_ends_is_an_interruption() -> None:
+    assert judge(End(Ended(), 0), StopReason.PAUSE, 0, 3, is_closing=True).to is JobStatus.INTERRUPTED
+
+
+def test_references_are_found_and_resolved_wherever_they_are() -> None:
+    params = {"model": "@job-1", "data": ["file-abc", {"more": "@job-2", "again": "@job-1"}], "text": "mail@job-1 or @ home"}
+    assert jobs_in(params) == ("job-1", "job-2")
+    plain = resolved(params, lambda id_: f"{id_}:1", lambda id_: f"/files/{id_}")
+    assert plain == {
+        "model": "job-1:1",
+        "data": ["/files/file-abc", {"more": "job-2:1", "again": "job-1:1"}],
+        "text": "mail@job-1 or @ home",
+    }
+
+
+def test_a_chain_in_order() -> None:
+    steps = [
+        Step("check", JobKind.EVALUATE, {"model": "@small"}),
+        Step("small", JobKind.QUANTIZE, {"model": "@tune"}, after=("look",)),
+        Step("look", JobKind.EVALUATE, {"model": "m"}),
+        Step("tune", JobKind.FINETUNE, {"model": "m"}),
+    ]
+    names = [step.name for step in in_order(steps)]
+    assert names.index("tune") < names.index("small") < names.index("check")
+    assert names.index("look") < names.index("small")
+    assert with_jobs({"model": "@small", "n": 1}, {"small": "job-7"}) == {"model": "@job-7", "n": 1}
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([], "at least one step"),
+        ([Step("a", JobKind.MERGE, {}), Step("a", JobKind.MERGE, {})], "Two steps are named 'a'"),
+        ([Step("a", JobKind.MERGE, {"model": "@b"})], "needs 'b', which is no step"),
+        ([Step("a", JobKind.MERGE, {"model": "@b"}), Step("b", JobKind.MERGE, {"model": "@a"})], "in a circle"),
+    ],
+)
+def test_chains_that_are_none(steps: list[Step], said: str) -> None:
+    with pytest.raises(InvalidJob, match=said):
+        in_order(steps)
+
+
+def test_pace() -> None:
+    pace = Pace()
+    pace.note(0.0, 10)
+    assert (pace.rate, pace.time_left_s(20)) == (None, None)
+    pace.note(2.0, 14)
+    assert (pace.rate, pace.time_left_s(20), pace.time_left_s(None)) == (2.0, 3.0, None)
+    pace.note(3.0, 0)
+    assert pace.rate is None, "a stage that counts anew"
