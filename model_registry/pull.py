@@ -83,7 +83,7 @@ def pull(
     """
     plan = replace(plan_pull(reference, name, catalog), alias=alias)
     progress = progress or SilentProgress()
-    with _one_at_a_time(registry.home, plan.source, progress):
+    with one_at_a_time(registry.home, plan.source, progress):
         source = source_for(plan.source)
         with _network_errors_told(plan.source):
             pin = source.pin()
@@ -94,12 +94,12 @@ def pull(
             scratch, staged = staging / "scratch", staging / "model"
             scratch.mkdir()
             staged.mkdir()
-            with _downloads(registry.home, plan.source) as downloads:
-                fetched = _fetch(registry, plan, source, downloads, scratch, progress)
+            with downloads_of(registry.home, plan.source) as downloads:
+                fetched = fetch(registry, plan, source, downloads, scratch, progress)
                 return _import(registry, plan, pin, precision, fetched, staged, progress)
 
 
-def _fetch(registry: Registry, plan: PullPlan, source: Source, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
+def fetch(registry: Registry, plan: PullPlan, source: Source, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
     """A disk that is full before everything is here gets all of its space back."""
     full = disk_full_means_out_of_disk(registry.home, tree_bytes(downloads), f"fetching {plan.name}")
     try:
@@ -187,7 +187,8 @@ def _network_errors_told(source: SourceReference) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(home: Path, source: SourceReference, progress: Progress) -> Iterator[None]:
+def one_at_a_time(home: Path, source: SourceReference, progress: Progress) -> Iterator[None]:
+    """Nobody else fetches from this source meanwhile, in any process."""
     locks = home / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     lock = FileLock(locks / f"pull-{_key(source)}.lock")
@@ -203,7 +204,7 @@ def _one_at_a_time(home: Path, source: SourceReference, progress: Progress) -> I
 
 
 @contextlib.contextmanager
-def _downloads(home: Path, source: SourceReference) -> Iterator[Path]:
+def downloads_of(home: Path, source: SourceReference) -> Iterator[Path]:
     """Gone when the block succeeds or what was fetched is bad. Else kept, for the next pull to go on from."""
     folder = home / "downloads" / _key(source)
     folder.mkdir(parents=True, exist_ok=True)

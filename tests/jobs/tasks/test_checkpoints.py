@@ -1,0 +1,90 @@
+"""A version's weights as a checkpoint: made once from the source that is pinned, or refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from jobs.tasks.checkpoints import materialise
+from jobs.tasks.protocol import Stopped, StopReason, TaskContext
+from model_registry.errors import ChecksumMismatch, InvalidReference, SourceUnavailable
+from model_registry.pull import pull
+from model_registry.records import Precision
+from model_registry.registry import Registry
+from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+
+
+class Heard:
+    """What a task told."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.stop: StopReason | None = None
+
+    def stage(self, name: str) -> None:
+        self.stages.append(name)
+
+    def progress(self, step: int, total: int | None, metrics: Mapping[str, float], unit: str) -> None:
+        pass
+
+    def message(self, text: str, level: str = "info") -> None:
+        pass
+
+    def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
+        pass
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_gguf(tmp_path / "tiny.gguf", Tiny())
+
+
+@pytest.fixture
+def registry(tmp_path: Path, source: Path) -> Iterator[Registry]:
+    with Registry(tmp_path / "home") as registry:
+        pull(registry, str(source), name="tiny", precision=Precision.FP32)
+        yield registry
+
+
+def context_of(registry: Registry, heard: Heard, *, offline: bool = False) -> TaskContext:
+    return TaskContext("job-1", registry, registry.home / "work", heard, offline=offline)
+
+
+def test_it_is_made_once_with_the_tokenizer_that_is_served(registry: Registry, source: Path) -> None:
+    heard = Heard()
+    folder = materialise(context_of(registry, heard), "tiny")
+    assert {path.name for path in folder.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+    served = registry.resolve("tiny").variants[0].folder
+    assert (folder / "tokenizer.json").read_bytes() == (served / "tokenizer.json").read_bytes()
+    assert "writing the checkpoint" in heard.stages
+    source.unlink()
+    assert materialise(context_of(registry, Heard(), offline=True), "tiny:1") == folder
+
+
+def test_a_source_that_holds_something_else_by_now_is_refused(registry: Registry, source: Path) -> None:
+    write_gguf(source, Tiny(layers=3))
+    with pytest.raises(ChecksumMismatch, match="another file"):
+        materialise(context_of(registry, Heard()), "tiny")
+    assert not (registry.home / "checkpoints").exists()
+
+
+def test_a_source_that_is_gone(registry: Registry, source: Path) -> None:
+    source.unlink()
+    with pytest.raises((SourceUnavailable, InvalidReference)):
+        materialise(context_of(registry, Heard()), "tiny")
+
+
+def test_nothing_is_fetched_offline(registry: Registry) -> None:
+    with pytest.raises(SourceUnavailable, match="offline"):
+        materialise(context_of(registry, Heard(), offline=True), "tiny")
+
+
+def test_a_stop_leaves_nothing_behind(registry: Registry) -> None:
+    heard = Heard()
+    heard.stop = StopReason.CANCEL
+    with pytest.raises(Stopped):
+        materialise(context_of(registry, heard), "tiny")
+    assert not (registry.home / "checkpoints").exists()
+    assert list((registry.home / "staging").iterdir()) == []

@@ -1,0 +1,61 @@
+"""A GGUF file as a checkpoint says what its source says: transformers' logits are those of the NumPy reference."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_gguf import GEMMA, Tiny, write_gguf
+
+from model_registry.errors import UnsupportedModel
+from model_registry.importers.gguf.architecture import read_architecture
+from model_registry.importers.gguf.checkpoint import write_checkpoint
+from model_registry.importers.gguf.reader import open_gguf
+from model_registry.importers.gguf.reference import reference_logits
+
+YARN = {
+    "llama.rope.scaling.type": "yarn",
+    "llama.rope.scaling.factor": 4.0,
+    "llama.rope.scaling.original_context_length": 16,
+}
+MODELS = {
+    "llama": Tiny(),
+    "llama tied": Tiny(tied=True),
+    "llama q4_1": Tiny(weight_type="Q4_1"),
+    "llama linear": Tiny(metadata={"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.0}),
+    "llama yarn": Tiny(metadata=YARN),
+    "qwen2": Tiny("qwen2", qkv_bias=True),
+    "qwen3": Tiny("qwen3"),
+    "smollm3": Tiny("smollm3", layers=5),
+    "gemma3": GEMMA,
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("tiny", MODELS.values(), ids=MODELS.keys())
+def test_the_same_logits(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    path = write_gguf(tmp_path / "tiny.gguf", tiny)
+    (folder := tmp_path / "checkpoint").mkdir()
+    write_checkpoint(path, folder, bos_id=0, eos_ids=[2])
+    ids = np.arange(40, dtype=np.int64) * 7 % 250
+    source = open_gguf(path)
+    expected = np.concatenate(list(reference_logits(source, read_architecture(source.metadata), [ids])))
+    model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    with torch.no_grad():
+        actual = model(torch.from_numpy(ids[None])).logits[0].numpy()
+    np.testing.assert_allclose(actual, expected, atol=2e-3, rtol=1e-3)
+
+
+def test_factors_that_a_checkpoint_cannot_tell_are_refused(tmp_path: Path) -> None:
+    factors = {"rope_freqs.weight": np.ones(8, np.float32)}
+    path = write_gguf(tmp_path / "tiny.gguf", Tiny(tensors=factors))
+    with pytest.raises(UnsupportedModel, match="rotary factors"):
+        write_checkpoint(path, tmp_path, bos_id=0, eos_ids=[2])
