@@ -12,10 +12,11 @@ __all__ = ["ImportOptions", "Imported", "Importer", "all_importers", "choose"]
 
 def all_importers() -> tuple[Importer, ...]:
     """In the order they are asked. Their heavy libraries load when they run."""
+    from model_registry.importers.checkpoint import CheckpointImporter
     from model_registry.importers.gguf import GgufImporter
     from model_registry.importers.onnx_folder import OnnxFolderImporter
 
-    return (GgufImporter(), OnnxFolderImporter())
+    return (GgufImporter(), CheckpointImporter(), OnnxFolderImporter())
 
 
 def choose(path: Path, importers: tuple[Importer, ...] | None = None) -> Importer:

@@ -46,7 +46,6 @@ _PRECISIONS = (Precision.AUTO, Precision.INT8, Precision.INT4, Precision.FP32)
 class _Model:
     source: GgufFile
     architecture: Architecture
-    vocabulary: Vocabulary
 
     @property
     def vocab_size(self) -> int:
@@ -82,11 +81,9 @@ class GgufImporter:
         architecture = read_architecture(source.metadata)
         check_tensors(source.tensors, architecture)
         vocabulary = read_vocabulary(source.metadata, source.tensors[EMBEDDING].shape[0])
-        model = _Model(source, architecture, vocabulary)
         try:
-            _write_texts(model, destination)
-            smoothing = _smoothing(model, destination, options.precision, progress)
-            written = write_decoder(source, architecture, destination, options.precision, smoothing, progress)
+            _write_texts(source, architecture, vocabulary, destination)
+            return write_model(source, architecture, destination, options, progress, _licence(source.metadata))
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -95,22 +92,31 @@ class GgufImporter:
                 f"The disk is full: importing {path.name} needs about {2 * size} bytes. Free some, then import again.",
                 needed_bytes=2 * size,
             ) from error
-        return Imported(
-            architecture=architecture.name,
-            context_length=architecture.context_length,
-            precision=_precision(written),
-            parameters=_parameters(model, written, smoothing),
-            metrics=_measure(model, destination, progress) if options.measure else {},
-            licence=_licence(source.metadata),
-        )
 
 
-def _write_texts(model: _Model, folder: Path) -> None:
-    metadata, architecture, vocabulary = model.source.metadata, model.architecture, model.vocabulary
+def write_model(
+    source: GgufFile, architecture: Architecture, folder: Path, options: ImportOptions, progress: Progress, licence: str | None
+) -> Imported:
+    """Writes the decoder beside the tokenizer that is in `folder` already: smoothed, rounded, and measured if asked for."""
+    model = _Model(source, architecture)
+    smoothing = _smoothing(model, folder, options.precision, progress)
+    written = write_decoder(source, architecture, folder, options.precision, smoothing, progress)
+    return Imported(
+        architecture=architecture.name,
+        context_length=architecture.context_length,
+        precision=_precision(written),
+        parameters=_parameters(model, written, smoothing),
+        metrics=_measure(model, folder, progress) if options.measure else {},
+        licence=licence,
+    )
+
+
+def _write_texts(source: GgufFile, architecture: Architecture, vocabulary: Vocabulary, folder: Path) -> None:
+    metadata, num_rows = source.metadata, source.tensors[EMBEDDING].shape[0]
     build_tokenizer(metadata, vocabulary).save(str(folder / "tokenizer.json"))
     files: dict[str, dict[str, Any]] = {
         "tokenizer_config.json": tokenizer_config(metadata, architecture, vocabulary),
-        "genai_config.json": genai_config(metadata, architecture, vocabulary, model.vocab_size),
+        "genai_config.json": genai_config(metadata, architecture, vocabulary, num_rows),
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -22,15 +22,15 @@ from model_registry.importers.gguf.rope import Rope, RopeScaling
 from model_registry.importers.gguf.tensors import EMBEDDING, FINAL_NORM, HEAD, ROPE_DIVISORS, check_tensors
 
 WEIGHTS = "model.safetensors"
-_CLASSES = {
+CLASSES = {
     "llama": ("llama", "LlamaForCausalLM"),
     "smollm3": ("smollm3", "SmolLM3ForCausalLM"),
     "qwen2": ("qwen2", "Qwen2ForCausalLM"),
     "qwen3": ("qwen3", "Qwen3ForCausalLM"),
     "gemma3": ("gemma3_text", "Gemma3ForCausalLM"),
 }
-_WHOLE = {EMBEDDING: "model.embed_tokens.weight", FINAL_NORM: "model.norm.weight", HEAD: "lm_head.weight"}
-_IN_LAYER = {
+WHOLE = {EMBEDDING: "model.embed_tokens.weight", FINAL_NORM: "model.norm.weight", HEAD: "lm_head.weight"}
+IN_LAYER = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -43,7 +43,7 @@ _IN_LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_IN_GEMMA = {  # where norms also follow
+NORMS_AROUND = {  # where norms also follow
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
@@ -69,7 +69,7 @@ def checkpoint_config(source: GgufFile, architecture: Architecture) -> dict[str,
             "This GGUF file holds Llama 3's rotary factors, whose parameters its checkpoint needs and the file does not have. "
             "Convert the model's Hugging Face checkpoint instead."
         )
-    model_type, name = _CLASSES[architecture.name]
+    model_type, name = CLASSES[architecture.name]
     config: dict[str, Any] = {
         "architectures": [name],
         "model_type": model_type,
@@ -128,11 +128,11 @@ def _rope(rope: Rope) -> dict[str, Any]:
 
 
 def _tensors(source: GgufFile, architecture: Architecture) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    names = _IN_LAYER | (_IN_GEMMA if architecture.family.post_norms else {})
+    names = IN_LAYER | (NORMS_AROUND if architecture.family.post_norms else {})
     heads = {"attn_q": architecture.num_heads, "attn_k": architecture.num_kv_heads}
     for name in source.tensors:
-        if name in _WHOLE:
-            yield _WHOLE[name], _value(source, architecture, name)
+        if name in WHOLE:
+            yield WHOLE[name], _value(source, architecture, name)
         elif name.startswith("blk."):
             _, layer, part, kind = name.split(".")
             if part not in names:

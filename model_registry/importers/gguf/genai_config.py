@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from model_registry.importers.gguf.architecture import Architecture
@@ -29,20 +30,27 @@ def end_ids(metadata: Metadata, vocabulary: Vocabulary) -> list[int]:
 def genai_config(metadata: Metadata, architecture: Architecture, vocabulary: Vocabulary, vocab_size: int) -> dict[str, Any]:
     """`genai_config.json`. vocab_size: rows of the head, which may exceed the tokens."""
     ends = end_ids(metadata, vocabulary)
+    model = model_config(architecture, vocab_size, bos=vocabulary.bos, ends=ends, padding=vocabulary.padding)
+    return {"model": model, "search": search_config(architecture, _wishes(metadata))}
+
+
+def model_config(
+    architecture: Architecture, vocab_size: int, *, bos: int | None, ends: list[int], padding: int | None
+) -> dict[str, Any]:
+    """Its part `model`. ends: ids that end an answer."""
     model: dict[str, Any] = {
         "type": architecture.family.genai_type or architecture.name,
         "context_length": architecture.context_length,
         "vocab_size": vocab_size,
         "decoder": _decoder(architecture),
     }
-    if vocabulary.bos is not None:
-        model["bos_token_id"] = vocabulary.bos
+    if bos is not None:
+        model["bos_token_id"] = bos
     if ends:
         model["eos_token_id"] = ends if len(ends) > 1 else ends[0]
-    padding = vocabulary.padding if vocabulary.padding is not None else (ends[0] if ends else None)
-    if padding is not None:
-        model["pad_token_id"] = padding
-    return {"model": model, "search": _search(metadata, architecture)}
+    if padding is not None or ends:
+        model["pad_token_id"] = ends[0] if padding is None else padding
+    return model
 
 
 def _decoder(architecture: Architecture) -> dict[str, Any]:
@@ -68,13 +76,18 @@ def _decoder(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def _search(metadata: Metadata, architecture: Architecture) -> dict[str, Any]:
+def _wishes(metadata: Metadata) -> dict[str, float | int]:
     """Sampling values only where the file names them, so that a reader can tell the model's wish from a filler."""
     wishes: dict[str, float | int] = {}
     for key, name in SAMPLING_KEYS.items():
         full = f"general.sampling.{key}"
         if full in metadata.values:
             wishes[name] = metadata.integer(full) if name == "top_k" else metadata.number(full, above=-1e-9, at_most=1e3)
+    return wishes
+
+
+def search_config(architecture: Architecture, wishes: Mapping[str, float | int]) -> dict[str, Any]:
+    """Its part `search`. wishes: how the model is to be sampled, as far as its source says."""
     return {
         "do_sample": bool(wishes) and wishes.get("temperature", 1.0) > 0,
         "max_length": architecture.context_length,
