@@ -24,9 +24,9 @@ import numpy as np
 import psutil
 from pydantic import ValidationError
 
-from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
+from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan
 from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, Progressed, Refused, Said, Staged, Start, Stop
-from jobs.tasks.protocol import Stopped, StopReason, Task, TaskContext
+from jobs.tasks.protocol import Stopped, StopReason, Task, TaskContext, problems_of
 from model_registry.errors import OutOfDisk, RegistryError, SourceUnavailable
 from model_registry.registry import Registry
 from model_registry.telemetry import turn_off_telemetry
@@ -122,7 +122,7 @@ def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter)
     try:
         params = task.params.model_validate(start.params)
     except ValidationError as error:
-        return Refused(problems=tuple(_problem(each["loc"], each["msg"]) for each in error.errors(include_input=False)))
+        return Refused(problems=tuple(problems_of(error)))
     context = TaskContext(
         job=start.job,
         registry=registry,
@@ -150,11 +150,6 @@ def _as_builtin(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"a task's result holds a {type(value).__name__}, which is no JSON value")
-
-
-def _problem(location: tuple[int | str, ...], message: str) -> Problem:
-    name = ".".join(map(str, location)) or None
-    return Problem(f"{name}: {message}" if name else message, param=name)
 
 
 def told(error: BaseException) -> Last:

@@ -6,8 +6,11 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from jobs.attempt import Attempt, End
 from jobs.job import InvalidJob, Job, JobEvent, JobFailure, JobKind, JobStatus, Plan, Problem, WrongStatus
@@ -16,7 +19,7 @@ from jobs.messages import Failed, Planned, Refused
 from jobs.references import jobs_in
 from jobs.store import JobStore
 from jobs.supervisor import LOG, Supervisor, now
-from jobs.tasks.protocol import StopReason
+from jobs.tasks.protocol import StopReason, problems_of
 
 PLAN_TIMEOUT_S = 300.0
 HEARTBEAT_S = 15.0
@@ -55,8 +58,29 @@ class JobQueue:
         await self._supervisor.close()
         await asyncio.to_thread(self._store.close)
 
+    def check(self, kind: JobKind, params: Mapping[str, Any]) -> None:
+        """What the params alone tell, before anything they refer to is looked at. Raises InvalidJob."""
+        try:
+            import_module(self._tasks).task_for(kind).params.model_validate(params)
+        except ValidationError as error:
+            raise InvalidJob(problems_of(error)) from None
+
+    def schema(self, kind: JobKind) -> dict[str, Any]:
+        """The JSON Schema of such a job's params."""
+        schema: dict[str, Any] = import_module(self._tasks).task_for(kind).params.model_json_schema()
+        return schema
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many jobs there are, by kind and status."""
+        return self._store.counts()
+
+    def active(self) -> tuple[Job, ...]:
+        """Those that have not ended."""
+        return self._supervisor.active()
+
     async def plan(self, kind: JobKind, params: Mapping[str, Any]) -> Plan:
         """What such a job would do. Raises InvalidJob with everything that is wrong with it, JobFailure when it cannot be told."""
+        self.check(kind, params)
         folder = self._supervisor.folder(f"plan-{secrets.token_hex(8)}")
         start = await self._supervisor.start_of("plan", kind, params, folder, plan=True)
         try:
@@ -77,6 +101,7 @@ class JobQueue:
         pipeline: str | None = None,
     ) -> Job:
         """A new job, queued. Planned first, unless it needs versions that are not made yet. Raises as `plan` does, JobNotFound."""
+        self.check(kind, params)
         all_needs = tuple(dict.fromkeys([*needs, *jobs_in(params)]))
         needed = [await self.job(need) for need in all_needs]
         is_ready = all(job.status is JobStatus.SUCCEEDED for job in needed)
@@ -139,7 +164,7 @@ class JobQueue:
                     after = event.number
                     yield event
             record = self._supervisor.record(id_)
-            if not follow or job.status.is_final or record is None:
+            if not follow or job.status.is_final or record is None or record.is_closed:
                 return
             if not await record.wait_beyond(after, HEARTBEAT_S):
                 yield None

@@ -26,6 +26,7 @@ class JobRecord:
         self, job: Job, store: JobStore, now: Callable[[], datetime], last_number: int, on_change: Callable[[Job], None]
     ) -> None:
         self.job = job
+        self.is_closed = False
         self._store = store
         self._now = now
         self._on_change = on_change
@@ -74,9 +75,15 @@ class JobRecord:
         async with self._changed:
             self._changed.notify_all()
 
+    async def close(self) -> None:
+        """Nothing more is told: whoever waits goes on."""
+        self.is_closed = True
+        async with self._changed:
+            self._changed.notify_all()
+
     async def wait_beyond(self, number: int, timeout_s: float) -> bool:
-        """Until an event with a higher number is stored; whether it is, when the time is over."""
+        """Until an event with a higher number is stored, or nothing more is told; False when the time is over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: self._stored_number > number)
-        return self._stored_number > number
+                await self._changed.wait_for(lambda: self._stored_number > number or self.is_closed)
+        return self._stored_number > number or self.is_closed

@@ -5,6 +5,7 @@ One process writes: the daemon. Its caller keeps commits rare, because each make
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -23,13 +24,34 @@ _UNFINISHED = [status for status in JobStatus if not status.is_final]
 
 
 class JobStore:
-    """close() when done. Thread safe."""
+    """Opens the database when it is first needed; close() when done. Thread safe."""
 
     def __init__(self, home: Path) -> None:
-        self._database = Database(home / "registry.db", home / "locks" / "registry.lock")
+        self._home = home
+        self._opened: Database | None = None
+        self._opening = threading.Lock()
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything can have been stored yet."""
+        return self._path.exists()
 
     def close(self) -> None:
-        self._database.close()
+        with self._opening:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+    @property
+    def _path(self) -> Path:
+        return self._home / "registry.db"
+
+    @property
+    def _database(self) -> Database:
+        with self._opening:
+            if self._opened is None:
+                self._opened = Database(self._path, self._home / "locks" / "registry.lock")
+            return self._opened
 
     def insert(self, new: Sequence[Job], events: Sequence[JobEvent] = ()) -> None:
         with self._database.writing() as connection:
@@ -53,6 +75,14 @@ class JobStore:
         with self._database.reading() as reader:
             row = reader.execute(select(jobs).where(jobs.c.id == id_)).mappings().first()
         return None if row is None else _job(row)
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many jobs there are of each kind and status; none while the database is not open."""
+        if self._opened is None:
+            return {}
+        query = select(jobs.c.kind, jobs.c.status, func.count()).group_by(jobs.c.kind, jobs.c.status)
+        with self._database.reading() as reader:
+            return {(kind, status): count for kind, status, count in reader.execute(query)}
 
     def unfinished(self) -> list[Job]:
         with self._database.reading() as reader:

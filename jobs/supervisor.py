@@ -62,13 +62,14 @@ class Supervisor:
 
     async def start(self) -> None:
         """Takes up what an earlier daemon left: jobs that ran then are queued again, and go on from their checkpoints."""
-        for job in await asyncio.to_thread(self._store.unfinished):
+        for job in await asyncio.to_thread(self._store.unfinished) if self._store.exists else ():
             last = await asyncio.to_thread(self._store.last_number, job.id)
             record = self._records[job.id] = JobRecord(job, self._store, now, last, self._on_change)
             if job.status is JobStatus.RUNNING:
                 await record.move(JobStatus.INTERRUPTED)
             if record.job.status is JobStatus.INTERRUPTED:
                 await record.move(JobStatus.QUEUED)
+            self._on_change(record.job)
         await self._dispatch()
 
     async def close(self) -> None:
@@ -80,6 +81,12 @@ class Supervisor:
             retry.cancel()
         if ending := self._running | self._retries:
             await asyncio.wait(ending)
+        for record in self._records.values():
+            await record.close()
+
+    def active(self) -> tuple[Job, ...]:
+        """Those that have not ended."""
+        return tuple(record.job for record in self._records.values())
 
     def record(self, id_: str) -> JobRecord | None:
         """None when the job has ended, or there is none."""

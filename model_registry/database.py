@@ -39,6 +39,7 @@ class Database:
         self._engine = _engine(path)
         self._read_lock = threading.Lock()
         with _clear_errors(path):
+            self._create_if_missing()
             self._bring_to_head()
             self._reader = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
@@ -84,13 +85,29 @@ class Database:
         with _clear_errors(self._path), self._engine.begin() as connection:
             yield connection
 
+    def _create_if_missing(self) -> None:
+        """Made whole beside its place, then moved there: SQLite lets no two connections turn one new file to WAL at a time."""
+        if self._path.exists():
+            return
+        with self.exclusive():
+            if self._path.exists():
+                return
+            beside = self._path.with_name(f"{self._path.name}.new")
+            beside.unlink(missing_ok=True)
+            engine = _engine(beside)
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            _migrate(engine, beside, None)
+            engine.dispose()
+            beside.replace(self._path)
+
     def _bring_to_head(self) -> None:
         if self._revision() == HEAD:
             return
         with self.exclusive():
             revision = self._revision()
             if revision != HEAD:
-                self._migrate(revision)
+                _migrate(self._engine, self._path, revision)
 
     def _revision(self) -> str | None:
         with self._engine.connect() as connection:
@@ -100,22 +117,23 @@ class Database:
             revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
             return None if revision is None else str(revision)
 
-    def _migrate(self, revision: str | None) -> None:
-        from alembic import command
-        from alembic.config import Config
-        from alembic.script import ScriptDirectory
 
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        if revision is not None and revision not in known:
-            raise DatabaseTooNew(
-                f"{self._path} was written by a newer slmops (its tables are at revision {revision}, this one knows up to "
-                f"{HEAD}). Upgrade slmops, or set SLMOPS_HOME to another folder."
-            )
-        with self._engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+def _migrate(engine: Engine, path: Path, revision: str | None) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise DatabaseTooNew(
+            f"{path} was written by a newer slmops (its tables are at revision {revision}, this one knows up to "
+            f"{HEAD}). Upgrade slmops, or set SLMOPS_HOME to another folder."
+        )
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
 def _engine(path: Path) -> Engine:
@@ -129,7 +147,7 @@ def _engine(path: Path) -> Engine:
 
 def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # sqlite3 must not begin transactions of its own; `_on_begin` does
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 
+from jobs.job_queue import JobQueue
 from runtime.machine.provider_directory import ProviderDirectory
 from runtime.pool.model_pool import ModelPool
 from server import errors, logs
 from server.body_limit import BodyLimit
 from server.gateway import Gateway
+from server.job_metrics import JobMetrics
 from server.lifecycle import Lifecycle
 from server.load_plans import LoadPlans
 from server.metrics import Metrics
@@ -27,7 +29,10 @@ from server.openai.tokens import tokens_router
 from server.openai.unavailable import unavailable_router
 from server.routes.admin import admin_router
 from server.routes.health import health_router
+from server.routes.jobs import jobs_router
+from server.routes.lineage import lineage_router
 from server.routes.metrics import metrics_router
+from server.routes.pipelines import pipelines_router
 from server.routes.providers import providers_router
 from server.security import Cors, Policy, Security, is_loopback
 from server.served_models import FakeModels, RegistryModels, ServedModels
@@ -49,18 +54,22 @@ class Parts:
     pool: ModelPool
     gateway: Gateway
     metrics: Metrics
+    jobs: JobQueue
 
     async def drain(self) -> None:
         """Refuses what is new, lets what runs finish within the grace period, ends the rest with an error."""
         self.lifecycle.drain()
-        await self.pool.close(grace_s=self.settings.shutdown_grace_s)
+        await asyncio.gather(self.jobs.close(), self.pool.close(grace_s=self.settings.shutdown_grace_s))
         if not await self.lifecycle.wait_idle(_FLUSH_S):
             _log.warning("clients cut off", extra={"fields": {"open_requests": self.lifecycle.num_open}})
         self.lifecycle.close()
 
 
-def create_app(settings: Settings, *, pool: ModelPool | None = None) -> FastAPI:
-    """The gateway, for any ASGI server that runs its lifespan. pool: instead of one with real workers."""
+def create_app(settings: Settings, *, pool: ModelPool | None = None, tasks: str = "jobs.tasks.kinds") -> FastAPI:
+    """The gateway, for any ASGI server that runs its lifespan. pool: instead of one with real workers.
+
+    tasks: the module that knows the kinds of jobs.
+    """
     lifecycle = Lifecycle()
     pool = pool or ModelPool(settings.pool_limits())
     metrics = Metrics(pool)
@@ -69,10 +78,15 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None) -> FastAPI:
     directory = ProviderDirectory()
     plans = LoadPlans(settings, directory, pool)
     gateway = Gateway(settings, models, pool, plans, metrics, lifecycle)
-    parts = Parts(settings, lifecycle, pool, gateway, metrics)
+    job_metrics = JobMetrics(metrics.registry)
+    limits = settings.jobs.limits(offline=settings.offline)
+    jobs = JobQueue(settings.home, limits, tasks=tasks, on_change=job_metrics.changed)
+    job_metrics.watch(jobs)
+    parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await jobs.start()
         warming = asyncio.create_task(gateway.warm_up())
         try:
             yield
@@ -80,7 +94,7 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None) -> FastAPI:
             lifecycle.drain()
             warming.cancel()
             await asyncio.wait((warming,))
-            await pool.close(grace_s=0)
+            await asyncio.gather(jobs.close(), pool.close(grace_s=0))
             close_models()
 
     app = FastAPI(
@@ -97,6 +111,9 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None) -> FastAPI:
         tokens_router(gateway),
         unavailable_router(),
         admin_router(gateway),
+        lineage_router(gateway),
+        jobs_router(jobs),
+        pipelines_router(jobs),
         providers_router(directory),
         health_router(gateway),
         metrics_router(metrics),

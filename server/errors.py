@@ -19,6 +19,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jobs import job as jobs
+from jobs.job import Problem
 from model_registry import errors as registry
 from runtime import errors as runtime
 from server.disconnection import ClientGone
@@ -92,6 +94,10 @@ TABLE: Mapping[type[Exception], Rule] = {
     BodyTooLarge: Rule(413, INVALID, "body_too_large"),
     InvalidBody: Rule(400, INVALID, "invalid_json"),
     NotImplementedHere: Rule(501, NOT_IMPLEMENTED, "not_implemented"),
+    jobs.InvalidJob: Rule(400, INVALID, "invalid_value"),
+    jobs.JobNotFound: Rule(404, INVALID, "job_not_found", param="id"),
+    jobs.WrongStatus: Rule(409, INVALID, "wrong_status"),
+    jobs.JobFailure: Rule(422, INVALID, "failed"),
     registry.ModelNotFound: Rule(404, INVALID, "model_not_found", param="model"),
     registry.InvalidName: Rule(404, INVALID, "model_not_found", param="model"),
     registry.InvalidReference: Rule(400, INVALID, "invalid_reference", param="model"),
@@ -114,13 +120,24 @@ UNEXPECTED = Rule(500, SERVER, "internal_error")
 UNEXPECTED_MESSAGE = "The server failed on this request; its log has the details under the id in X-Request-Id."
 
 
+class ProblemBody(BaseModel):
+    """One of several things wrong with a job; file and line (from 1): where in its data."""
+
+    message: str
+    param: str | None
+    file: str | None
+    line: int | None
+    code: str
+
+
 class ErrorBody(BaseModel):
-    """OpenAI's error: what was wrong, its class, the field at fault, and a code for programs."""
+    """OpenAI's error: what was wrong, its class, the field at fault, and a code for programs. problems: of a job, each one."""
 
     message: str
     type: str
     param: str | None
     code: str | None
+    problems: list[ProblemBody] | None = None
 
 
 class ErrorEnvelope(BaseModel):
@@ -137,9 +154,12 @@ class ErrorReply:
     code: str | None
     param: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    problems: Sequence[Problem] = ()
 
     def body(self) -> bytes:
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        error: dict[str, Any] = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        if self.problems:
+            error["problems"] = self.problems
         return msgspec.json.encode({"error": error})
 
     def response(self) -> Response:
@@ -167,6 +187,7 @@ def reply_to(error: Exception, *, where: str = "this path") -> ErrorReply:
         getattr(error, "code", None) or rule.code,
         getattr(error, "param", None) or rule.param,
         headers,
+        tuple(getattr(error, "problems", ())),
     )
 
 
@@ -220,7 +241,9 @@ MEANINGS: Mapping[int, str] = {
     401: "The API key is missing or wrong.",
     403: "The Host or the Origin of the request is not allowed.",
     404: "There is no such model or path.",
+    409: "Its status does not allow that; the message says what does.",
     413: "The request body is too large.",
+    422: "It cannot be done with what is there; the message says what to change.",
     429: "The queue is full; retry after the seconds in Retry-After.",
     500: "The request failed; it may be retried.",
     501: "This server does not do that; the message says what to use instead.",

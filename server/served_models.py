@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from model_registry.errors import ModelNotFound, UnsupportedModel
-from model_registry.records import LIVE, Model, ModelVersion, Variant
+from model_registry.lineage import Lineage, lineage_of
+from model_registry.records import LIVE, NOT_SERVED, Model, ModelVersion, Variant
 from runtime.placement import Graph
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class ServedModels(Protocol):
     def listed(self) -> Sequence[ServedModel]:
         """Every model under its bare name."""
 
+    def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
+        """The version of that name, and the tree that it stands in. Raises as `resolve` does."""
+
 
 class RegistryModels:
     """The models of the registry: by name, `name:number` or `name:alias`."""
@@ -54,6 +58,10 @@ class RegistryModels:
 
     def listed(self) -> Sequence[ServedModel]:
         return [_served(model.name, version) for model in self._registry.models() if (version := _live(model))]
+
+    def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
+        version = self._registry.resolve(name)
+        return version, lineage_of(self._registry.models(), version)
 
 
 class FakeModels:
@@ -78,6 +86,10 @@ class FakeModels:
     def listed(self) -> Sequence[ServedModel]:
         return [self.resolve(name) for name in self._by_bare]
 
+    def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
+        label = self.resolve(name).label
+        raise UnsupportedModel(f"{label} was made from nothing: it is the fake engine's. Serve without `--engine fake`.")
+
 
 def _live(model: Model) -> ModelVersion | None:
     number = next((alias.number for alias in model.aliases if alias.name == LIVE), None)
@@ -85,7 +97,8 @@ def _live(model: Model) -> ModelVersion | None:
 
 
 def _served(name: str, version: ModelVersion) -> ServedModel:
-    if not version.variants:
+    served = tuple(variant for variant in version.variants if variant.provider_family not in NOT_SERVED)
+    if not served:
         raise UnsupportedModel(f"{version.label} has no variant to load. Run `slmops rm {version.label}` and pull it again.")
     graph = Graph(version.manifest.parameters.get("graph", Graph.GQA))
-    return ServedModel(name, version.label, int(version.created_at.timestamp()), version.variants, graph)
+    return ServedModel(name, version.label, int(version.created_at.timestamp()), served, graph)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field, PrivateAttr, SecretStr, TypeAdapter, ValidationError, field_validator
+from pydantic import BeforeValidator, ByteSize, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -26,9 +26,10 @@ from pydantic_settings import (
 from model_registry.names import parse_label
 from runtime.pool.capacity import Budget
 from runtime.pool.limits import PoolLimits
-from runtime.pool.memory import machine_memory_bytes
 from runtime.watchdog import Patience
 from server.durations import KeepAlive
+from server.job_settings import JobSettings, from_text
+from server.memory_share import MemoryShare, bytes_of
 from server.model_settings import (
     ContextLength,
     EngineName,
@@ -55,18 +56,6 @@ class InvalidSettings(ValueError):
     """A setting's value cannot be used; the message names each one, where it came from, and what is allowed."""
 
 
-def _share_or_size(value: object) -> object:
-    """A share such as `80%`, or a size, as text."""
-    text = str(value).strip()
-    try:
-        sound = 0 < float(text[:-1]) <= 100 if text.endswith("%") else TypeAdapter(ByteSize).validate_python(value) >= 1 << 20
-    except ValueError:
-        sound = False
-    if not sound:
-        raise ValueError("must be a share of this machine's memory such as 80%, or a size such as 4GiB (at least 1MiB)")
-    return text
-
-
 def _tables(value: object) -> object:
     """A JSON object (from a variable) as the tables of models; other values stay as they are."""
     try:
@@ -84,7 +73,7 @@ def _stripped(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_names)]
 Key = Annotated[SecretStr, Field(min_length=1), BeforeValidator(_stripped)]
-MemoryBudget = Annotated[str, BeforeValidator(_share_or_size)]
+JobTable = Annotated[JobSettings, NoDecode, BeforeValidator(from_text)]
 Tables = Annotated[dict[str, ModelSettings], NoDecode, BeforeValidator(_tables)]
 Plain = str | int | float | bool | list[str] | dict[str, Any] | None
 
@@ -113,7 +102,7 @@ class Settings(BaseSettings):
     load_timeout_s: Seconds = Field(60.0, gt=0, description="Longest time a request waits for its model to load.")
     shutdown_grace_s: Seconds = Field(30.0, description="Time that running requests get to finish at shutdown.")
     step_timeout_s: Seconds = Field(60.0, gt=0, description="A worker whose step takes longer hangs, and is replaced.")
-    memory_budget: MemoryBudget = Field("80%", description="Memory of all models: a share of the machine's, or a size.")
+    memory_budget: MemoryShare = Field("80%", description="Memory of all models: a share of the machine's, or a size.")
     max_loaded_models: int | None = Field(None, ge=1, le=10_000, description="Most models loaded at a time; unset: as fit.")
     keep_alive: KeepAlive = Field(600.0, description="Time a model stays loaded without requests; -1: for ever.")
     replicas: Replicas = Field(1, description="Workers per model.")
@@ -125,6 +114,7 @@ class Settings(BaseSettings):
     prefix_cache_bytes: PrefixCacheBytes = Field(ByteSize(512 << 20), description="KV kept for prefix reuse, per worker.")
     kv_budget_bytes: KvBudgetBytes | None = Field(None, description="Most KV of a worker; unset: a share of memory_budget.")
     models: Tables = Field({}, description="Settings of single models, by name or `name:number`.")
+    jobs: JobTable = Field(default_factory=lambda: JobSettings(), description="Settings of jobs that run beside serving.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
     offline: bool = Field(False, description="Never download anything.")
@@ -177,13 +167,8 @@ class Settings(BaseSettings):
         return self.models.get(label, ModelSettings()).over(of_name.over(for_all))
 
     def pool_limits(self) -> PoolLimits:
-        budget = Budget(self._memory_bytes(), self.max_loaded_models)
+        budget = Budget(bytes_of(self.memory_budget), self.max_loaded_models)
         return PoolLimits(budget, patience=Patience(step_s=self.step_timeout_s))
-
-    def _memory_bytes(self) -> int:
-        if self.memory_budget.endswith("%"):
-            return int(machine_memory_bytes() * float(self.memory_budget[:-1]) / 100)
-        return int(TypeAdapter(ByteSize).validate_python(self.memory_budget))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +199,8 @@ def _plain(value: Any) -> Plain:
         return str(value)
     if isinstance(value, tuple):
         return [str(part) for part in value]
+    if isinstance(value, JobSettings):
+        return value.model_dump(mode="json")
     if isinstance(value, dict):
         return {name: table.model_dump(mode="json", exclude_none=True) for name, table in value.items()}
     return int(value) if isinstance(value, ByteSize) else value
@@ -260,4 +247,6 @@ def _what_is_known(location: tuple[int | str, ...]) -> str:
     """location: of a setting that is not."""
     if len(location) == 1:
         return f"the settings are {', '.join(Settings.model_fields)}"
+    if location[0] == "jobs":
+        return f"the settings of jobs are {', '.join(JobSettings.model_fields)}"
     return f'the settings of a model are {", ".join(ModelSettings.model_fields)}; a name with dots needs quotes: [models."a.b"]'

@@ -15,11 +15,10 @@ from jobs.tasks.convert import StagedProgress
 from jobs.tasks.protocol import TaskContext
 from model_registry.errors import UnsupportedModel
 from model_registry.importers.gguf.checkpoint import write_checkpoint
-from model_registry.records import ModelVersion, Variant
+from model_registry.records import CHECKPOINT, NOT_SERVED, ModelVersion, Variant
 from model_registry.refetch import refetched
 from model_registry.staging import staging_folder
 
-FAMILY = "checkpoint"  # the provider family of a variant that is a checkpoint
 _TEXTS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 
 
@@ -29,7 +28,7 @@ def materialise(context: TaskContext, label: str) -> Path:
     Raises ModelNotFound, SourceUnavailable, ChecksumMismatch, UnsupportedModel, OutOfDisk, Stopped.
     """
     version = context.registry.resolve(label)
-    own = next((variant for variant in version.variants if variant.provider_family == FAMILY), None)
+    own = next((variant for variant in version.variants if variant.provider_family == CHECKPOINT), None)
     if own is not None:
         return own.folder
     folder = context.registry.home / "checkpoints" / version.digest[:32]
@@ -41,7 +40,7 @@ def materialise(context: TaskContext, label: str) -> Path:
 def served_variant(version: ModelVersion) -> Variant:
     """The first that can be loaded. Raises UnsupportedModel."""
     for variant in version.variants:
-        if variant.provider_family != FAMILY:
+        if variant.provider_family not in NOT_SERVED:
             return variant
     raise UnsupportedModel(f"{version.label} has nothing that can be served.")
 

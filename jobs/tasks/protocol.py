@@ -13,9 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from jobs.job import JobKind, Outcome, Plan
+from jobs.job import JobKind, Outcome, Plan, Problem
 from model_registry.registry import Registry
 
 
@@ -38,6 +38,17 @@ class Params(BaseModel):
     """What a task is asked. Each task has its own subclass; unknown fields are refused, defaults are told in descriptions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """What is wrong with params, each with the dotted name of its field."""
+    return [_problem(each["loc"], each["msg"]) for each in error.errors(include_input=False, include_url=False)]
+
+
+def _problem(location: tuple[int | str, ...], message: str) -> Problem:
+    name = ".".join(map(str, location)) or None
+    said = message.removeprefix("Value error, ")
+    return Problem(f"{name}: {said[:1].lower()}{said[1:]}" if name else said, param=name)
 
 
 class Reporter(Protocol):

@@ -53,11 +53,11 @@ class Daemon:
 
     def pool(self) -> dict[str, Any]:
         """All of `/admin/models`: the loaded models, the memory budget, who waits."""
-        return self._json("GET", "/admin/models")
+        return self.call("GET", "/admin/models")
 
     def manage(self, model: str, verb: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """verb: load, reload, unload or reset, as `/admin/models/{name}` has them."""
-        return self._json("POST", f"/admin/models/{quote(model, safe='')}/{verb}", asked)
+        return self.call("POST", f"/admin/models/{quote(model, safe='')}/{verb}", asked)
 
     def stream_chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> Generator[str]:
         """The answer's text as it comes. Closing the iterator closes the connection, which aborts the answer."""
@@ -73,15 +73,37 @@ class Daemon:
                 f"the connection to {self.url} broke ({error}); is the daemon still running?"
             ) from error
 
-    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON that a route answers."""
+        content: dict[str, Any] = self._answer(method, path, body).json()
+        return content
+
+    def text(self, path: str) -> str:
+        """The text that a route answers."""
+        return self._answer("GET", path, None).text
+
+    def job_events(self, job: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """A job's events as they happen, until it has ended."""
+        query = {"stream": True, "after": after}
+        try:
+            with self._http.stream("GET", f"/admin/jobs/{quote(job, safe='')}/events", params=query) as response:
+                if response.status_code != httpx.codes.OK:
+                    response.read()
+                    raise CommandFailed(_problem(response))
+                for line in response.iter_lines():
+                    if line.startswith("data: "):
+                        yield json.loads(line.removeprefix("data: "))
+        except httpx.HTTPError as error:
+            raise CommandFailed(f"the connection to {self.url} broke ({error}); the job goes on, watch it again") from error
+
+    def _answer(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
         try:
             response = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise CommandFailed(f"no daemon answers at {self.url} ({error}); start one with `slmops serve`") from error
         if response.status_code >= httpx.codes.BAD_REQUEST:
             raise CommandFailed(_problem(response))
-        content: dict[str, Any] = response.json()
-        return content
+        return response
 
     def close(self) -> None:
         self._http.close()

@@ -19,6 +19,8 @@ from server.cli import (
     configuration,
     doctor,
     foundry,
+    jobs,
+    lineage,
     loaded,
     models,
     providers,
@@ -49,6 +51,8 @@ def build() -> typer.Typer:
         ("alias", alias.alias),
         ("verify", upkeep.verify),
         ("gc", upkeep.collect_garbage),
+        ("lineage", lineage.lineage),
+        ("pipeline", jobs.pipeline),
         ("catalog", catalog.catalog),
         ("ps", loaded.loaded_models),
         ("load", loaded.load),
@@ -64,6 +68,7 @@ def build() -> typer.Typer:
     for name, command in commands:
         app.command(name)(command)
     app.add_typer(foundry.commands(), name="foundry")
+    app.add_typer(jobs.commands(), name="jobs")
     return app
 
 

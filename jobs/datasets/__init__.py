@@ -1,0 +1,1 @@
+"""Data of jobs: JSON Lines read and checked, with the line of everything that is wrong. Knows no training library."""

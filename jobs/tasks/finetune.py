@@ -1,0 +1,142 @@
+"""Task `finetune`: a model tuned on a user's data. Owns the way from data to a registered version."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
+from jobs.outputs import Output, made_by, register
+from jobs.tasks.adapters import merged
+from jobs.tasks.checkpoints import materialise, served_variant
+from jobs.tasks.protocol import Params, TaskContext
+from jobs.tasks.serving_build import build, save_weights
+from jobs.tasks.training import estimate
+from jobs.tasks.training.material import Material, prepare
+from jobs.tasks.training.parameters import FinetuneParams, Method
+from model_registry.artifacts import StagedVariant
+from model_registry.errors import InvalidName
+from model_registry.names import check_model_name
+from model_registry.records import ADAPTER, ModelVersion, Precision
+
+_REPORT = "training.json"
+
+
+class Finetune:
+    """Goes on from its checkpoints with the same result; a version that it registered before it was interrupted is found."""
+
+    kind: ClassVar[JobKind] = JobKind.FINETUNE
+    params: ClassVar[type[Params]] = FinetuneParams
+
+    def plan(self, params: FinetuneParams, context: TaskContext) -> Plan:
+        base, name = context.registry.resolve(params.model), _output(params)
+        folder = served_variant(base).folder
+        training, validation = prepare(params, folder)
+        if params.loss:
+            from jobs.tasks.training.trainer import loss_named
+
+            loss_named(params.loss)
+        steps = _steps(params, training)
+        shape = _shape(folder, base)
+        passes = steps * params.batch_size * params.gradient_accumulation / training.num_examples
+        batch_tokens = params.batch_size * training.longest * (2 if params.objective == "dpo" else 1)
+        summary = [
+            f"Tunes {base.label} on {training.num_examples} examples of {training.num_tokens} tokens "
+            f"({params.objective}, {params.method}), {passes:.1f} passes in {steps} steps.",
+            f"Registers the tuned model as {name}" + ("." if params.method is Method.FULL else ", with its adapter."),
+        ]
+        if validation is not None:
+            summary.insert(1, f"Measures the loss on {validation.num_examples} examples that are not learned.")
+        return Plan(
+            tuple(summary),
+            num_steps=steps,
+            duration_s=estimate.seconds(shape, params.method, training.num_tokens * passes, context.threads),
+            memory_bytes=estimate.memory_bytes(shape, params.method, batch_tokens, checkpointing=params.gradient_checkpointing),
+            disk_bytes=shape.num_weights * (24 if params.method is Method.FULL else 10),
+            outputs=(name,),
+        )
+
+    def run(self, params: FinetuneParams, context: TaskContext) -> Outcome:
+        name = _output(params)
+        if (made := made_by(context.registry, name, context.job)) is not None:
+            return _outcome(made)
+        base = context.registry.resolve(params.model)
+        context.stage("reading the data")
+        training, validation = prepare(params, served_variant(base).folder)
+        checkpoint = materialise(context, base.label)
+
+        from jobs.tasks.training.trainer import train
+
+        begun = time.monotonic()
+        trained = train(params, checkpoint, training, validation, context)
+        seconds = time.monotonic() - begun
+        _write_report(context.folder / _REPORT, trained.history)
+        with context.registry.staging() as staging:
+            variants: tuple[StagedVariant, ...] = ()
+            model = trained.model
+            if params.method is not Method.FULL:
+                context.stage("merging the adapter")
+                adapter = staging / "adapter"
+                model.save_pretrained(adapter)
+                (adapter / "README.md").unlink(missing_ok=True)
+                variants = (StagedVariant(Precision.FP32, ADAPTER, adapter),)
+                model = merged(checkpoint, adapter)
+            context.stage("writing the weights")
+            weights = staging / "checkpoint"
+            save_weights(model, checkpoint, weights)
+            built = build(context, weights, staging, params.served_precision)
+            output = Output(
+                name=name,
+                job=context.job,
+                importer=str(JobKind.FINETUNE),
+                base=base,
+                variants=[*built.variants, *variants],
+                parameters={**params.model_dump(mode="json", exclude_none=True), **built.parameters},
+                metrics={**trained.metrics, **built.metrics, "trained_tokens": _trained_tokens(params, training), "train_s": seconds},
+                data_sha256=training.sha256,
+            )
+            return _outcome(register(context.registry, output))
+
+
+def _output(params: FinetuneParams) -> str:
+    name = params.output or f"{params.model.partition(':')[0]}-tuned"
+    try:
+        check_model_name(name)
+    except InvalidName as error:
+        raise InvalidJob([Problem(error.message, param="output")]) from None
+    return name
+
+
+def _steps(params: FinetuneParams, training: Material) -> int:
+    return estimate.num_steps(
+        training.num_examples, params.batch_size, params.gradient_accumulation, params.epochs, params.max_steps
+    )
+
+
+def _trained_tokens(params: FinetuneParams, training: Material) -> float:
+    examples = _steps(params, training) * params.batch_size * params.gradient_accumulation
+    return round(training.num_tokens * examples / training.num_examples)
+
+
+def _shape(served: Path, base: ModelVersion) -> estimate.Shape:
+    decoder = json.loads((served / "genai_config.json").read_text(encoding="utf-8"))["model"]
+    layers = decoder["decoder"]
+    hidden, vocabulary = int(layers["hidden_size"]), int(decoder["vocab_size"])
+    num_weights = max(base.size_bytes, hidden * vocabulary)  # int8 builds hold about a byte per weight
+    return estimate.Shape(num_weights, hidden, int(layers["num_hidden_layers"]), vocabulary)
+
+
+def _write_report(path: Path, history: list[dict[str, float]]) -> None:
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(history), encoding="utf-8")
+    beside.replace(path)
+
+
+def _outcome(version: ModelVersion) -> Outcome:
+    details: dict[str, Any] = {"parameters": dict(version.manifest.parameters)}
+    return Outcome(version.label, dict(version.manifest.metrics), files=(_REPORT,), details=details)
+
+
+TASK = Finetune()

@@ -1,0 +1,84 @@
+"""Task `merge`: an adapter into its base, as a version that is served without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
+from jobs.outputs import Output, made_by, register
+from jobs.tasks.adapters import adapter_folder, is_adapter, merged
+from jobs.tasks.checkpoints import materialise
+from jobs.tasks.protocol import Params, TaskContext
+from jobs.tasks.serving_build import build, save_weights
+from model_registry.errors import InvalidName
+from model_registry.names import check_model_name
+from model_registry.records import Precision
+
+
+class MergeParams(Params):
+    """Merges a LoRA or DoRA adapter into a model's weights."""
+
+    adapter: str = Field(min_length=1, description="A version with an adapter, or a folder in PEFT's layout.")
+    model: str | None = Field(None, description="The base; by default the one that the adapter's version was made from.")
+    output: str | None = Field(None, description="Name of the model made; by default the base's with -merged.")
+    precision: Precision = Field(Precision.AUTO, description="How the weights that are served are stored.")
+
+
+class Merge:
+    kind: ClassVar[JobKind] = JobKind.MERGE
+    params: ClassVar[type[Params]] = MergeParams
+
+    def plan(self, params: MergeParams, context: TaskContext) -> Plan:
+        _, base, name = _asked(params, context)
+        return Plan((f"Merges {params.adapter} into {base}.", f"Registers it as {name}."), outputs=(name,))
+
+    def run(self, params: MergeParams, context: TaskContext) -> Outcome:
+        folder, label, name = _asked(params, context)
+        if (made := made_by(context.registry, name, context.job)) is not None:
+            return Outcome(made.label, dict(made.manifest.metrics))
+        checkpoint = materialise(context, label)
+        context.stage("merging the adapter")
+        with context.registry.staging() as staging:
+            weights = staging / "checkpoint"
+            save_weights(merged(checkpoint, folder), checkpoint, weights)
+            built = build(context, weights, staging, params.precision)
+            output = Output(
+                name=name,
+                job=context.job,
+                importer=str(JobKind.MERGE),
+                base=context.registry.resolve(label),
+                variants=built.variants,
+                parameters={**params.model_dump(mode="json", exclude_none=True), **built.parameters},
+                metrics=built.metrics,
+            )
+            version = register(context.registry, output)
+        return Outcome(version.label, dict(version.manifest.metrics))
+
+
+def _asked(params: MergeParams, context: TaskContext) -> tuple[Path, str, str]:
+    """(the adapter's folder, the base's label, the output's name). Raises InvalidJob, RegistryError."""
+    path = Path(params.adapter).expanduser()
+    base = params.model
+    if path.is_dir():
+        if not is_adapter(path):
+            message = f"{params.adapter} holds no adapter_config.json with adapter_model.safetensors."
+            raise InvalidJob([Problem(message, param="adapter")])
+        folder = path
+    else:
+        version = context.registry.resolve(params.adapter)
+        folder, base = adapter_folder(version), base or version.manifest.parent
+    if base is None:
+        raise InvalidJob([Problem("Name the model that the adapter belongs to.", param="model")])
+    label = context.registry.resolve(base).label
+    name = params.output or f"{label.partition(':')[0]}-merged"
+    try:
+        check_model_name(name)
+    except InvalidName as error:
+        raise InvalidJob([Problem(error.message, param="output")]) from None
+    return folder, label, name
+
+
+TASK = Merge()

@@ -1,0 +1,1 @@
+"""What tuning and distilling are made of: examples as tokens, a trainer that stops and comes back, and what comes of it."""

@@ -1,0 +1,69 @@
+"""Tells a job how its trainer gets on, and stops the trainer with the job: transformers' callback."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from jobs.tasks.protocol import Stopped, StopReason, TaskContext
+
+_WHOLE = "whole"  # a mark in checkpoints that were written to their end
+_TOLD = frozenset(
+    ("loss", "learning_rate", "grad_norm", "epoch", "num_tokens", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy")
+    + ("rewards/accuracies", "rewards/margins", "eval_rewards/accuracies")
+)
+
+
+class Follower(TrainerCallback):
+    """A pause ends after the step with a checkpoint; a cancel ends within the step. history: the figures of each log."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+        self.history: list[dict[str, float]] = []
+
+    def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._obey(control)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._obey(control)
+        if self._context.reporter.stop is StopReason.PAUSE:
+            control.should_save = control.should_training_stop = True
+
+    def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._obey(control)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        told = {name: float(value) for name, value in (logs or {}).items() if name in _TOLD and math.isfinite(float(value))}
+        if told:
+            self.history.append({"step": state.global_step, **told})
+            self._context.reporter.progress(state.global_step, state.max_steps, told, "steps")
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        (folder / _WHOLE).touch()
+        self._context.reporter.checkpoint(state.global_step, folder, {})
+
+    def _obey(self, control: TrainerControl) -> None:
+        if self._context.reporter.stop is StopReason.CANCEL:
+            raise Stopped(StopReason.CANCEL)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest that is whole; those that are not are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in found:
+        if not (path / _WHOLE).exists():
+            shutil.rmtree(path)
+    whole = [path for path in found if path.exists()]
+    return whole[-1] if whole else None

@@ -1,0 +1,171 @@
+"""Builds TRL's trainer from what a job was asked, and runs it. Imports PyTorch: only inside a job's process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from jobs.job import InvalidJob, JobFailure, Problem
+from jobs.tasks.protocol import Stopped, TaskContext
+from jobs.tasks.training.material import Material
+from jobs.tasks.training.parameters import FinetuneParams, Method
+
+LOSSES = "slmops.losses"  # the group of entry points
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """model: a transformers or a PEFT model, still in memory. metrics: the last of each. history: of every log."""
+
+    model: Any
+    metrics: dict[str, float]
+    history: list[dict[str, float]]
+
+
+def train(
+    params: FinetuneParams, checkpoint: Path, training: Material, validation: Material | None, context: TaskContext
+) -> Trained:
+    """checkpoint: the base. Goes on from the newest checkpoint in the job's folder. Raises Stopped, JobFailure."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is looked up; set before transformers is imported
+    import torch
+
+    from jobs.tasks.training.following import Follower, last_checkpoint
+
+    torch.set_num_threads(context.threads)
+    context.stage("loading the model")
+    trainer, follower = _trainer(params, checkpoint, training, validation, context, Follower)
+    folder = context.folder / "checkpoints"
+    context.stage("training")
+    last = last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    if context.reporter.stop is not None:
+        raise Stopped(context.reporter.stop)
+    metrics: dict[str, float] = {}
+    for entry in follower.history:
+        metrics |= {name: value for name, value in entry.items() if name != "step"}
+    if "loss" not in metrics and last is None:
+        raise JobFailure("The loss became infinite or no number. Lower learning_rate.", code="diverged")
+    return Trained(trainer.model, metrics, follower.history)
+
+
+def uses_bf16(params: FinetuneParams) -> bool:
+    """Whether arithmetic is done in bfloat16: where it was asked, or the CPU has instructions for it."""
+    if params.precision != "auto":
+        return params.precision == "bf16"
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def loss_named(name: str) -> Any:
+    """(outputs, labels, num_items_in_batch) -> loss. Raises InvalidJob."""
+    found = {each.name: each for each in entry_points(group=LOSSES)}
+    if name not in found:
+        known = f"there are {', '.join(sorted(found))}" if found else f"no installed package has entry points {LOSSES!r}"
+        raise InvalidJob([Problem(f"There is no loss {name!r}; {known}.", param="loss")])
+    return found[name].load()
+
+
+def _trainer(
+    params: FinetuneParams, checkpoint: Path, training: Material, validation: Material | None, context: TaskContext, follow: Any
+) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, set_seed
+    from trl.trainer.dpo_trainer import DPOTrainer
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    set_seed(params.seed)
+    import torch
+
+    bf16 = uses_bf16(params)
+    dtype = torch.bfloat16 if bf16 and params.method is not Method.FULL else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    follower = follow(context)
+    callbacks = [follower]
+    if params.early_stopping:
+        callbacks.append(EarlyStoppingCallback(params.early_stopping))
+    shared: dict[str, Any] = {
+        "model": model,
+        "args": _arguments(params, context, has_validation=validation is not None, bf16=bf16),
+        "train_dataset": _dataset(training),
+        "eval_dataset": None if validation is None else _dataset(validation),
+        "processing_class": tokenizer,
+        "peft_config": None if params.method is Method.FULL else _lora(params),
+        "callbacks": callbacks,
+    }
+    if params.objective == "dpo":
+        return DPOTrainer(**shared), follower
+    return SFTTrainer(**shared, compute_loss_func=loss_named(params.loss) if params.loss else None), follower
+
+
+def _arguments(params: FinetuneParams, context: TaskContext, *, has_validation: bool, bf16: bool) -> Any:
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.sft_config import SFTConfig
+
+    evaluation: dict[str, Any] = {}
+    if has_validation:
+        every = params.evaluate_every
+        evaluation = {"eval_strategy": "steps", "eval_steps": every} if every else {"eval_strategy": "epoch"}
+    if params.early_stopping:
+        evaluation |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+        if params.evaluate_every is None:
+            evaluation |= {"save_strategy": "epoch"}
+    settings: dict[str, Any] = {
+        "output_dir": str(context.folder / "checkpoints"),
+        "num_train_epochs": params.epochs,
+        "max_steps": params.max_steps or -1,
+        "per_device_train_batch_size": params.batch_size,
+        "per_device_eval_batch_size": params.batch_size,
+        "gradient_accumulation_steps": params.gradient_accumulation,
+        "learning_rate": params.rate,
+        "lr_scheduler_type": params.schedule,
+        "warmup_steps": params.warmup_ratio,
+        "weight_decay": params.weight_decay,
+        "max_grad_norm": params.max_grad_norm,
+        "max_length": params.max_length,
+        "gradient_checkpointing": params.gradient_checkpointing,
+        "bf16": bf16,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "save_strategy": "steps",
+        "save_steps": params.evaluate_every if params.early_stopping and params.evaluate_every else params.checkpoint_every,
+        "save_total_limit": 2,
+        "seed": params.seed,
+        "data_seed": params.seed,
+        "dataloader_pin_memory": False,
+        **evaluation,
+    }
+    if params.objective == "dpo":
+        return DPOConfig(**settings, beta=params.beta)
+    return SFTConfig(**settings, train_sampling_strategy="group_by_length", packing=False)
+
+
+def _lora(params: FinetuneParams) -> Any:
+    from peft import LoraConfig, TaskType
+
+    return LoraConfig(
+        r=params.rank,
+        lora_alpha=params.alpha or 2 * params.rank,
+        lora_dropout=params.dropout,
+        target_modules=params.targets,
+        use_dora=params.method is Method.DORA,
+        task_type=TaskType.CAUSAL_LM,
+    )
+
+
+def _dataset(material: Material) -> Any:
+    from datasets import Dataset
+
+    if material.preferences:
+        rows: list[dict[str, Any]] = [{"prompt": each.prompt, "chosen": each.chosen, "rejected": each.rejected} for each in material.preferences]
+    else:
+        rows = [{"input_ids": each.input_ids, "labels": each.labels} for each in material.tokens]
+    return Dataset.from_list(rows)

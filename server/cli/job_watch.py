@@ -1,0 +1,101 @@
+"""A job as it goes on: a bar, figures and the curve of the loss on a terminal; plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from server.cli.curve import curve
+from server.cli.terminal import console, print_line, span
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from server.cli.daemon import Daemon
+
+_CURVE = "loss"
+_PLAIN_EVERY_S = 10.0
+
+
+def watch_job(daemon: Daemon, job: str) -> dict[str, Any]:
+    """Until it has ended; the job as it is then."""
+    shown = _Screen() if console().is_terminal else _Lines()
+    with shown:
+        for event in daemon.job_events(job):
+            shown.show(event)
+    return daemon.call("GET", f"/admin/jobs/{quote(job, safe='')}")
+
+
+class _View(AbstractContextManager["_View"]):
+    def show(self, event: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+
+class _Lines(_View):
+    """One line for what happens, and for the progress now and then."""
+
+    def __init__(self) -> None:
+        self._told = 0.0
+
+    def show(self, event: dict[str, Any]) -> None:
+        if event["type"] != "progress":
+            print_line(f"{event['type']}: {event['message']}")
+        elif time.monotonic() - self._told >= _PLAIN_EVERY_S:
+            self._told = time.monotonic()
+            print_line(f"progress: {_figures(event['data'])}")
+
+
+class _Screen(_View):
+    """The newest state, drawn anew as it changes; what was said stays above."""
+
+    def __init__(self) -> None:
+        from rich.live import Live
+
+        self._stage = "queued"
+        self._data: dict[str, Any] = {}
+        self._values: list[float] = []
+        self._begun = time.monotonic()
+        self._live = Live(console=console(), get_renderable=self._drawn, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> _View:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
+
+    def show(self, event: dict[str, Any]) -> None:
+        match event["type"]:
+            case "stage":
+                self._stage, self._data = event["message"], {}
+            case "progress":
+                self._data = event["data"]
+                value = self._data["metrics"].get(_CURVE)
+                self._values += [] if value is None else [value]
+            case _:
+                self._live.console.print(event["message"], markup=False, highlight=False)
+
+    def _drawn(self) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        parts: list[RenderableType] = [Text(f"{self._stage} · {span(time.monotonic() - self._begun)}", "bold")]
+        if self._data.get("total"):
+            parts.append(ProgressBar(total=self._data["total"], completed=self._data["step"], width=72))
+        if self._data:
+            parts.append(Text(_figures(self._data)))
+        if len(self._values) > 1:
+            parts += [Text(line, "cyan") for line in curve(self._values)]
+        return Group(*parts)
+
+
+def _figures(data: dict[str, Any]) -> str:
+    """`12/200 steps · loss 1.93 · learning_rate 2e-05`."""
+    done = f"{data['step']}/{data['total'] or '?'} {data['unit']}"
+    return " · ".join([done, *(f"{name} {value:.4g}" for name, value in data["metrics"].items() if value is not None)])

@@ -1,0 +1,139 @@
+"""`/admin/jobs`: work beside serving, created, followed and ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from jobs.job import Job, JobEvent, JobKind, JobStatus
+from jobs.job_queue import JobQueue
+from server.errors import documented
+from server.event_stream import STREAMS
+from server.routes.job_bodies import (
+    Deleted,
+    EventList,
+    JobBody,
+    JobList,
+    JobRequest,
+    KindBody,
+    KindList,
+    PlanBody,
+    PlanRequest,
+    event_body,
+    job_body,
+    plan_body,
+)
+
+_EVENTS = "text/event-stream"
+_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+_MOST_LINES = 1_000_000
+MAX_EVENTS = 10_000
+
+
+def jobs_router(queue: JobQueue) -> APIRouter:
+    router = APIRouter(prefix="/admin/jobs", tags=["jobs"])
+
+    def body(job: Job) -> JobBody:
+        return job_body(job, str(queue.folder(job.id)))
+
+    @router.post("", status_code=201, responses=documented(400, 404, 422, 500), summary="Create a job")
+    async def create(asked: JobRequest) -> JobBody:
+        """It is planned before it is queued: what cannot work is refused, bad data with its file and line."""
+        return body(await queue.create(asked.kind, asked.params, needs=asked.needs, metadata=asked.metadata))
+
+    @router.post("/plan", responses=documented(400, 404, 422, 500), summary="Say what a job would do")
+    async def plan(asked: PlanRequest) -> PlanBody:
+        """A dry run: what would be done, how long it would take and how much memory. Nothing is queued."""
+        return plan_body(await queue.plan(asked.kind, asked.params))
+
+    @router.get("", responses=documented(400, 404, 500), summary="List jobs")
+    async def list_jobs(
+        kind: JobKind | None = None,
+        status: JobStatus | None = None,
+        pipeline: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        after: Annotated[str | None, Query(description="The id of the last job of the page before.")] = None,
+    ) -> JobList:
+        found = await queue.jobs(kind=kind, status=status, pipeline=pipeline, limit=limit + 1, after=after)
+        return JobList(data=[body(job) for job in found[:limit]], has_more=len(found) > limit)
+
+    @router.get("/kinds", responses=documented(500), summary="List the kinds of jobs and what each may be asked")
+    async def kinds() -> KindList:
+        return KindList(data=[KindBody(kind=kind, params=queue.schema(kind)) for kind in JobKind])
+
+    @router.get("/{id}", responses=documented(404, 500), summary="Show a job")
+    async def show(id: str) -> JobBody:
+        return body(await queue.job(id))
+
+    @router.get("/{id}/events", response_model=EventList, responses=documented(400, 404, 500) | STREAMS, summary="What happened")
+    async def events(
+        id: str,
+        after: Annotated[int, Query(ge=0, le=2**62, description="Only events with a higher number.")] = 0,
+        stream: Annotated[bool, Query(description="As server-sent events, until the job has ended.")] = False,
+        accept: Annotated[str | None, Header()] = None,
+        last_event_id: Annotated[int | None, Header(ge=0, le=2**62)] = None,
+    ) -> Any:
+        """A list, at most 10,000 at a time; or, with `stream=true` or `Accept: text/event-stream`, as they happen."""
+        after = max(after, last_event_id or 0)
+        await queue.job(id)
+        if stream or _EVENTS in (accept or ""):
+            return StreamingResponse(_frames(queue, id, after), media_type=_EVENTS, headers={"Cache-Control": "no-cache"})
+        found: list[JobEvent] = []
+        async for event in queue.events(id, after):
+            found += [event] if event else []
+            if len(found) == MAX_EVENTS:
+                break
+        return EventList(data=[event_body(event) for event in found])
+
+    @router.get("/{id}/log", response_class=PlainTextResponse, responses=documented(400, 404, 500) | _TEXT, summary="Read its log")
+    async def log(
+        id: str, tail: Annotated[int | None, Query(ge=1, le=_MOST_LINES, description="Only so many last lines.")] = None
+    ) -> Response:
+        """What its processes printed; empty before the first."""
+        await queue.job(id)
+        return PlainTextResponse(await asyncio.to_thread(_read, queue.log(id), tail or _MOST_LINES))
+
+    @router.post("/{id}/cancel", responses=documented(404, 409, 500), summary="End a job")
+    async def cancel(id: str) -> JobBody:
+        """Answers once its process is gone, which takes two seconds at most."""
+        return body(await queue.cancel(id))
+
+    @router.post("/{id}/pause", responses=documented(404, 409, 500), summary="Pause a job")
+    async def pause(id: str) -> JobBody:
+        """Answers once it has left a checkpoint."""
+        return body(await queue.pause(id))
+
+    @router.post("/{id}/resume", responses=documented(404, 409, 500), summary="Let a paused job go on")
+    async def resume(id: str) -> JobBody:
+        return body(await queue.resume(id))
+
+    @router.delete("/{id}", responses=documented(404, 409, 500), summary="Delete a job")
+    async def delete(id: str) -> Deleted:
+        """The job, its events and its files; what it registered stays."""
+        await queue.delete(id)
+        return Deleted(id=id)
+
+    return router
+
+
+async def _frames(queue: JobQueue, id_: str, after: int) -> AsyncIterator[bytes]:
+    """https://html.spec.whatwg.org/multipage/server-sent-events.html; a comment when all is quiet."""
+    async for event in queue.events(id_, after, follow=True):
+        if event is None:
+            yield b": still here\n\n"
+        else:
+            data = event_body(event).model_dump_json()
+            yield f"id: {event.number}\nevent: {event.type}\ndata: {data}\n\n".encode()
+
+
+def _read(log: Path, num_lines: int) -> str:
+    if not log.exists():
+        return ""
+    with log.open(encoding="utf-8", errors="replace") as file:
+        return "".join(deque(file, num_lines))

@@ -1,0 +1,78 @@
+"""`/admin/pipelines`: chains of jobs, declared at once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from jobs.chain import start_chain
+from jobs.job import Job, JobKind, JobNotFound, JobStatus
+from jobs.job_queue import JobQueue
+from jobs.pipelines import Step
+from server.errors import documented
+from server.routes.job_bodies import JobBody, Metadata, Params, job_body
+
+MAX_STEPS = 100
+
+
+class StepRequest(BaseModel):
+    """params: `@NAME` stands for the version that the step NAME makes. after: steps that must have succeeded before."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    kind: JobKind
+    params: Params = Field(default_factory=dict)
+    after: list[str] = Field(default_factory=list, max_length=MAX_STEPS)
+
+
+class PipelineRequest(BaseModel):
+    """metadata: of each of its jobs, which have their step's name as `step` too."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    steps: list[StepRequest] = Field(min_length=1, max_length=MAX_STEPS)
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class PipelineBody(BaseModel):
+    """status: failed or cancelled as soon as one job is, succeeded when all are; else running. jobs: each after its needs."""
+
+    id: str
+    object: Literal["pipeline"] = "pipeline"
+    status: JobStatus
+    jobs: list[JobBody]
+
+
+def pipelines_router(queue: JobQueue) -> APIRouter:
+    router = APIRouter(prefix="/admin/pipelines", tags=["jobs"])
+
+    def body(id_: str, jobs: list[Job]) -> PipelineBody:
+        return PipelineBody(id=id_, status=status_of(jobs), jobs=[job_body(job, str(queue.folder(job.id))) for job in jobs])
+
+    @router.post("", status_code=201, responses=documented(400, 404, 422, 500), summary="Create a chain of jobs")
+    async def create(asked: PipelineRequest) -> PipelineBody:
+        """All of its jobs, or none when one cannot work."""
+        steps = [Step(step.name, step.kind, step.params, tuple(step.after)) for step in asked.steps]
+        jobs = await start_chain(queue, steps, asked.metadata)
+        return body(jobs[0].pipeline or "", jobs)
+
+    @router.get("/{id}", responses=documented(404, 500), summary="Show a chain of jobs")
+    async def show(id: str) -> PipelineBody:
+        jobs = await queue.jobs(pipeline=id, limit=MAX_STEPS)
+        if not jobs:
+            raise JobNotFound(f"There is no pipeline {id!r} here.")
+        return body(id, jobs[::-1])
+
+    return router
+
+
+def status_of(jobs: list[Job]) -> JobStatus:
+    """Of the chain, by those of its jobs."""
+    statuses = {job.status for job in jobs}
+    for status in (JobStatus.FAILED, JobStatus.CANCELLED):
+        if status in statuses:
+            return status
+    return JobStatus.SUCCEEDED if statuses == {JobStatus.SUCCEEDED} else JobStatus.RUNNING

@@ -1,0 +1,97 @@
+"""`slmops jobs`, `pipeline` and `lineage` against a real daemon, with a real conversion."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from server.cli.curve import curve
+from tests.deploy.daemon_process import PROGRAM, daemon_process, environment
+from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+
+Slmops = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def variables(home: Path) -> Iterator[dict[str, str]]:
+    with daemon_process(home) as url:
+        yield environment(home, {"SLMOPS_PORT": url.rpartition(":")[2]})
+
+
+@pytest.fixture
+def slmops(home: Path, variables: dict[str, str]) -> Slmops:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*PROGRAM, *arguments]
+        return subprocess.run(command, cwd=home, env=variables, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gguf(tmp_path_factory.mktemp("source") / "tiny.gguf", Tiny())
+
+
+def test_a_conversion_is_watched_to_its_end_and_told(slmops: Slmops, source: Path) -> None:
+    params = ("-p", f"source={source}", "-p", "output=tiny", "-p", "precision=fp32")
+    plan = slmops("jobs", "create", "convert", *params, "--dry-run")
+    assert (plan.returncode, "registers: tiny" in plan.stdout) == (0, True), plan.stderr
+    assert slmops("jobs", "list").stdout.startswith("no jobs")
+    run = slmops("jobs", "create", "convert", *params, "--watch")
+    assert run.returncode == 0, run.stderr
+    job = run.stdout.splitlines()[0]
+    assert "status: The job is succeeded." in run.stdout
+    assert "made: tiny:1" in run.stdout
+    assert [row["id"] for row in json.loads(slmops("jobs", "list", "--json").stdout)] == [job]
+    assert "succeeded" in slmops("jobs", "list").stdout
+    assert "made: tiny:1" in slmops("jobs", "show", job).stdout
+    assert slmops("jobs", "log", job).returncode == 0
+    ended = slmops("jobs", "cancel", job)
+    assert (ended.returncode, "has ended" in ended.stderr) == (1, True)
+    tree = slmops("lineage", "tiny")
+    assert "tiny:1" in tree.stdout
+    assert json.loads(slmops("lineage", "tiny", "--json").stdout)["label"] == "tiny:1"
+    assert slmops("jobs", "rm", job).stdout == f"{job} is deleted\n"
+
+
+def test_what_cannot_work_is_refused_in_one_line(slmops: Slmops, tmp_path: Path) -> None:
+    for arguments in (
+        ("jobs", "create", "convert", "-p", "source=what://ever"),
+        ("jobs", "create", "convert", "-p", "nothing"),
+        ("jobs", "create"),
+        ("jobs", "create", "--file", str(tmp_path / "none.json")),
+        ("jobs", "show", "job-none"),
+        ("jobs", "kinds", "nothing"),
+        ("pipeline", str(tmp_path / "none.json")),
+    ):
+        run = slmops(*arguments)
+        assert (run.returncode in (1, 2), run.stderr.count("\n")) == (True, 1), run.stderr
+
+
+def test_a_pipeline_from_a_file(slmops: Slmops, source: Path, tmp_path: Path) -> None:
+    steps = [{"name": "convert", "kind": "convert", "params": {"source": str(source), "output": "chained", "precision": "fp32"}}]
+    file = tmp_path / "chain.json"
+    file.write_text(json.dumps({"steps": steps}))
+    run = slmops("pipeline", str(file), "--watch")
+    assert (run.returncode, "made: chained:1" in run.stdout) == (0, True), run.stderr
+
+
+def test_kinds_tell_what_they_may_be_asked(slmops: Slmops) -> None:
+    assert "convert" in slmops("jobs", "kinds").stdout
+    assert "source" in slmops("jobs", "kinds", "convert").stdout
+
+
+def test_a_curve_falls_from_its_highest_to_its_lowest_value() -> None:
+    lines = curve([4.0, 3.0, 2.0, 1.0], height=2)
+    assert [line.split("┤")[1] for line in lines] == ["█▃  ", "██▆▁"]
+    assert len(curve(list(map(float, range(1000))), width=60)[0].split("┤")[1]) == 60
+    assert curve([1.0])[0].endswith(" ")
