@@ -82,7 +82,8 @@ def blame_leaks(training: Data, validation: Data) -> None:
     for example in validation.examples:
         line = known.get(fingerprint(example))
         if line is not None:
-            validation.blame(example.line, f"It is line {line} of the training data: validation must be new to the model.", "leaked")
+            message = f"It is line {line} of the training data: validation must be new to the model."
+            validation.blame(example.line, message, "leaked")
 
 
 def fingerprint(example: Example) -> bytes:
@@ -137,7 +138,8 @@ def _preference(line: int, row: Mapping[str, Any]) -> Preference:
         tools = row.get("tools")
         chosen, rejected = (_answer(row[name], name) for name in ("chosen", "rejected"))
     else:
-        raise BadLine("It has neither input, preferred_output and non_preferred_output nor prompt, chosen and rejected.", "unknown_form")
+        forms = "neither input, preferred_output and non_preferred_output nor prompt, chosen and rejected"
+        raise BadLine(f"It has {forms}.", "unknown_form")
     problem = conversation_problem(messages, tools, ends_with_assistant=False)
     if problem is not None or messages is None:
         raise BadLine(*problem or ("It has no messages.", "empty"))

@@ -87,6 +87,7 @@ class Finetune:
             weights = staging / "checkpoint"
             save_weights(model, checkpoint, weights)
             built = build(context, weights, staging, params.served_precision)
+            figures = {"trained_tokens": _trained_tokens(params, training), "train_s": seconds}
             output = Output(
                 name=name,
                 job=context.job,
@@ -94,7 +95,7 @@ class Finetune:
                 base=base,
                 variants=[*built.variants, *variants],
                 parameters={**params.model_dump(mode="json", exclude_none=True), **built.parameters},
-                metrics={**trained.metrics, **built.metrics, "trained_tokens": _trained_tokens(params, training), "train_s": seconds},
+                metrics={**trained.metrics, **built.metrics, **figures},
                 data_sha256=training.sha256,
             )
             return _outcome(register(context.registry, output))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,18 @@ from jobs.tasks.protocol import Stopped, StopReason, TaskContext
 
 _WHOLE = "whole"  # a mark in checkpoints that were written to their end
 _TOLD = frozenset(
-    ("loss", "learning_rate", "grad_norm", "epoch", "num_tokens", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy")
-    + ("rewards/accuracies", "rewards/margins", "eval_rewards/accuracies")
+    (
+        *("loss", "learning_rate", "grad_norm", "epoch", "num_tokens", "mean_token_accuracy"),
+        *("eval_loss", "eval_mean_token_accuracy", "eval_rewards/accuracies", "rewards/accuracies", "rewards/margins"),
+    )
 )
 
 
 class Follower(TrainerCallback):
-    """A pause ends after the step with a checkpoint; a cancel ends within the step. history: the figures of each log."""
+    """A pause ends after the step with a checkpoint; a cancel ends within the step."""
 
     def __init__(self, context: TaskContext) -> None:
         self._context = context
-        self.history: list[dict[str, float]] = []
 
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._obey(control)
@@ -44,10 +46,8 @@ class Follower(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        told = {name: float(value) for name, value in (logs or {}).items() if name in _TOLD and math.isfinite(float(value))}
-        if told:
-            self.history.append({"step": state.global_step, **told})
-            self._context.reporter.progress(state.global_step, state.max_steps, told, "steps")
+        if figures := told(logs or {}):
+            self._context.reporter.progress(state.global_step, state.max_steps, figures, "steps")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
@@ -57,6 +57,11 @@ class Follower(TrainerCallback):
     def _obey(self, control: TrainerControl) -> None:
         if self._context.reporter.stop is StopReason.CANCEL:
             raise Stopped(StopReason.CANCEL)
+
+
+def told(logs: Mapping[str, Any]) -> dict[str, float]:
+    """What of a trainer's log means something to a job's owner, and is a number."""
+    return {name: float(value) for name, value in logs.items() if name in _TOLD and math.isfinite(float(value))}
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -32,11 +33,11 @@ def train(
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is looked up; set before transformers is imported
     import torch
 
-    from jobs.tasks.training.following import Follower, last_checkpoint
+    from jobs.tasks.training.following import Follower, last_checkpoint, told
 
     torch.set_num_threads(context.threads)
     context.stage("loading the model")
-    trainer, follower = _trainer(params, checkpoint, training, validation, context, Follower)
+    trainer = _trainer(params, checkpoint, training, validation, context, Follower(context))
     folder = context.folder / "checkpoints"
     context.stage("training")
     last = last_checkpoint(folder)
@@ -44,11 +45,12 @@ def train(
     if context.reporter.stop is not None:
         raise Stopped(context.reporter.stop)
     metrics: dict[str, float] = {}
-    for entry in follower.history:
+    history = [told(entry) | {"step": entry["step"]} for entry in trainer.state.log_history if told(entry)]
+    for entry in history:
         metrics |= {name: value for name, value in entry.items() if name != "step"}
-    if "loss" not in metrics and last is None:
+    if not math.isfinite(next((entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry), 0.0)):
         raise JobFailure("The loss became infinite or no number. Lower learning_rate.", code="diverged")
-    return Trained(trainer.model, metrics, follower.history)
+    return Trained(trainer.model, metrics, history)
 
 
 def uses_bf16(params: FinetuneParams) -> bool:
@@ -70,11 +72,12 @@ def loss_named(name: str) -> Any:
 
 
 def _trainer(
-    params: FinetuneParams, checkpoint: Path, training: Material, validation: Material | None, context: TaskContext, follow: Any
-) -> tuple[Any, Any]:
+    params: FinetuneParams, checkpoint: Path, training: Material, validation: Material | None, context: TaskContext, follower: Any
+) -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, set_seed
     from trl.trainer.dpo_trainer import DPOTrainer
-    from trl.trainer.sft_trainer import SFTTrainer
+
+    from jobs.tasks.training.order import OrderedSFTTrainer
 
     set_seed(params.seed)
     import torch
@@ -85,7 +88,6 @@ def _trainer(
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    follower = follow(context)
     callbacks = [follower]
     if params.early_stopping:
         callbacks.append(EarlyStoppingCallback(params.early_stopping))
@@ -99,8 +101,8 @@ def _trainer(
         "callbacks": callbacks,
     }
     if params.objective == "dpo":
-        return DPOTrainer(**shared), follower
-    return SFTTrainer(**shared, compute_loss_func=loss_named(params.loss) if params.loss else None), follower
+        return DPOTrainer(**shared)
+    return OrderedSFTTrainer(**shared, compute_loss_func=loss_named(params.loss) if params.loss else None)
 
 
 def _arguments(params: FinetuneParams, context: TaskContext, *, has_validation: bool, bf16: bool) -> Any:
@@ -145,7 +147,7 @@ def _arguments(params: FinetuneParams, context: TaskContext, *, has_validation: 
     }
     if params.objective == "dpo":
         return DPOConfig(**settings, beta=params.beta)
-    return SFTConfig(**settings, train_sampling_strategy="group_by_length", packing=False)
+    return SFTConfig(**settings, packing=False)
 
 
 def _lora(params: FinetuneParams) -> Any:
@@ -164,8 +166,9 @@ def _lora(params: FinetuneParams) -> Any:
 def _dataset(material: Material) -> Any:
     from datasets import Dataset
 
+    rows: list[dict[str, Any]]
     if material.preferences:
-        rows: list[dict[str, Any]] = [{"prompt": each.prompt, "chosen": each.chosen, "rejected": each.rejected} for each in material.preferences]
+        rows = [{"prompt": each.prompt, "chosen": each.chosen, "rejected": each.rejected} for each in material.preferences]
     else:
         rows = [{"input_ids": each.input_ids, "labels": each.labels} for each in material.tokens]
     return Dataset.from_list(rows)

@@ -1,0 +1,230 @@
+"""Tuning a tiny random model by jobs in real processes: what is learned and registered; a killed run ends the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from jobs.datasets.examples import Completion, Conversation
+from jobs.job import InvalidJob, Job, JobKind, JobStatus
+from jobs.job_queue import JobQueue
+from jobs.limits import JobLimits
+from jobs.tasks.training.rendering import IGNORED, Renderer
+from model_registry.pull import pull
+from model_registry.records import Precision
+from model_registry.registry import Registry
+from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LIMITS = JobLimits(threads=1, retry_after_s=(0.01,))
+SMALL: dict[str, Any] = {
+    "model": "tiny",
+    "batch_size": 2,
+    "rank": 4,
+    "max_length": 64,
+    "served_precision": "fp32",
+    "learning_rate": 1e-2,
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetune")
+    source = write_gguf(folder / "tiny.gguf", Tiny(metadata={"tokenizer.chat_template": TEMPLATE}))
+    with Registry(folder / "home") as registry:
+        pull(registry, str(source), name="tiny", precision=Precision.FP32)
+    return folder / "home"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data.jsonl"
+    rows = [{"messages": [{"role": "user", "content": f"the {n}"}, {"role": "assistant", "content": "a cat"}]} for n in range(8)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def in_queue(home: Path, body: Callable[[JobQueue], Awaitable[Job]]) -> Job:
+    async def main() -> Job:
+        queue = JobQueue(home, LIMITS)
+        await queue.start()
+        try:
+            return await body(queue)
+        finally:
+            await queue.close()
+
+    return asyncio.run(main())
+
+
+async def ended(queue: JobQueue, job: Job) -> Job:
+    async for _ in queue.events(job.id, follow=True):
+        pass
+    return await queue.job(job.id)
+
+
+def tuned(home: Path, params: dict[str, Any], kind: JobKind = JobKind.FINETUNE) -> Job:
+    async def body(queue: JobQueue) -> Job:
+        return await ended(queue, await queue.create(kind, params))
+
+    job = in_queue(home, body)
+    log = home / "jobs" / job.id / "log.txt"
+    assert job.status is JobStatus.SUCCEEDED, (job.failure, log.read_text()[-3000:] if log.exists() else "")
+    return job
+
+
+def weights(home: Path, label: str, family: str = "checkpoint") -> dict[str, np.ndarray[Any, Any]]:
+    from safetensors.numpy import load_file
+
+    with Registry(home) as registry:
+        version = registry.resolve(label)
+    folder = next(variant.folder for variant in version.variants if variant.provider_family == family)
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+def history_of(home: Path, job: Job) -> list[dict[str, float]]:
+    history: list[dict[str, float]] = json.loads((home / "jobs" / job.id / "work/training.json").read_text())
+    return history
+
+
+def made(job: Job) -> str:
+    assert job.outcome is not None
+    assert job.outcome.version is not None
+    return job.outcome.version
+
+
+def kill_children() -> None:
+    for child in psutil.Process().children():
+        if "jobs.child" in child.cmdline():
+            child.kill()
+
+
+def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
+    return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "full"])
+def test_the_loss_falls_and_a_version_is_registered(home: Path, data: Path, method: str) -> None:
+    job = tuned(home, {**SMALL, "data": str(data), "method": method, "epochs": 4, "output": f"made-{method}"})
+    label = made(job)
+    history = history_of(home, job)
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    assert len(losses) == 16
+    assert losses[-1] < losses[0] * 0.8
+    with Registry(home) as registry:
+        version = registry.resolve(label)
+    families = {variant.provider_family for variant in version.variants}
+    assert families == {"cpu", "checkpoint"} | ({"adapter"} if method != "full" else set())
+    assert (version.manifest.parent, version.manifest.parameters["method"]) == ("tiny:1", method)
+    assert version.manifest.data_sha256
+    assert version.manifest.library_versions["trl"]
+
+
+def test_a_killed_run_ends_with_the_same_weights(home: Path, data: Path) -> None:
+    params = {**SMALL, "data": str(data), "epochs": 60, "checkpoint_every": 10, "dropout": 0.1}
+    whole = made(tuned(home, {**params, "output": "whole"}))
+
+    async def body(queue: JobQueue) -> Job:
+        job = await queue.create(JobKind.FINETUNE, {**params, "output": "killed"})
+        async for event in queue.events(job.id, follow=True):
+            if event is not None and event.type == "checkpoint":
+                kill_children()
+                break
+        return await ended(queue, job)
+
+    killed = in_queue(home, body)
+    assert killed.status is JobStatus.SUCCEEDED
+    assert killed.attempt == 2
+    assert same(weights(home, whole, "adapter"), weights(home, made(killed), "adapter"))
+    assert same(weights(home, whole), weights(home, made(killed)))
+
+
+def test_a_paused_run_goes_on_where_it_was(home: Path, data: Path) -> None:
+    params = {**SMALL, "data": str(data), "epochs": 20, "checkpoint_every": 1000, "output": "paused"}
+
+    async def body(queue: JobQueue) -> Job:
+        job = await queue.create(JobKind.FINETUNE, params)
+        async for event in queue.events(job.id, follow=True):
+            if event is not None and event.type == "progress":
+                break
+        paused = await queue.pause(job.id)
+        assert paused.status is JobStatus.PAUSED
+        assert 0 < paused.progress.step < 80
+        await queue.resume(job.id)
+        return await ended(queue, job)
+
+    job = in_queue(home, body)
+    assert job.status is JobStatus.SUCCEEDED
+    assert [entry["step"] for entry in history_of(home, job) if "loss" in entry] == list(range(1, 81))
+
+
+def test_preferences_raise_the_margin_and_stop_early(home: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"the {n}", "chosen": "a cat", "rejected": "in in in"} for n in range(8)]
+    path = tmp_path / "preferences.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    job = tuned(home, {**SMALL, "data": str(path), "objective": "dpo", "epochs": 3, "learning_rate": 1e-2, "output": "preferring"})
+    history = history_of(home, job)
+    margins = [entry["rewards/margins"] for entry in history if "rewards/margins" in entry]
+    assert margins[-1] > max(0.0, margins[0])
+
+
+def test_validation_is_measured_and_ends_early(home: Path, data: Path, tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"a {n}"}, {"role": "assistant", "content": "in in"}]} for n in range(2)]
+    validation = tmp_path / "validation.jsonl"
+    validation.write_text("\n".join(map(json.dumps, rows)))
+    params = {**SMALL, "data": str(data), "validation": str(validation), "epochs": 30, "early_stopping": 1, "evaluate_every": 2}
+    job = tuned(home, {**params, "learning_rate": 0.1, "output": "stopped"})
+    assert job.outcome is not None
+    assert "eval_loss" in job.outcome.metrics
+    assert history_of(home, job)[-1]["step"] < 120
+
+
+def test_an_adapter_is_merged_into_its_base(home: Path, data: Path) -> None:
+    label = made(tuned(home, {**SMALL, "data": str(data), "max_steps": 2, "output": "adapted"}))
+    merged = made(tuned(home, {"adapter": label, "output": "merged", "precision": "fp32"}, JobKind.MERGE))
+    assert same(weights(home, merged), weights(home, label))
+    with pytest.raises(InvalidJob, match="no adapter"):
+        tuned(home, {"adapter": "tiny"}, JobKind.MERGE)
+
+
+def test_bad_data_is_refused_before_training(home: Path, data: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(data.read_text() + '\n{"messages": []}\n{no json')
+    with pytest.raises(InvalidJob) as caught:
+        tuned(home, {**SMALL, "data": str(bad)})
+    assert [(each.line, each.code) for each in caught.value.problems] == [(9, "empty"), (10, "not_json")]
+    with pytest.raises(InvalidJob, match="raise max_length"):
+        tuned(home, {**SMALL, "data": str(data), "max_length": 3})
+    with pytest.raises(InvalidJob, match="line 1 of the training data"):
+        tuned(home, {**SMALL, "data": str(data), "validation": str(data)})
+    for wrong in ({"early_stopping": 1}, {"loss": "none"}, {"learning_rate": 0.0}, {"max_length": 9999}, {"output": "No Name"}):
+        with pytest.raises(InvalidJob):
+            tuned(home, {**SMALL, "data": str(data), **wrong})
+
+
+def test_what_is_learned_is_what_is_answered_and_the_prompt_is_the_served_one(home: Path) -> None:
+    with Registry(home) as registry:
+        renderer = Renderer(registry.resolve("tiny").variants[0].folder)
+    messages = [
+        {"role": "user", "content": "the"},
+        {"role": "assistant", "content": "a cat"},
+        {"role": "user", "content": "in"},
+        {"role": "assistant", "content": "the cat"},
+    ]
+    tokens = renderer.tokens(Conversation(1, messages))
+    decode = renderer._tokenizer.decode
+    learned = [label for label in tokens.labels if label != IGNORED]
+    assert decode(learned).replace("<|im_end|>", "|").split() == ["a", "cat|", "the", "cat|"]
+    assert decode(tokens.input_ids) == renderer._text(messages, ())
+    plain = renderer.tokens(Completion(1, "", "the cat"))
+    assert plain.labels[-1] in (0, 2)
+    assert plain.num_learned == len(plain.input_ids)
