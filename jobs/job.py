@@ -21,14 +21,9 @@ class JobKind(StrEnum):
 
     CONVERT = "convert"
     MERGE = "merge"
-    QUANTIZE = "quantize"
     FINETUNE = "finetune"
-    DISTIL = "distil"
     EVALUATE = "evaluate"
     BENCHMARK = "benchmark"
-    SEARCH = "search"
-    OLIVE = "olive"
-    FOUNDRY_EXPORT = "foundry-export"
 
 
 class JobStatus(StrEnum):

@@ -28,6 +28,7 @@ from server.openai.models import models_router
 from server.openai.tokens import tokens_router
 from server.openai.unavailable import unavailable_router
 from server.routes.admin import admin_router
+from server.routes.evaluations import evaluations_router
 from server.routes.health import health_router
 from server.routes.jobs import jobs_router
 from server.routes.lineage import lineage_router
@@ -112,6 +113,7 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None, tasks: str 
         unavailable_router(),
         admin_router(gateway),
         lineage_router(gateway),
+        evaluations_router(settings.home),
         jobs_router(jobs),
         pipelines_router(jobs),
         providers_router(directory),

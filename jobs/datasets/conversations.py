@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 Wrong = tuple[str, str]  # (message, code)
 
@@ -37,7 +39,7 @@ def _message_problem(message: Any) -> Wrong | None:
     if role not in _ROLES:
         return f"has no role that is known; roles are {', '.join(_ROLES)}.", "wrong_roles"
     if calls is not None and (role != "assistant" or not _are_calls(calls)):
-        return "has tool_calls that are none: a list of calls with a function's name and arguments, of an assistant.", "wrong_tools"
+        return "has tool_calls that are no assistant's functions with a name and arguments as JSON text.", "wrong_tools"
     if content is not None and not isinstance(content, str):
         return "has a content that is no text.", "wrong_content"
     if not (content and content.strip()) and not calls and role != "tool":
@@ -50,9 +52,16 @@ def _are_calls(calls: Any) -> bool:
         isinstance(call, dict)
         and isinstance(call.get("function"), dict)
         and isinstance(call["function"].get("name"), str)
-        and isinstance(call["function"].get("arguments"), str)
+        and _is_object(call["function"].get("arguments"))
         for call in calls
     )
+
+
+def _is_object(arguments: Any) -> bool:
+    try:
+        return isinstance(arguments, str) and isinstance(msgspec.json.decode(arguments), dict)
+    except msgspec.DecodeError:
+        return False
 
 
 def _order_problem(role: str, before: str) -> Wrong | None:

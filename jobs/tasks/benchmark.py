@@ -1,165 +1,149 @@
-"""A closed-loop load on any OpenAI-compatible server: what its clients wait for, and how many tokens they get.
-
-Owns prompts, clients and percentiles. Knows nothing of the server behind the URL: every figure comes from its stream of
-server-sent events and the usage at its end. The wire itself is `jobs/tasks/event_stream.py`.
-"""
+"""Task `benchmark`: how fast a version answers on this machine, what memory it takes, and whether it got slower or leaks."""
 
 from __future__ import annotations
 
-import asyncio
-import random
+import gc
+import json
 import statistics
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from jobs.tasks.event_stream import Answer, EventStream, StreamFailed
+from pydantic import Field
 
-_WORDS = """
-river stone market winter garden signal bridge lantern copper harbor meadow thunder basket velvet orbit canyon pepper
-ribbon anchor saddle mirror forest candle engine marble island button feather ladder needle
-"""
-OPENINGS = (
-    "Write a long story about",
-    "Explain in many paragraphs the history of",
-    "Describe in great detail",
-    "Give a lecture on",
-)
-WARM_UP = "Say hi."
+from jobs.job import JobKind, Outcome, Plan
+from jobs.tasks.checkpoints import served_variant
+from jobs.tasks.closed_loop import ClosedLoop
+from jobs.tasks.evaluation.local_model import LocalModel
+from jobs.tasks.load import Load, LoadReport
+from jobs.tasks.protocol import Params, TaskContext
+from model_registry.evaluations import Evaluation, Evaluations
 
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A server. url: up to and with `/v1`. model: None leaves it to the server. extra: fields added to each body.
-
-    is_chat: false sends plain prompts to `/completions`, for base models.
-    """
-
-    url: str
-    model: str | None = None
-    api_key: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    is_chat: bool = True
+_TOKENS_PER_S = 200.0  # on two cores, for plans
+_NOISE = 3.0  # a change counts beyond so many deviations of the rounds, and beyond the least change
+_LEAST_CHANGE = 0.05
+_LEAK_BYTES = 32 << 20
+_RESULTS = "rounds.jsonl"
+_REPORT = "benchmark.md"
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """`num_clients` clients send `num_requests` completions between them, each its next when its last has ended.
+class BenchmarkParams(Params):
+    """Measures how fast a version answers here, and what memory it takes."""
 
-    prompt_words: random words per prompt, the same for the same seed. shared_prefix_words: what all prompts begin with.
-    """
-
-    num_clients: int = 1
-    num_requests: int = 8
-    max_tokens: int = 64
-    prompt_words: int = 12
-    shared_prefix_words: int = 0
-    seed: int = 7
-    timeout_s: float = 600.0
+    model: str = Field(min_length=1, description="A version of the registry.")
+    concurrency: list[int] = Field([1, 4, 8], min_length=1, max_length=8, description="Clients at a time.")
+    prompt_words: list[int] = Field([12, 256], min_length=1, max_length=8, description="Words of the prompts.")
+    max_tokens: int = Field(64, ge=2, le=4096, description="Tokens of each answer.")
+    requests: int = Field(8, ge=1, le=1000, description="Requests per client count and length, at least one per client.")
+    rounds: int = Field(3, ge=1, le=100, description="Repeats of the whole; figures are medians.")
 
 
-@dataclass(frozen=True, slots=True)
-class LoadReport:
-    """What one load measured. Quantiles are over requests (ttft) and over gaps between events (gap); seconds.
+class Benchmark:
+    """A round that was measured is not measured again."""
 
-    tokens_per_s: completion tokens of all clients over wall time, without the warm-up. first_error: None if none.
-    """
+    kind: ClassVar[JobKind] = JobKind.BENCHMARK
+    params: ClassVar[type[Params]] = BenchmarkParams
 
-    num_clients: int
-    num_ok: int
-    num_errors: int
-    wall_s: float
-    completion_tokens: int
-    tokens_per_s: float
-    ttft_p50_s: float | None
-    ttft_p99_s: float | None
-    gap_p50_s: float | None
-    gap_p99_s: float | None
-    mean_prompt_tokens: float
-    mean_cached_tokens: float
-    first_error: str | None = None
+    def plan(self, params: BenchmarkParams, context: TaskContext) -> Plan:
+        version = context.registry.resolve(params.model)
+        served_variant(version)
+        loads = _loads(params)
+        tokens = params.rounds * sum(load.num_requests * (load.max_tokens + load.prompt_words) for load in loads)
+        summary = (f"Measures {version.label} under {len(loads)} loads, {params.rounds} times, beside what the machine does now.",)
+        return Plan(summary, num_steps=params.rounds * len(loads), duration_s=tokens / _TOKENS_PER_S)
 
-
-def prompts(load: Load) -> list[str]:
-    """The texts of a load's requests, in order. Pure."""
-    words = _WORDS.split()
-    chance = random.Random(load.seed)  # noqa: S311 - prompts, not secrets
-    shared = " ".join(chance.choice(words) for _ in range(load.shared_prefix_words))
-    texts = []
-    for _ in range(load.num_requests):
-        opening = chance.choice(OPENINGS)
-        subject = " ".join(chance.choice(words) for _ in range(load.prompt_words))
-        texts.append(f"{shared} {opening} {subject}.".lstrip())
-    return texts
+    def run(self, params: BenchmarkParams, context: TaskContext) -> Outcome:
+        version = context.registry.resolve(params.model)
+        rounds = _measured(params, served_variant(version).folder, context)
+        metrics, spreads = _summary(rounds)
+        details: dict[str, Any] = {"params": params.model_dump(mode="json"), "spreads": spreads}
+        with Evaluations(context.registry.home) as kept:
+            earlier = [each for each in kept.of(version.model, "benchmark") if each.job != context.job]
+            before = next((each for each in earlier if _like(each, params)), None)
+            details["regressions"] = regressions(before, metrics, spreads) if before else []
+            details["compared_with"] = before.version if before else None
+            kept.add(Evaluation(version.label, str(JobKind.BENCHMARK), metrics, details, context.job))
+        for sentence in details["regressions"]:
+            context.reporter.message(sentence, "warning")
+        lines = [f"| {name} | {value:.4g} |" for name, value in metrics.items()]
+        heading = [f"# Benchmark of {version.label}", "", *details["regressions"], "", "| figure | median |", "|---|---|"]
+        (context.folder / _REPORT).write_text("\n".join([*heading, *lines, ""]), encoding="utf-8")
+        return Outcome(None, metrics, (_REPORT,), details)
 
 
-def quantile(values: Sequence[float], share: float) -> float | None:
-    """The value that `share` (0 to 1) of the values do not exceed; None of no values."""
-    if not values:
-        return None
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+def regressions(before: Evaluation, metrics: Mapping[str, float], spreads: Mapping[str, float]) -> list[str]:
+    """A sentence for each figure that is worse than before, beyond the noise of both measurements and 5 %."""
+    told = []
+    for name, value in metrics.items():
+        old = before.metrics.get(name)
+        if not old:
+            continue
+        more_is_better = name.startswith("tokens_per_s")
+        worse = (old - value if more_is_better else value - old) / old
+        noise = _NOISE * max(spreads.get(name, 0.0), before.details.get("spreads", {}).get(name, 0.0))
+        if worse > max(_LEAST_CHANGE, noise):
+            told.append(f"{name} is {worse:.0%} worse than of {before.version}: {value:.4g} against {old:.4g}.")
+    return told
 
 
-def report(load: Load, answers: Sequence[Answer], errors: Sequence[str], wall_s: float) -> LoadReport:
-    """Sums up a load that took `wall_s`. Pure."""
-    waits = [answer.ttft_s for answer in answers]
-    gaps = [gap for answer in answers for gap in answer.gaps_s]
-    tokens = sum(answer.completion_tokens for answer in answers)
-    return LoadReport(
-        num_clients=load.num_clients,
-        num_ok=len(answers),
-        num_errors=len(errors),
-        wall_s=wall_s,
-        completion_tokens=tokens,
-        tokens_per_s=tokens / wall_s if wall_s > 0 else 0.0,
-        ttft_p50_s=quantile(waits, 0.5),
-        ttft_p99_s=quantile(waits, 0.99),
-        gap_p50_s=quantile(gaps, 0.5),
-        gap_p99_s=quantile(gaps, 0.99),
-        mean_prompt_tokens=statistics.fmean(answer.prompt_tokens for answer in answers) if answers else 0.0,
-        mean_cached_tokens=statistics.fmean(answer.cached_tokens for answer in answers) if answers else 0.0,
-        first_error=errors[0] if errors else None,
-    )
+def _like(earlier: Evaluation, params: BenchmarkParams) -> bool:
+    """Whether it measured the same, whatever the version."""
+    return {**earlier.details.get("params", {}), "model": params.model} == params.model_dump(mode="json")
 
 
-async def run_load(target: Target, load: Load) -> LoadReport:
-    """One warm-up request, then the load. Failed requests are counted, not raised, also of an unreachable server."""
-    stream = EventStream(target.url, target.api_key, "chat/completions" if target.is_chat else "completions")
-    answers: list[Answer] = []
-    errors: list[str] = []
-
-    async def ask(text: str, answered: list[Answer], failed: list[str]) -> None:
-        try:
-            async with asyncio.timeout(load.timeout_s):
-                answered.append(await stream.complete(_body(target, load, text)))
-        except StreamFailed as error:
-            failed.append(str(error))
-        except TimeoutError:
-            failed.append(f"no complete answer within {load.timeout_s:g} s")
-
-    async def client(texts: Iterator[str]) -> None:
-        for text in texts:
-            await ask(text, answers, errors)
-
-    await ask(WARM_UP, [], [])
-    remaining = iter(prompts(load))
-    started = time.perf_counter()
-    await asyncio.gather(*(client(remaining) for _ in range(load.num_clients)))
-    return report(load, answers, errors, time.perf_counter() - started)
+def _loads(params: BenchmarkParams) -> list[Load]:
+    return [
+        Load(num_clients=clients, num_requests=max(clients, params.requests), max_tokens=params.max_tokens, prompt_words=words)
+        for words in params.prompt_words
+        for clients in params.concurrency
+    ]
 
 
-def _body(target: Target, load: Load, text: str) -> dict[str, Any]:
-    asked = {"messages": [{"role": "user", "content": text}]} if target.is_chat else {"prompt": text}
-    body: dict[str, Any] = {
-        **asked,
-        "max_tokens": load.max_tokens,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        **target.extra,
+def _measured(params: BenchmarkParams, folder: Any, context: TaskContext) -> list[dict[str, float]]:
+    """The figures of each round, kept in the job's folder as they are measured."""
+    path = context.folder / _RESULTS
+    rounds: list[dict[str, float]] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if len(rounds) == params.rounds:
+        return rounds
+    context.stage("loading the model")
+    model = LocalModel(folder, context)
+    try:
+        loop = ClosedLoop(model.engine, context.check, ignore_eos=True)
+        context.stage("measuring")
+        while len(rounds) < params.rounds:
+            figures: dict[str, float] = {}
+            for load in _loads(params):
+                figures |= _named(load, loop.measure(load))
+                context.progress(len(rounds), params.rounds, unit="rounds", **figures)
+            gc.collect()
+            rounds.append(figures | {"resident_bytes": float(model.resident_bytes())})
+            beside = path.with_suffix(".new")
+            beside.write_text("".join(json.dumps(each) + "\n" for each in rounds))
+            beside.replace(path)
+    finally:
+        model.close()
+    return rounds
+
+
+def _named(load: Load, found: LoadReport) -> dict[str, float]:
+    name = f"{load.num_clients}x{load.prompt_words}"
+    figures = {
+        f"tokens_per_s@{name}": found.tokens_per_s,
+        f"ttft_p50_s@{name}": found.ttft_p50_s,
+        f"token_gap_p50_s@{name}": found.gap_p50_s,
     }
-    if target.model is not None:
-        body["model"] = target.model
-    return body
+    return {figure: value for figure, value in figures.items() if value is not None}
+
+
+def _summary(rounds: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """(medians, median absolute deviations as parts of them). leaked_bytes: what later rounds took beyond the first two."""
+    metrics = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    spreads = {
+        name: statistics.median(abs(each[name] - middle) for each in rounds) / middle for name, middle in metrics.items() if middle
+    }
+    if len(rounds) > 2:
+        growth = rounds[-1]["resident_bytes"] - rounds[1]["resident_bytes"]
+        metrics["leaked_bytes"] = growth if growth > _LEAK_BYTES else 0.0
+    return metrics, spreads
+
+
+TASK = Benchmark()

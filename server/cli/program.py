@@ -18,6 +18,7 @@ from server.cli import (
     chat_command,
     configuration,
     doctor,
+    evaluations,
     foundry,
     jobs,
     lineage,
@@ -69,6 +70,7 @@ def build() -> typer.Typer:
         app.command(name)(command)
     app.add_typer(foundry.commands(), name="foundry")
     app.add_typer(jobs.commands(), name="jobs")
+    app.add_typer(evaluations.commands(), name="eval")
     return app
 
 

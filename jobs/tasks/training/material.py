@@ -80,3 +80,9 @@ def _rendered(data: Data, renderer: Renderer, max_length: int) -> Material:
         if length > max_length:
             data.blame(example.line, f"It is {length} tokens long; shorten it, or raise max_length ({max_length}).", "too_long")
     return Material(tokens, preferences, total, longest, data.sha256)
+
+
+def question_tokens(path: Path, served: Path) -> list[Tokens]:
+    """Of every example of a file that was found sound."""
+    renderer = Renderer(served)
+    return [renderer.tokens(example) for example in read_data(path).examples if not isinstance(example, Preference)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.datasets.examples import Completion, Conversation, Example, Preference
+from jobs.tasks.training.messages import chat_messages
 from runtime.batching.chat_prompts import ChatFormats, ChatPrompts
 from runtime.chat_template import ChatTemplate
 from runtime.errors import InvalidRequest
@@ -97,9 +98,8 @@ class Renderer:
             done = whole
 
     def _text(self, messages: Iterable[Any], tools: Iterable[Any], *, answer: bool = False) -> str:
-        plain = [dict(message) for message in messages]
-        prompt = ChatPrompt(messages=plain, tools=[dict(tool) for tool in tools] or None, add_generation_prompt=answer)
-        return self._prompts.text(prompt)
+        plain, known = chat_messages(list(messages)), [dict(tool) for tool in tools]
+        return self._prompts.text(ChatPrompt(messages=plain, tools=known or None, add_generation_prompt=answer))
 
     def _joined(self, line: int, pieces: Iterable[tuple[str, bool]]) -> Tokens:
         ids: list[int] = []

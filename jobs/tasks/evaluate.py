@@ -1,0 +1,209 @@
+"""Task `evaluate`: what a model's answers are worth on a user's data. Owns the way from questions to kept figures and a report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
+from jobs.tasks.checkpoints import served_variant
+from jobs.tasks.evaluation.judge import grades, preferences
+from jobs.tasks.evaluation.local_model import LocalModel
+from jobs.tasks.evaluation.metrics import CORPUS, SCORES, Answered, Measured, measured, measured_together, rouge_l
+from jobs.tasks.evaluation.questions import Question, read_questions
+from jobs.tasks.evaluation.report import Column, write_reports
+from jobs.tasks.evaluation.targets import Endpoint, check_target, open_target
+from jobs.tasks.protocol import Params, TaskContext
+from model_registry.evaluations import Evaluation, Evaluations
+
+Metric = Literal[
+    "exact_match",
+    "accuracy",
+    "f1",
+    "last_number",
+    "json_validity",
+    "tool_call_match",
+    "bleu",
+    "chrf",
+    "rouge_l",
+    "perplexity",
+    "judge",
+    "win_rate",
+]
+_TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
+
+
+class EvaluateParams(Params):
+    """Measures what a model's answers are worth."""
+
+    target: str | Endpoint = Field(description="A version of the registry, or an OpenAI-compatible endpoint.")
+    data: str = Field(min_length=1, description="A JSON Lines file; the last assistant turn of a line is the right answer.")
+    metrics: list[Metric] = Field(["exact_match", "f1"], min_length=1, description="What to measure.")
+    against: str | Endpoint | None = Field(None, description="Who else answers; win_rate is the target's over it.")
+    judge: str | Endpoint | None = Field(None, description="The model that grades and compares.")
+    rubric: str = Field("Judge correctness first, then clarity.", max_length=4000, description="What the judge looks at.")
+    max_tokens: int = Field(256, ge=1, le=32_768, description="Of an answer.")
+    limit: int | None = Field(None, ge=1, description="Only so many first questions.")
+    seed: int = Field(0, ge=0, description="Of the intervals.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if {"judge", "win_rate"} & set(self.metrics) and self.judge is None:
+            raise ValueError("judge and win_rate need a judge")
+        if "win_rate" in self.metrics and self.against is None:
+            raise ValueError("win_rate needs against, whom the target is compared with")
+        if "perplexity" in self.metrics and isinstance(self.target, Endpoint):
+            raise ValueError("perplexity needs a version of the registry: endpoints do not tell it")
+        return self
+
+
+class Evaluate:
+    """Answers are kept as they come: a run that was interrupted asks nothing twice."""
+
+    kind: ClassVar[JobKind] = JobKind.EVALUATE
+    params: ClassVar[type[Params]] = EvaluateParams
+
+    def plan(self, params: EvaluateParams, context: TaskContext) -> Plan:
+        questions, _ = _questions(params)
+        targets = {"target": params.target, "against": params.against, "judge": params.judge}
+        names = {name: check_target(target, context, name) for name, target in targets.items() if target is not None}
+        summary = [f"Asks {names['target']} {len(questions)} questions and measures {', '.join(params.metrics)}."]
+        summary += [f"Asks {names['against']} the same."] if "against" in names else []
+        summary += [f"Lets {names['judge']} judge."] if "judge" in names else []
+        seconds = len(questions) * params.max_tokens * len(names) / _TOKENS_PER_S
+        return Plan(tuple(summary), num_steps=len(questions), duration_s=seconds)
+
+    def run(self, params: EvaluateParams, context: TaskContext) -> Outcome:
+        questions, sha256 = _questions(params)
+        name = check_target(params.target, context, "target")
+        answers = _answers("target", params.target, questions, params, context)
+        figures = _figures(params, questions, answers)
+        if "perplexity" in params.metrics:
+            figures["perplexity"] = _perplexity(params, questions, context)
+        columns = [Column(name, figures)]
+        others: list[Answered] | None = None
+        if params.against is not None:
+            others = _answers("against", params.against, questions, params, context)
+            columns.append(Column(check_target(params.against, context, "against"), _figures(params, questions, others)))
+        if params.judge is not None:
+            figures |= _judged(params, questions, answers, others, context)
+        facts = [f"{len(questions)} questions, data sha256 {sha256}", f"answers of at most {params.max_tokens} tokens, greedy"]
+        files = write_reports(context.folder, f"Evaluation of {name}", facts, columns)
+        metrics = {metric: each.value for metric, each in figures.items()}
+        details = {
+            "data_sha256": sha256,
+            "num_questions": len(questions),
+            "intervals": {metric: [each.low, each.high] for metric, each in figures.items()},
+            "scores": {metric: list(each.scores) for metric, each in figures.items() if each.scores is not None},
+        }
+        with Evaluations(context.registry.home) as kept:
+            kept.add(Evaluation(name, str(JobKind.EVALUATE), metrics, details, context.job))
+        return Outcome(None, metrics, files, {"intervals": details["intervals"], "target": name})
+
+
+def _questions(params: EvaluateParams) -> tuple[list[Question], str]:
+    questions, sha256 = read_questions(Path(params.data).expanduser(), params.limit)
+    if "tool_call_match" in params.metrics and not any(question.tools for question in questions):
+        raise InvalidJob([Problem("tool_call_match needs questions with tools.", param="metrics", file=params.data)])
+    return questions, sha256
+
+
+def _answers(
+    who: str, target: str | Endpoint, questions: Sequence[Question], params: EvaluateParams, context: TaskContext
+) -> list[Answered]:
+    """Those that were kept, and the others, kept as they come."""
+    path = context.folder / f"answers-{who}.jsonl"
+    found = _kept(path)
+    context.stage(f"asking the {who}")
+    missing = [(number, question) for number, question in enumerate(questions) if number not in found]
+    if missing:
+        opened = open_target(target, context)
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                for number, answered in opened.answers(missing, params.max_tokens):
+                    found[number] = answered
+                    file.write(json.dumps({"number": number, **asdict(answered)}) + "\n")
+                    file.flush()
+                    context.progress(len(found), len(questions), unit="questions")
+        finally:
+            opened.close()
+    return [found[number] for number in range(len(questions))]
+
+
+def _kept(path: Path) -> dict[int, Answered]:
+    """A last line that was cut is not there."""
+    found: dict[int, Answered] = {}
+    if path.exists():
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+        path.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+        for line in filter(None, whole.split("\n")):
+            row = json.loads(line)
+            found[row["number"]] = Answered(row["text"], tuple((name, arguments) for name, arguments in row["calls"]))
+    return found
+
+
+def _figures(params: EvaluateParams, questions: Sequence[Question], answers: Sequence[Answered]) -> dict[str, Measured]:
+    figures: dict[str, Measured] = {}
+    for metric in params.metrics:
+        if metric in CORPUS:
+            right, said = [each.answer for each in questions], [each.text for each in answers]
+            figures[metric] = measured_together(metric, right, said, params.seed)
+        elif metric in SCORES or metric == "rouge_l":
+            score = SCORES.get(metric, rouge_l)
+            figures[metric] = measured([score(each, said) for each, said in zip(questions, answers, strict=True)], params.seed)
+    return figures
+
+
+def _perplexity(params: EvaluateParams, questions: Sequence[Question], context: TaskContext) -> Measured:
+    """Of the right answers, given their questions."""
+    from jobs.tasks.training.material import question_tokens
+
+    assert isinstance(params.target, str)
+    folder = served_variant(context.registry.resolve(params.target)).folder
+    examples = question_tokens(Path(params.data).expanduser(), folder)[: len(questions)]
+    context.stage("measuring the perplexity")
+    model = LocalModel(folder, context)
+    try:
+        losses: list[tuple[float, int]] = []
+        for number, loss, count in model.losses(examples):
+            losses.append((loss, count))
+            context.progress(number, len(examples), unit="questions")
+    finally:
+        model.close()
+    per_token = measured([loss / max(1, count) for loss, count in losses], params.seed)
+    mean = sum(loss for loss, _ in losses) / max(1, sum(count for _, count in losses))
+    return Measured(math.exp(mean), math.exp(per_token.low), math.exp(per_token.high))
+
+
+def _judged(
+    params: EvaluateParams,
+    questions: Sequence[Question],
+    answers: Sequence[Answered],
+    others: Sequence[Answered] | None,
+    context: TaskContext,
+) -> dict[str, Measured]:
+    assert params.judge is not None
+    judge = open_target(params.judge, context)
+    figures: dict[str, Measured] = {}
+    try:
+        if "judge" in params.metrics:
+            context.stage("grading")
+            given = [grade for grade in grades(judge, questions, answers, params.rubric) if grade is not None]
+            context.reporter.message(f"The judge graded {len(given)} of {len(questions)} answers.")
+            if given:
+                figures["judge"] = measured(given, params.seed)
+        if "win_rate" in params.metrics and others is not None:
+            context.stage("comparing")
+            figures["win_rate"] = measured(preferences(judge, questions, answers, others, params.rubric), params.seed)
+    finally:
+        judge.close()
+    return figures
+
+
+TASK = Evaluate()

@@ -1,0 +1,124 @@
+"""Who answers questions: a version of the registry, run here by our own batching engine; or any OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field
+
+from jobs.job import InvalidJob, JobFailure, Problem
+from jobs.tasks.checkpoints import served_variant
+from jobs.tasks.evaluation.local_model import LocalModel
+from jobs.tasks.evaluation.metrics import Answered
+from jobs.tasks.evaluation.questions import Question
+from jobs.tasks.protocol import TaskContext
+from jobs.tasks.training.messages import arguments_of
+
+
+class Endpoint(BaseModel):
+    """An OpenAI-compatible server. url: up to and with `/v1`. key_env: the variable of the daemon that holds the key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    url: str = Field(pattern=r"^https?://")
+    model: str = ""
+    key_env: str | None = None
+    concurrency: int = Field(8, ge=1, le=256)
+    timeout_s: float = Field(600.0, gt=0)
+    allow_remote: bool = Field(False, description="Questions leave this machine.")
+
+
+class Target(Protocol):
+    def answers(self, questions: Sequence[tuple[int, Question]], max_tokens: int) -> Iterator[tuple[int, Answered]]:
+        """Each with its number, in the order in which they end. Greedy."""
+
+    def close(self) -> None: ...
+
+
+def check_target(target: str | Endpoint, context: TaskContext, param: str) -> str:
+    """Its name. Raises InvalidJob, RegistryError."""
+    if isinstance(target, str):
+        version = context.registry.resolve(target)
+        served_variant(version)
+        return version.label
+    if not target.allow_remote and not _is_here(target.url):
+        message = f"{urlsplit(target.url).netloc} is another machine, which would get the questions: set allow_remote if it may."
+        raise InvalidJob([Problem(message, param=f"{param}.allow_remote")])
+    if target.key_env is not None and not os.environ.get(target.key_env):
+        raise InvalidJob([Problem(f"The daemon has no variable {target.key_env} with the key.", param=f"{param}.key_env")])
+    return target.model or urlsplit(target.url).netloc
+
+
+def open_target(target: str | Endpoint, context: TaskContext) -> Target:
+    """Raises RegistryError, JobFailure."""
+    if isinstance(target, Endpoint):
+        return RemoteModel(target, context)
+    version = context.registry.resolve(target)
+    try:
+        return LocalModel(served_variant(version).folder, context)
+    except ValueError as error:
+        message = f"{version.label} cannot be run by slmops' own engine ({error}). Serve it, and evaluate its endpoint."
+        raise JobFailure(message, code="unsupported_model") from error
+
+
+class RemoteModel:
+    """Asks a server, several questions at a time."""
+
+    def __init__(self, endpoint: Endpoint, context: TaskContext) -> None:
+        self._endpoint = endpoint
+        self._context = context
+        key = os.environ.get(endpoint.key_env) if endpoint.key_env else None
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(headers=headers, timeout=endpoint.timeout_s, trust_env=not _is_here(endpoint.url))
+
+    def answers(self, questions: Sequence[tuple[int, Question]], max_tokens: int) -> Iterator[tuple[int, Answered]]:
+        with ThreadPoolExecutor(self._endpoint.concurrency) as threads:
+            asked: dict[Future[Answered], int] = {threads.submit(self._ask, each, max_tokens): n for n, each in questions}
+            try:
+                while asked:
+                    done, _ = wait(asked, timeout=0.2, return_when=FIRST_COMPLETED)
+                    self._context.check()
+                    for future in done:
+                        yield asked.pop(future), future.result()
+            finally:
+                for future in asked:
+                    future.cancel()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _ask(self, question: Question, max_tokens: int) -> Answered:
+        body: dict[str, Any] = {"messages": list(question.messages), "max_tokens": max_tokens, "temperature": 0}
+        body |= {"model": self._endpoint.model} if self._endpoint.model else {}
+        body |= {"tools": list(question.tools)} if question.tools else {}
+        try:
+            response = self._http.post(f"{self._endpoint.url.rstrip('/')}/chat/completions", json=body)
+            response.raise_for_status()
+            message = response.json()["choices"][0]["message"]
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            raise JobFailure(f"The endpoint answered {status}.", code="endpoint_refused", may_pass=status >= 429) from error
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            message = f"The endpoint did not answer as OpenAI's API does ({type(error).__name__})."
+            raise JobFailure(message, code="endpoint_failed", may_pass=True) from error
+        functions = [call["function"] for call in message.get("tool_calls") or ()]
+        calls = tuple((function["name"], arguments_of(function["arguments"])) for function in functions)
+        return Answered(message.get("content") or "", calls)
+
+
+def _is_here(url: str) -> bool:
+    """Whether the host is this machine's loopback."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return all(ipaddress.ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
+    except (OSError, ValueError):
+        return False
+
+

@@ -1,0 +1,75 @@
+"""What was measured of versions, kept also when a version is gone: rows of the registry's database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import RowMapping, insert, select
+
+from model_registry.database import Database
+from model_registry.schema import evaluations
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """version: a label, or the name of an endpoint's model. kind: evaluate or benchmark. details: JSON values."""
+
+    version: str
+    kind: str
+    metrics: Mapping[str, float]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    job: str | None = None
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+class Evaluations:
+    """Those of a home. close() when done; usable as `with Evaluations(home) as kept:`."""
+
+    def __init__(self, home: Path) -> None:
+        self._database = Database(home / "registry.db", home / "locks" / "registry.lock")
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Replaces what the same job kept before."""
+        row = {
+            "version": evaluation.version,
+            "kind": evaluation.kind,
+            "job": evaluation.job,
+            "created_at": evaluation.created_at.astimezone(UTC).replace(tzinfo=None),
+            "metrics": dict(evaluation.metrics),
+            "details": dict(evaluation.details),
+        }
+        with self._database.writing() as connection:
+            if evaluation.job is not None:
+                connection.execute(evaluations.delete().where(evaluations.c.job == evaluation.job))
+            connection.execute(insert(evaluations), [row])
+
+    def of(self, version: str, kind: str | None = None) -> list[Evaluation]:
+        """The newest first. version: a label; a bare name means all of its versions."""
+        query = select(evaluations).order_by(evaluations.c.id.desc())
+        if ":" in version:
+            query = query.where(evaluations.c.version == version)
+        else:
+            of_name = evaluations.c.version.startswith(f"{version}:", autoescape=True)
+            query = query.where((evaluations.c.version == version) | of_name)
+        if kind is not None:
+            query = query.where(evaluations.c.kind == kind)
+        with self._database.reading() as reader:
+            return [_evaluation(row) for row in reader.execute(query).mappings()]
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Evaluations:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _evaluation(row: RowMapping) -> Evaluation:
+    created = row["created_at"].replace(tzinfo=UTC)
+    return Evaluation(row["version"], row["kind"], row["metrics"], row["details"], row["job"], created)

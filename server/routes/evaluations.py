@@ -1,0 +1,62 @@
+"""`GET /admin/models/{name}/evaluations`: what was measured of a model, the newest first."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from model_registry.evaluations import Evaluation, Evaluations
+from server.errors import documented
+from server.routes.job_bodies import Figures, finite
+
+
+class EvaluationBody(BaseModel):
+    """version: what was measured. details: intervals, scores of each question, what the data was."""
+
+    version: str
+    kind: str
+    job: str | None
+    created_at: float
+    metrics: Figures
+    details: dict[str, Any]
+
+
+class EvaluationList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[EvaluationBody]
+
+
+def evaluations_router(home: Path) -> APIRouter:
+    router = APIRouter(prefix="/admin/models", tags=["admin"])
+
+    @router.get("/{name}/evaluations", responses=documented(400, 404, 500), summary="List what was measured of a model")
+    async def evaluations(
+        name: str, kind: Annotated[Literal["evaluate", "benchmark"] | None, Query(description="Only of this kind.")] = None
+    ) -> EvaluationList:
+        """By name, of all of its versions, or by `name:number`; kept also when the version is gone."""
+        found = await asyncio.to_thread(_read, home, name, kind)
+        return EvaluationList(data=[_body(each) for each in found])
+
+    return router
+
+
+def _read(home: Path, name: str, kind: str | None) -> list[Evaluation]:
+    if not (home / "registry.db").exists():
+        return []
+    with Evaluations(home) as kept:
+        return kept.of(name, kind)
+
+
+def _body(each: Evaluation) -> EvaluationBody:
+    return EvaluationBody(
+        version=each.version,
+        kind=each.kind,
+        job=each.job,
+        created_at=each.created_at.timestamp(),
+        metrics=finite(each.metrics),
+        details=finite(each.details),
+    )

@@ -1,0 +1,141 @@
+"""Evaluations and benchmarks by jobs in real processes, with a tiny real model and a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.job import InvalidJob, Job, JobKind, JobStatus
+from jobs.job_queue import JobQueue
+from jobs.limits import JobLimits
+from jobs.tasks.benchmark import regressions
+from model_registry.evaluations import Evaluation, Evaluations
+from model_registry.pull import pull
+from model_registry.records import Precision
+from model_registry.registry import Registry
+from server.settings import Settings
+from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.server.live_server import LiveServer
+
+TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate")
+    with Registry(folder / "home") as registry:
+        for seed, name in enumerate(("tiny", "other"), 1):
+            tiny = Tiny(layers=seed, metadata={"tokenizer.chat_template": TEMPLATE})
+            pull(registry, str(write_gguf(folder / f"{name}.gguf", tiny)), name=name, precision=Precision.FP32)
+    return folder / "home"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"the {n}", "completion": "a cat"}) for n in range(12)))
+    return str(path)
+
+
+def ended(home: Path, kind: JobKind, params: dict[str, Any]) -> Job:
+    async def main() -> Job:
+        queue = JobQueue(home, JobLimits(threads=1))
+        await queue.start()
+        try:
+            job = await queue.create(kind, params)
+            async for _ in queue.events(job.id, follow=True):
+                pass
+            return await queue.job(job.id)
+        finally:
+            await queue.close()
+
+    job = asyncio.run(main())
+    log = home / "jobs" / job.id / "log.txt"
+    assert job.status is JobStatus.SUCCEEDED, (job.failure, log.read_text()[-3000:])
+    return job
+
+
+def metrics_of(job: Job) -> dict[str, float]:
+    assert job.outcome is not None
+    return dict(job.outcome.metrics)
+
+
+def test_a_version_is_measured_kept_and_reported(home: Path, data: str) -> None:
+    asked = ["exact_match", "f1", "perplexity", "bleu", "rouge_l"]
+    job = ended(home, JobKind.EVALUATE, {"target": "tiny", "data": data, "metrics": asked, "max_tokens": 8, "against": "other"})
+    metrics = metrics_of(job)
+    assert metrics.keys() == set(asked)
+    assert metrics["perplexity"] > 10  # of a random model
+    with Evaluations(home) as kept:
+        (found,) = kept.of("tiny:1", "evaluate")
+        assert kept.of("tiny") == [found]
+        assert kept.of("tin") == []
+    assert (found.job, found.metrics, len(found.details["scores"]["f1"])) == (job.id, metrics, 12)
+    folder = home / "jobs" / job.id / "work"
+    assert "other:1" in (folder / "report.md").read_text()
+    assert "<svg" in (folder / "report.html").read_text()
+
+
+def test_answers_that_are_kept_are_not_asked_again(home: Path, data: str, tmp_path: Path) -> None:
+    from jobs.tasks.evaluate import _kept
+
+    path = tmp_path / "answers.jsonl"
+    whole = json.dumps({"number": 3, "text": "x", "calls": [["f", {"a": 1}]]})
+    path.write_text(f'{whole}\n{{"number": 4, "te')
+    assert list(_kept(path)) == [3]
+    assert path.read_text() == f"{whole}\n"
+    assert _kept(path)[3].calls == (("f", {"a": 1}),)
+
+
+def test_a_server_is_a_target_and_a_judge(home: Path, data: str, tmp_path: Path) -> None:
+    with LiveServer(Settings(engine="fake", home=tmp_path / "fake", port=0)) as server:
+        endpoint = {"url": f"{server.url}/v1"}
+        params = {"target": endpoint, "against": "tiny", "judge": endpoint, "data": data, "max_tokens": 4}
+        job = ended(home, JobKind.EVALUATE, {**params, "metrics": ["f1", "win_rate"], "limit": 5})
+    metrics = metrics_of(job)
+    assert metrics["win_rate"] == 0.5  # the judge only echoes
+    assert job.outcome is not None
+    assert job.outcome.details["target"].startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"metrics": ["judge"]}, "need a judge"),
+        ({"metrics": ["win_rate"], "judge": "tiny"}, "needs against"),
+        ({"metrics": ["tool_call_match"]}, "questions with tools"),
+        ({"metrics": ["magic"]}, "metrics"),
+        ({"target": {"url": "http://192.0.2.1/v1"}}, "allow_remote"),
+        ({"target": {"url": "http://127.0.0.1:1/v1", "key_env": "NO_SUCH_KEY"}}, "NO_SUCH_KEY"),
+        ({"target": "nothing"}, "no model 'nothing'"),
+        ({"data": "/none.jsonl"}, "no such file"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(home: Path, data: str, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidJob, match=said):
+        ended(home, JobKind.EVALUATE, {"target": "tiny", "data": data, **wrong})
+
+
+def test_a_benchmark_is_kept_and_compared_with_the_last(home: Path) -> None:
+    params = {"model": "tiny", "concurrency": [1, 2], "prompt_words": [4], "max_tokens": 4, "requests": 2, "rounds": 3}
+    first = ended(home, JobKind.BENCHMARK, params)
+    metrics = metrics_of(first)
+    assert metrics["tokens_per_s@2x4"] > 0
+    assert metrics["ttft_p50_s@1x4"] > 0
+    assert metrics["resident_bytes"] > 1 << 20
+    second = ended(home, JobKind.BENCHMARK, params)
+    assert second.outcome is not None
+    assert second.outcome.details["compared_with"] == "tiny:1"
+
+
+def test_a_figure_is_worse_only_beyond_the_noise() -> None:
+    figures = {"tokens_per_s@1x4": 100.0, "ttft_p50_s@1x4": 0.1}
+    before = Evaluation("m:1", "benchmark", figures, {"spreads": {"ttft_p50_s@1x4": 0.1}})
+    quiet = {"tokens_per_s@1x4": 0.01, "ttft_p50_s@1x4": 0.01}
+    worse = regressions(before, {"tokens_per_s@1x4": 90.0, "ttft_p50_s@1x4": 0.12}, quiet)
+    assert worse == ["tokens_per_s@1x4 is 10% worse than of m:1: 90 against 100."]
+    assert regressions(before, {"tokens_per_s@1x4": 200.0, "ttft_p50_s@1x4": 0.05}, quiet) == []

@@ -1,0 +1,83 @@
+"""What answers are worth: each metric on answers whose worth is known, intervals, and the report."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.tasks.evaluation.metrics import (
+    SCORES,
+    Answered,
+    Measured,
+    difference,
+    measured,
+    measured_together,
+    rouge_l,
+)
+from jobs.tasks.evaluation.questions import Question
+from jobs.tasks.evaluation.report import Column, markdown, page
+
+CALL = ("f", {"a": 1, "b": [2]})
+
+
+@pytest.mark.parametrize(
+    ("metric", "right", "said", "worth"),
+    [
+        ("exact_match", "The Cat.", "cat", 1.0),
+        ("exact_match", "cat", "cats", 0.0),
+        ("accuracy", "positive", "Positive. It is kind.", 1.0),
+        ("accuracy", "positive", "not positive", 0.0),
+        ("accuracy", "", "", 0.0),
+        ("f1", "a red cat", "the red dog", 0.5),
+        ("f1", "cat", "", 0.0),
+        ("last_number", "so 1,200", "It is 3, then 1200.", 1.0),
+        ("last_number", "7", "no number", 0.0),
+        ("json_validity", "anything", '{"a": 1}', 1.0),
+        ("json_validity", '{"a": 1}', '{"b": 1}', 0.0),
+        ("json_validity", '{"a": 1}', "{a: 1}", 0.0),
+    ],
+)
+def test_scores(metric: str, right: str, said: str, worth: float) -> None:
+    assert SCORES[metric](Question(1, [], right), Answered(said)) == worth
+
+
+def test_calls_match_in_any_order_with_equal_arguments() -> None:
+    match = SCORES["tool_call_match"]
+    question = Question(1, [], "", calls=(CALL, ("g", {})))
+    assert match(question, Answered("", (("g", {}), ("f", {"b": [2], "a": 1})))) == 1.0
+    assert match(question, Answered("", (CALL,))) == 0.0
+    assert match(question, Answered("", (CALL, ("g", None)))) == 0.0
+    assert match(Question(1, [], "hi"), Answered("hi")) == 1.0
+    assert match(Question(1, [], "hi"), Answered("", (CALL,))) == 0.0
+
+
+def test_the_fields_own_metrics() -> None:
+    assert rouge_l(Question(1, [], "the cat sat"), Answered("the cat sat")) == 1.0
+    perfect = measured_together("bleu", ["the cat sat on the mat"], ["the cat sat on the mat"], rounds=10)
+    assert perfect.value == pytest.approx(100)
+    assert measured_together("chrf", ["the cat"], ["dog"], rounds=10).value < 20
+
+
+def test_intervals_hold_the_mean_and_shrink_with_the_number() -> None:
+    few, many = measured([0.0, 1.0] * 5), measured([0.0, 1.0] * 500)
+    assert few.low < few.value < few.high
+    assert many.high - many.low < few.high - few.low
+    assert measured([1.0] * 3) == Measured(1.0, 1.0, 1.0, (1.0, 1.0, 1.0))
+    assert measured([0.0, 1.0] * 5, seed=1) == measured([0.0, 1.0] * 5, seed=1)
+
+
+def test_a_paired_difference_sees_what_each_question_says() -> None:
+    one, two = [0.0, 1.0] * 20, [0.2, 1.0] * 20
+    found = difference(one, two)
+    assert found.value == pytest.approx(0.1)
+    assert found.low > 0
+
+
+def test_reports_have_every_figure_and_plot_what_shares_an_axis() -> None:
+    columns = [Column("a<b", {"f1": Measured(0.5, 0.4, 0.6), "bleu": Measured(30, 20, 40)}), Column("c", {"f1": Measured(1, 1, 1)})]
+    text = markdown("T", ["fact"], columns)
+    assert "| f1 | 0.5 (0.4 to 0.6) | 1 (1 to 1) |" in text
+    assert "| bleu | 30 (20 to 40) |  |" in text
+    whole = page("T", ["fact"], columns)
+    assert "a&lt;b" in whole
+    assert whole.count("<svg") == 1
+    assert "http" not in whole.partition("<svg")[0]
