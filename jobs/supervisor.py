@@ -22,6 +22,7 @@ from jobs.references import jobs_in, resolved
 from jobs.store import JobStore
 from jobs.tasks.protocol import StopReason
 from jobs.verdict import judge
+from model_registry.errors import RegistryError
 
 LOG = "log.txt"
 
@@ -190,7 +191,7 @@ class Supervisor:
         job = record.job
         try:
             start = await self.start_of(job.id, job.kind, job.params, self.folder(job.id), attempt=job.attempt)
-        except JobError as error:
+        except (JobError, RegistryError) as error:
             await record.move(JobStatus.FAILED, failure=Failure("invalid_job", error.message))
             self._forget_if_final(record)
         else:

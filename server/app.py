@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from jobs.job_queue import JobQueue
+from model_registry.uploads import Uploads
 from runtime.machine.provider_directory import ProviderDirectory
 from runtime.pool.model_pool import ModelPool
 from server import errors, logs
@@ -24,6 +25,8 @@ from server.metrics import Metrics
 from server.observation import Observation
 from server.openai.chat import chat_router
 from server.openai.completions import completions_router
+from server.openai.files import files_router
+from server.openai.fine_tuning import fine_tuning_router
 from server.openai.models import models_router
 from server.openai.tokens import tokens_router
 from server.openai.unavailable import unavailable_router
@@ -81,7 +84,10 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None, tasks: str 
     gateway = Gateway(settings, models, pool, plans, metrics, lifecycle)
     job_metrics = JobMetrics(metrics.registry)
     limits = settings.jobs.limits(offline=settings.offline)
-    jobs = JobQueue(settings.home, limits, tasks=tasks, on_change=job_metrics.changed)
+    uploads = Uploads(settings.home)
+    jobs = JobQueue(
+        settings.home, limits, tasks=tasks, file_of=lambda id_: str(uploads.get(id_).path), on_change=job_metrics.changed
+    )
     job_metrics.watch(jobs)
     parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs)
 
@@ -110,6 +116,8 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None, tasks: str 
         completions_router(gateway),
         models_router(gateway),
         tokens_router(gateway),
+        files_router(uploads),
+        fine_tuning_router(gateway, jobs, uploads),
         unavailable_router(),
         admin_router(gateway),
         lineage_router(gateway),
@@ -122,7 +130,7 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None, tasks: str 
     ):
         app.include_router(router)
     errors.install(app)
-    app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes))
+    app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes), max_upload_bytes=int(settings.max_upload_bytes))
     policy = Policy.of(settings)
     app.add_middleware(Security, policy=policy)
     app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics)

@@ -6,37 +6,45 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import BodyTooLarge, reply_to
 
+UPLOADS = frozenset({"/v1/files"})
+
 
 class BodyLimit:
-    """An ASGI layer. What says it is too large is refused unread; what grows too large raises BodyTooLarge in its reader."""
+    """An ASGI layer. What says it is too large is refused unread; what grows too large raises BodyTooLarge in its reader.
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    max_upload_bytes: of bodies to UPLOADS, which go to disk as they come.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._max_upload_bytes = max_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _declared_bytes(scope) > self._max_body_bytes:
-            reply = reply_to(BodyTooLarge(self._max_body_bytes))
+        limit = self._max_upload_bytes if scope["path"] in UPLOADS else self._max_body_bytes
+        if _declared_bytes(scope) > limit:
+            reply = reply_to(BodyTooLarge(limit))
             await reply.response()(scope, receive, send)
             return
-        await self._app(scope, self._counted(receive), send)
+        await self._app(scope, _counted(receive, limit), send)
 
-    def _counted(self, receive: Receive) -> Receive:
-        num_bytes = 0
 
-        async def receive_counted() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            if message["type"] == "http.request":
-                num_bytes += len(message.get("body", b""))
-                if num_bytes > self._max_body_bytes:
-                    raise BodyTooLarge(self._max_body_bytes)
-            return message
+def _counted(receive: Receive, limit: int) -> Receive:
+    num_bytes = 0
 
-        return receive_counted
+    async def receive_counted() -> Message:
+        nonlocal num_bytes
+        message = await receive()
+        if message["type"] == "http.request":
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > limit:
+                raise BodyTooLarge(limit)
+        return message
+
+    return receive_counted
 
 
 def _declared_bytes(scope: Scope) -> int:

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from jobs import job as jobs
 from jobs.job import Problem
 from model_registry import errors as registry
+from model_registry.uploads import FileNotKnown
 from runtime import errors as runtime
 from server.disconnection import ClientGone
 from server.request_record import RequestRecord
@@ -98,6 +99,7 @@ TABLE: Mapping[type[Exception], Rule] = {
     jobs.JobNotFound: Rule(404, INVALID, "job_not_found", param="id"),
     jobs.WrongStatus: Rule(409, INVALID, "wrong_status"),
     jobs.JobFailure: Rule(422, INVALID, "failed"),
+    FileNotKnown: Rule(404, INVALID, "file_not_found", param="file_id"),
     registry.ModelNotFound: Rule(404, INVALID, "model_not_found", param="model"),
     registry.InvalidName: Rule(404, INVALID, "model_not_found", param="model"),
     registry.InvalidReference: Rule(400, INVALID, "invalid_reference", param="model"),

@@ -14,6 +14,7 @@ from model_registry.errors import ModelNotFound, UnsupportedModel
 from model_registry.lineage import Lineage, lineage_of
 from model_registry.records import LIVE, NOT_SERVED, Model, ModelVersion, Variant
 from runtime.placement import Graph
+from server.fine_tuned_names import registered_of, written_name
 
 if TYPE_CHECKING:
     from model_registry.registry import Registry
@@ -54,10 +55,11 @@ class RegistryModels:
         self._registry = registry
 
     def resolve(self, name: str) -> ServedModel:
-        return _served(name, self._registry.resolve(name))
+        """A tuned model also by the name that OpenAI's clients know it by, `ft:...`."""
+        return _served(name, self._registry.resolve(registered_of(name) or name))
 
     def listed(self) -> Sequence[ServedModel]:
-        return [_served(model.name, version) for model in self._registry.models() if (version := _live(model))]
+        return [_served(_listed_name(version), version) for model in self._registry.models() if (version := _live(model))]
 
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
         version = self._registry.resolve(name)
@@ -94,6 +96,11 @@ class FakeModels:
 def _live(model: Model) -> ModelVersion | None:
     number = next((alias.number for alias in model.aliases if alias.name == LIVE), None)
     return next((version for version in model.versions if version.number == number), None)
+
+
+def _listed_name(version: ModelVersion) -> str:
+    base = (version.manifest.parent or "").partition(":")[0]
+    return written_name(base, version.model) or version.model
 
 
 def _served(name: str, version: ModelVersion) -> ServedModel:

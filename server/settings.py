@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     allowed_hosts: Names = Field((), description="Host names clients may use beside loopback; `*` allows all.")
     cors_origins: Names = Field((), description="Web origins beside loopback whose pages may use the daemon.")
     max_body_bytes: ByteSize = Field(ByteSize(8 << 20), ge=1024, le=1 << 30, description="Largest request body.")
+    max_upload_bytes: ByteSize = Field(ByteSize(512 << 20), ge=1024, le=1 << 40, description="Largest file to upload.")
     request_timeout_s: Seconds = Field(600.0, gt=0, description="Longest time a request may take in its engine.")
     load_timeout_s: Seconds = Field(60.0, gt=0, description="Longest time a request waits for its model to load.")
     shutdown_grace_s: Seconds = Field(30.0, description="Time that running requests get to finish at shutdown.")

@@ -32,7 +32,8 @@ def prepare(params: FinetuneParams, served: Path) -> tuple[Material, Material | 
     """(training, validation). served: the folder of the base's served variant."""
     _check_template(params.text_template)
     renderer = Renderer(served)
-    if params.max_length > renderer.context_length:
+    max_length = params.max_length or renderer.context_length
+    if max_length > renderer.context_length:
         message = f"max_length is over the model's context of {renderer.context_length} tokens."
         raise InvalidJob([Problem(message, param="max_length")])
     training = _read(params, params.data)
@@ -40,7 +41,7 @@ def prepare(params: FinetuneParams, served: Path) -> tuple[Material, Material | 
     if validation is not None:
         blame_leaks(training, validation)
     both = [each for each in (training, validation) if each is not None]
-    made = [_rendered(data, renderer, params.max_length) for data in both]
+    made = [_rendered(data, renderer, max_length) for data in both]
     if problems := [problem for data in both for problem in data.problems]:
         raise InvalidJob(problems)
     return made[0], made[1] if validation is not None else None

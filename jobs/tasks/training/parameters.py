@@ -42,7 +42,7 @@ class FinetuneParams(Params):
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Part of the steps over which the rate grows.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Of AdamW.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are cut to this norm.")
-    max_length: Positive = Field(1024, description="Tokens of an example; longer ones are refused.")
+    max_length: Positive | None = Field(None, description="Tokens of an example; by default the context. Longer ones are refused.")
     rank: Positive = Field(16, le=512, description="Of LoRA's matrices.")
     alpha: Positive | None = Field(None, description="LoRA's scale; by default twice the rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Of LoRA.")

@@ -1,0 +1,146 @@
+"""Files that clients uploaded: rows of the registry's database, contents under `<home>/files/<id>/`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy import RowMapping, insert, select
+
+from model_registry.database import Database
+from model_registry.errors import OutOfDisk, RegistryError
+from model_registry.schema import files
+
+_PIECE_BYTES = 1 << 20
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class FileNotKnown(RegistryError):
+    """No file has this id."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """id: `file-` and letters. Times are UTC; expires_at: None for never. path: of its content, which does not change."""
+
+    id: str
+    purpose: str
+    filename: str
+    sha256: str
+    size_bytes: int
+    created_at: datetime
+    expires_at: datetime | None
+    path: Path
+
+
+class Uploads:
+    """Opens the database when it is first needed. Thread safe; close() when done."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._folder = home / "files"
+
+    def add(self, content: BinaryIO, filename: str, purpose: str, expires_after_s: int | None = None) -> StoredFile:
+        """Copies the content in pieces; nothing stays behind when that fails. filename: of which the last part counts.
+
+        Raises OutOfDisk.
+        """
+        filename = filename.replace("\\", "/").rpartition("/")[2] or "upload"
+        id_ = f"file-{secrets.token_hex(12)}"
+        folder = self._folder / id_
+        path = folder / _safe(filename)
+        now = datetime.now(UTC)
+        digest, size = hashlib.sha256(), 0
+        try:
+            folder.mkdir(parents=True)
+            with path.open("wb") as file:
+                while piece := content.read(_PIECE_BYTES):
+                    digest.update(piece)
+                    size += file.write(piece)
+            expires = None if expires_after_s is None else now + timedelta(seconds=expires_after_s)
+            stored = StoredFile(id_, purpose, filename, digest.hexdigest(), size, now, expires, path)
+            with self._opened() as database, database.writing() as connection:
+                connection.execute(insert(files), [_row(stored)])
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                message = f"The file cannot be kept in {self._folder}: {error.strerror}. Free some space, and upload it again."
+                raise OutOfDisk(message, needed_bytes=size) from error
+            raise
+        return stored
+
+    def get(self, id_: str) -> StoredFile:
+        """Raises FileNotKnown, also for one that expired."""
+        found = next((each for each in self._all() if each.id == id_), None)
+        if found is None:
+            raise FileNotKnown(f"There is no file {id_!r} here. Upload it, or list what there is.")
+        return found
+
+    def find(self, purpose: str | None = None) -> list[StoredFile]:
+        """The newest first."""
+        return [each for each in self._all() if purpose in (None, each.purpose)]
+
+    def remove(self, id_: str) -> None:
+        """Raises FileNotKnown."""
+        self.get(id_)
+        self._forget([id_])
+
+    def _all(self) -> list[StoredFile]:
+        """Those that have not expired; the others are removed on the way."""
+        if not (self._home / "registry.db").exists():
+            return []
+        query = select(files).order_by(files.c.created_at.desc(), files.c.id.desc())
+        with self._opened() as database, database.reading() as reader:
+            found = [self._file(row) for row in reader.execute(query).mappings()]
+        now = datetime.now(UTC)
+        expired = [each.id for each in found if each.expires_at is not None and each.expires_at <= now]
+        self._forget(expired)
+        return [each for each in found if each.id not in expired]
+
+    def _forget(self, ids: list[str]) -> None:
+        if not ids:
+            return
+        with self._opened() as database, database.writing() as connection:
+            connection.execute(files.delete().where(files.c.id.in_(ids)))
+        for id_ in ids:
+            shutil.rmtree(self._folder / id_, ignore_errors=True)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Database]:
+        database = Database(self._home / "registry.db", self._home / "locks" / "registry.lock")
+        try:
+            yield database
+        finally:
+            database.close()
+
+    def _file(self, row: RowMapping) -> StoredFile:
+        created, expires = row["created_at"].replace(tzinfo=UTC), row["expires_at"]
+        path = self._folder / row["id"] / _safe(row["filename"])
+        known = (row["id"], row["purpose"], row["filename"], row["sha256"], row["size_bytes"])
+        return StoredFile(*known, created, expires.replace(tzinfo=UTC) if expires else None, path)
+
+
+def _row(stored: StoredFile) -> dict[str, object]:
+    expires = stored.expires_at
+    return {
+        "id": stored.id,
+        "purpose": stored.purpose,
+        "filename": stored.filename,
+        "sha256": stored.sha256,
+        "size_bytes": stored.size_bytes,
+        "created_at": stored.created_at.replace(tzinfo=None),
+        "expires_at": expires.replace(tzinfo=None) if expires else None,
+    }
+
+
+def _safe(filename: str) -> str:
+    """A name for the content that no file system minds."""
+    return _UNSAFE.sub("_", filename)[-100:].lstrip(".") or "content"

@@ -1,0 +1,26 @@
+"""Names of tuned models as OpenAI writes them, `ft:BASE:local:SUFFIX:ID`, and as the registry does, `ft-SUFFIX-ID`. Pure."""
+
+from __future__ import annotations
+
+import re
+
+ORGANISATION = "local"
+_REGISTERED = re.compile(r"ft-(?:(.+)-)?([0-9a-f]{8})")
+_WRITTEN = re.compile(r"ft:([^:]+):local:([^:]*):([0-9a-f]{8})")
+
+
+def registered_name(suffix: str | None, id_: str) -> str:
+    """id_: eight hexadecimal digits."""
+    return f"ft-{suffix}-{id_}" if suffix else f"ft-{id_}"
+
+
+def written_name(base: str, registered: str) -> str | None:
+    """base: the name that was tuned. None when the registered name is not a tuned model's."""
+    match = _REGISTERED.fullmatch(registered)
+    return match and f"ft:{base}:{ORGANISATION}:{match[1] or ''}:{match[2]}"
+
+
+def registered_of(written: str) -> str | None:
+    """None when it is no such name."""
+    match = _WRITTEN.fullmatch(written)
+    return match and registered_name(match[2] or None, match[3])

@@ -1,0 +1,83 @@
+"""`/v1/files`: data of fine-tuning jobs, uploaded, listed, read and deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Form, Query, UploadFile
+from starlette.responses import FileResponse, Response
+
+from model_registry.uploads import StoredFile, Uploads
+from runtime.errors import InvalidRequest
+from server.errors import documented
+from server.openai.wire.files import FileDeleted, FileList, FileObject, Purpose
+
+_HOUR_S, _MONTH_S = 3_600, 2_592_000
+_CONTENT = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES: dict[int | str, dict[str, Any]] = {200: {"content": _CONTENT}}
+
+
+def files_router(uploads: Uploads) -> APIRouter:
+    router = APIRouter(prefix="/v1/files", tags=["openai"])
+
+    @router.post("", responses=documented(400, 413, 500), summary="Upload a file")
+    async def upload(
+        file: UploadFile,
+        purpose: Annotated[Purpose, Form()],
+        anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
+        seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=_HOUR_S, le=_MONTH_S)] = None,
+    ) -> FileObject:
+        """Training data is checked, line by line, when a job is created with it."""
+        if (anchor is None) != (seconds is None):
+            raise InvalidRequest("expires_after needs both anchor and seconds.", param="expires_after")
+        if not file.filename:
+            raise InvalidRequest("The file has no name.", param="file")
+        stored = await asyncio.to_thread(uploads.add, file.file, file.filename[:255], purpose, seconds)
+        if stored.size_bytes == 0:
+            await asyncio.to_thread(uploads.remove, stored.id)
+            raise InvalidRequest("The file is empty.", param="file")
+        return file_object(stored)
+
+    @router.get("", responses=documented(400, 404, 500), summary="List the files")
+    async def list_files(
+        purpose: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+        after: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> FileList:
+        found = await asyncio.to_thread(uploads.find, purpose)
+        found = found if order == "desc" else found[::-1]
+        if after is not None:
+            ids = [each.id for each in found]
+            found = found[ids.index(after) + 1 :] if after in ids else [await asyncio.to_thread(uploads.get, after)][:0]
+        page = found[:limit]
+        first, last = (page[0].id, page[-1].id) if page else (None, None)
+        return FileList(data=[file_object(each) for each in page], first_id=first, last_id=last, has_more=len(found) > limit)
+
+    @router.get("/{file_id}", responses=documented(404, 500), summary="Describe a file")
+    async def retrieve(file_id: str) -> FileObject:
+        return file_object(await asyncio.to_thread(uploads.get, file_id))
+
+    @router.get("/{file_id}/content", response_class=FileResponse, responses=documented(404, 500) | _BYTES, summary="Read a file")
+    async def content(file_id: str) -> Response:
+        stored = await asyncio.to_thread(uploads.get, file_id)
+        return FileResponse(stored.path, media_type="application/octet-stream", filename=stored.filename)
+
+    @router.delete("/{file_id}", responses=documented(404, 500), summary="Delete a file")
+    async def delete(file_id: str) -> FileDeleted:
+        await asyncio.to_thread(uploads.remove, file_id)
+        return FileDeleted(id=file_id)
+
+    return router
+
+
+def file_object(stored: StoredFile) -> FileObject:
+    return FileObject(
+        id=stored.id,
+        bytes=stored.size_bytes,
+        created_at=int(stored.created_at.timestamp()),
+        expires_at=int(stored.expires_at.timestamp()) if stored.expires_at else None,
+        filename=stored.filename,
+        purpose=stored.purpose,
+    )

@@ -1,0 +1,162 @@
+"""`/v1/fine_tuning/jobs`: OpenAI's way to tune a model, on our jobs of kind finetune."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+
+from jobs.job import InvalidJob, Job, JobEvent, JobKind, JobNotFound, JobStatus, Problem
+from jobs.job_queue import JobQueue
+from model_registry.uploads import FileNotKnown, Uploads
+from runtime.errors import InvalidRequest
+from server.errors import documented
+from server.gateway import Gateway
+from server.json_route import JsonRoute
+from server.openai.tuning_jobs import checkpoint_of, csv_of, event_of, job_of, our_id, params_of
+from server.openai.wire.fine_tuning import (
+    Checkpoint,
+    CheckpointList,
+    FineTuningEventList,
+    FineTuningJob,
+    FineTuningJobList,
+    FineTuningRequest,
+)
+
+_PARAMS = {"data": "training_file", "validation": "validation_file", "learning_rate": "hyperparameters"}
+_RESULT = "result_file"  # where a job's folder notes the id of its result file
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> APIRouter:
+    router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["openai"], route_class=JsonRoute)
+
+    async def told(job: Job) -> FineTuningJob:
+        return job_of(job, await asyncio.to_thread(_result_file, queue.folder(job.id), job, uploads))
+
+    async def found(id_: str) -> Job:
+        try:
+            job = await queue.job(our_id(id_))
+        except JobNotFound:
+            job = None
+        if job is None or not _is_ours(job):
+            raise JobNotFound(f"There is no fine-tuning job {id_!r} here.")
+        return job
+
+    @router.post("", responses=documented(400, 404, 413, 422, 500), summary="Tune a model")
+    async def create(asked: FineTuningRequest) -> FineTuningJob:
+        """Its data is checked first: what is wrong is told with its line, and no job is created."""
+        base = gateway.resolve(asked.model).label
+        for field in ("training_file", "validation_file"):
+            await asyncio.to_thread(_check_file, uploads, field, getattr(asked, field))
+        params = params_of(asked, base, secrets.token_hex(4))
+        try:
+            job = await queue.create(JobKind.FINETUNE, params, metadata=asked.metadata or {})
+        except InvalidJob as error:
+            raise InvalidJob([_theirs(problem, asked) for problem in error.problems]) from None
+        return await told(job)
+
+    @router.get("", responses=documented(400, 404, 500), summary="List the fine-tuning jobs")
+    async def list_jobs(request: Request, limit: Limit = 20, after: str | None = None) -> FineTuningJobList:
+        """The newest first. `metadata[KEY]=VALUE` in the query: only jobs that have it."""
+        wanted = {name[9:-1]: value for name, value in request.query_params.items() if name.startswith("metadata[")}
+        if after is not None:
+            await found(after)
+        jobs: list[Job] = []
+        cursor = None if after is None else our_id(after)
+        while len(jobs) <= limit and (page := await queue.jobs(kind=JobKind.FINETUNE, after=cursor)):
+            jobs += [job for job in page if _is_ours(job) and wanted.items() <= job.metadata.items()]
+            cursor = page[-1].id
+        return FineTuningJobList(data=[await told(job) for job in jobs[:limit]], has_more=len(jobs) > limit)
+
+    @router.get("/{job_id}", responses=documented(404, 500), summary="Describe a fine-tuning job")
+    async def retrieve(job_id: str) -> FineTuningJob:
+        return await told(await found(job_id))
+
+    @router.post("/{job_id}/cancel", responses=documented(404, 409, 500), summary="Cancel a fine-tuning job")
+    async def cancel(job_id: str) -> FineTuningJob:
+        return await told(await queue.cancel((await found(job_id)).id))
+
+    @router.post("/{job_id}/pause", responses=documented(404, 409, 500), summary="Pause a fine-tuning job")
+    async def pause(job_id: str) -> FineTuningJob:
+        return await told(await queue.pause((await found(job_id)).id))
+
+    @router.post("/{job_id}/resume", responses=documented(404, 409, 500), summary="Resume a fine-tuning job")
+    async def resume(job_id: str) -> FineTuningJob:
+        return await told(await queue.resume((await found(job_id)).id))
+
+    @router.get("/{job_id}/events", responses=documented(400, 404, 500), summary="List what happened to a fine-tuning job")
+    async def events(job_id: str, limit: Limit = 20, after: str | None = None) -> FineTuningEventList:
+        """The newest first."""
+        whole = [event_of(event) for event in reversed(await _events(queue, (await found(job_id)).id))]
+        ids = [event.id for event in whole]
+        if after is not None and after not in ids:
+            raise JobNotFound(f"The job {job_id} has no event {after!r}.")
+        whole = whole if after is None else whole[ids.index(after) + 1 :]
+        return FineTuningEventList(data=whole[:limit], has_more=len(whole) > limit)
+
+    @router.get("/{job_id}/checkpoints", responses=documented(400, 404, 500), summary="List a fine-tuning job's checkpoints")
+    async def checkpoints(job_id: str, limit: Limit = 10, after: str | None = None) -> CheckpointList:
+        """The newest first."""
+        job = await found(job_id)
+        known: dict[str, float] = {}
+        whole: list[Checkpoint] = []
+        for event in await _events(queue, job.id):
+            known |= event.data.get("metrics", {}) if event.type == "progress" else {}
+            if event.type == "checkpoint":
+                whole.insert(0, checkpoint_of(job, event, known))
+        ids = [each.id for each in whole]
+        if after is not None and after not in ids:
+            raise JobNotFound(f"The job {job_id} has no checkpoint {after!r}.")
+        whole = whole if after is None else whole[ids.index(after) + 1 :]
+        page = whole[:limit]
+        first, last = (page[0].id, page[-1].id) if page else (None, None)
+        return CheckpointList(data=page, first_id=first, last_id=last, has_more=len(whole) > limit)
+
+    return router
+
+
+def _check_file(uploads: Uploads, field: str, id_: str | None) -> None:
+    """Raises InvalidRequest when it is not here, or is for something else."""
+    if id_ is None:
+        return
+    try:
+        purpose = uploads.get(id_).purpose
+    except FileNotKnown as error:
+        raise InvalidRequest(error.message, param=field, code="file_not_found") from None
+    if purpose != "fine-tune":
+        raise InvalidRequest(f"The file {id_} is for {purpose}. Upload it with purpose fine-tune.", param=field)
+
+
+async def _events(queue: JobQueue, id_: str) -> list[JobEvent]:
+    return [event async for event in queue.events(id_) if event is not None]
+
+
+def _is_ours(job: Job) -> bool:
+    """Whether it could have been asked for here: jobs of the admin API have params that OpenAI's shape cannot tell."""
+    return job.kind is JobKind.FINETUNE and job.params.get("data", "").startswith("file-") and "output" in job.params
+
+
+def _theirs(problem: Problem, asked: FineTuningRequest) -> Problem:
+    """The problem under the name that the field has here, and the file under its id."""
+    param = _PARAMS.get(problem.param or "", problem.param)
+    for field in ("training_file", "validation_file"):
+        if problem.file is not None and f"/{getattr(asked, field)}/" in problem.file:
+            return Problem(problem.message, field, getattr(asked, field), problem.line, problem.code)
+    return Problem(problem.message, param, problem.file, problem.line, problem.code)
+
+
+def _result_file(folder: Path, job: Job, uploads: Uploads) -> str | None:
+    """Made when it is first asked for; None before the job has succeeded."""
+    if job.status is not JobStatus.SUCCEEDED:
+        return None
+    note, history = folder / _RESULT, folder / "work" / "training.json"
+    if not note.exists() and history.exists():
+        stored = uploads.add(io.BytesIO(csv_of(json.loads(history.read_text()))), "step_metrics.csv", "fine-tune-results")
+        note.write_text(stored.id)
+    return note.read_text() if note.exists() else None
