@@ -21,6 +21,7 @@ class JobKind(StrEnum):
 
     CONVERT = "convert"
     MERGE = "merge"
+    QUANTIZE = "quantize"
     FINETUNE = "finetune"
     EVALUATE = "evaluate"
     BENCHMARK = "benchmark"

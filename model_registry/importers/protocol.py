@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
+from model_registry.importers.recipe import Recipe
 from model_registry.progress import Progress
 from model_registry.records import Precision
 
@@ -20,12 +21,14 @@ class ImportOptions:
     """What the operator asked for. precision: `AUTO` lets the importer choose; who cannot obey raises UnsupportedModel.
 
     measure: whether to measure quality (perplexity of source and import), which takes seconds.
+    recipe: how each matrix is rounded, instead of precision; only for importers that round.
     may_link: the files of `path` are ours and will not change, so they may be hard-linked instead of copied.
     """
 
     precision: Precision = Precision.AUTO
     measure: bool = True
     may_link: bool = False
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,8 +99,8 @@ def write_model(
 ) -> Imported:
     """Writes the decoder beside the tokenizer that is in `folder` already: smoothed, rounded, and measured if asked for."""
     model = _Model(source, architecture)
-    smoothing = _smoothing(model, folder, options.precision, progress)
-    written = write_decoder(source, architecture, folder, options.precision, smoothing, progress)
+    smoothing = _smoothing(model, folder, options, progress)
+    written = write_decoder(source, architecture, folder, options.precision, smoothing, progress, options.recipe)
     return Imported(
         architecture=architecture.name,
         context_length=architecture.context_length,
@@ -122,13 +122,13 @@ def _write_texts(source: GgufFile, architecture: Architecture, vocabulary: Vocab
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _smoothing(model: _Model, folder: Path, precision: Precision, progress: Progress) -> Smoothing:
+def _smoothing(model: _Model, folder: Path, options: ImportOptions, progress: Progress) -> Smoothing:
     """By the shipped text in the model's own tokens."""
     from model_registry.importers.perplexity import text_windows
 
     num_parameters = sum(info.num_rows * info.columns for info in model.source.tensors.values())
     windows = text_windows(folder, TEXT, plan_num_tokens(num_parameters), model.architecture.context_length)
-    return calibrate(model.source, model.architecture, precision, windows, progress)
+    return calibrate(model.source, model.architecture, options.precision, windows, progress, options.recipe)
 
 
 def _precision(written: WrittenBits) -> Precision:

@@ -23,6 +23,7 @@ from model_registry.importers.gguf.reader import GgufFile
 from model_registry.importers.gguf.rope import Rope, rotation
 from model_registry.importers.gguf.smoothing import Floats, Smoothing, to_heads
 from model_registry.importers.gguf.tensors import EMBEDDING, FINAL_NORM, HEAD, POST_ATTENTION_NORM, POST_FFN_NORM, ROPE_DIVISORS
+from model_registry.importers.recipe import Recipe
 from model_registry.progress import Progress
 from model_registry.records import Precision
 
@@ -48,10 +49,11 @@ def write_decoder(
     precision: Precision,
     smoothing: Smoothing,
     progress: Progress,
+    recipe: Recipe | None = None,
 ) -> WrittenBits:
-    """The tensors must have passed `check_tensors`."""
+    """The tensors must have passed `check_tensors`. recipe: decides instead of precision."""
     with ExternalData(folder / "model.onnx.data") as data:
-        writer = _DecoderWriter(source, architecture, precision, smoothing, Graph(data))
+        writer = _DecoderWriter(source, architecture, precision, smoothing, Graph(data), recipe)
         written = writer.write(progress)
         inputs, outputs = writer.signature()
         writer.graph.save(folder / "model.onnx", inputs, outputs)
@@ -66,7 +68,9 @@ class _DecoderWriter:
         precision: Precision,
         smoothing: Smoothing,
         graph: Graph,
+        recipe: Recipe | None,
     ) -> None:
+        self.recipe = recipe
         self.source = source
         self.architecture = architecture
         self.precision = precision
@@ -124,12 +128,13 @@ class _DecoderWriter:
         """(the head's matrix, the embedded ids, the head's stored name); one matrix serves both when they are tied."""
         tied = HEAD not in self.source.tensors
         name = (EMBEDDING if tied else HEAD).removesuffix(".weight")
-        head = make_matrix(self.source, (Part(name),), self.precision, is_head=True, outliers=self.smoothing.outliers)
+        outliers = self.smoothing.outliers
+        head = make_matrix(self.source, (Part(name),), self.precision, is_head=True, outliers=outliers, recipe=self.recipe)
         stored = self.graph.store(head, "/lm_head")
         embedding, weight = head, stored
         if not tied:
             part = Part(EMBEDDING.removesuffix(".weight"))
-            embedding = make_matrix(self.source, (part,), self.precision, is_head=True)
+            embedding = make_matrix(self.source, (part,), self.precision, is_head=True, recipe=self.recipe)
             weight = self.graph.store(embedding, "/model/embed_tokens")
         embedded = self.graph.gather("input_ids", embedding, weight, "/model/embed_tokens")
         if self.architecture.family.scaled_embedding:
@@ -235,10 +240,17 @@ class _DecoderWriter:
         return total, normed
 
     def _linear(self, x: str, parts: tuple[Part, ...], path: str, factors: Floats | None = None) -> str:
-        matrix = make_matrix(self.source, parts, self.precision, factors=factors)
+        matrix = make_matrix(
+            self.source, parts, self.precision, factors=factors, recipe=self.recipe, upper=self._upper(parts[0].name)
+        )
         self._layer_bits.add(matrix.bits)
         self._layer_blocks.add(matrix.block)
         return self.graph.linear(x, matrix, path)
+
+    def _upper(self, name: str) -> Floats | None:
+        """For GPTQ: of what the matrix is given, which is kept under the first of those that share it."""
+        _, layer, kind = name.split(".")
+        return self.smoothing.layers[int(layer)].uppers.get("ffn_gate" if kind == "ffn_up" else kind)
 
     def _norm(self, name: str, divisors: Floats | None = None) -> str:
         weight = self.source.dequantized(name)

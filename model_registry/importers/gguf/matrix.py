@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from model_registry.errors import UnsupportedModel
 from model_registry.importers.gguf.architecture import Architecture
+from model_registry.importers.gguf.gptq import quantize_gptq
 from model_registry.importers.gguf.quantize import (
     BLOCK,
     FLOAT_BITS,
@@ -22,6 +23,7 @@ from model_registry.importers.gguf.quantize import (
     quantize,
 )
 from model_registry.importers.gguf.reader import GgufFile, dequantize
+from model_registry.importers.recipe import Recipe
 from model_registry.records import Precision
 
 PIECE_VALUES = 1 << 20  # weights handled at a time: 4 MB as float32
@@ -50,6 +52,7 @@ class Matrix:
 
     factors: of the columns, [columns]: the input comes divided by them. They undo the exactness of exact types.
     outliers: columns that are stored once more, each in a block of its own after the others; for 8 bits.
+    upper: of the inputs' Gram matrix, for GPTQ; for 4 bits.
     """
 
     source: GgufFile
@@ -60,6 +63,7 @@ class Matrix:
     columns: int
     factors: NDArray[np.float32] | None = None
     outliers: tuple[int, ...] = ()
+    upper: NDArray[np.float32] | None = None
 
     @property
     def width(self) -> int:
@@ -78,7 +82,10 @@ class Matrix:
         for part, raw, divisors in self._pieces():
             name = _weight(part)
             kind = self.source.tensors[name].type
-            if self.factors is None:
+            if self.upper is not None:
+                values = dequantize(raw, kind, name)
+                blocks = quantize_gptq(values if self.factors is None else values * self.factors, self.block, self.upper)
+            elif self.factors is None:
                 blocks = encode(raw, kind, self.bits, self.block, name)
             else:
                 blocks = quantize(dequantize(raw, kind, name) * self.factors, self.bits, self.block)
@@ -129,21 +136,30 @@ def make_matrix(
     is_head: bool = False,
     factors: NDArray[np.float32] | None = None,
     outliers: tuple[int, ...] = (),
+    recipe: Recipe | None = None,
+    upper: NDArray[np.float32] | None = None,
 ) -> Matrix:
-    """Decides how the parts are stored together; outliers matter only to 8 bits. Raises UnsupportedModel when they cannot be."""
+    """Decides how the parts are stored together; outliers matter only to 8 bits, upper to 4.
+
+    recipe: decides instead of precision. Raises UnsupportedModel when the parts cannot be stored so.
+    """
     tensors = [source.tensors[_weight(part)] for part in parts]
     kinds = [info.type for info in tensors]
-    bits = choose_bits(kinds, precision, is_head=is_head)
     columns = tensors[0].columns
+    if recipe is None:
+        bits = choose_bits(kinds, precision, is_head=is_head)
+        block = choose_block(kinds, bits, columns)
+    else:
+        bits = recipe.bits_of(parts[0].name, is_head=is_head)
+        block = recipe.block_of(bits, columns)
     if bits != FLOAT_BITS and columns % BLOCK:
         raise UnsupportedModel(
             f"Tensor {tensors[0].name} has rows of {columns} values, not a multiple of {BLOCK}, so it cannot be "
             "quantized. Import with --precision fp32."
         )
-    block = choose_block(kinds, bits, columns)
-    return Matrix(
-        source, parts, bits, block, sum(info.num_rows for info in tensors), columns, factors, outliers if bits == 8 else ()
-    )
+    num_rows = sum(info.num_rows for info in tensors)
+    isolated = outliers if bits == 8 else ()
+    return Matrix(source, parts, bits, block, num_rows, columns, factors, isolated, upper if bits == 4 else None)
 
 
 def attention_parts(architecture: Architecture, layer: int, value_divisors: NDArray[np.float32] | None) -> tuple[Part, Part, Part]:

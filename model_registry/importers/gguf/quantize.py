@@ -97,7 +97,7 @@ def _to_middle_zero(blocks: NDArray[np.float32]) -> Blocks:
     high, low = blocks.max(axis=-1), blocks.min(axis=-1)
     scales = (np.where(high > -low, high, low) / np.float32(-8)).astype(np.float32)
     scaled = np.rint(blocks * _inverse(scales)[..., None]) + 8
-    return Blocks(_pack_pairs(np.clip(scaled, 0, 15).astype(np.uint8)), scales)
+    return Blocks(pack_pairs(np.clip(scaled, 0, 15).astype(np.uint8)), scales)
 
 
 def _inverse(scales: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -139,10 +139,10 @@ def _repack_q4_0(raw: NDArray[np.uint8], name: str) -> Blocks:
     """GGUF pairs value i with value i + 16 in a byte; ours pairs 2i with 2i + 1."""
     packed, scales = _halves(raw, 18, name)
     integers = np.concatenate([packed & 0x0F, packed >> 4], axis=-1)
-    return Blocks(_pack_pairs(integers), scales)
+    return Blocks(pack_pairs(integers), scales)
 
 
-def _pack_pairs(integers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def pack_pairs(integers: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Values 2i and 2i + 1 of the last axis in one byte."""
     return integers[..., 0::2] | (integers[..., 1::2] << np.uint8(4))
 

@@ -10,7 +10,8 @@ channels are isolated instead, each in a block of its own. Knows the layer's sha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +30,14 @@ class LayerSmoothing:
 
     attention: [hidden], of q, k and v columns. value: [kv_heads * head_size], of v rows; the query heads of a group share
     them. ffn: [hidden], of gate and up columns. gated: [ffn], of up rows and down columns.
+    uppers: for GPTQ, by the name of a site's first matrix: of the Gram matrix of its (smoothed) inputs.
     """
 
     attention: Floats | None = None
     value: Floats | None = None
     ffn: Floats | None = None
     gated: Floats | None = None
+    uppers: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def is_smoothed(self) -> bool:
