@@ -23,6 +23,7 @@ class JobKind(StrEnum):
     MERGE = "merge"
     QUANTIZE = "quantize"
     FINETUNE = "finetune"
+    DISTIL = "distil"
     EVALUATE = "evaluate"
     BENCHMARK = "benchmark"
 

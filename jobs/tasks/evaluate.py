@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
 from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.evaluation.judge import grades, preferences
+from jobs.tasks.evaluation.kept_answers import kept_answers
 from jobs.tasks.evaluation.local_model import LocalModel
 from jobs.tasks.evaluation.metrics import CORPUS, SCORES, Answered, Measured, measured, measured_together, rouge_l
 from jobs.tasks.evaluation.questions import Question, read_questions
@@ -119,7 +120,7 @@ def _answers(
 ) -> list[Answered]:
     """Those that were kept, and the others, kept as they come."""
     path = context.folder / f"answers-{who}.jsonl"
-    found = _kept(path)
+    found = kept_answers(path)
     context.stage(f"asking the {who}")
     missing = [(number, question) for number, question in enumerate(questions) if number not in found]
     if missing:
@@ -134,18 +135,6 @@ def _answers(
         finally:
             opened.close()
     return [found[number] for number in range(len(questions))]
-
-
-def _kept(path: Path) -> dict[int, Answered]:
-    """A last line that was cut is not there."""
-    found: dict[int, Answered] = {}
-    if path.exists():
-        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-        path.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
-        for line in filter(None, whole.split("\n")):
-            row = json.loads(line)
-            found[row["number"]] = Answered(row["text"], tuple((name, arguments) for name, arguments in row["calls"]))
-    return found
 
 
 def _figures(params: EvaluateParams, questions: Sequence[Question], answers: Sequence[Answered]) -> dict[str, Measured]:

@@ -13,10 +13,8 @@ from pydantic import Field, model_validator
 from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
 from jobs.outputs import Output, made_by, register
 from jobs.tasks.checkpoints import materialise, served_variant
-from jobs.tasks.closed_loop import ClosedLoop
 from jobs.tasks.convert import StagedProgress
-from jobs.tasks.evaluation.local_model import LocalModel
-from jobs.tasks.load import Load
+from jobs.tasks.decode_speed import decode_speed
 from jobs.tasks.protocol import Params, TaskContext
 from jobs.tasks.quantization.candidates import Candidate, Group, Tried, choose, ladder
 from model_registry.artifacts import StagedVariant
@@ -28,8 +26,6 @@ from model_registry.records import CHECKPOINT, Precision
 
 _TRIED, _REPORT = "tried.jsonl", "quantization.md"
 _TRIAL_S = 45.0  # of a model with 135 million weights on two cores, for plans
-_ROUNDS, _TOKENS = 3, 64
-_NUM_CLIENTS = (1, 8)
 
 
 class QuantizeParams(Params):
@@ -150,7 +146,7 @@ def _tried(candidate: Candidate, checkpoint: Path, context: TaskContext) -> Trie
         message = "The model is too large to measure its perplexity here, so that builds cannot be compared."
         raise JobFailure(message, code="too_large")
     size_bytes = sum(file.stat().st_size for file in folder.iterdir())
-    speed = _speed(folder, context)
+    speed = decode_speed(folder, context)
     shutil.rmtree(folder)
     ratio = imported.metrics["perplexity"] / imported.metrics["perplexity_source"]
     found = Tried(candidate.name, ratio, size_bytes, speed)
@@ -165,21 +161,6 @@ def _build(candidate: Candidate, checkpoint: Path, folder: Path, context: TaskCo
     precision = Precision.FP32 if candidate.is_float else Precision.INT8
     options = ImportOptions(precision, measure=measure, recipe=candidate.recipe(num_layers))
     return CheckpointImporter().run(checkpoint, folder, options, StagedProgress(context))
-
-
-def _speed(folder: Path, context: TaskContext) -> tuple[float, float]:
-    """Tokens per second for one client and for eight: the best of some rounds, since what else the machine does only slows."""
-    context.stage("measuring the speed")
-    model = LocalModel(folder, context)
-    best: list[float] = []
-    try:
-        loop = ClosedLoop(model.engine, context.check, ignore_eos=True)
-        for clients in _NUM_CLIENTS:
-            load = Load(num_clients=clients, num_requests=clients, max_tokens=_TOKENS)
-            best.append(max(loop.measure(load).tokens_per_s for _ in range(_ROUNDS)))
-    finally:
-        model.close()
-    return best[0], best[1]
 
 
 def _report(label: str, tried: list[Tried], why: tuple[str, ...]) -> str:

@@ -38,9 +38,17 @@ class LocalModel:
     def resident_bytes(self) -> int:
         return int(psutil.Process().memory_info().rss)
 
-    def answers(self, questions: Sequence[tuple[int, Question]], max_tokens: int) -> Iterator[tuple[int, Answered]]:
-        params = SamplingParams(temperature=0, max_tokens=max_tokens)
-        asked = [(number, self._prompt(question), params) for number, question in questions]
+    def answers(
+        self, questions: Sequence[tuple[int, Question]], max_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> Iterator[tuple[int, Answered]]:
+        asked = [
+            (
+                number,
+                self._prompt(question),
+                SamplingParams(temperature=temperature, seed=seed + number if temperature else None, max_tokens=max_tokens),
+            )
+            for number, question in questions
+        ]
         tools = {number: bool(question.tools) for number, question in questions}
         for number, text, started, _ in self.run(asked):
             yield number, self._read(text, started, has_tools=tools[number])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
@@ -32,12 +34,16 @@ class Endpoint(BaseModel):
     key_env: str | None = None
     concurrency: int = Field(8, ge=1, le=256)
     timeout_s: float = Field(600.0, gt=0)
+    requests_per_minute: float | None = Field(None, gt=0, description="No more than it allows.")
+    price_per_million_tokens: float | None = Field(None, ge=0, description="For the estimate of a plan, in any currency.")
     allow_remote: bool = Field(False, description="Questions leave this machine.")
 
 
 class Target(Protocol):
-    def answers(self, questions: Sequence[tuple[int, Question]], max_tokens: int) -> Iterator[tuple[int, Answered]]:
-        """Each with its number, in the order in which they end. Greedy."""
+    def answers(
+        self, questions: Sequence[tuple[int, Question]], max_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> Iterator[tuple[int, Answered]]:
+        """Each with its number, in the order in which they end. temperature 0: greedy; else seed and number decide."""
 
     def close(self) -> None: ...
 
@@ -74,13 +80,19 @@ class RemoteModel:
     def __init__(self, endpoint: Endpoint, context: TaskContext) -> None:
         self._endpoint = endpoint
         self._context = context
+        self._turn = threading.Lock()
+        self._next_turn = 0.0
         key = os.environ.get(endpoint.key_env) if endpoint.key_env else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(headers=headers, timeout=endpoint.timeout_s, trust_env=not _is_here(endpoint.url))
 
-    def answers(self, questions: Sequence[tuple[int, Question]], max_tokens: int) -> Iterator[tuple[int, Answered]]:
+    def answers(
+        self, questions: Sequence[tuple[int, Question]], max_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> Iterator[tuple[int, Answered]]:
         with ThreadPoolExecutor(self._endpoint.concurrency) as threads:
-            asked: dict[Future[Answered], int] = {threads.submit(self._ask, each, max_tokens): n for n, each in questions}
+            asked: dict[Future[Answered], int] = {
+                threads.submit(self._ask, each, max_tokens, temperature, seed + number): number for number, each in questions
+            }
             try:
                 while asked:
                     done, _ = wait(asked, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -94,8 +106,20 @@ class RemoteModel:
     def close(self) -> None:
         self._http.close()
 
-    def _ask(self, question: Question, max_tokens: int) -> Answered:
-        body: dict[str, Any] = {"messages": list(question.messages), "max_tokens": max_tokens, "temperature": 0}
+    def _wait_for_turn(self) -> None:
+        """Requests begin at least a minute's share apart; a job that is to end does not wait."""
+        if self._endpoint.requests_per_minute is None:
+            return
+        with self._turn:
+            begins = max(time.monotonic(), self._next_turn)
+            self._next_turn = begins + 60.0 / self._endpoint.requests_per_minute
+        while (left := begins - time.monotonic()) > 0 and self._context.reporter.stop is None:
+            time.sleep(min(left, 0.2))
+
+    def _ask(self, question: Question, max_tokens: int, temperature: float, seed: int) -> Answered:
+        self._wait_for_turn()
+        body: dict[str, Any] = {"messages": list(question.messages), "max_tokens": max_tokens, "temperature": temperature}
+        body |= {"seed": seed} if temperature else {}
         body |= {"model": self._endpoint.model} if self._endpoint.model else {}
         body |= {"tools": list(question.tools)} if question.tools else {}
         try:

@@ -75,7 +75,7 @@ class Renderer:
         """Raises InvalidRequest."""
         prompt = self._text(example.messages, example.tools, answer=True)
         chosen, rejected = (
-            self._text([*example.messages, {"role": "assistant", "content": answer}], example.tools).removeprefix(prompt)
+            _after(prompt, self._text([*example.messages, {"role": "assistant", "content": answer}], example.tools))
             for answer in (example.chosen, example.rejected)
         )
         return PreferenceTexts(example.line, prompt, chosen, rejected)
@@ -91,10 +91,8 @@ class Renderer:
                 continue
             prompt = self._text(example.messages[:number], example.tools, answer=True)
             whole = self._text(example.messages[: number + 1], example.tools)
-            if not prompt.startswith(done) or not whole.startswith(prompt):
-                raise InvalidRequest("The model's chat template writes earlier turns anew: only the last turn can be learned.")
-            yield prompt.removeprefix(done), False
-            yield whole.removeprefix(prompt), True
+            yield _after(done, prompt), False
+            yield _after(prompt, whole), True
             done = whole
 
     def _text(self, messages: Iterable[Any], tools: Iterable[Any], *, answer: bool = False) -> str:
@@ -114,3 +112,10 @@ class Renderer:
         prompt = self._tokenizer.encode(example.prompt, add_special_tokens=True)
         answer = [*self._tokenizer.encode(example.completion, add_special_tokens=False), self._end]
         return Tokens(example.line, prompt + answer, [IGNORED] * len(prompt) + answer)
+
+
+def _after(beginning: str, text: str) -> str:
+    """What follows. Raises InvalidRequest when the text begins otherwise."""
+    if not text.startswith(beginning):
+        raise InvalidRequest("The model's chat template writes earlier turns anew: only the last turn can be learned.")
+    return text.removeprefix(beginning)

@@ -26,10 +26,27 @@ class Trained:
     history: list[dict[str, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """checkpoint: with the student's vocabulary. alpha: the part of its logits in the loss; temperature: of both distributions."""
+
+    checkpoint: Path
+    alpha: float
+    temperature: float
+
+
 def train(
-    params: FinetuneParams, checkpoint: Path, training: Material, validation: Material | None, context: TaskContext
+    params: FinetuneParams,
+    checkpoint: Path,
+    training: Material,
+    validation: Material | None,
+    context: TaskContext,
+    teacher: Teacher | None = None,
 ) -> Trained:
-    """checkpoint: the base. Goes on from the newest checkpoint in the job's folder. Raises Stopped, JobFailure."""
+    """checkpoint: the base. teacher: whose logits are learned too, for supervised tuning.
+
+    Goes on from the newest checkpoint in the job's folder. Raises Stopped, JobFailure.
+    """
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is looked up; set before transformers is imported
     import torch
 
@@ -37,7 +54,7 @@ def train(
 
     torch.set_num_threads(context.threads)
     context.stage("loading the model")
-    trainer = _trainer(params, checkpoint, training, validation, context, Follower(context))
+    trainer = _trainer(params, checkpoint, training, validation, context, Follower(context), teacher)
     folder = context.folder / "checkpoints"
     context.stage("training")
     last = last_checkpoint(folder)
@@ -72,7 +89,13 @@ def loss_named(name: str) -> Any:
 
 
 def _trainer(
-    params: FinetuneParams, checkpoint: Path, training: Material, validation: Material | None, context: TaskContext, follower: Any
+    params: FinetuneParams,
+    checkpoint: Path,
+    training: Material,
+    validation: Material | None,
+    context: TaskContext,
+    follower: Any,
+    teacher: Teacher | None,
 ) -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, set_seed
     from trl.trainer.dpo_trainer import DPOTrainer
@@ -102,6 +125,11 @@ def _trainer(
     }
     if params.objective == "dpo":
         return DPOTrainer(**shared)
+    if teacher is not None:
+        from jobs.tasks.training.logits import LogitsTrainer
+
+        theirs = AutoModelForCausalLM.from_pretrained(teacher.checkpoint, dtype=torch.bfloat16 if bf16 else torch.float32)
+        return LogitsTrainer(**shared, teacher=theirs, alpha=teacher.alpha, temperature=teacher.temperature)
     return OrderedSFTTrainer(**shared, compute_loss_func=loss_named(params.loss) if params.loss else None)
 
 

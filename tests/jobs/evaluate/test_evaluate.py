@@ -81,14 +81,14 @@ def test_a_version_is_measured_kept_and_reported(home: Path, data: str) -> None:
 
 
 def test_answers_that_are_kept_are_not_asked_again(home: Path, data: str, tmp_path: Path) -> None:
-    from jobs.tasks.evaluate import _kept
+    from jobs.tasks.evaluation.kept_answers import kept_answers
 
     path = tmp_path / "answers.jsonl"
     whole = json.dumps({"number": 3, "text": "x", "calls": [["f", {"a": 1}]]})
     path.write_text(f'{whole}\n{{"number": 4, "te')
-    assert list(_kept(path)) == [3]
+    assert list(kept_answers(path)) == [3]
     assert path.read_text() == f"{whole}\n"
-    assert _kept(path)[3].calls == (("f", {"a": 1}),)
+    assert kept_answers(path)[3].calls == (("f", {"a": 1}),)
 
 
 def test_a_server_is_a_target_and_a_judge(home: Path, data: str, tmp_path: Path) -> None:

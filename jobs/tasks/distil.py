@@ -1,0 +1,158 @@
+"""Task `distil`: a smaller model taught by a larger one. Owns the way from prompts through answers to a registered student."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ValidationError
+
+from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
+from jobs.outputs import Output, made_by, register
+from jobs.tasks.checkpoints import materialise, served_variant
+from jobs.tasks.distillation.comparing import compared
+from jobs.tasks.distillation.cutting import cut
+from jobs.tasks.distillation.parameters import Cut, DistilParams
+from jobs.tasks.distillation.teaching import taught
+from jobs.tasks.evaluation.questions import Question, read_questions
+from jobs.tasks.evaluation.targets import Endpoint, check_target
+from jobs.tasks.protocol import Params, TaskContext, problems_of
+from jobs.tasks.serving_build import build, save_weights
+from jobs.tasks.training.material import Material, prepare
+from jobs.tasks.training.parameters import FinetuneParams
+from model_registry.errors import InvalidName
+from model_registry.names import check_model_name
+from model_registry.records import ModelVersion
+
+_TOKENS_PER_S = 250.0
+
+
+class Distil:
+    """Answers and checkpoints are kept: a run that was interrupted asks nothing twice and ends with the same student."""
+
+    kind: ClassVar[JobKind] = JobKind.DISTIL
+    params: ClassVar[type[Params]] = DistilParams
+
+    def plan(self, params: DistilParams, context: TaskContext) -> Plan:
+        name, teacher = _output(params, context), check_target(params.teacher, context, "teacher")
+        base, questions = _base(params, context), _questions(params, params.data)
+        tune = _tuning(params, base.label)
+        if params.judge is not None:
+            check_target(params.judge, context, "judge")
+        if params.validation:
+            _questions(params, params.validation)
+        num_answers = len(questions) * params.num_samples
+        tokens = num_answers * params.num_tokens
+        summary = [f"Asks {teacher} {len(questions)} prompts, {params.num_samples} times each: at most {tokens} tokens."]
+        if isinstance(params.teacher, Endpoint) and params.teacher.price_per_million_tokens is not None:
+            summary.append(f"Costs at most {tokens / 1e6 * params.teacher.price_per_million_tokens:.2f} for answers.")
+        student = f"{params.student.layers} layers of {base.label}" if isinstance(params.student, Cut) else base.label
+        summary += [f"Tunes {student} on what is kept ({tune.method}, {tune.epochs:g} passes).", f"Registers it as {name}."]
+        seconds = tokens / _TOKENS_PER_S
+        if isinstance(params.teacher, Endpoint) and params.teacher.requests_per_minute:
+            seconds = max(seconds, 60 * num_answers / params.teacher.requests_per_minute)
+        return Plan(tuple(summary), num_steps=num_answers, duration_s=seconds, outputs=(name,))
+
+    def run(self, params: DistilParams, context: TaskContext) -> Outcome:
+        name, base = _output(params, context), _base(params, context)
+        if (made := made_by(context.registry, name, context.job)) is not None:
+            return Outcome(made.label, dict(made.manifest.metrics), ("report.md", "report.html"))
+        questions = _questions(params, params.data)
+        lessons, counts = taught(params, questions, context)
+        served = served_variant(base).folder
+        tune = _tuning(params, base.label).model_copy(update={"data": str(lessons)})
+        training, _ = prepare(tune, served)
+        checkpoint, stay = _student(params, base, training, context)
+
+        from jobs.tasks.training.trainer import Teacher, train
+
+        teacher = None
+        if params.logits is not None:
+            assert isinstance(params.teacher, str)
+            source = materialise(context, params.teacher)
+            _check_vocabulary(source, checkpoint)
+            teacher = Teacher(source, params.logits.alpha, params.logits.temperature)
+        trained = train(tune, checkpoint, training, None, context, teacher)
+        with context.registry.staging() as staging:
+            weights = staging / "checkpoint"
+            context.stage("writing the weights")
+            model = trained.model if tune.method == "full" else trained.model.merge_and_unload().float()
+            save_weights(model, checkpoint, weights)
+            built = build(context, weights, staging, tune.served_precision)
+            folder = built.variants[0].folder
+            metrics, files = compared(params, folder, served, stay, checkpoint, staging, context)
+            output = Output(
+                name=name,
+                job=context.job,
+                importer=str(JobKind.DISTIL),
+                base=base,
+                variants=built.variants,
+                parameters={**params.model_dump(mode="json", exclude_none=True), **built.parameters, "layers": stay, **counts},
+                metrics={**built.metrics, **trained.metrics, **metrics},
+                data_sha256=training.sha256,
+            )
+            version = register(context.registry, output)
+        return Outcome(version.label, dict(version.manifest.metrics), files, {"counts": counts, "layers": stay})
+
+
+def _output(params: DistilParams, context: TaskContext) -> str:
+    teacher = params.teacher if isinstance(params.teacher, str) else params.teacher.model or "model"
+    try:
+        return check_model_name(params.output or f"{teacher.partition(':')[0]}-student")
+    except InvalidName as error:
+        raise InvalidJob([Problem(error.message, param="output")]) from None
+
+
+def _base(params: DistilParams, context: TaskContext) -> ModelVersion:
+    """The version that the student begins as: itself, or the teacher that it is cut from."""
+    if isinstance(params.student, str):
+        return context.registry.resolve(params.student)
+    assert isinstance(params.teacher, str)
+    version = context.registry.resolve(params.teacher)
+    config = json.loads((served_variant(version).folder / "genai_config.json").read_text(encoding="utf-8"))
+    total = int(config["model"]["decoder"]["num_hidden_layers"])
+    if params.student.layers >= total:
+        message = f"{version.label} has {total} layers: a student cut from it has fewer."
+        raise InvalidJob([Problem(message, param="student.layers")])
+    return version
+
+
+def _questions(params: DistilParams, path: str) -> list[Question]:
+    return read_questions(Path(path).expanduser(), None)[0]
+
+
+def _tuning(params: DistilParams, student: str) -> FinetuneParams:
+    """The params of the tuning. Raises InvalidJob."""
+    method = {"method": "full"} if isinstance(params.student, Cut) else {}
+    fixed = {"model": student, "data": params.data, "seed": params.seed}
+    for name in fixed:
+        if name in params.training:
+            raise InvalidJob([Problem(f"training.{name} is set by the distillation: leave it out.", param=f"training.{name}")])
+    try:
+        return FinetuneParams(**{**method, **params.training, **fixed})
+    except ValidationError as error:
+        problems = problems_of(error)
+        raise InvalidJob([Problem(f"training.{each.message}", param=f"training.{each.param}") for each in problems]) from None
+
+
+def _student(params: DistilParams, base: ModelVersion, training: Material, context: TaskContext) -> tuple[Path, list[int]]:
+    """(its checkpoint, the teacher's layers that it has; none when it is a model of its own)."""
+    checkpoint = materialise(context, base.label)
+    if isinstance(params.student, str):
+        return checkpoint, []
+    folder, note = context.folder / "student", context.folder / "layers.json"
+    if not note.exists():
+        stay = cut(checkpoint, params.student.layers, training.tokens, folder, context)
+        note.write_text(json.dumps(stay))
+    stay = json.loads(note.read_text())
+    return folder, stay
+
+
+def _check_vocabulary(teacher: Path, student: Path) -> None:
+    if (teacher / "tokenizer.json").read_bytes() != (student / "tokenizer.json").read_bytes():
+        message = "Teacher and student have different tokenizers, so that logits cannot be compared. Leave logits out."
+        raise JobFailure(message, code="different_vocabulary")
+
+
+TASK = Distil()

@@ -1,0 +1,42 @@
+"""Learning from a teacher's distributions beside the right tokens (https://arxiv.org/abs/1503.02531).
+
+Imports PyTorch: only inside a job's process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+
+from jobs.tasks.training.order import OrderedSFTTrainer
+from jobs.tasks.training.rendering import IGNORED
+
+
+class LogitsTrainer(OrderedSFTTrainer):
+    """loss = (1 - alpha) cross entropy + alpha temperature^2 KL(teacher, student), over what is learned."""
+
+    def __init__(self, *args: Any, teacher: Any, alpha: float, temperature: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._teacher = teacher.eval().requires_grad_(requires_grad=False)
+        self._alpha = alpha
+        self._temperature = temperature
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        labels = inputs["labels"][:, 1:]
+        learned = labels != IGNORED
+        known = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids") if name in inputs}
+        outputs = model(**known, use_cache=False)
+        mine = outputs.logits[:, :-1][learned].float()
+        with torch.no_grad():
+            theirs = self._teacher(**known, use_cache=False).logits[:, :-1][learned].float()
+        count = learned.sum() if num_items_in_batch is None else num_items_in_batch
+        hard = functional.cross_entropy(mine, labels[learned], reduction="sum")
+        scale = self._temperature
+        softened, target = (functional.log_softmax(logits / scale, dim=-1) for logits in (mine, theirs))
+        soft = functional.kl_div(softened, target, reduction="sum", log_target=True) * scale**2
+        loss = ((1 - self._alpha) * hard + self._alpha * soft) / count
+        return (loss, outputs) if return_outputs else loss

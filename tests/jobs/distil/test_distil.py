@@ -1,0 +1,142 @@
+"""Distillation of a tiny model by jobs in real processes: answers kept, students cut and taught, killed and resumed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from jobs.job import InvalidJob, Job, JobKind, JobStatus
+from jobs.job_queue import JobQueue
+from jobs.limits import JobLimits
+from model_registry.pull import pull
+from model_registry.records import Precision
+from model_registry.registry import Registry
+from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TRAINING = {"epochs": 2, "batch_size": 4, "served_precision": "fp32", "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("distil")
+    with Registry(folder / "home") as registry:
+        for layers, name in ((4, "teacher"), (2, "small")):
+            tiny = Tiny(layers=layers, context=512, metadata={"tokenizer.chat_template": TEMPLATE})
+            pull(registry, str(write_gguf(folder / f"{name}.gguf", tiny)), name=name, precision=Precision.FP32)
+    return folder / "home"
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> dict[str, Any]:
+    paths = {}
+    for name, numbers in (("data", range(12)), ("validation", range(20, 24))):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(json.dumps({"prompt": f"the {n}", "completion": "a cat"}) for n in numbers))
+        paths[name] = str(path)
+    return {"teacher": "teacher", "max_tokens": 6, "samples": 1, "temperature": 0.0, "filters": {}, "training": TRAINING, **paths}
+
+
+def ended(home: Path, params: dict[str, Any], *, kill_at: str | None = None) -> Job:
+    """kill_at: the stage at whose first progress the process is killed."""
+
+    async def main() -> Job:
+        queue = JobQueue(home, JobLimits(threads=1, retry_after_s=(0.01,)))
+        await queue.start()
+        try:
+            job = await queue.create(JobKind.DISTIL, params)
+            async for event in queue.events(job.id, follow=True):
+                if kill_at is not None and event is not None and event.type == "stage" and event.message == kill_at:
+                    kill_children()
+                    break
+            async for _ in queue.events(job.id, follow=True):
+                pass
+            return await queue.job(job.id)
+        finally:
+            await queue.close()
+
+    job = asyncio.run(main())
+    assert job.status is JobStatus.SUCCEEDED, (job.failure, (home / "jobs" / job.id / "log.txt").read_text()[-3000:])
+    return job
+
+
+def kill_children() -> None:
+    for child in psutil.Process().children():
+        if "jobs.child" in child.cmdline():
+            child.kill()
+
+
+def weights(home: Path, label: str) -> dict[str, np.ndarray[Any, Any]]:
+    from safetensors.numpy import load_file
+
+    with Registry(home) as registry:
+        version = registry.resolve(label)
+    folder = next(variant.folder for variant in version.variants if variant.provider_family == "checkpoint")
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+def test_a_student_cut_from_its_teacher_is_taught_and_compared(home: Path, asked: dict[str, Any]) -> None:
+    job = ended(home, {**asked, "student": {"layers": 2}, "logits": {"alpha": 0.7}, "output": "cut"})
+    assert job.outcome is not None
+    assert job.outcome.details["layers"] == [0, 3]
+    assert job.outcome.details["counts"] == {"answers": 12, "kept": 12}
+    metrics = job.outcome.metrics
+    for name in ("f1", "tokens_per_s_8", "size_bytes", "resident_bytes"):
+        assert {name, f"teacher_{name}", f"baseline_{name}"} <= metrics.keys()
+    assert metrics["size_bytes"] < metrics["teacher_size_bytes"]
+    with Registry(home) as registry:
+        version = registry.resolve("cut")
+    assert version.manifest.parent == "teacher:1"
+    assert max(int(name.split(".")[2]) for name in weights(home, "cut") if ".layers." in name) == 1
+    assert "baseline" in (home / "jobs" / job.id / "work/report.md").read_text()
+
+
+def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_student(home: Path, asked: dict[str, Any]) -> None:
+    params = {**asked, "student": "small", "validation": None}
+    ended(home, {**params, "output": "whole"})
+    killed = ended(home, {**params, "output": "killed"}, kill_at="training")
+    assert killed.attempt == 2
+    folder = home / "jobs" / killed.id / "work"
+    assert len((folder / "answers.jsonl").read_text().splitlines()) == 12
+    one, two = weights(home, "whole"), weights(home, "killed")
+    assert one.keys() == two.keys()
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"student": {"layers": 4}}, "4 layers"),
+        ({"student": "nothing"}, "no model 'nothing'"),
+        ({"training": {"model": "x"}}, "leave it out"),
+        ({"training": {"epoch": 3}}, "training.epoch"),
+        ({"filters": {"min_grade": 4}}, "judge"),
+        ({"samples": 3}, "all the same"),
+        ({"teacher": {"url": "http://127.0.0.1:1/v1"}, "logits": {}}, "endpoint"),
+        ({"teacher": {"url": "http://192.0.2.7/v1", "model": "gpt"}}, "allow_remote"),
+    ],
+)
+def test_what_cannot_be_taught_is_refused(home: Path, asked: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidJob, match=said):
+        ended(home, {**asked, "student": "small", **wrong})
+
+
+def test_a_plan_tells_what_a_remote_teacher_costs(home: Path, asked: dict[str, Any]) -> None:
+    async def main() -> tuple[str, ...]:
+        queue = JobQueue(home)
+        teacher = {"url": "http://192.0.2.7/v1", "model": "big", "allow_remote": True, "price_per_million_tokens": 1e6}
+        try:
+            return (await queue.plan(JobKind.DISTIL, {**asked, "teacher": teacher, "student": "small"})).summary
+        finally:
+            await queue.close()
+
+    assert "Costs at most 72.00 for answers." in asyncio.run(main())
