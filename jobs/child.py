@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan
 from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, Progressed, Refused, Said, Staged, Start, Stop
+from jobs.scalar_log import ScalarLog
 from jobs.tasks.protocol import Stopped, StopReason, Task, TaskContext, problems_of
 from model_registry.errors import OutOfDisk, RegistryError, SourceUnavailable
 from model_registry.registry import Registry
@@ -45,13 +46,18 @@ class FrameReporter:
     def __init__(self, frames: FrameWriter, folder: Path) -> None:
         self._frames = frames
         self._folder = folder
+        self._scalars = ScalarLog(folder.parent / "tensorboard")
         self._told_s = float("-inf")
         self.stop: StopReason | None = None
+
+    def close(self) -> None:
+        self._scalars.close()
 
     def stage(self, name: str) -> None:
         self._frames.write(Staged(name=name))
 
     def progress(self, step: int, total: int | None, metrics: Mapping[str, float], unit: str) -> None:
+        self._scalars.add(step, metrics)
         now_s = time.monotonic()
         if metrics or step == total or now_s - self._told_s >= PROGRESS_EVERY_S:
             self._told_s = now_s
@@ -80,6 +86,7 @@ def main(tasks: str = "jobs.tasks.kinds") -> int:
     turn_off_telemetry()
     be_modest(start.memory_bytes)
     last = _last_word(tasks, start, reporter)
+    reporter.close()
     frames.write(last)
     return 0
 

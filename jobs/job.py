@@ -26,6 +26,7 @@ class JobKind(StrEnum):
     DISTIL = "distil"
     EVALUATE = "evaluate"
     BENCHMARK = "benchmark"
+    SEARCH = "search"
 
 
 class JobStatus(StrEnum):

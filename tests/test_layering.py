@@ -24,6 +24,7 @@ VENDORS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("gguf",): ("model_registry/importers/",),
     ("huggingface_hub",): ("model_registry/sources/",),
     ("torch", "transformers", "peft", "trl", "olive", "datasets", "accelerate", "optuna"): ("jobs/tasks/",),
+    ("tensorboard",): ("jobs/scalar_log.py",),
     ("safetensors",): ("jobs/tasks/", "model_registry/importers/"),
     ("typer", "rich"): ("server/cli/",),
 }

@@ -15,6 +15,7 @@ from jobs.tasks.training.material import Material
 from jobs.tasks.training.parameters import FinetuneParams, Method
 
 LOSSES = "slmops.losses"  # the group of entry points
+KEPT = frozenset(("loss", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy", "rewards/accuracies", "rewards/margins"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def train(
     metrics: dict[str, float] = {}
     history = [told(entry) | {"step": entry["step"]} for entry in trainer.state.log_history if told(entry)]
     for entry in history:
-        metrics |= {name: value for name, value in entry.items() if name != "step"}
+        metrics |= {name: value for name, value in entry.items() if name in KEPT}
     if not math.isfinite(next((entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry), 0.0)):
         raise JobFailure("The loss became infinite or no number. Lower learning_rate.", code="diverged")
     return Trained(trainer.model, metrics, history)

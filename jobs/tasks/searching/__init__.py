@@ -1,0 +1,1 @@
+"""What a search varies, and how it shows what it found."""

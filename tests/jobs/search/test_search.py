@@ -1,0 +1,100 @@
+"""Searches over a real kind by jobs in real processes; ranges; what is refused; what stays registered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.job import InvalidJob, Job, JobKind, JobStatus
+from jobs.job_queue import JobQueue
+from jobs.limits import JobLimits
+from jobs.tasks.searching.space import Range, filled, ranges
+from model_registry.pull import pull
+from model_registry.records import Precision
+from model_registry.registry import Registry
+from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search")
+    with Registry(folder / "home") as registry:
+        pull(registry, str(write_gguf(folder / "tiny.gguf", Tiny())), name="tiny", precision=Precision.FP32)
+    return folder / "home"
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> dict[str, Any]:
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"the {n}", "completion": "a cat"}) for n in range(4)))
+    tuning = {"model": "tiny", "data": str(path), "batch_size": 2, "epochs": 1, "served_precision": "fp32"}
+    varied = {"learning_rate": {"$float": [1e-4, 1e-1, "log"]}, "rank": {"$choice": [2, 4]}}
+    return {"kind": "finetune", "params": {**tuning, **varied}, "objective": "loss", "trials": 3, "output": "found"}
+
+
+def ended(home: Path, params: dict[str, Any]) -> Job:
+    async def main() -> Job:
+        queue = JobQueue(home, JobLimits(threads=1))
+        await queue.start()
+        try:
+            job = await queue.create(JobKind.SEARCH, params)
+            async for _ in queue.events(job.id, follow=True):
+                pass
+            return await queue.job(job.id)
+        finally:
+            await queue.close()
+
+    return asyncio.run(main())
+
+
+def test_the_best_trial_stays_and_the_plot_shows_all(home: Path, asked: dict[str, Any]) -> None:
+    job = ended(home, asked)
+    log = home / "jobs" / job.id / "log.txt"
+    assert job.status is JobStatus.SUCCEEDED, (job.failure, log.read_text()[-3000:])
+    assert job.outcome is not None
+    assert job.outcome.details["num_complete"] == 3
+    with Registry(home) as registry:
+        made = [model.name for model in registry.models() if model.name.startswith("found-")]
+        assert made == [str(job.outcome.version).partition(":")[0]]
+    report = (home / "jobs" / job.id / "work/search.html").read_text()
+    assert report.count("<tr>") == 4
+    assert "learning_rate" in report
+    assert (home / "jobs" / job.id / "tensorboard").is_dir()
+
+
+def test_a_figure_that_does_not_exist_is_told_with_those_that_do(home: Path, asked: dict[str, Any]) -> None:
+    job = ended(home, {**asked, "objective": "beauty"})
+    assert job.failure is not None
+    assert (job.failure.code, "train_s" in job.failure.message) == ("no_objective", True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"kind": "search"}, "cannot search searches"),
+        ({"params": {"model": "tiny", "data": "x"}}, "Nothing varies"),
+        ({"params": {"rank": {"$int": [4, 2]}}}, "low, high"),
+        ({"params": {"rank": {"$choice": []}}}, "plain values"),
+        ({"params": {"rank": {"$int": [2, 4]}}}, "params.model"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(home: Path, asked: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidJob, match=said):
+        ended(home, {**asked, **wrong})
+
+
+def test_ranges_are_found_wherever_they_stand_and_filled() -> None:
+    params = {"a": {"$float": [0.1, 1]}, "b": {"c": {"$int": [1, 8, "log"]}}, "d": {"$choice": ["x", None]}, "e": 3}
+    assert list(ranges(params)) == [
+        Range("a", "float", 0.1, 1),
+        Range("b.c", "int", 1, 8, is_log=True),
+        Range("d", "choice", values=("x", None)),
+    ]
+    assert filled(params, lambda each: each.first) == {"a": 0.1, "b": {"c": 1}, "d": "x", "e": 3}
+    for wrong in ({"$float": [1]}, {"$float": [0, 1, "log"]}, {"$int": [1, 2.5]}, {"$float": [1, 2, "lin"]}, {"$choice": [{}]}):
+        with pytest.raises(ValueError, match="takes"):
+            list(ranges({"a": wrong}))
