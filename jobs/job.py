@@ -27,6 +27,7 @@ class JobKind(StrEnum):
     EVALUATE = "evaluate"
     BENCHMARK = "benchmark"
     SEARCH = "search"
+    FOUNDRY_EXPORT = "foundry-export"
 
 
 class JobStatus(StrEnum):

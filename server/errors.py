@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from jobs import job as jobs
 from jobs.job import Problem
@@ -95,7 +96,7 @@ TABLE: Mapping[type[Exception], Rule] = {
     BodyTooLarge: Rule(413, INVALID, "body_too_large"),
     InvalidBody: Rule(400, INVALID, "invalid_json"),
     NotImplementedHere: Rule(501, NOT_IMPLEMENTED, "not_implemented"),
-    jobs.InvalidJob: Rule(400, INVALID, "invalid_value"),
+    jobs.InvalidJob: Rule(400, INVALID, "invalid_value", param="params"),
     jobs.JobNotFound: Rule(404, INVALID, "job_not_found", param="id"),
     jobs.WrongStatus: Rule(409, INVALID, "wrong_status"),
     jobs.JobFailure: Rule(422, INVALID, "failed"),
@@ -118,6 +119,7 @@ BY_STATUS: Mapping[int, Rule] = {
     405: Rule(405, INVALID, "method_not_allowed"),
 }
 _CODES = {"missing": "missing_required_parameter", "unsupported": "unsupported_parameter"}  # of kinds of validation errors
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 UNEXPECTED = Rule(500, SERVER, "internal_error")
 UNEXPECTED_MESSAGE = "The server failed on this request; its log has the details under the id in X-Request-Id."
 
@@ -225,7 +227,17 @@ def _dotted(location: Sequence[str | int]) -> str:
     return ".".join(str(part) for part in location[1:])
 
 
+def _allowed(request: Request, told: str) -> str:
+    """Every method of the path: of several routes with one path, a router tells the first one's only (`told`)."""
+    scope = dict(request.scope)
+    routes = request.app.routes
+    found = [method for method in _METHODS if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)]
+    return ", ".join(dict.fromkeys([*told.split(", "), *found]))
+
+
 async def _answer(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        error = HTTPException(405, error.detail, {"Allow": _allowed(request, (error.headers or {}).get("Allow", "GET"))})
     reply = reply_to(error, where=f"{request.method} {request.url.path}")
     RequestRecord.of(request.scope).code = reply.code
     return reply.response()

@@ -58,7 +58,7 @@ def create(
         raise CommandFailed("name a KIND, or a file that has one; `slmops jobs kinds` lists them", MISUSED)
     with _daemon() as daemon:
         if dry_run:
-            _print_plan(daemon.call("POST", "/admin/jobs/plan", {name: asked[name] for name in ("kind", "params")}), as_json)
+            _print_plan(daemon.call("POST", "/admin/job-plans", {name: asked[name] for name in ("kind", "params")}), as_json)
             return
         job = daemon.call("POST", "/admin/jobs", asked)
         _begun(daemon, job, [job["id"]], follow, as_json)
@@ -146,7 +146,7 @@ def kinds(
 ) -> None:
     """List the kinds of jobs, or the params of one."""
     with _daemon() as daemon:
-        found = daemon.call("GET", "/admin/jobs/kinds")["data"]
+        found = daemon.call("GET", "/admin/job-kinds")["data"]
     if kind is not None and kind not in {each["kind"] for each in found}:
         raise CommandFailed(f"there is no kind {kind!r}; there are {', '.join(each['kind'] for each in found)}", MISUSED)
     chosen = [each for each in found if kind in (None, each["kind"])]

@@ -59,7 +59,7 @@ def files_router(uploads: Uploads) -> APIRouter:
     async def retrieve(file_id: str) -> FileObject:
         return file_object(await asyncio.to_thread(uploads.get, file_id))
 
-    @router.get("/{file_id}/content", response_class=FileResponse, responses=documented(404, 500) | _BYTES, summary="Read a file")
+    @router.get("/{file_id}/content", response_class=Response, responses=documented(404, 500) | _BYTES, summary="Read a file")
     async def content(file_id: str) -> Response:
         stored = await asyncio.to_thread(uploads.get, file_id)
         return FileResponse(stored.path, media_type="application/octet-stream", filename=stored.filename)

@@ -18,7 +18,7 @@ Metadata = Annotated[
 ]
 Params = Annotated[
     dict[str, Any],
-    Field(description="As `/admin/jobs/kinds` says; `@ID` stands for the version that another job makes, `file-...` for a file."),
+    Field(description="As `/admin/job-kinds` says; `@ID` stands for the version that another job makes, `file-...` for a file."),
 ]
 
 

@@ -37,22 +37,22 @@ MAX_EVENTS = 10_000
 
 
 def jobs_router(queue: JobQueue) -> APIRouter:
-    router = APIRouter(prefix="/admin/jobs", tags=["jobs"])
+    router = APIRouter(prefix="/admin", tags=["jobs"])
 
     def body(job: Job) -> JobBody:
         return job_body(job, str(queue.folder(job.id)))
 
-    @router.post("", status_code=201, responses=documented(400, 404, 422, 500), summary="Create a job")
+    @router.post("/jobs", status_code=201, responses=documented(400, 404, 422, 500), summary="Create a job")
     async def create(asked: JobRequest) -> JobBody:
         """It is planned before it is queued: what cannot work is refused, bad data with its file and line."""
         return body(await queue.create(asked.kind, asked.params, needs=asked.needs, metadata=asked.metadata))
 
-    @router.post("/plan", responses=documented(400, 404, 422, 500), summary="Say what a job would do")
+    @router.post("/job-plans", responses=documented(400, 404, 422, 500), summary="Say what a job would do")
     async def plan(asked: PlanRequest) -> PlanBody:
         """A dry run: what would be done, how long it would take and how much memory. Nothing is queued."""
         return plan_body(await queue.plan(asked.kind, asked.params))
 
-    @router.get("", responses=documented(400, 404, 500), summary="List jobs")
+    @router.get("/jobs", responses=documented(400, 404, 500), summary="List jobs")
     async def list_jobs(
         kind: JobKind | None = None,
         status: JobStatus | None = None,
@@ -63,15 +63,15 @@ def jobs_router(queue: JobQueue) -> APIRouter:
         found = await queue.jobs(kind=kind, status=status, pipeline=pipeline, limit=limit + 1, after=after)
         return JobList(data=[body(job) for job in found[:limit]], has_more=len(found) > limit)
 
-    @router.get("/kinds", responses=documented(500), summary="List the kinds of jobs and what each may be asked")
+    @router.get("/job-kinds", responses=documented(500), summary="List the kinds of jobs and what each may be asked")
     async def kinds() -> KindList:
         return KindList(data=[KindBody(kind=kind, params=queue.schema(kind)) for kind in JobKind])
 
-    @router.get("/{id}", responses=documented(404, 500), summary="Show a job")
+    @router.get("/jobs/{id}", responses=documented(404, 500), summary="Show a job")
     async def show(id: str) -> JobBody:
         return body(await queue.job(id))
 
-    @router.get("/{id}/events", response_model=EventList, responses=documented(400, 404, 500) | STREAMS, summary="What happened")
+    @router.get("/jobs/{id}/events", response_model=EventList, responses=documented(400, 404, 500) | STREAMS, summary="What happened")
     async def events(
         id: str,
         after: Annotated[int, Query(ge=0, le=2**62, description="Only events with a higher number.")] = 0,
@@ -91,7 +91,7 @@ def jobs_router(queue: JobQueue) -> APIRouter:
                 break
         return EventList(data=[event_body(event) for event in found])
 
-    @router.get("/{id}/log", response_class=PlainTextResponse, responses=documented(400, 404, 500) | _TEXT, summary="Read its log")
+    @router.get("/jobs/{id}/log", response_class=Response, responses=documented(400, 404, 500) | _TEXT, summary="Read its log")
     async def log(
         id: str, tail: Annotated[int | None, Query(ge=1, le=_MOST_LINES, description="Only so many last lines.")] = None
     ) -> Response:
@@ -99,21 +99,21 @@ def jobs_router(queue: JobQueue) -> APIRouter:
         await queue.job(id)
         return PlainTextResponse(await asyncio.to_thread(_read, queue.log(id), tail or _MOST_LINES))
 
-    @router.post("/{id}/cancel", responses=documented(404, 409, 500), summary="End a job")
+    @router.post("/jobs/{id}/cancel", responses=documented(404, 409, 500), summary="End a job")
     async def cancel(id: str) -> JobBody:
         """Answers once its process is gone, which takes two seconds at most."""
         return body(await queue.cancel(id))
 
-    @router.post("/{id}/pause", responses=documented(404, 409, 500), summary="Pause a job")
+    @router.post("/jobs/{id}/pause", responses=documented(404, 409, 500), summary="Pause a job")
     async def pause(id: str) -> JobBody:
         """Answers once it has left a checkpoint."""
         return body(await queue.pause(id))
 
-    @router.post("/{id}/resume", responses=documented(404, 409, 500), summary="Let a paused job go on")
+    @router.post("/jobs/{id}/resume", responses=documented(404, 409, 500), summary="Let a paused job go on")
     async def resume(id: str) -> JobBody:
         return body(await queue.resume(id))
 
-    @router.delete("/{id}", responses=documented(404, 409, 500), summary="Delete a job")
+    @router.delete("/jobs/{id}", responses=documented(404, 409, 500), summary="Delete a job")
     async def delete(id: str) -> Deleted:
         """The job, its events and its files; what it registered stays."""
         await queue.delete(id)

@@ -97,7 +97,7 @@ def test_bad_data_is_refused_with_file_and_line(http: httpx.Client) -> None:
 
 
 def test_a_dry_run_queues_nothing(http: httpx.Client) -> None:
-    plan = http.post("/admin/jobs/plan", json={"kind": "finetune", "params": {"steps": 7}}).json()
+    plan = http.post("/admin/job-plans", json={"kind": "finetune", "params": {"steps": 7}}).json()
     assert (plan["summary"], plan["num_steps"], plan["memory_bytes"]) == (["Counts to 7."], 7, None)
     assert http.get("/admin/jobs").json()["data"] == []
 
@@ -142,7 +142,7 @@ def test_the_log_and_the_kinds(http: httpx.Client) -> None:
     failure = http.get(f"/admin/jobs/{job['id']}").json()["failure"]
     assert failure["code"] == "internal_error"
     assert "secret" not in failure["message"]
-    kinds = http.get("/admin/jobs/kinds").json()["data"]
+    kinds = http.get("/admin/job-kinds").json()["data"]
     assert "steps" in kinds[0]["params"]["properties"]
 
 

@@ -13,7 +13,7 @@ def chat_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    plain = dict(message)
+    plain = {**message, "content": message.get("content") or ""}
     if plain["role"] == "developer":
         plain["role"] = "system"
     if plain.get("tool_calls"):

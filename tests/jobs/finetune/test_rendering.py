@@ -63,7 +63,7 @@ def served(folder: Path, template: str) -> Path:
 def served_prompt(folder: Path, messages: list[dict[str, Any]]) -> str:
     """Of a chat request with these messages, as a worker renders it."""
     body = {"model": "tiny", "messages": messages, "tools": TOOLS}
-    prompt = translate_chat(ChatRequest.model_validate(body)).prompt
+    prompt = translate_chat(ChatRequest.model_validate(body)).prompts[0]
     assert isinstance(prompt, ChatPrompt)
     model = read_model_folder(folder)
     template = ChatTemplate(model.chat_template or "", model.special_tokens)

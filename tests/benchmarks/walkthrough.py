@@ -1,0 +1,188 @@
+"""The whole life of a model on real data: function calling on the Berkeley data, from a baseline to a distilled student.
+
+`python -m tests.benchmarks.walkthrough`: serves, then works as a user would, with OpenAI's client and the admin API, and prints
+`docs/slmops-walkthrough.md`. Every question of the test split is asked of every model; the data's own checker says what is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+
+from tests.benchmarks.function_calls import CATEGORIES, FunctionCalls, Question
+from tests.deploy.daemon_process import running_daemon
+
+MODEL = "smollm2-135m"
+SPLIT = 4  # every fourth question of a category is for the test
+Asked = tuple[str, Question]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model of the table. latency_s: p50 of one call at a time. bytes: on disk, and resident while it serves."""
+
+    name: str
+    accuracy: float
+    latency_s: float
+    size_bytes: int
+    resident_bytes: int
+
+
+def split(data: FunctionCalls, num_training: int, num_test: int) -> tuple[list[Asked], list[Asked]]:
+    """(training, test): fixed, and of all categories in turn."""
+    training: list[Asked] = []
+    test: list[Asked] = []
+    by_category = {category: data.questions(category) for category in CATEGORIES}
+    for number in range(max(map(len, by_category.values()))):
+        for category, questions in by_category.items():
+            if number < len(questions):
+                (test if number % SPLIT == 0 else training).append((category, questions[number]))
+    return training[:num_training], test[:num_test]
+
+
+def as_example(question: Question) -> dict[str, Any]:
+    """A question with its right calls, as training data has it: of several right values the first."""
+    calls = []
+    for number, answer in enumerate(question.answers):
+        ((name, allowed),) = answer.items()
+        arguments = {key: values[0] for key, values in allowed.items() if values and values[0] != ""}
+        function = {"name": name.replace(".", "_"), "arguments": json.dumps(arguments)}
+        calls.append({"id": f"call_{number}", "type": "function", "function": function})
+    return {"messages": [*question.messages, {"role": "assistant", "content": None, "tool_calls": calls}], "tools": question.tools}
+
+
+class Walk:
+    """A user at work. api: the admin API; client: OpenAI's."""
+
+    def __init__(self, url: str, data: FunctionCalls) -> None:
+        self._api = httpx.Client(base_url=url, timeout=None, trust_env=False)
+        self._client = openai.OpenAI(base_url=f"{url}/v1", api_key="unused", timeout=600)
+        self._data = data
+
+    def job(self, kind: str, **params: Any) -> dict[str, Any]:
+        """Created and followed to its end. Fails unless it succeeds."""
+        created = self._api.post("/admin/jobs", json={"kind": kind, "params": params})
+        assert created.status_code == 201, created.text
+        id_ = created.json()["id"]
+        with self._api.stream("GET", f"/admin/jobs/{id_}/events", params={"stream": True}) as events:
+            for _ in events.iter_lines():
+                pass
+        job: dict[str, Any] = self._api.get(f"/admin/jobs/{id_}").json()
+        assert job["status"] == "succeeded", job["failure"]
+        seconds = job["ended_at"] - job["started_at"]
+        print(f"{kind}: {job['outcome']['version']} after {seconds:.0f} s", file=sys.stderr, flush=True)
+        return job
+
+    def row(self, name: str, test: Sequence[Asked]) -> Row:
+        """Every question, one at a time."""
+        right, times = 0, []
+        for category, question in test:
+            begun = time.perf_counter()
+            answer = self._client.chat.completions.create(
+                model=name,
+                messages=question.messages,  # type: ignore[arg-type]
+                tools=question.tools,  # type: ignore[arg-type]
+                tool_choice="required",
+                max_tokens=256,
+                temperature=0,
+            )
+            times.append(time.perf_counter() - begun)
+            functions = [call.function for call in answer.choices[0].message.tool_calls or () if call.type == "function"]
+            calls = [(function.name, _arguments(function.arguments)) for function in functions]
+            right += self._data.is_correct(category, question, calls)
+        loaded = next(each for each in self._api.get("/admin/models").json()["data"] if each["id"].partition(":")[0] == name)
+        size = self._served_bytes(name)
+        self._api.post(f"/admin/models/{name}/unload", json={})
+        row = Row(name, right / len(test), statistics.median(times), size, loaded["resident_bytes"])
+        print(row, file=sys.stderr, flush=True)
+        return row
+
+    def _served_bytes(self, name: str) -> int:
+        from model_registry.records import NOT_SERVED
+        from model_registry.registry import Registry
+        from server.settings import Settings
+
+        with Registry(Settings().home) as registry:
+            variants = registry.resolve(name).variants
+        return sum(variant.size_bytes for variant in variants if variant.provider_family not in NOT_SERVED)
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    """Cut answers have none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def page(rows: Sequence[Row], facts: Sequence[str]) -> str:
+    tuned = rows[1]
+    lines = [
+        f"| {row.name} | {row.accuracy:.1%} | {row.size_bytes / 1e6:.0f} MB ({row.size_bytes / tuned.size_bytes:.2f}) | "
+        f"{row.resident_bytes / 1e6:.0f} MB ({row.resident_bytes / tuned.resident_bytes:.2f}) | "
+        f"{row.latency_s * 1000:.0f} ms ({row.latency_s / tuned.latency_s:.2f}) |"
+        for row in rows
+    ]
+    head = ["| model | accuracy | size | memory | latency, p50 |", "|---|---|---|---|---|"]
+    return "\n".join(["# The life of a model", "", *(f"- {fact}" for fact in facts), "", *head, *lines, ""])
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--training", type=int, default=300, help="Examples to learn.")
+    options.add_argument("--test", type=int, default=120, help="Questions to ask.")
+    options.add_argument("--epochs", type=float, default=2)
+    options.add_argument("--layers", type=int, default=20, help="Of the student, of the teacher's 30.")
+    given = options.parse_args()
+    began = time.monotonic()
+    data = FunctionCalls(Path(".venv/bfcl"))
+    training, test = split(data, given.training, given.test)
+    stamp = f"{time.time():.0f}"
+    from server.settings import Settings
+
+    with tempfile.TemporaryDirectory() as folder, running_daemon(Settings().home, folder=Path(folder)) as daemon:
+        daemon.wait_until_ready()
+        file = Path(folder) / "training.jsonl"
+        file.write_text("\n".join(json.dumps(as_example(question)) for _, question in training))
+        walk = Walk(daemon.url, data)
+        rows = [walk.row(MODEL, test)]
+        common = {"epochs": given.epochs, "batch_size": 4, "learning_rate": 5e-4}
+        walk.job("finetune", model=MODEL, data=str(file), output=f"calls-tuned-{stamp}", **common)
+        rows.append(walk.row(f"calls-tuned-{stamp}", test))
+        walk.job("quantize", model=f"calls-tuned-{stamp}", output=f"calls-small-{stamp}", max_quality_loss=1.05)
+        rows.append(walk.row(f"calls-small-{stamp}", test))
+        walk.job(
+            "distil",
+            teacher=f"calls-tuned-{stamp}",
+            student={"layers": given.layers},
+            data=str(file),
+            preset="tools",
+            logits={"alpha": 0.5},
+            training={"epochs": given.epochs, "batch_size": 4, "learning_rate": 2e-4},
+            output=f"calls-student-{stamp}",
+        )
+        rows.append(walk.row(f"calls-student-{stamp}", test))
+    asked = f"{len(training)} examples learned, {len(test)} others asked"
+    student = f"the student has {given.layers} of the teacher's 30 layers"
+    facts = [
+        f"Function calling on the Berkeley data ({', '.join(CATEGORIES)}): {asked}.",
+        f"{given.epochs:g} passes; {student}; figures in brackets: over the tuned model's.",
+        f"All of it took {(time.monotonic() - began) / 60:.0f} minutes.",
+    ]
+    print(page(rows, facts))
+
+
+if __name__ == "__main__":
+    main()

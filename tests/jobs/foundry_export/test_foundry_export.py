@@ -1,0 +1,85 @@
+"""An export loads in Foundry Local's own catalog, and says what its models say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.job import InvalidJob, Job, JobKind, JobStatus
+from jobs.job_queue import JobQueue
+from jobs.limits import JobLimits
+from model_registry.pull import pull
+from model_registry.records import Precision
+from model_registry.registry import Registry
+from model_registry.sources.foundry import foundry_local
+from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    with Registry(folder / "home") as registry:
+        for name, metadata in (("chat", {"tokenizer.chat_template": TEMPLATE}), ("plain", {})):
+            source = write_gguf(folder / f"{name}.gguf", Tiny(metadata=metadata))
+            pull(registry, str(source), name=name, precision=Precision.FP32)
+    return folder / "home"
+
+
+def ended(home: Path, params: dict[str, Any]) -> Job:
+    async def main() -> Job:
+        queue = JobQueue(home, JobLimits(threads=1))
+        await queue.start()
+        try:
+            job = await queue.create(JobKind.FOUNDRY_EXPORT, params)
+            async for _ in queue.events(job.id, follow=True):
+                pass
+            return await queue.job(job.id)
+        finally:
+            await queue.close()
+
+    job = asyncio.run(main())
+    assert job.status is JobStatus.SUCCEEDED, job.failure
+    return job
+
+
+def test_foundry_local_loads_what_was_exported(home: Path, tmp_path: Path) -> None:
+    from foundry_local_sdk import CatalogType, ModelInfoBuilder
+
+    target = tmp_path / "exports" / "chat"
+    ended(home, {"model": "chat", "folder": str(target), "name": "Mine"})
+    assert json.loads((target / "inference_model.json").read_text()) == {
+        "Name": "Mine",
+        "PromptTemplate": {
+            "assistant": "{Content}",
+            "prompt": "<|im_start|>user\n{Content}<|im_end|>\n<|im_start|>assistant\n",
+        },
+    }
+    assert [path.name for path in target.parent.iterdir()] == ["chat"]
+    with foundry_local(tmp_path / "cache") as manager, ModelInfoBuilder() as about:
+        about.set_string_property("task", "chat-completion")
+        model = manager.get_catalog(CatalogType.LOCAL).register_model(target, "mine:1", about)
+        model.load()
+        assert model.is_loaded
+        model.unload()
+
+
+def test_a_base_model_has_no_prompt_template(home: Path) -> None:
+    job = ended(home, {"model": "plain"})
+    assert job.outcome is not None
+    about = json.loads((Path(job.outcome.details["folder"]) / "inference_model.json").read_text())
+    assert about == {"Name": "plain", "PromptTemplate": None}
+
+
+@pytest.mark.parametrize("wrong", [{"folder": "relative"}, {"folder": "/tmp"}, {"name": "a b"}, {"model": "nothing"}])
+def test_what_cannot_be_exported_is_refused(home: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(InvalidJob):
+        ended(home, {"model": "chat", **wrong})
