@@ -59,7 +59,7 @@ class Benchmark:
         with Evaluations(context.registry.home) as kept:
             earlier = [each for each in kept.of(version.model, "benchmark") if each.job != context.job]
             before = next((each for each in earlier if _like(each, params)), None)
-            details["regressions"] = regressions(before, metrics, spreads) if before else []
+            details["regressions"] = regressions(before or Evaluation("", "benchmark", {}), metrics, spreads)
             details["compared_with"] = before.version if before else None
             kept.add(Evaluation(version.label, str(JobKind.BENCHMARK), metrics, details, context.job))
         for sentence in details["regressions"]:
@@ -71,10 +71,12 @@ class Benchmark:
 
 
 def regressions(before: Evaluation, metrics: Mapping[str, float], spreads: Mapping[str, float]) -> list[str]:
-    """A sentence for each figure that is worse than before, beyond the noise of both measurements and 5 %."""
+    """A sentence for each figure that is worse than before, beyond the noise of both measurements and 5 %; and for a leak."""
     told = []
     for name, value in metrics.items():
         old = before.metrics.get(name)
+        if name == "leaked_bytes" and value > 0:
+            told.append(f"Memory grew by {value / 1e6:.0f} MB from round to round.")
         if not old:
             continue
         more_is_better = name.startswith("tokens_per_s")

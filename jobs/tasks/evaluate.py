@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -16,7 +15,7 @@ from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.evaluation.judge import grades, preferences
 from jobs.tasks.evaluation.kept_answers import kept_answers
 from jobs.tasks.evaluation.local_model import LocalModel
-from jobs.tasks.evaluation.metrics import CORPUS, SCORES, Answered, Measured, measured, measured_together, rouge_l
+from jobs.tasks.evaluation.metrics import CORPUS, SCORES, Answered, Measured, measured, measured_together, perplexity, rouge_l
 from jobs.tasks.evaluation.questions import Question, read_questions
 from jobs.tasks.evaluation.report import Column, write_reports
 from jobs.tasks.evaluation.targets import Endpoint, check_target, open_target
@@ -65,7 +64,7 @@ class EvaluateParams(Params):
 
 
 class Evaluate:
-    """Answers are kept as they come: a run that was interrupted asks nothing twice."""
+    """Answers are kept as they come: a run that was interrupted asks no target twice. Judges are asked again."""
 
     kind: ClassVar[JobKind] = JobKind.EVALUATE
     params: ClassVar[type[Params]] = EvaluateParams
@@ -82,7 +81,7 @@ class Evaluate:
 
     def run(self, params: EvaluateParams, context: TaskContext) -> Outcome:
         questions, sha256 = _questions(params)
-        name = check_target(params.target, context, "target")
+        name, other = _checked(params, context)
         answers = _answers("target", params.target, questions, params, context)
         figures = _figures(params, questions, answers)
         if "perplexity" in params.metrics:
@@ -91,7 +90,7 @@ class Evaluate:
         others: list[Answered] | None = None
         if params.against is not None:
             others = _answers("against", params.against, questions, params, context)
-            columns.append(Column(check_target(params.against, context, "against"), _figures(params, questions, others)))
+            columns.append(Column(other, _figures(params, questions, others)))
         if params.judge is not None:
             figures |= _judged(params, questions, answers, others, context)
         facts = [f"{len(questions)} questions, data sha256 {sha256}", f"answers of at most {params.max_tokens} tokens, greedy"]
@@ -106,6 +105,14 @@ class Evaluate:
         with Evaluations(context.registry.home) as kept:
             kept.add(Evaluation(name, str(JobKind.EVALUATE), metrics, details, context.job))
         return Outcome(None, metrics, files, {"intervals": details["intervals"], "target": name})
+
+
+def _checked(params: EvaluateParams, context: TaskContext) -> tuple[str, str]:
+    """The names of target and against, before anybody is asked anything. Raises InvalidJob, RegistryError."""
+    if params.judge is not None:
+        check_target(params.judge, context, "judge")
+    other = "" if params.against is None else check_target(params.against, context, "against")
+    return check_target(params.target, context, "target"), other
 
 
 def _questions(params: EvaluateParams) -> tuple[list[Question], str]:
@@ -165,9 +172,7 @@ def _perplexity(params: EvaluateParams, questions: Sequence[Question], context: 
             context.progress(number, len(examples), unit="questions")
     finally:
         model.close()
-    per_token = measured([loss / max(1, count) for loss, count in losses], params.seed)
-    mean = sum(loss for loss, _ in losses) / max(1, sum(count for _, count in losses))
-    return Measured(math.exp(mean), math.exp(per_token.low), math.exp(per_token.high))
+    return perplexity(losses, params.seed)
 
 
 def _judged(
@@ -186,7 +191,8 @@ def _judged(
             given = [grade for grade in grades(judge, questions, answers, params.rubric) if grade is not None]
             context.reporter.message(f"The judge graded {len(given)} of {len(questions)} answers.")
             if given:
-                figures["judge"] = measured(given, params.seed)
+                found = measured(given, params.seed)
+                figures["judge"] = found if len(given) == len(questions) else replace(found, scores=None)
         if "win_rate" in params.metrics and others is not None:
             context.stage("comparing")
             figures["win_rate"] = measured(preferences(judge, questions, answers, others, params.rubric), params.seed)

@@ -121,11 +121,13 @@ def _trained_tokens(params: FinetuneParams, training: Material) -> float:
     return round(training.num_tokens * examples / training.num_examples)
 
 
-def _shape(served: Path, base: ModelVersion) -> estimate.Shape:
-    decoder = json.loads((served / "genai_config.json").read_text(encoding="utf-8"))["model"]
+def _shape(folder: Path, base: ModelVersion) -> estimate.Shape:
+    decoder = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
     layers = decoder["decoder"]
     hidden, vocabulary = int(layers["hidden_size"]), int(decoder["vocab_size"])
-    num_weights = max(base.size_bytes, hidden * vocabulary)  # int8 builds hold about a byte per weight
+    served = served_variant(base)
+    bytes_per_weight = 4 if served.precision is Precision.FP32 else 1  # int8 builds, with their scales; others lie near it
+    num_weights = max(served.size_bytes // bytes_per_weight, hidden * vocabulary)
     return estimate.Shape(num_weights, hidden, int(layers["num_hidden_layers"]), vocabulary)
 
 

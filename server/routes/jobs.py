@@ -71,7 +71,9 @@ def jobs_router(queue: JobQueue) -> APIRouter:
     async def show(id: str) -> JobBody:
         return body(await queue.job(id))
 
-    @router.get("/jobs/{id}/events", response_model=EventList, responses=documented(400, 404, 500) | STREAMS, summary="What happened")
+    @router.get(
+        "/jobs/{id}/events", response_model=EventList, responses=documented(400, 404, 500) | STREAMS, summary="List its events"
+    )
     async def events(
         id: str,
         after: Annotated[int, Query(ge=0, le=2**62, description="Only events with a higher number.")] = 0,

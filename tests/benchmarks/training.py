@@ -55,12 +55,12 @@ def ours(data: Path, folder: Path) -> Any:
     from jobs.tasks.training.following import Follower
     from jobs.tasks.training.material import prepare
     from jobs.tasks.training.parameters import FinetuneParams
-    from jobs.tasks.training.trainer import _trainer
+    from jobs.tasks.training.trainer import build_trainer
 
     context = context_in(folder)
     params = FinetuneParams(model=MODEL, data=str(data), batch_size=BATCH, rank=RANK, max_steps=STEPS, checkpoint_every=1000)
     training, _ = prepare(params, served_variant(context.registry.resolve(MODEL)).folder)
-    return _trainer(params, materialise(context, MODEL), training, None, context, Follower(context), None)
+    return build_trainer(params, materialise(context, MODEL), training, None, context, Follower(context), None)
 
 
 def bare(data: Path, folder: Path) -> Any:

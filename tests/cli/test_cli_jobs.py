@@ -7,8 +7,10 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from model_registry.evaluations import Evaluation, Evaluations
 from server.cli.curve import curve
 from tests.deploy.daemon_process import PROGRAM, daemon_process, environment
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
@@ -83,6 +85,25 @@ def test_a_pipeline_from_a_file(slmops: Slmops, source: Path, tmp_path: Path) ->
     file.write_text(json.dumps({"steps": steps}))
     run = slmops("pipeline", str(file), "--watch")
     assert (run.returncode, "made: chained:1" in run.stdout) == (0, True), run.stderr
+
+
+def test_evaluations_are_shown_and_compared(slmops: Slmops, home: Path, variables: dict[str, str]) -> None:
+    details = {"data_sha256": "d" * 64, "num_questions": 4}
+    with Evaluations(home) as kept:
+        for version, scores in (("one:1", [0.0, 0.0, 1.0, 1.0]), ("two:1", [1.0, 1.0, 1.0, 1.0])):
+            figures = {"f1": sum(scores) / 4}
+            more = {**details, "scores": {"f1": scores}, "intervals": {"f1": [0.0, 1.0]}}
+            kept.add(Evaluation(version, "evaluate", figures, more, f"job-{version}"))
+    assert "0 to 1" in slmops("eval", "show", "one").stdout
+    (row,) = json.loads(slmops("eval", "compare", "one", "two:1", "--json").stdout)
+    assert (row["one:1"], row["two:1"], row["difference"]) == (0.5, 1.0, 0.5)
+    assert "f1" in slmops("eval", "compare", "one", "two").stdout
+    assert slmops("eval", "show", "three").stdout.startswith("nothing was measured")
+    assert slmops("eval", "compare", "one", "three").returncode == 1
+    url = f"http://127.0.0.1:{variables['SLMOPS_PORT']}/admin/models"
+    listed = httpx.get(f"{url}/one/evaluations", trust_env=False).json()["data"]
+    assert [(each["version"], each["metrics"]) for each in listed] == [("one:1", {"f1": 0.5})]
+    assert httpx.get(f"{url}/one:2/evaluations", trust_env=False).json()["data"] == []
 
 
 def test_kinds_tell_what_they_may_be_asked(slmops: Slmops) -> None:

@@ -9,6 +9,8 @@ from jobs.tasks.evaluation.metrics import Answered
 from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.evaluation.targets import Target
 
+_DIGIT = re.compile(r"\W*(?:grade\W+)?([1-5])\b(?!\s*/\s*(?!5\b))", re.IGNORECASE)  # 4, or 4/5, but not 4/10
+_VOTE = re.compile(r"\W*(?:answer\W+)?(a|b|tie)\b", re.IGNORECASE)
 _GRADE = """You grade an answer from 1 (useless) to 5 (as good as the reference). {rubric}
 
 Question:
@@ -43,8 +45,8 @@ def grades(judge: Target, questions: Sequence[Question], answers: Sequence[Answe
     ]
     found: list[float | None] = [None] * len(asked)
     for number, reply in judge.answers(asked, 4):
-        digit = re.search(r"[1-5]", reply.text)
-        found[number] = (int(digit.group()) - 1) / 4 if digit else None
+        digit = _DIGIT.match(reply.text)
+        found[number] = (int(digit[1]) - 1) / 4 if digit else None
     return found
 
 
@@ -60,7 +62,8 @@ def preferences(
             asked.append(_asked(2 * number + turn, text))
     votes = [0.5] * len(asked)
     for number, reply in judge.answers(asked, 4):
-        vote = {"a": 1.0, "b": 0.0}.get(reply.text.strip().lower()[:1], 0.5)
+        said = _VOTE.match(reply.text)
+        vote = {"a": 1.0, "b": 0.0}.get(said[1].lower(), 0.5) if said else 0.5
         votes[number] = vote if number % 2 == 0 else 1 - vote
     return [(votes[index] + votes[index + 1]) / 2 for index in range(0, len(votes), 2)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import string
@@ -141,6 +142,18 @@ def measured_together(metric: str, right: Sequence[str], said: Sequence[str], se
     return Measured(of(right, said), values[int(0.025 * rounds)], values[int(0.975 * rounds)])
 
 
+def perplexity(losses: Sequence[tuple[float, int]], seed: int = 0) -> Measured:
+    """losses: of each question, the sum over its tokens in nats, and their number. Longer answers weigh more."""
+
+    def of(places: Sequence[int]) -> float:
+        return math.exp(sum(losses[place][0] for place in places) / max(1, sum(losses[place][1] for place in places)))
+
+    places = range(len(losses))
+    chance = random.Random(seed)  # noqa: S311 - resampling, not secrets
+    values = sorted(of(chance.choices(places, k=len(losses))) for _ in range(_ROUNDS))
+    return Measured(of(places), values[int(0.025 * _ROUNDS)], values[int(0.975 * _ROUNDS)])
+
+
 def difference(one: Sequence[float], two: Sequence[float], seed: int = 0) -> Measured:
     """Of two's mean over one's, on the same questions in the same order: a paired bootstrap."""
     return measured([b - a for a, b in zip(one, two, strict=True)], seed)
@@ -152,4 +165,13 @@ def _number(text: str) -> float:
 
 def _said(call: Call | tuple[str, Mapping[str, Any] | None]) -> str:
     name, arguments = call
-    return json.dumps([name, arguments], sort_keys=True)
+    return json.dumps([name, _with_plain_numbers(arguments)], sort_keys=True)
+
+
+def _with_plain_numbers(value: Any) -> Any:
+    """JSON knows one kind of number: 1.0 is 1."""
+    if isinstance(value, Mapping):
+        return {key: _with_plain_numbers(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_plain_numbers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

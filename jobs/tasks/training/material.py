@@ -9,7 +9,7 @@ from jobs.datasets.examples import Preference
 from jobs.datasets.reading import Data, blame_leaks, columns_of, read_data
 from jobs.job import InvalidJob, Problem
 from jobs.tasks.training.parameters import FinetuneParams
-from jobs.tasks.training.rendering import PreferenceTexts, Renderer, Tokens
+from jobs.tasks.training.rendering import PreferenceTokens, Renderer, Tokens
 from runtime.errors import InvalidRequest
 
 
@@ -18,7 +18,7 @@ class Material:
     """tokens: of supervised tuning; preferences: of dpo. sha256: of all data together."""
 
     tokens: list[Tokens] = field(default_factory=list)
-    preferences: list[PreferenceTexts] = field(default_factory=list)
+    preferences: list[PreferenceTokens] = field(default_factory=list)
     num_tokens: int = 0
     longest: int = 0
     sha256: str = ""
@@ -62,14 +62,14 @@ def _check_template(template: str | None) -> None:
 
 def _rendered(data: Data, renderer: Renderer, max_length: int) -> Material:
     tokens: list[Tokens] = []
-    preferences: list[PreferenceTexts] = []
+    preferences: list[PreferenceTokens] = []
     total = longest = 0
     for example in data.examples:
         try:
             if isinstance(example, Preference):
-                texts = renderer.preference(example)
-                preferences.append(texts)
-                length = renderer.num_tokens(texts.prompt) + max(map(renderer.num_tokens, (texts.chosen, texts.rejected)))
+                pair = renderer.preference(example)
+                preferences.append(pair)
+                length = pair.length
             else:
                 made = renderer.tokens(example)
                 tokens.append(made)

@@ -37,13 +37,18 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class PreferenceTexts:
-    """prompt as the model sees it, and two answers with their end."""
+class PreferenceTokens:
+    """A prompt as the model sees it, and two answers with their end, as token ids."""
 
     line: int
-    prompt: str
-    chosen: str
-    rejected: str
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+    @property
+    def length(self) -> int:
+        """Of the prompt with the longer answer."""
+        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
 
 class Renderer:
@@ -71,17 +76,15 @@ class Renderer:
                 return self._plain(example)
         raise TypeError("a preference has no single answer")
 
-    def preference(self, example: Preference) -> PreferenceTexts:
+    def preference(self, example: Preference) -> PreferenceTokens:
         """Raises InvalidRequest."""
         prompt = self._text(example.messages, example.tools, answer=True)
         chosen, rejected = (
             _after(prompt, self._text([*example.messages, {"role": "assistant", "content": answer}], example.tools))
             for answer in (example.chosen, example.rejected)
         )
-        return PreferenceTexts(example.line, prompt, chosen, rejected)
-
-    def num_tokens(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False))
+        encoded = [self._tokenizer.encode(text, add_special_tokens=False) for text in (prompt, chosen, rejected)]
+        return PreferenceTokens(example.line, *encoded)
 
     def _turns(self, example: Conversation) -> Iterator[tuple[str, bool]]:
         """(text, whether it is learned), in order."""

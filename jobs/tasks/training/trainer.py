@@ -55,7 +55,7 @@ def train(
 
     torch.set_num_threads(context.threads)
     context.stage("loading the model")
-    trainer = _trainer(params, checkpoint, training, validation, context, Follower(context), teacher)
+    trainer = build_trainer(params, checkpoint, training, validation, context, Follower(context), teacher)
     folder = context.folder / "checkpoints"
     context.stage("training")
     last = last_checkpoint(folder)
@@ -89,7 +89,7 @@ def loss_named(name: str) -> Any:
     return found[name].load()
 
 
-def _trainer(
+def build_trainer(
     params: FinetuneParams,
     checkpoint: Path,
     training: Material,
@@ -98,10 +98,10 @@ def _trainer(
     follower: Any,
     teacher: Teacher | None,
 ) -> Any:
+    """A trainer of TRL's, ready to run; `follower`: its callback."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, set_seed
-    from trl.trainer.dpo_trainer import DPOTrainer
 
-    from jobs.tasks.training.order import OrderedSFTTrainer
+    from jobs.tasks.training.order import OrderedDPOTrainer, OrderedSFTTrainer
 
     set_seed(params.seed)
     import torch
@@ -125,7 +125,7 @@ def _trainer(
         "callbacks": callbacks,
     }
     if params.objective == "dpo":
-        return DPOTrainer(**shared)
+        return OrderedDPOTrainer(**shared)
     if teacher is not None:
         from jobs.tasks.training.logits import LogitsTrainer
 
@@ -172,6 +172,7 @@ def _arguments(params: FinetuneParams, context: TaskContext, *, has_validation: 
         "seed": params.seed,
         "data_seed": params.seed,
         "dataloader_pin_memory": False,
+        "restore_callback_states_from_checkpoint": True,  # early stopping's patience outlives a kill
         **evaluation,
     }
     if params.objective == "dpo":
@@ -197,7 +198,8 @@ def _dataset(material: Material) -> Any:
 
     rows: list[dict[str, Any]]
     if material.preferences:
-        rows = [{"prompt": each.prompt, "chosen": each.chosen, "rejected": each.rejected} for each in material.preferences]
+        names = ("prompt_ids", "chosen_ids", "rejected_ids")
+        rows = [{name: getattr(each, name) for name in names} for each in material.preferences]
     else:
         rows = [{"input_ids": each.input_ids, "labels": each.labels} for each in material.tokens]
     return Dataset.from_list(rows)

@@ -138,4 +138,5 @@ def test_a_figure_is_worse_only_beyond_the_noise() -> None:
     quiet = {"tokens_per_s@1x4": 0.01, "ttft_p50_s@1x4": 0.01}
     worse = regressions(before, {"tokens_per_s@1x4": 90.0, "ttft_p50_s@1x4": 0.12}, quiet)
     assert worse == ["tokens_per_s@1x4 is 10% worse than of m:1: 90 against 100."]
-    assert regressions(before, {"tokens_per_s@1x4": 200.0, "ttft_p50_s@1x4": 0.05}, quiet) == []
+    assert regressions(before, {"tokens_per_s@1x4": 200.0, "ttft_p50_s@1x4": 0.05, "leaked_bytes": 0.0}, quiet) == []
+    assert regressions(before, {"leaked_bytes": 2e8}, {}) == ["Memory grew by 200 MB from round to round."]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jobs.tasks.evaluation.judge import _DIGIT, _VOTE
 from jobs.tasks.evaluation.metrics import (
     SCORES,
     Answered,
@@ -11,6 +12,7 @@ from jobs.tasks.evaluation.metrics import (
     difference,
     measured,
     measured_together,
+    perplexity,
     rouge_l,
 )
 from jobs.tasks.evaluation.questions import Question
@@ -44,6 +46,7 @@ def test_calls_match_in_any_order_with_equal_arguments() -> None:
     match = SCORES["tool_call_match"]
     question = Question(1, [], "", calls=(CALL, ("g", {})))
     assert match(question, Answered("", (("g", {}), ("f", {"b": [2], "a": 1})))) == 1.0
+    assert match(Question(1, [], "", calls=(("f", {"a": 1}),)), Answered("", (("f", {"a": 1.0}),))) == 1.0
     assert match(question, Answered("", (CALL,))) == 0.0
     assert match(question, Answered("", (CALL, ("g", None)))) == 0.0
     assert match(Question(1, [], "hi"), Answered("hi")) == 1.0
@@ -81,3 +84,23 @@ def test_reports_have_every_figure_and_plot_what_shares_an_axis() -> None:
     assert "a&lt;b" in whole
     assert whole.count("<svg") == 1
     assert "http" not in whole.partition("<svg")[0]
+
+
+def test_a_perplexity_lies_within_its_interval_however_long_the_answers() -> None:
+    found = perplexity([(300.0, 100), (1.0, 1), (1.2, 1), (0.9, 1)])
+    assert found.low <= found.value <= found.high
+    assert perplexity([(2.0, 2)] * 3).value == pytest.approx(2.71828, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("said", "grade"), [("4", "4"), (" 3.", "3"), ("Grade: 5", "5"), ("4/5", "4"), ("10/10", None), ("4/10", None)]
+)
+def test_grades_are_read_strictly(said: str, grade: str | None) -> None:
+    found = _DIGIT.match(said)
+    assert (found and found[1]) == grade
+
+
+@pytest.mark.parametrize(("said", "vote"), [("A", "A"), ("Answer B.", "B"), ("**b**", "b"), ("tie", "tie"), ("both", None)])
+def test_votes_are_read_strictly(said: str, vote: str | None) -> None:
+    found = _VOTE.match(said)
+    assert (found and found[1]) == vote
