@@ -27,6 +27,7 @@ from model_registry.records import LIVE, Alias, Manifest, Model, ModelVersion
 from model_registry.staging import collect_stale, staging_folder
 from model_registry.verification import Problem, problems_of
 
+CHECKPOINT_NAME_CHARS = 32  # of a version's digest, which names its checkpoint's folder
 ABANDONED_DOWNLOAD_AFTER_S = 7 * 24 * 3600.0
 
 
@@ -146,7 +147,7 @@ class Registry:
             return sum(self._store.discard(model.name, version.number, orphans) for version in doomed)
 
     def collect_garbage(self) -> int:
-        """Removes what nothing refers to: blobs, version folders, dead staging, old partial downloads. Bytes freed."""
+        """Removes what nothing refers to: blobs, version folders, checkpoints, dead staging, old partial downloads. Bytes freed."""
         freed = collect_stale(self.home / "staging")
         downloads = self.home / "downloads"
         for folder in downloads.iterdir() if downloads.is_dir() else ():
@@ -156,9 +157,20 @@ class Registry:
         with self._database.exclusive(), self._database.reading() as reader:
             models = queries.load_models(reader, self._store)
             versions = {model.name: [version.number for version in model.versions] for model in models.values()}
+            wanted = {version.digest[:CHECKPOINT_NAME_CHARS] for model in models.values() for version in model.versions}
+            freed += self._collect_checkpoints(wanted)
             return freed + self._store.collect(versions, queries.referenced_blobs(reader))
 
     # ---- inside ----
+
+    def _collect_checkpoints(self, wanted: Collection[str]) -> int:
+        """Those of versions that are gone, by name; bytes freed."""
+        folder = self.home / "checkpoints"
+        gone = [path for path in folder.iterdir() if path.name not in wanted] if folder.is_dir() else []
+        freed = sum(map(tree_bytes, gone))
+        for path in gone:
+            remove_tree(path)
+        return freed
 
     def _current(self) -> MappingProxyType[str, Model]:
         with self._database.reading() as reader:

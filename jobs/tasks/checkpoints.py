@@ -17,6 +17,7 @@ from model_registry.errors import UnsupportedModel
 from model_registry.importers.gguf.checkpoint import write_checkpoint
 from model_registry.records import CHECKPOINT, NOT_SERVED, ModelVersion, Variant
 from model_registry.refetch import refetched
+from model_registry.registry import CHECKPOINT_NAME_CHARS
 from model_registry.staging import staging_folder
 
 _TEXTS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
@@ -31,7 +32,7 @@ def materialise(context: TaskContext, label: str) -> Path:
     own = next((variant for variant in version.variants if variant.provider_family == CHECKPOINT), None)
     if own is not None:
         return own.folder
-    folder = context.registry.home / "checkpoints" / version.digest[:32]
+    folder = context.registry.home / "checkpoints" / version.digest[:CHECKPOINT_NAME_CHARS]
     if not folder.is_dir():
         _make(context, version, folder)
     return folder

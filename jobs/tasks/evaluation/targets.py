@@ -59,7 +59,8 @@ def check_target(target: str | Endpoint, context: TaskContext, param: str) -> st
         raise InvalidJob([Problem(message, param=f"{param}.allow_remote")])
     if target.key_env is not None and not os.environ.get(target.key_env):
         raise InvalidJob([Problem(f"The daemon has no variable {target.key_env} with the key.", param=f"{param}.key_env")])
-    return target.model or urlsplit(target.url).netloc
+    place = urlsplit(target.url).netloc
+    return f"{place}/{target.model}" if target.model else place  # never the label of a version here
 
 
 def open_target(target: str | Endpoint, context: TaskContext) -> Target:

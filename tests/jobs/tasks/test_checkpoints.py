@@ -63,6 +63,15 @@ def test_it_is_made_once_with_the_tokenizer_that_is_served(registry: Registry, s
     assert materialise(context_of(registry, Heard(), offline=True), "tiny:1") == folder
 
 
+def test_a_checkpoint_goes_with_its_version(registry: Registry) -> None:
+    folder = materialise(context_of(registry, Heard()), "tiny")
+    registry.collect_garbage()
+    assert folder.is_dir()
+    registry.remove("tiny")
+    assert registry.collect_garbage() > 1000
+    assert not folder.exists()
+
+
 def test_a_source_that_holds_something_else_by_now_is_refused(registry: Registry, source: Path) -> None:
     write_gguf(source, Tiny(layers=3))
     with pytest.raises(ChecksumMismatch, match="another file"):
