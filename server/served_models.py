@@ -56,7 +56,11 @@ class RegistryModels:
 
     def resolve(self, name: str) -> ServedModel:
         """A tuned model also by the name that OpenAI's clients know it by, `ft:...`."""
-        return _served(name, self._registry.resolve(registered_of(name) or name))
+        registered = registered_of(name)
+        version = self._registry.resolve(registered or name)
+        if registered is not None and _listed_name(version) != name:
+            raise ModelNotFound(f"There is no model {name!r} here: did you mean {_listed_name(version)!r}?")
+        return _served(name, version)
 
     def listed(self) -> Sequence[ServedModel]:
         return [_served(_listed_name(version), version) for model in self._registry.models() if (version := _live(model))]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, Query, UploadFile
 from starlette.responses import FileResponse, Response
 
-from model_registry.uploads import StoredFile, Uploads
+from model_registry.uploads import FileNotKnown, StoredFile, Uploads
 from runtime.errors import InvalidRequest
 from server.errors import documented
 from server.openai.wire.files import FileDeleted, FileList, FileObject, Purpose
@@ -48,9 +48,10 @@ def files_router(uploads: Uploads) -> APIRouter:
     ) -> FileList:
         found = await asyncio.to_thread(uploads.find, purpose)
         found = found if order == "desc" else found[::-1]
-        if after is not None:
-            ids = [each.id for each in found]
-            found = found[ids.index(after) + 1 :] if after in ids else [await asyncio.to_thread(uploads.get, after)][:0]
+        ids = [each.id for each in found]
+        if after is not None and after not in ids:
+            raise FileNotKnown(f"There is no file {after!r} in this list.")
+        found = found if after is None else found[ids.index(after) + 1 :]
         page = found[:limit]
         first, last = (page[0].id, page[-1].id) if page else (None, None)
         return FileList(data=[file_object(each) for each in page], first_id=first, last_id=last, has_more=len(found) > limit)

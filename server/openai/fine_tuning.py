@@ -18,7 +18,7 @@ from runtime.errors import InvalidRequest
 from server.errors import documented
 from server.gateway import Gateway
 from server.json_route import JsonRoute
-from server.openai.tuning_jobs import checkpoint_of, csv_of, event_of, job_of, our_id, params_of
+from server.openai.tuning_jobs import can_be_told, checkpoint_of, csv_of, event_of, job_of, our_id, params_of
 from server.openai.wire.fine_tuning import (
     Checkpoint,
     CheckpointList,
@@ -44,7 +44,7 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
             job = await queue.job(our_id(id_))
         except JobNotFound:
             job = None
-        if job is None or not _is_ours(job):
+        if job is None or not can_be_told(job):
             raise JobNotFound(f"There is no fine-tuning job {id_!r} here.")
         return job
 
@@ -70,7 +70,7 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
         jobs: list[Job] = []
         cursor = None if after is None else our_id(after)
         while len(jobs) <= limit and (page := await queue.jobs(kind=JobKind.FINETUNE, after=cursor)):
-            jobs += [job for job in page if _is_ours(job) and wanted.items() <= job.metadata.items()]
+            jobs += [job for job in page if can_be_told(job) and wanted.items() <= job.metadata.items()]
             cursor = page[-1].id
         return FineTuningJobList(data=[await told(job) for job in jobs[:limit]], has_more=len(jobs) > limit)
 
@@ -135,11 +135,6 @@ def _check_file(uploads: Uploads, field: str, id_: str | None) -> None:
 
 async def _events(queue: JobQueue, id_: str) -> list[JobEvent]:
     return [event async for event in queue.events(id_) if event is not None]
-
-
-def _is_ours(job: Job) -> bool:
-    """Whether it could have been asked for here: jobs of the admin API have params that OpenAI's shape cannot tell."""
-    return job.kind is JobKind.FINETUNE and job.params.get("data", "").startswith("file-") and "output" in job.params
 
 
 def _theirs(problem: Problem, asked: FineTuningRequest) -> Problem:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from jobs.job import Job, JobEvent, JobStatus
+from jobs.job import Job, JobEvent, JobKind, JobStatus
 from jobs.tasks.training.parameters import DPO_RATE, LEARNING_RATES
 from model_registry.names import model_name_from
 from server.fine_tuned_names import ORGANISATION, registered_name, written_name
@@ -37,6 +37,8 @@ _STATUS: Mapping[JobStatus, Status] = {
 }
 _LEVELS = {"info": "info", "warning": "warn", "error": "error"}
 _EPOCHS, _BATCH = 3, 8
+_ALWAYS = frozenset({"model", "data", "output", "objective", "epochs", "batch_size"})
+_AT_TIMES = frozenset({"learning_rate", "beta", "validation", "seed"})
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 _FIGURES = ("loss", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy")
 
@@ -69,6 +71,14 @@ def params_of(asked: FineTuningRequest, base: str, name_id: str) -> dict[str, An
         params["beta"] = wish.beta
     optional = {"validation": asked.validation_file, "seed": asked.seed}
     return params | {name: value for name, value in optional.items() if value is not None}
+
+
+def can_be_told(job: Job) -> bool:
+    """Whether it could have come from `params_of`: jobs of the admin API may have params that OpenAI's shape cannot tell."""
+    params = job.params
+    if job.kind is not JobKind.FINETUNE or not _ALWAYS <= params.keys() <= _ALWAYS | _AT_TIMES:
+        return False
+    return params["data"].startswith("file-") and params.get("learning_rate") != "auto"
 
 
 def job_of(job: Job, result_file: str | None) -> FineTuningJob:

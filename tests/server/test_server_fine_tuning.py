@@ -86,6 +86,8 @@ def test_a_model_is_tuned_and_chatted_with_at_once(client: openai.OpenAI) -> Non
     assert answer.model == name
     assert name in [model.id for model in client.models.list()]
     assert client.models.retrieve(name).id == name
+    with pytest.raises(openai.NotFoundError, match="did you mean"):
+        client.models.retrieve(name.replace("ft:tiny:", "ft:other:"))
 
     metrics = client.files.content(done.result_files[0]).text.splitlines()
     assert metrics[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
@@ -119,6 +121,18 @@ def test_jobs_are_paused_resumed_cancelled_and_filtered(client: openai.OpenAI) -
         client.fine_tuning.jobs.cancel(job.id)
     with pytest.raises(openai.NotFoundError):
         client.fine_tuning.jobs.retrieve("ftjob-none")
+
+
+@pytest.mark.parametrize("more", [{}, {"objective": "supervised", "epochs": 1, "batch_size": 1, "learning_rate": "auto"}])
+def test_jobs_of_the_admin_api_are_left_out(client: openai.OpenAI, server: LiveServer, more: dict[str, Any]) -> None:
+    before = [each.id for each in client.fine_tuning.jobs.list()]
+    params = {"model": "tiny", "data": upload(client, rows(2)), "output": "mine", **more}
+    body = {"kind": "finetune", "params": params}
+    made = httpx.post(f"{server.url}/admin/jobs", json=body, trust_env=False, timeout=PATIENCE_S).raise_for_status().json()["id"]
+    assert [each.id for each in client.fine_tuning.jobs.list()] == before
+    with pytest.raises(openai.NotFoundError):
+        client.fine_tuning.jobs.retrieve(made.replace("job-", "ftjob-"))
+    httpx.post(f"{server.url}/admin/jobs/{made}/cancel", trust_env=False, timeout=PATIENCE_S)
 
 
 def test_preferences(client: openai.OpenAI) -> None:
