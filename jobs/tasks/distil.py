@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import ValidationError
 
-from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
+from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
 from jobs.outputs import Output, made_by, register
 from jobs.tasks.checkpoints import materialise, served_variant
 from jobs.tasks.distillation.comparing import compared
@@ -38,6 +38,8 @@ class Distil:
         name, teacher = _output(params, context), check_target(params.teacher, context, "teacher")
         base, questions = _base(params, context), _questions(params, params.data)
         tune = _tuning(params, base.label)
+        if params.logits is not None:
+            _check_vocabulary(params, base, context)
         if params.judge is not None:
             check_target(params.judge, context, "judge")
         if params.validation:
@@ -70,9 +72,7 @@ class Distil:
         teacher = None
         if params.logits is not None:
             assert isinstance(params.teacher, str)
-            source = materialise(context, params.teacher)
-            _check_vocabulary(source, checkpoint)
-            teacher = Teacher(source, params.logits.alpha, params.logits.temperature)
+            teacher = Teacher(materialise(context, params.teacher), params.logits.alpha, params.logits.temperature)
         trained = train(tune, checkpoint, training, None, context, teacher)
         with context.registry.staging() as staging:
             weights = staging / "checkpoint"
@@ -149,10 +149,14 @@ def _student(params: DistilParams, base: ModelVersion, training: Material, conte
     return folder, stay
 
 
-def _check_vocabulary(teacher: Path, student: Path) -> None:
-    if (teacher / "tokenizer.json").read_bytes() != (student / "tokenizer.json").read_bytes():
+def _check_vocabulary(params: DistilParams, base: ModelVersion, context: TaskContext) -> None:
+    """Before anything is asked. Raises InvalidJob."""
+    assert isinstance(params.teacher, str)
+    versions = (context.registry.resolve(params.teacher), base)
+    teacher, student = ((served_variant(version).folder / "tokenizer.json").read_bytes() for version in versions)
+    if teacher != student:
         message = "Teacher and student have different tokenizers, so that logits cannot be compared. Leave logits out."
-        raise JobFailure(message, code="different_vocabulary")
+        raise InvalidJob([Problem(message, param="logits")])
 
 
 TASK = Distil()

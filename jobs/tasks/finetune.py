@@ -40,7 +40,7 @@ class Finetune:
             loss_named(params.loss)
         steps = _steps(params, training)
         shape = _shape(folder, base)
-        passes = steps * params.batch_size * params.gradient_accumulation / training.num_examples
+        passes = _passes(params, training)
         batch_tokens = params.batch_size * training.longest * (2 if params.objective == "dpo" else 1)
         summary = [
             f"Tunes {base.label} on {training.num_examples} examples of {training.num_tokens} tokens "
@@ -117,8 +117,12 @@ def _steps(params: FinetuneParams, training: Material) -> int:
 
 
 def _trained_tokens(params: FinetuneParams, training: Material) -> float:
-    examples = _steps(params, training) * params.batch_size * params.gradient_accumulation
-    return round(training.num_tokens * examples / training.num_examples)
+    return round(training.num_tokens * _passes(params, training))
+
+
+def _passes(params: FinetuneParams, training: Material) -> float:
+    per_epoch = estimate.steps_per_epoch(training.num_examples, params.batch_size, params.gradient_accumulation)
+    return _steps(params, training) / per_epoch
 
 
 def _shape(folder: Path, base: ModelVersion) -> estimate.Shape:

@@ -12,15 +12,23 @@ from pathlib import Path
 from jobs.tasks.protocol import TaskContext
 from jobs.tasks.serving_build import save_weights
 from jobs.tasks.training.rendering import Tokens
+from model_registry.errors import UnsupportedModel
 
 _EXAMPLES = 32
+_PER_LAYER = frozenset(("layer_types", "no_rope_layers"))  # a configuration's lists with an entry per layer
 
 
 def cut(checkpoint: Path, num_layers: int, examples: Sequence[Tokens], folder: Path, context: TaskContext) -> list[int]:
-    """Writes a checkpoint with so many of the layers into `folder`. Returns those that stay."""
+    """Writes a checkpoint with so many of the layers into `folder`. Returns those that stay.
+
+    Raises UnsupportedModel when layers are of several kinds in turn: without some, the turns would be others.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    if any(len(set(config.get(name) or ())) > 1 for name in _PER_LAYER):
+        raise UnsupportedModel(f"Layers of a {config['model_type']} are of several kinds: name a smaller model as the student.")
     context.stage("choosing layers")
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     total = model.config.num_hidden_layers
@@ -34,7 +42,6 @@ def cut(checkpoint: Path, num_layers: int, examples: Sequence[Tokens], folder: P
             context.progress(number + 1, min(len(examples), _EXAMPLES), unit="examples")
     stay = chosen(influence, num_layers)
     model.model.layers = torch.nn.ModuleList(model.model.layers[layer] for layer in stay)
-    model.config.num_hidden_layers = len(stay)
     save_weights(model, checkpoint, folder)
     _shorten(folder / "config.json", stay)
     return stay
@@ -50,6 +57,6 @@ def _shorten(path: Path, stay: Sequence[int]) -> None:
     """The base's own words on itself, for fewer layers."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["num_hidden_layers"] = len(stay)
-    if "layer_types" in config:
-        config["layer_types"] = [config["layer_types"][layer] for layer in stay]
+    for name in _PER_LAYER & config.keys():
+        config[name] = [config[name][layer] for layer in stay]
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -23,8 +23,12 @@ class Shape:
 
 def num_steps(num_examples: int, batch_size: int, accumulation: int, epochs: float, max_steps: int | None) -> int:
     """Optimizer steps."""
-    per_epoch = math.ceil(math.ceil(num_examples / batch_size) / accumulation)
-    return min(max(1, math.ceil(per_epoch * epochs)), max_steps or 2**62)
+    return min(max(1, math.ceil(steps_per_epoch(num_examples, batch_size, accumulation) * epochs)), max_steps or 2**62)
+
+
+def steps_per_epoch(num_examples: int, batch_size: int, accumulation: int) -> int:
+    """The last one may be of fewer examples."""
+    return math.ceil(math.ceil(num_examples / batch_size) / accumulation)
 
 
 def seconds(shape: Shape, method: str, num_tokens: float, threads: int) -> float:

@@ -211,6 +211,16 @@ def test_bad_data_is_refused_before_training(home: Path, data: Path, tmp_path: P
             tuned(home, {**SMALL, "data": str(data), **wrong})
 
 
+def test_tokens_are_counted_as_they_are_learned_also_when_a_batch_is_not_full(home: Path, data: Path) -> None:
+    job = tuned(home, {**SMALL, "data": str(data), "batch_size": 64, "epochs": 3, "output": "counted"})
+    with Registry(home) as registry:
+        renderer = Renderer(registry.resolve("tiny").variants[0].folder)
+    rows = [json.loads(line)["messages"] for line in data.read_text().splitlines()]
+    tokens = sum(len(renderer.tokens(Conversation(1, row)).input_ids) for row in rows)
+    assert job.outcome is not None
+    assert job.outcome.metrics["trained_tokens"] == 3 * tokens
+
+
 def test_what_is_learned_is_what_is_answered_and_the_prompt_is_the_served_one(home: Path) -> None:
     with Registry(home) as registry:
         renderer = Renderer(registry.resolve("tiny").variants[0].folder)
