@@ -204,7 +204,8 @@ def _http_reply(error: HTTPException, where: str) -> ErrorReply:
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
         message = f"Method not allowed: {where}. Use {allowed}."
-    return ErrorReply(rule.status, message, rule.type, rule.code, None, dict(error.headers or {}))
+    param = "body" if error.status_code == 400 else None  # what the framework refuses by 400 is a form it cannot read
+    return ErrorReply(rule.status, message, rule.type, rule.code, param, dict(error.headers or {}))
 
 
 def _validation_reply(problems: Sequence[Any]) -> ErrorReply:
