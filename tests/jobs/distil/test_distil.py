@@ -46,8 +46,8 @@ def asked(tmp_path: Path) -> dict[str, Any]:
     return {"teacher": "teacher", "max_tokens": 6, "samples": 1, "temperature": 0.0, "filters": {}, "training": TRAINING, **paths}
 
 
-def ended(home: Path, params: dict[str, Any], *, kill_at: str | None = None) -> Job:
-    """kill_at: the stage at whose first progress the process is killed."""
+def ended(home: Path, params: dict[str, Any], *, killed: bool = False) -> Job:
+    """killed: the process, at its first checkpoint."""
 
     async def main() -> Job:
         queue = JobQueue(home, JobLimits(threads=1, retry_after_s=(0.01,)))
@@ -55,7 +55,7 @@ def ended(home: Path, params: dict[str, Any], *, kill_at: str | None = None) -> 
         try:
             job = await queue.create(JobKind.DISTIL, params)
             async for event in queue.events(job.id, follow=True):
-                if kill_at is not None and event is not None and event.type == "stage" and event.message == kill_at:
+                if killed and event is not None and event.type == "checkpoint":
                     kill_children()
                     break
             async for _ in queue.events(job.id, follow=True):
@@ -101,9 +101,10 @@ def test_a_student_cut_from_its_teacher_is_taught_and_compared(home: Path, asked
 
 
 def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_student(home: Path, asked: dict[str, Any]) -> None:
-    params = {**asked, "student": "small", "validation": None}
+    long_enough_to_be_killed = {**TRAINING, "epochs": 60, "checkpoint_every": 10}
+    params = {**asked, "student": "small", "validation": None, "training": long_enough_to_be_killed}
     ended(home, {**params, "output": "whole"})
-    killed = ended(home, {**params, "output": "killed"}, kill_at="training")
+    killed = ended(home, {**params, "output": "killed"}, killed=True)
     assert killed.attempt == 2
     folder = home / "jobs" / killed.id / "work"
     assert len((folder / "answers.jsonl").read_text().splitlines()) == 12
