@@ -26,9 +26,7 @@ def plan_dispatch(jobs: Collection[Job], needed: Mapping[str, JobStatus], max_ru
     doomed = {job.id: failure for job in waiting if (failure := _doom(job, needed)) is not None}
     num_free = max_running - sum(job.status is JobStatus.RUNNING for job in jobs)
     ready = [
-        job.id
-        for job in waiting
-        if job.id not in doomed and all(needed.get(need) is JobStatus.SUCCEEDED for need in job.needs)
+        job.id for job in waiting if job.id not in doomed and all(needed.get(need) is JobStatus.SUCCEEDED for need in job.needs)
     ]
     return Dispatch(tuple(ready[: max(0, num_free)]), doomed)
 

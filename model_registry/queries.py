@@ -13,16 +13,18 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Table, delete, insert, select, update
 
 from model_registry.artifacts import ArtifactStore, DescribedVariant
-from model_registry.records import Alias, Artifact, Manifest, Model, ModelVersion, Precision, Variant
-from model_registry.schema import aliases, artifacts, models, variants, versions
+from model_registry.records import Alias, Artifact, Attachment, Manifest, Model, ModelVersion, Precision, Variant
+from model_registry.schema import adapters, aliases, artifacts, models, variants, versions
 
 
 def load_models(connection: Connection, store: ArtifactStore) -> dict[str, Model]:
-    """Everything, by name, in five statements; small by nature (thousands of rows at most)."""
+    """Everything, by name, in six statements; small by nature (thousands of rows at most)."""
     artifacts_of = _grouped(connection, artifacts, "variant_id")
     variants_of = _grouped(connection, variants, "version_id")
     versions_of = _grouped(connection, versions, "model_id")
     aliases_of = _grouped(connection, aliases, "model_id")
+    adapters_of = _grouped(connection, adapters, "base_id")
+    labels = _labels(connection) if adapters_of else {}
     loaded: dict[str, Model] = {}
     for row in connection.execute(select(models).order_by(models.c.name)).mappings():
         name = str(row["name"])
@@ -37,7 +39,11 @@ def load_models(connection: Connection, store: ArtifactStore) -> dict[str, Model
             Alias(name, str(alias["name"]), number_of[alias["version_id"]], float(alias["weight"]))
             for alias in sorted(aliases_of[row["id"]], key=lambda alias: str(alias["name"]))
         ]
-        loaded[name] = Model(name, row["created_at"].replace(tzinfo=UTC), tuple(built), tuple(pointers))
+        attached = [
+            Attachment(name, str(each["name"]), labels[each["version_id"]])
+            for each in sorted(adapters_of[row["id"]], key=lambda each: str(each["name"]))
+        ]
+        loaded[name] = Model(name, row["created_at"].replace(tzinfo=UTC), tuple(built), tuple(pointers), tuple(attached))
     return loaded
 
 
@@ -93,6 +99,18 @@ def replace_aliases(connection: Connection, model: str, pointers: Sequence[Alias
         _insert(connection, aliases, model_id=model_id, name=alias.name, version_id=id_of[alias.number], weight=alias.weight)
 
 
+def insert_attachment(connection: Connection, attached: Attachment) -> None:
+    """Both models exist; the name is free."""
+    base_id = connection.execute(select(models.c.id).where(models.c.name == attached.model)).scalar_one()
+    version_id = next(key for key, label in _labels(connection).items() if label == attached.version)
+    _insert(connection, adapters, base_id=base_id, name=attached.name, version_id=version_id)
+
+
+def delete_attachment(connection: Connection, attached: Attachment) -> None:
+    base_id = select(models.c.id).where(models.c.name == attached.model).scalar_subquery()
+    connection.execute(delete(adapters).where(adapters.c.base_id == base_id, adapters.c.name == attached.name))
+
+
 def delete_model(connection: Connection, model: str) -> None:
     connection.execute(delete(models).where(models.c.name == model))
 
@@ -111,6 +129,12 @@ def _grouped(connection: Connection, table: Table, key: str) -> defaultdict[Any,
     for row in connection.execute(select(table)).mappings():
         grouped[row[key]].append(row)
     return grouped
+
+
+def _labels(connection: Connection) -> dict[int, str]:
+    """Of every version, by its key."""
+    rows = select(versions.c.id, versions.c.number, models.c.name).join(models, models.c.id == versions.c.model_id)
+    return {int(row.id): f"{row.name}:{row.number}" for row in connection.execute(rows)}
 
 
 def _insert(connection: Connection, table: Table, **values: Any) -> int:

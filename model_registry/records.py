@@ -108,10 +108,20 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """An adapter that the model is served with, under `MODEL:NAME`. version: label of the tuned version that it belongs to."""
+
+    model: str
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """A stable name with its versions (ascending by number) and aliases."""
+    """A stable name with its versions (ascending by number), aliases, and adapters that are attached to it."""
 
     name: str
     created_at: datetime
     versions: tuple[ModelVersion, ...]
     aliases: tuple[Alias, ...]
+    adapters: tuple[Attachment, ...] = ()

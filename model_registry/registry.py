@@ -16,6 +16,7 @@ from types import MappingProxyType
 from sqlalchemy import Connection
 
 from model_registry import queries
+from model_registry.adapters import attachment_named, plan_attachment
 from model_registry.aliasing import plan_point, plan_removal
 from model_registry.artifacts import ArtifactStore, DescribedVariant, StagedVariant, describe, digest_of
 from model_registry.database import Database
@@ -23,7 +24,7 @@ from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_b
 from model_registry.errors import ModelInUse, ModelNotFound
 from model_registry.holds import is_held
 from model_registry.names import Label, check_alias_name, check_model_name, parse_label
-from model_registry.records import LIVE, Alias, Manifest, Model, ModelVersion
+from model_registry.records import LIVE, Alias, Attachment, Manifest, Model, ModelVersion
 from model_registry.staging import collect_stale, staging_folder
 from model_registry.verification import Problem, problems_of
 
@@ -127,6 +128,23 @@ class Registry:
             with self._database.writing() as connection:
                 queries.replace_aliases(connection, model, plan_point(found.aliases, model, alias, number, weight))
         return Alias(model, alias, number, weight)
+
+    def attach(self, model: str, name: str, version: str) -> Attachment:
+        """Serves the adapter of a tuned version as `model:name`. Raises InvalidName, ModelNotFound, UnsupportedModel."""
+        check_alias_name(name)
+        with self._database.exclusive():
+            attached = plan_attachment(self.model(model), name, self.resolve(version), self._current())
+            with self._database.writing() as connection:
+                queries.insert_attachment(connection, attached)
+        return attached
+
+    def detach(self, model: str, name: str) -> Attachment:
+        """Raises ModelNotFound."""
+        with self._database.exclusive():
+            attached = attachment_named(self.model(model), name)
+            with self._database.writing() as connection:
+                queries.delete_attachment(connection, attached)
+        return attached
 
     def remove(self, name_or_label: str, *, force: bool = False, in_use: Collection[str] = ()) -> int:
         """Removes a version, or for a bare name the model with all versions and aliases; bytes freed.

@@ -1,11 +1,11 @@
 """What can go wrong with a request or a model, in five kinds. `server/errors.py` maps each kind to a status, once.
 
-    RuntimeFailure
-    ├── InvalidRequest     the caller must change something          400
-    ├── OverCapacity       queue full: retry later                   429 + Retry-After
-    ├── NotReady           loading, draining or could not load       503 + Retry-After
-    ├── StepFailed         this request failed; it may be retried    500
-    └── EngineDead         the worker is gone and will be restarted  503
+RuntimeFailure
+├── InvalidRequest     the caller must change something          400
+├── OverCapacity       queue full: retry later                   429 + Retry-After
+├── NotReady           loading, draining or could not load       503 + Retry-After
+├── StepFailed         this request failed; it may be retried    500
+└── EngineDead         the worker is gone and will be restarted  503
 """
 
 from __future__ import annotations

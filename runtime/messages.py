@@ -22,6 +22,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     the newest sequence waits again (preemption); None means half of the machine's free memory. max_waiting: sequences queued before
     new ones are shed (OverCapacity).
     tool_format, reasoning_format: names in `runtime/chat_formats`; None: as the chat template shows.
+    adapters: PEFT folders by name, of those that requests may name; only for the engine `onnx`, others serve none.
     """
 
     num_slots: int = 16
@@ -33,6 +34,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: int = 256
     tool_format: str | None = None
     reasoning_format: str | None = None
+    adapters: dict[str, str] = {}
 
 
 class ProviderChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +62,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     """request: unique for the life of the worker. priority: lower runs earlier (as in vLLM). deadline_s: from receipt.
 
+    adapter: whose weights are added to the model's, by its name in `EngineOptions.adapters`; None: nobody's.
     return_prompt_text, return_prompt_token_ids: whether Started carries them.
     """
 
@@ -68,6 +71,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     params: SamplingParams = SamplingParams()
     priority: int = 0
     deadline_s: float | None = None
+    adapter: str | None = None
     return_prompt_text: bool = False
     return_prompt_token_ids: bool = False
 
@@ -112,6 +116,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     batches: whether several sequences share a step.
     silent_steps: a step may keep the worker's other threads from running, that of the heartbeats among them.
     tool_format, reasoning_format: how it writes tool calls and thoughts, by names in `runtime/chat_formats`; None: not at all.
+    adapters: that requests may name.
     """
 
     engine: str
@@ -131,6 +136,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     silent_steps: bool = False
     tool_format: str | None = None
     reasoning_format: str | None = None
+    adapters: tuple[str, ...] = ()
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):

@@ -186,9 +186,7 @@ def _not_here(preference: Preference, providers: Sequence[ExecutionProvider]) ->
         yield Rejection(None, name, why)
 
 
-def _why_not(
-    variant: PlacedVariant, provider: ExecutionProvider, free_bytes: Mapping[str, int], engine: str | None
-) -> str | None:
+def _why_not(variant: PlacedVariant, provider: ExecutionProvider, free_bytes: Mapping[str, int], engine: str | None) -> str | None:
     """The first reason against it, the one that no command can remove before the others."""
     if variant.provider_family != provider.short:
         because = _BUILT_FOR.get(variant.provider_family, "its family is not known")

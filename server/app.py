@@ -30,6 +30,7 @@ from server.openai.fine_tuning import fine_tuning_router
 from server.openai.models import models_router
 from server.openai.tokens import tokens_router
 from server.openai.unavailable import unavailable_router
+from server.routes.adapters import adapters_router
 from server.routes.admin import admin_router
 from server.routes.evaluations import evaluations_router
 from server.routes.health import health_router
@@ -122,6 +123,7 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None, tasks: str 
         admin_router(gateway),
         lineage_router(gateway),
         evaluations_router(settings.home),
+        adapters_router(gateway),
         jobs_router(jobs),
         pipelines_router(jobs),
         providers_router(directory),

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from model_registry.errors import RegistryError
 from runtime.errors import InvalidRequest, NotReady, RuntimeFailure
+from runtime.messages import ModelInfo
 from runtime.pool.lease import Lease
 from runtime.pool.loaded_model import LoadedModel, ModelState
 from runtime.pool.model_pool import ModelPool
@@ -219,12 +220,14 @@ class Gateway:
             series.request_params_max_tokens.observe(request.params.max_tokens)
         generations: list[MeteredGeneration] = []
         try:
+            _check_adapter(model, lease.info)
             for prompt, params in request.submissions():
                 generation = lease.submit(
                     prompt,
                     params,
                     priority=request.priority,
                     deadline_s=self.settings.request_timeout_s,
+                    adapter=model.adapter,
                     return_prompt_text=request.return_prompt_text,
                     return_prompt_token_ids=request.return_prompt_token_ids,
                 )
@@ -236,6 +239,16 @@ class Gateway:
             raise
         parsing = AnswerParsing.of(lease.info, request.prompts[0])
         return Inference(model, lease, generations, self.settings.request_timeout_s + _HANG_S, parsing=parsing)
+
+
+def _check_adapter(model: ServedModel, info: ModelInfo) -> None:
+    if model.adapter is None or model.adapter in info.adapters:
+        return
+    if info.engine != "onnx":
+        why = f"{model.label} runs on the engine {info.engine} ({info.provider}), which serves no adapters"
+        raise InvalidRequest(f"{why}. Load it with engine onnx, or merge the adapter.", param="model")
+    why = f"The adapter {model.adapter} of {model.label} is being attached or detached. Retry in a moment."
+    raise NotReady(why, code="model_loading", retry_after_s=1.0)
 
 
 def _with_remedy(failure: RuntimeFailure, label: str) -> RuntimeFailure:

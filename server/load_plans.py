@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from msgspec import structs
 
 from model_registry.records import Variant
 from runtime.errors import NotReady
@@ -52,7 +55,7 @@ class LoadPlans:
         return LoadSpec(
             label=model.label,
             candidates=await self._candidates(model, settings),
-            options=settings.engine_options(),
+            options=_options(model, settings),
             replicas=settings.replicas or 1,
             keep_alive_s=keep_alive_s(settings.keep_alive or 0.0),
             pinned=bool(settings.pin),
@@ -61,7 +64,7 @@ class LoadPlans:
     async def _candidates(self, model: ServedModel, settings: ModelSettings) -> tuple[Candidate, ...]:
         if settings.engine == "fake":
             return (Candidate(Path(), "fake", MemoryEstimate(_FAKE_BYTES)),)
-        options = settings.engine_options()
+        options = _options(model, settings)
         folders = {variant.name: variant.folder for variant in model.variants}
         memory = {variant.name: _estimate(variant, options) for variant in model.variants}
         providers = await self._providers(model, settings)
@@ -93,10 +96,16 @@ class LoadPlans:
         return free
 
 
+def _options(model: ServedModel, settings: ModelSettings) -> EngineOptions:
+    return structs.replace(settings.engine_options(), adapters={name: str(folder) for name, folder in model.adapters.items()})
+
+
 def _estimate(variant: Variant, options: EngineOptions) -> MemoryEstimate:
     """A folder that says nothing of its KV is charged for its files; that it is broken, its load will say."""
+    adapters = sum(file.stat().st_size for folder in options.adapters.values() for file in Path(folder).iterdir())
     try:
-        return estimate_memory(variant.folder, options)
+        memory = estimate_memory(variant.folder, options)
+        return replace(memory, fixed_bytes=memory.fixed_bytes + adapters)
     except BadModelFolder:
         return MemoryEstimate(variant.size_bytes)
 

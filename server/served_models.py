@@ -6,13 +6,15 @@ Knows the registry; knows nothing of what is loaded. `FakeModels` stands in when
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from model_registry.adapters import attachment_named, folder_of
 from model_registry.errors import ModelNotFound, UnsupportedModel
 from model_registry.lineage import Lineage, lineage_of
-from model_registry.records import LIVE, NOT_SERVED, Model, ModelVersion, Variant
+from model_registry.records import LIVE, NOT_SERVED, Attachment, Model, ModelVersion, Variant
 from runtime.placement import Graph
 from server.fine_tuned_names import registered_of, written_name
 
@@ -27,6 +29,7 @@ class ServedModel:
     """A name that was asked, and what it means now. label: `name:number`; created: Unix seconds.
 
     variants: none for the fake engine. graph: what the variants' graphs are, see `placement.Graph`.
+    adapters: PEFT folders by name, that the version is loaded with; adapter: the one that was asked for.
     """
 
     id: str
@@ -35,6 +38,16 @@ class ServedModel:
     variants: tuple[Variant, ...] = ()
     graph: Graph = Graph.GQA
     owner: str = _OWNER
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An adapter, and the base as it is loaded now."""
+
+    attachment: Attachment
+    base: ServedModel
 
 
 class ServedModels(Protocol):
@@ -47,9 +60,18 @@ class ServedModels(Protocol):
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
         """The version of that name, and the tree that it stands in. Raises as `resolve` does."""
 
+    def attached(self, model: str) -> Sequence[Attached]:
+        """The model's adapters. Raises ModelNotFound."""
+
+    def attach(self, model: str, name: str, version: str) -> Attached:
+        """From now on `model:name` is served. Raises InvalidName, ModelNotFound, UnsupportedModel."""
+
+    def detach(self, model: str, name: str) -> Attached:
+        """Raises ModelNotFound."""
+
 
 class RegistryModels:
-    """The models of the registry: by name, `name:number` or `name:alias`."""
+    """The models of the registry: by name, `name:number`, `name:alias` or `name:adapter`."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -57,17 +79,61 @@ class RegistryModels:
     def resolve(self, name: str) -> ServedModel:
         """A tuned model also by the name that OpenAI's clients know it by, `ft:...`."""
         registered = registered_of(name)
-        version = self._registry.resolve(registered or name)
+        try:
+            version = self._registry.resolve(registered or name)
+        except ModelNotFound:
+            adapted = self._adapted(name)
+            if adapted is None:
+                raise
+            return adapted
         if registered is not None and _listed_name(version) != name:
             raise ModelNotFound(f"There is no model {name!r} here: did you mean {_listed_name(version)!r}?")
-        return _served(name, version)
+        return self._served(name, version)
 
     def listed(self) -> Sequence[ServedModel]:
-        return [_served(_listed_name(version), version) for model in self._registry.models() if (version := _live(model))]
+        models = self._registry.models()
+        live = [self._served(_listed_name(version), version) for model in models if (version := _live(model))]
+        return live + [self._with_adapter(each) for model in models for each in model.adapters]
 
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
         version = self._registry.resolve(name)
         return version, lineage_of(self._registry.models(), version)
+
+    def attached(self, model: str) -> Sequence[Attached]:
+        return [self._attached(each) for each in self._registry.model(model).adapters]
+
+    def attach(self, model: str, name: str, version: str) -> Attached:
+        return self._attached(self._registry.attach(model, name, version))
+
+    def detach(self, model: str, name: str) -> Attached:
+        gone = self._attached(attachment_named(self._registry.model(model), name))
+        self._registry.detach(model, name)
+        return Attached(gone.attachment, self.resolve(gone.base.label))
+
+    def _attached(self, attachment: Attachment) -> Attached:
+        return Attached(attachment, self.resolve(self._base_of(attachment)))
+
+    def _adapted(self, name: str) -> ServedModel | None:
+        """By `model:adapter`. None when it is no adapter's name."""
+        model, _, adapter = name.partition(":")
+        found = [
+            each for known in self._registry.models() if known.name == model for each in known.adapters if each.name == adapter
+        ]
+        return self._with_adapter(found[0]) if found else None
+
+    def _with_adapter(self, attachment: Attachment) -> ServedModel:
+        base = self.resolve(self._base_of(attachment))
+        return replace(base, id=f"{attachment.model}:{attachment.name}", adapter=attachment.name)
+
+    def _base_of(self, attachment: Attachment) -> str:
+        """The version that the adapter was tuned on."""
+        return self._registry.resolve(attachment.version).manifest.parent or attachment.model
+
+    def _served(self, name: str, version: ModelVersion) -> ServedModel:
+        attached = self._registry.model(version.model).adapters
+        mine = [each for each in attached if self._base_of(each) == version.label]
+        adapters = {each.name: folder_of(self._registry.resolve(each.version)) for each in mine}
+        return replace(_served(name, version), adapters=adapters)
 
 
 class FakeModels:
@@ -95,6 +161,16 @@ class FakeModels:
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
         label = self.resolve(name).label
         raise UnsupportedModel(f"{label} was made from nothing: it is the fake engine's. Serve without `--engine fake`.")
+
+    def attached(self, model: str) -> Sequence[Attached]:
+        self.resolve(model)
+        return []
+
+    def attach(self, model: str, name: str, version: str) -> Attached:
+        raise UnsupportedModel(f"{self.resolve(model).label} takes no adapters: it is the fake engine's.")
+
+    def detach(self, model: str, name: str) -> Attached:
+        raise ModelNotFound(f"{self.resolve(model).label} has no adapter {name!r}.")
 
 
 def _live(model: Model) -> ModelVersion | None:

@@ -5,18 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from model_registry.errors import UnsupportedModel
-from model_registry.records import ADAPTER, ModelVersion
-
-_WEIGHTS = "adapter_model.safetensors"
-
-
-def adapter_folder(version: ModelVersion) -> Path:
-    """Raises UnsupportedModel when the version has no adapter."""
-    for variant in version.variants:
-        if variant.provider_family == ADAPTER:
-            return variant.folder
-    raise UnsupportedModel(f"{version.label} has no adapter. Name a version that a LoRA or DoRA tuning made, or a PEFT folder.")
+from model_registry.lora import CONFIG, WEIGHTS
 
 
 def merged(checkpoint: Path, adapter: Path) -> Any:
@@ -30,4 +19,4 @@ def merged(checkpoint: Path, adapter: Path) -> Any:
 
 
 def is_adapter(folder: Path) -> bool:
-    return (folder / "adapter_config.json").is_file() and (folder / _WEIGHTS).is_file()
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()

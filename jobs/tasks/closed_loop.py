@@ -38,9 +38,7 @@ class _Row:
 class ClosedLoop:
     """between: called between steps; what it raises ends the measurement. ignore_eos: every answer is as long as it may be."""
 
-    def __init__(
-        self, engine: BatchingEngine, between: Callable[[], None] = lambda: None, *, ignore_eos: bool = False
-    ) -> None:
+    def __init__(self, engine: BatchingEngine, between: Callable[[], None] = lambda: None, *, ignore_eos: bool = False) -> None:
         self._engine = engine
         self._ignore_eos = ignore_eos
         self._between = between

@@ -9,10 +9,11 @@ from pydantic import Field
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
 from jobs.outputs import Output, made_by, register
-from jobs.tasks.adapters import adapter_folder, is_adapter, merged
+from jobs.tasks.adapters import is_adapter, merged
 from jobs.tasks.checkpoints import materialise
 from jobs.tasks.protocol import Params, TaskContext
 from jobs.tasks.serving_build import build, save_weights
+from model_registry.adapters import folder_of
 from model_registry.errors import InvalidName
 from model_registry.names import check_model_name
 from model_registry.records import Precision
@@ -69,7 +70,7 @@ def _asked(params: MergeParams, context: TaskContext) -> tuple[Path, str, str]:
         folder = path
     else:
         version = context.registry.resolve(params.adapter)
-        folder, base = adapter_folder(version), base or version.manifest.parent
+        folder, base = folder_of(version), base or version.manifest.parent
     if base is None:
         raise InvalidJob([Problem("Name the model that the adapter belongs to.", param="model")])
     label = context.registry.resolve(base).label

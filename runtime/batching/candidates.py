@@ -77,9 +77,7 @@ def _likely(weights: NDArray[np.float32], total: float, params: ResolvedParams) 
     return np.arange(len(weights))
 
 
-def _typical(
-    ids: NDArray[np.int64], kept: NDArray[np.float64], mass: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _typical(ids: NDArray[np.int64], kept: NDArray[np.float64], mass: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The tokens whose surprise is nearest to the entropy, until they hold `mass`."""
     shares = kept / kept.sum()
     surprise = -np.log(np.maximum(shares, 1e-300))

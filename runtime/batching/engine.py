@@ -224,7 +224,7 @@ class BatchingEngine:
             return  # the budget ran out on it; the next step begins with it
         end = start + size
         tokens = sequence.tokens[start:end]
-        logits = self._runner.prefill(sequence.slot, tokens, start, num_logits=size if is_scored else 1)
+        logits = self._runner.prefill(sequence.slot, tokens, start, num_logits=size if is_scored else 1, adapter=sequence.adapter)
         sequence.num_computed = end
         if is_scored:
             self._chooser.read_prompt(sequence, start, logits)
@@ -257,7 +257,8 @@ class BatchingEngine:
         for sequence in rows:
             sequence.num_computed += 1
         lengths = np.fromiter((s.num_computed for s in rows), np.int32, len(rows))
-        logits = self._runner.decode(tokens, lengths)
+        adapters = np.fromiter((s.adapter for s in rows), np.int32, len(rows))
+        logits = self._runner.decode(tokens, lengths, adapters)
         self._choose(rows, logits, report)
         self._costs.saw_decode(self._clock() - began)
 
@@ -266,7 +267,7 @@ class BatchingEngine:
         if jump is None:
             return
         start = sequence.num_computed
-        logits = self._runner.prefill(sequence.slot, jump.tokens, start, num_logits=1 + jump.num_drafted)
+        logits = self._runner.prefill(sequence.slot, jump.tokens, start, num_logits=1 + jump.num_drafted, adapter=sequence.adapter)
         if jump.replays_to is not None:
             sequence.num_computed = jump.replays_to
         elif self._chooser.land(sequence, jump, logits, report):

@@ -34,6 +34,7 @@ class Intake:
     """context_length: tokens of prompt and output together. template None: the model takes no chat messages.
 
     vocab_size: of the model; its tokenizer may know fewer tokens, or more. compiler: None: the engine can follow no grammar.
+    adapters: that requests may name, in the order that the runner counts them.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Intake:
         eos_ids: frozenset[int] = frozenset(),
         formats: ChatFormats = _NO_FORMATS,
         compiler: Compiler | None = None,
+        adapters: tuple[str, ...] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self.formats = formats
@@ -57,9 +59,18 @@ class Intake:
         self._context_length = context_length
         self._vocab_size = vocab_size
         self._clock = clock
+        self._adapters = adapters
 
     @classmethod
-    def of_folder(cls, folder: ModelFolder, context_length: int, options: EngineOptions, *, constrains: bool = True) -> Intake:
+    def of_folder(
+        cls,
+        folder: ModelFolder,
+        context_length: int,
+        options: EngineOptions,
+        *,
+        constrains: bool = True,
+        adapters: tuple[str, ...] = (),
+    ) -> Intake:
         """As the model's folder says, and the options' formats. constrains: whether the engine can hold rows to grammars.
 
         Raises ValueError for a format that is not known.
@@ -75,11 +86,13 @@ class Intake:
             eos_ids=folder.eos_ids,
             formats=ChatFormats.of(options, folder.chat_template),
             compiler=GrammarCompiler(tokenizer, folder.eos_ids, folder.vocab_size) if constrains else None,
+            adapters=adapters,
         )
 
     def prepare(self, submit: Submit) -> Sequence:
         """Raises InvalidRequest."""
         now, asked = self._clock(), submit.params
+        adapter = self._adapter(submit.adapter)
         text, ids = self._read(submit.prompt)
         self._check_size(submit.prompt, ids)
         params = self._resolve(asked, len(ids))
@@ -99,6 +112,7 @@ class Intake:
             priority=submit.priority,
             arrived_at=now,
             deadline_at=None if submit.deadline_s is None else now + submit.deadline_s,
+            adapter=adapter,
             constraint=form.constraint,
             thought=form.thought,
             in_thought=form.in_thought,
@@ -106,6 +120,13 @@ class Intake:
             prompt_text=self.tokenizer.decode(ids) if submit.return_prompt_text else None,
             shows_prompt_ids=submit.return_prompt_token_ids,
         )
+
+    def _adapter(self, name: str | None) -> int:
+        if name is None:
+            return 0
+        if name not in self._adapters:
+            raise InvalidRequest(f"The model was loaded without the adapter {name!r}. Attach it first.", param="model")
+        return 1 + self._adapters.index(name)
 
     def text_of(self, prompt: ChatPrompt) -> str:
         """As the model reads it. Raises InvalidRequest."""
@@ -143,9 +164,7 @@ class Intake:
                 text = self._chat.text(prompt)
                 ids = self._encode(text, field, False)
         if ids and (min(ids) < 0 or max(ids) >= self._vocab_size):
-            raise InvalidRequest(
-                f"A token id in the prompt is outside the vocabulary (0 to {self._vocab_size - 1}).", param=field
-            )
+            raise InvalidRequest(f"A token id in the prompt is outside the vocabulary (0 to {self._vocab_size - 1}).", param=field)
         return text, ids
 
     def _check_size(self, prompt: Prompt, ids: list[int]) -> None:

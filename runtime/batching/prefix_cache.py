@@ -15,12 +15,13 @@ MIN_REUSED_TOKENS = 4  # below this, copying costs as much as computing
 class CachedRow:
     """What a finished sequence left in its row: tokens int32 [n] whose KV is there. used_at: a count of uses, higher is later.
 
-    num_exact: how many of the tokens were computed as prompt, see `slots`.
+    num_exact: how many of the tokens were computed as prompt, see `slots`. adapter: with whose weights.
     """
 
     tokens: NDArray[np.int32]
     num_exact: int
     used_at: int
+    adapter: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ class Sequence:
 
     tokens: int32 [prompt_len + max_tokens], of which `num_tokens` are valid: the prompt, then what was generated.
     num_computed: tokens whose KV is in the slot. max_exact: how many of those can be exact at most, see `slots`.
+    adapter: whose weights are added to the model's, counted from 1; 0: none.
     constraint: what may follow, where anything limits it; thought: counts the tokens of the thought, and is the constraint or its
     outer part where it limits anything; draft: what the answer is expected to repeat.
     spans: of the answer, which tokens were computed as a chunk, first -> end; num_settled: how many were computed once, before the
@@ -82,6 +83,7 @@ class Sequence:
     priority: int
     arrived_at: float
     deadline_at: float | None
+    adapter: int = 0
     constraint: Constraint | None = None
     thought: Thinking | None = None
     in_thought: bool = False

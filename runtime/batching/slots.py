@@ -7,12 +7,13 @@
 
 ONNX Runtime computes a single token with another attention kernel than a prompt, so the KV of answer tokens differs in its last
 bits from that of the same tokens as prompt. Those bits can turn a close choice. A request that asks for a repeatable answer (greedy
-or seeded) therefore reuses only exact KV, computed as prompt; others reuse answers too.
+or seeded) therefore reuses only exact KV, computed as prompt; others reuse answers too. Nobody reuses another adapter's KV.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -93,7 +94,7 @@ class Slots:
         """The other row that holds most of its prompt, but for the end of it."""
         if sequence.reads_prompt:
             return None
-        reusable = ((row, tokens) for row, tokens in self._reusable(sequence.is_repeatable) if row != sequence.slot)
+        reusable = ((row, tokens) for row, tokens in self._reusable(sequence) if row != sequence.slot)
         return best_match(sequence.prompt[:-MIN_COMPUTED_TOKENS], reusable)
 
     def _max_exact(self, sequence: Sequence, match: Match) -> int:
@@ -101,11 +102,14 @@ class Slots:
         exact = self._num_exact(match.row)
         return exact if match.num_tokens > exact else sequence.prompt_len
 
-    def _reusable(self, exact_only: bool) -> Iterator[tuple[int, NDArray[np.int32]]]:
+    def _reusable(self, asking: Sequence) -> Iterator[tuple[int, NDArray[np.int32]]]:
+        exact_only = asking.is_repeatable
         for row, held in self._cached.items():
-            yield row, held.tokens[: held.num_exact] if exact_only else held.tokens
+            if held.adapter == asking.adapter:
+                yield row, held.tokens[: held.num_exact] if exact_only else held.tokens
         for row, sequence in self._active.items():
-            yield row, sequence.computed[: sequence.num_exact] if exact_only else sequence.computed
+            if sequence.adapter == asking.adapter:
+                yield row, sequence.computed[: sequence.num_exact] if exact_only else sequence.computed
 
     def _num_exact(self, row: int) -> int:
         held = self._cached.get(row)
@@ -120,7 +124,7 @@ class Slots:
         else:
             if held is not None:
                 self._uses += 1
-                self._cached[match.row] = CachedRow(held.tokens, held.num_exact, self._uses)
+                self._cached[match.row] = replace(held, used_at=self._uses)
             self._rows.copy(match.row, row, match.num_tokens)
 
     def start_decoding(self, sequence: Sequence) -> None:
@@ -158,7 +162,7 @@ class Slots:
         target = free[0] if free else min(self._cached, key=lambda row: self._cached[row].used_at)
         self._rows.move(row, target)
         self._uses += 1
-        self._cached[target] = CachedRow(sequence.computed.copy(), sequence.num_exact, self._uses)
+        self._cached[target] = CachedRow(sequence.computed.copy(), sequence.num_exact, self._uses, sequence.adapter)
 
     def shrink(self, max_tokens: int) -> None:
         """Gives up cached rows until they hold at most `max_tokens`, and their memory with them."""

@@ -18,7 +18,8 @@ def build_engine(load: Load) -> Engine:
         return build_fake_engine(load.options)
     if load.engine not in ("onnx", "genai", "foundry"):
         raise ValueError(f"there is no engine {load.engine!r}; known are onnx, genai, foundry and fake")
-    hold(folder)
+    for held in (folder, *map(Path, load.options.adapters.values())):
+        hold(held)
     if load.engine == "onnx":
         from runtime.engines.onnx import build_onnx_engine
 

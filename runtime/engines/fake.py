@@ -99,7 +99,9 @@ class FakeRunner:
         self._sleep = sleep
         self.prefilled: list[tuple[int, int, int]] = []
 
-    def prefill(self, row: int, tokens: NDArray[np.int32], start: int, *, num_logits: int = 1) -> NDArray[np.float32]:
+    def prefill(
+        self, row: int, tokens: NDArray[np.int32], start: int, *, num_logits: int = 1, adapter: int = 0
+    ) -> NDArray[np.float32]:
         end = start + len(tokens)
         self.kv.tokens[row, start:end] = tokens
         self.prefilled.append((row, start, len(tokens)))
@@ -107,7 +109,9 @@ class FakeRunner:
         self._sleep(scripts[-1].seconds("prefill-delay"))
         return self._logits(scripts)
 
-    def decode(self, tokens: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.float32]:
+    def decode(
+        self, tokens: NDArray[np.int32], lengths: NDArray[np.int32], adapters: NDArray[np.int32] | None = None
+    ) -> NDArray[np.float32]:
         for row, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
             self.kv.tokens[row, length - 1] = token
         scripts = [_Script(self.kv.tokens[row, :length]) for row, length in enumerate(lengths)]

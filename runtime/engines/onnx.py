@@ -10,6 +10,7 @@ import psutil
 
 from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
+from runtime.engines.onnx_adapters import GraphAdapters
 from runtime.engines.onnx_decoder import OnnxDecoder, give_back_scratch
 from runtime.machine.cores import usable_cores
 from runtime.messages import EngineOptions, ModelInfo
@@ -22,8 +23,9 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
     folder = read_model_folder(path)
     context = min(options.context_length or folder.context_length, folder.context_length)
     threads = options.threads or usable_cores()
-    runner = OnnxDecoder(folder, num_slots=options.num_slots, threads=threads, context=context)
-    intake = Intake.of_folder(folder, context, options)
+    adapters = GraphAdapters({name: Path(each) for name, each in options.adapters.items()}, path) if options.adapters else None
+    runner = OnnxDecoder(folder, num_slots=options.num_slots, threads=threads, context=context, adapters=adapters)
+    intake = Intake.of_folder(folder, context, options, adapters=tuple(options.adapters))
     give_back_scratch()
     process = psutil.Process()
     info = ModelInfo(
@@ -40,6 +42,7 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
         resident_bytes=process.memory_info().rss,
         pid=os.getpid(),
         can_set_threads=True,
+        adapters=tuple(options.adapters),
         tool_format=intake.formats.tools_name,
         reasoning_format=intake.formats.reasoning_name,
     )

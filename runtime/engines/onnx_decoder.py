@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from runtime.batching.kv import KVCache
 from runtime.batching.slots import num_rows
+from runtime.engines.onnx_adapters import MASK, GraphAdapters
 from runtime.engines.onnx_graph import POSITIONS, DecoderGraph, UnsupportedGraph, prepare_decoder
 from runtime.model_folder import ModelFolder
 
@@ -27,20 +28,27 @@ _KV_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.float32), 10: np.dtype(np
 
 @dataclass(frozen=True, slots=True)
 class _Binding:
-    """A session's binding of rows 0..n for decoding. ids, positions: int64 [n, 1], filled in place; logits: see `_bind_logits`."""
+    """A session's binding of rows 0..n for decoding. logits: see `_bind_logits`.
+
+    ids, positions: int64 [n, 1], filled in place; so is mask, float32 [n, 1, width], of adapters.
+    """
 
     io: ort.IOBinding
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
+    mask: NDArray[np.float32] | None
     logits: NDArray[np.float32] | None
 
 
 class OnnxDecoder:
-    """num_slots rows decode together at most; context: tokens of a row at most."""
+    """num_slots rows decode together at most; context: tokens of a row at most. adapters: what rows may have, if any."""
 
-    def __init__(self, folder: ModelFolder, *, num_slots: int, threads: int, context: int) -> None:
+    def __init__(
+        self, folder: ModelFolder, *, num_slots: int, threads: int, context: int, adapters: GraphAdapters | None = None
+    ) -> None:
         """Raises UnsupportedGraph; onnxruntime's own exceptions when the model cannot be loaded."""
         decoder = self._shape = folder.decoder
+        self._adapters = adapters
         graph = self._graph()
         if graph.kv_type not in _KV_DTYPES:
             raise UnsupportedGraph(f"KV of tensor type {graph.kv_type} is not served by this engine; use float32 or float16")
@@ -64,7 +72,9 @@ class OnnxDecoder:
         self._decode_bindings: dict[int, _Binding] = {}
         self._prefill_bindings: dict[int, ort.IOBinding] = {}
 
-    def prefill(self, row: int, tokens: NDArray[np.int32], start: int, *, num_logits: int = 1) -> NDArray[np.float32]:
+    def prefill(
+        self, row: int, tokens: NDArray[np.int32], start: int, *, num_logits: int = 1, adapter: int = 0
+    ) -> NDArray[np.float32]:
         io = self._prefill_bindings.get(row)
         if io is None:
             io = self._prefill_bindings[row] = self._bind_rows(row, 1)
@@ -79,18 +89,24 @@ class OnnxDecoder:
         _bind(io, POSITIONS, last)
         if self._has_positions:
             _bind(io, "position_ids", places)
+        if self._adapters is not None:
+            _bind(io, MASK, self._adapters.masks[adapter, None, None])
         self._session.run_with_iobinding(io)
         self.kv.wrote(row, start + count)
         every: NDArray[np.float32] = self._read_logits(io, logits)[0]
         return every
 
-    def decode(self, tokens: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.float32]:
+    def decode(
+        self, tokens: NDArray[np.int32], lengths: NDArray[np.int32], adapters: NDArray[np.int32] | None = None
+    ) -> NDArray[np.float32]:
         count = len(tokens)
         bound = self._decode_bindings.get(count)
         if bound is None:
             bound = self._decode_bindings[count] = self._bind_decode(count)
         bound.ids[:, 0] = tokens
         bound.positions[:, 0] = lengths - 1
+        if self._adapters is not None and bound.mask is not None:
+            bound.mask[:, 0] = self._adapters.masks[0 if adapters is None else adapters]
         mask = (self._columns[: lengths.max()] < lengths[:, None]).astype(np.int64)
         _bind(bound.io, "attention_mask", mask)
         self._session.run_with_iobinding(bound.io)
@@ -112,7 +128,8 @@ class OnnxDecoder:
         self._prefill_bindings.clear()
 
     def _graph(self) -> DecoderGraph:
-        return prepare_decoder(self._shape.path, past_key=self._shape.past_key % 0)
+        edit = None if self._adapters is None else self._adapters.add_to
+        return prepare_decoder(self._shape.path, past_key=self._shape.past_key % 0, edit=edit)
 
     def _bind_decode(self, count: int) -> _Binding:
         io = self._bind_rows(0, count)
@@ -122,7 +139,11 @@ class OnnxDecoder:
         logits = self._bind_logits(io, count, 1)
         if self._has_positions:
             _bind(io, "position_ids", positions)
-        return _Binding(io, ids, positions, logits)
+        mask = None
+        if self._adapters is not None:
+            mask = np.zeros((count, 1, self._adapters.masks.shape[1]), np.float32)
+            _bind(io, MASK, mask)
+        return _Binding(io, ids, positions, mask, logits)
 
     def _bind_rows(self, first: int, count: int) -> ort.IOBinding:
         io = self._session.io_binding()

@@ -6,6 +6,7 @@ The head of a language model is its widest matrix; a prompt needs it for one pos
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,10 @@ class DecoderGraph:
     kv_type: int
 
 
-def prepare_decoder(path: Path, *, past_key: str, logits: str = "logits") -> DecoderGraph:
-    """Reads model.onnx, checks that it can batch, and gathers before the head. Raises UnsupportedGraph."""
+def prepare_decoder(
+    path: Path, *, past_key: str, logits: str = "logits", edit: Callable[[onnx.ModelProto], None] | None = None
+) -> DecoderGraph:
+    """Reads model.onnx, checks that it can batch, and gathers before the head. edit: one more change. Raises UnsupportedGraph."""
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own exception type differs between its implementations
@@ -42,6 +45,8 @@ def prepare_decoder(path: Path, *, past_key: str, logits: str = "logits") -> Dec
         raise UnsupportedGraph(f"{path.name} has no GroupQueryAttention: its rows cannot have different lengths")
     if past_key not in inputs:
         raise UnsupportedGraph(f"{path.name} has no input {past_key!r}: its KV cache cannot be shared between past and present")
+    if edit is not None:
+        edit(model)
     head = _head(graph, logits)
     gathered = f"{head.input[0]}/gathered"
     graph.input.append(helper.make_tensor_value_info(POSITIONS, TensorProto.INT64, ["num_positions"]))
@@ -53,7 +58,7 @@ def prepare_decoder(path: Path, *, past_key: str, logits: str = "logits") -> Dec
             output.type.tensor_type.shape.dim[1].dim_param = "num_positions"
     return DecoderGraph(
         serialized=model.SerializeToString(),
-        inputs=frozenset(inputs) | {POSITIONS},
+        inputs=frozenset(value.name for value in graph.input),
         kv_type=inputs[past_key].type.tensor_type.elem_type,
     )
 

@@ -75,9 +75,7 @@ class ExecutionProvider:
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def choice(self) -> ProviderChoice:
-        return ProviderChoice(
-            name=self.name, device_index=self.device_index, library=self.library, options=dict(self.options)
-        )
+        return ProviderChoice(name=self.name, device_index=self.device_index, library=self.library, options=dict(self.options))
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,9 +89,7 @@ class ProviderDirectory:
                 process.kill()
                 await process.communicate()
         if process.returncode != 0:
-            raise _Unanswered(
-                f"the discovery of execution providers ended with code {process.returncode}{_last_line(complaints)}"
-            )
+            raise _Unanswered(f"the discovery of execution providers ended with code {process.returncode}{_last_line(complaints)}")
         return printed
 
 

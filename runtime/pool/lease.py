@@ -37,6 +37,7 @@ class Lease:
         *,
         priority: int = 0,
         deadline_s: float | None = None,
+        adapter: str | None = None,
         return_prompt_text: bool = False,
         return_prompt_token_ids: bool = False,
     ) -> Generation:
@@ -49,6 +50,7 @@ class Lease:
                 params=params,
                 priority=priority,
                 deadline_s=deadline_s,
+                adapter=adapter,
                 return_prompt_text=return_prompt_text,
                 return_prompt_token_ids=return_prompt_token_ids,
             ),

@@ -22,9 +22,7 @@ def bench(
     url: Annotated[str | None, typer.Option(help="Another server, up to and with /v1.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Left out: the server's default.")] = None,
     clients: Annotated[str, typer.Option(help="Numbers of concurrent clients, one run each.")] = "1,4,8,16",
-    requests: Annotated[
-        int | None, typer.Option(min=1, help="Per run; left out: two per client, at least eight.")
-    ] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Per run; left out: two per client, at least eight.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 64,
     prompt_words: Annotated[int, typer.Option(min=1, help="Length of the prompts.")] = 12,
     shared_prefix_words: Annotated[int, typer.Option(min=0, help="Words that all prompts begin with.")] = 0,
@@ -62,9 +60,7 @@ def _counts(text: str) -> list[int]:
     except ValueError:
         counts = [0]
     if min(counts) < 1:
-        raise CommandFailed(
-            f"--clients {text!r} is not a list of positive numbers; write e.g. --clients 1,4,8", MISUSED
-        )
+        raise CommandFailed(f"--clients {text!r} is not a list of positive numbers; write e.g. --clients 1,4,8", MISUSED)
     return counts
 
 

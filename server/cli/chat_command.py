@@ -18,14 +18,10 @@ if TYPE_CHECKING:
 
 
 def run(
-    prompt: Annotated[
-        str | None, typer.Argument(help="What to ask; `-` reads standard input. Without it: a chat.")
-    ] = None,
+    prompt: Annotated[str | None, typer.Argument(help="What to ask; `-` reads standard input. Without it: a chat.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Which model answers.")] = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 is deterministic; left out, the model's default.")
-    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is deterministic; left out, the model's default.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens: small models may not find an end.")] = 1024,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer reproducible.")] = None,
 ) -> None:

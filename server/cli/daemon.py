@@ -69,9 +69,7 @@ class Daemon:
                     raise CommandFailed(_problem(response))
                 yield from _deltas(response.iter_lines())
         except httpx.HTTPError as error:
-            raise CommandFailed(
-                f"the connection to {self.url} broke ({error}); is the daemon still running?"
-            ) from error
+            raise CommandFailed(f"the connection to {self.url} broke ({error}); is the daemon still running?") from error
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The JSON that a route answers."""

@@ -13,13 +13,9 @@ from server.cli.model_at_hand import settings_with_model
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback needs an API key.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="The default model: a name or a reference.")
-    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The default model: a name or a reference.")] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of the registry and the models.")] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="auto, onnx, genai, foundry, or fake (answers without a model).")
-    ] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, onnx, genai, foundry, or fake (answers without a model).")] = None,
     providers: Annotated[str | None, typer.Option(help="A policy, or execution providers in order: cuda,cpu.")] = None,
     memory_budget: Annotated[str | None, typer.Option(help="Memory of all models: 80%, or 4GiB.")] = None,
     max_loaded_models: Annotated[int | None, typer.Option(help="Most models loaded at a time.")] = None,
@@ -29,12 +25,8 @@ def serve(
     threads: Annotated[int | None, typer.Option(help="Threads per worker; 0: a share of the cores.")] = None,
     context_length: Annotated[int | None, typer.Option(help="Cut of the model's context, in tokens.")] = None,
     max_waiting: Annotated[int | None, typer.Option(help="Sequences queued per worker before clients get 429.")] = None,
-    max_token_gap_s: Annotated[
-        float | None, typer.Option(help="Longest delay of running answers by a new prompt.")
-    ] = None,
-    prefix_cache_bytes: Annotated[
-        str | None, typer.Option(help="KV memory kept for prefix reuse, e.g. 512MiB.")
-    ] = None,
+    max_token_gap_s: Annotated[float | None, typer.Option(help="Longest delay of running answers by a new prompt.")] = None,
+    prefix_cache_bytes: Annotated[str | None, typer.Option(help="KV memory kept for prefix reuse, e.g. 512MiB.")] = None,
     request_timeout_s: Annotated[float | None, typer.Option(help="Longest time of one request.")] = None,
     shutdown_grace_s: Annotated[float | None, typer.Option(help="Time running answers get at shutdown.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,

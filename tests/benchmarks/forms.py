@@ -1,8 +1,8 @@
 """`make bench-forms`: what guarantees of form cost, and whether they hold, on a real daemon. Prints figures; asserts nothing.
 
-    speed        constrained beside free answers of the same length, at 1 and 8 rows
-    prediction   answers that repeat a given text, with it as prediction and without: seconds, and whether they are the same
-    tools        the Berkeley function-calling data: calls emitted, parsed, valid by their schema, and right
+speed        constrained beside free answers of the same length, at 1 and 8 rows
+prediction   answers that repeat a given text, with it as prediction and without: seconds, and whether they are the same
+tools        the Berkeley function-calling data: calls emitted, parsed, valid by their schema, and right
 """
 
 from __future__ import annotations

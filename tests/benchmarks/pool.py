@@ -1,10 +1,10 @@
 """`make bench-pool`: what the pool of models costs and withstands, on a real daemon. Prints figures; asserts nothing.
 
-    loads      seconds to load and to unload, and resident memory of the process tree over twenty rounds
-    mixed      two models under load at once, against each alone
-    engines    the engines genai and foundry against ours, at 1, 4 and 8 clients
-    kills      fifty workers killed at random moments under sixteen clients: hung, wrong and failed requests, and recovery
-    replicas   two workers of one model against one, at 16 clients, and four conversations with long prefixes of their own
+loads      seconds to load and to unload, and resident memory of the process tree over twenty rounds
+mixed      two models under load at once, against each alone
+engines    the engines genai and foundry against ours, at 1, 4 and 8 clients
+kills      fifty workers killed at random moments under sixteen clients: hung, wrong and failed requests, and recovery
+replicas   two workers of one model against one, at 16 clients, and four conversations with long prefixes of their own
 """
 
 from __future__ import annotations

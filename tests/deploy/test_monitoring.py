@@ -41,9 +41,7 @@ def prometheus_program() -> str:
     unpacked = Path(sys.prefix) / "prometheus/usr/bin/prometheus"
     found = shutil.which("prometheus") or (str(unpacked) if unpacked.exists() else None)
     if found is None:
-        pytest.skip(
-            "prometheus is not installed: apt-get install prometheus (or make test, which unpacks it into .venv)"
-        )
+        pytest.skip("prometheus is not installed: apt-get install prometheus (or make test, which unpacks it into .venv)")
     return found
 
 

@@ -62,9 +62,7 @@ def complete(script: Script) -> Answer:
 
 
 def test_answer_counts_come_from_usage_and_instants_from_deltas() -> None:
-    script = Script(
-        OK + event({"choices": [{"delta": {"role": "assistant", "content": ""}}]}), delta("a"), delta("b"), DONE
-    )
+    script = Script(OK + event({"choices": [{"delta": {"role": "assistant", "content": ""}}]}), delta("a"), delta("b"), DONE)
     answer = complete(script)
     assert (answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens) == (20, 3, 8)
     assert answer.ttft_s > 0

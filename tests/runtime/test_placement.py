@@ -67,9 +67,7 @@ def test_a_policy_orders_the_devices(machine: str, policy: Policy, order: list[s
 
 def gpu(short: str, *, discrete: bool, memory_bytes: int = 8 * GIB, index: int = 0) -> ExecutionProvider:
     memory = f"x:{index}" if discrete else HOST
-    return ExecutionProvider(
-        short, short, DeviceKind.GPU, short, "x", index, memory, memory_bytes, discrete, engines=("genai",)
-    )
+    return ExecutionProvider(short, short, DeviceKind.GPU, short, "x", index, memory, memory_bytes, discrete, engines=("genai",))
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,7 @@ def test_an_npu_is_known_by_its_name_and_lives_in_the_hosts_memory() -> None:
 def test_all_providers_of_one_gpu_share_its_memory() -> None:
     found = providers_of("nvidia_desktop")
     gpu = [provider(found, short) for short in ("cuda", "trt-rtx", "webgpu")]
-    assert {(each.device, each.memory, each.memory_bytes) for each in gpu} == {
-        ("NVIDIA GeForce RTX 4090", "nvidia:0", 24564 << 20)
-    }
+    assert {(each.device, each.memory, each.memory_bytes) for each in gpu} == {("NVIDIA GeForce RTX 4090", "nvidia:0", 24564 << 20)}
     assert gpu[0].choice() == ProviderChoice(name="CUDAExecutionProvider", options={"device_id": "0"})
 
 

@@ -61,13 +61,17 @@ class TwoKernelRunner:
         self._single = 0 if agree else 1
         self.prefilled: list[tuple[int, int, int]] = []  # row, start, number of tokens
 
-    def prefill(self, row: int, tokens: NDArray[np.int32], start: int, *, num_logits: int = 1) -> NDArray[np.float32]:
+    def prefill(
+        self, row: int, tokens: NDArray[np.int32], start: int, *, num_logits: int = 1, adapter: int = 0
+    ) -> NDArray[np.float32]:
         self.kv.write(row, start, tokens, kernel=self._single if len(tokens) == 1 else 0)
         self.prefilled.append((row, start, len(tokens)))
         end = start + len(tokens)
         return np.stack([self._logits(row, length) for length in range(end - num_logits + 1, end + 1)])
 
-    def decode(self, tokens: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.float32]:
+    def decode(
+        self, tokens: NDArray[np.int32], lengths: NDArray[np.int32], adapters: NDArray[np.int32] | None = None
+    ) -> NDArray[np.float32]:
         for row, length in enumerate(lengths):
             self.kv.write(row, int(length) - 1, tokens[row : row + 1], kernel=self._single)
         return np.stack([self._logits(row, int(length)) for row, length in enumerate(lengths)])

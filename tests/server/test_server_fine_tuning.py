@@ -198,9 +198,7 @@ def test_uploads_that_cannot_be_kept_are_refused(client: openai.OpenAI, server: 
         answer = httpx.post(f"{server.url}/v1/files", data=data, files={"file": ("a", b"x")}, trust_env=False)
         assert answer.status_code == 400, answer.text
     assert httpx.post(f"{server.url}/v1/files", data={"purpose": "evals"}, trust_env=False).status_code == 400
-    broken = httpx.post(
-        f"{server.url}/v1/files", content=b"--x", headers={"Content-Type": "multipart/form-data"}, trust_env=False
-    )
+    broken = httpx.post(f"{server.url}/v1/files", content=b"--x", headers={"Content-Type": "multipart/form-data"}, trust_env=False)
     assert (broken.status_code, broken.json()["error"]["param"]) == (400, "body")
     assert len(list(client.files.list())) == before
 

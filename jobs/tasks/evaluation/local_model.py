@@ -53,9 +53,7 @@ class LocalModel:
         for number, text, started, _ in self.run(asked):
             yield number, self._read(text, started, has_tools=tools[number])
 
-    def run(
-        self, asked: Sequence[tuple[int, Prompt, SamplingParams]]
-    ) -> Iterator[tuple[int, str, Started, Finished]]:
+    def run(self, asked: Sequence[tuple[int, Prompt, SamplingParams]]) -> Iterator[tuple[int, str, Started, Finished]]:
         """Every request's text, in the order in which they end. Raises JobFailure when one cannot be answered, Stopped."""
         numbers: dict[int, int] = {}
         texts: dict[int, list[str]] = {}

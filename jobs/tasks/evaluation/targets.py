@@ -145,5 +145,3 @@ def _is_here(url: str) -> bool:
         return all(ipaddress.ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
     except (OSError, ValueError):
         return False
-
-

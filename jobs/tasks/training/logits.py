@@ -23,9 +23,7 @@ class LogitsTrainer(OrderedSFTTrainer):
         self._alpha = alpha
         self._temperature = temperature
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         labels = inputs["labels"][:, 1:]
         learned = labels != IGNORED
         known = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids") if name in inputs}

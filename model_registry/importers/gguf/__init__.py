@@ -101,6 +101,7 @@ def write_model(
     model = _Model(source, architecture)
     smoothing = _smoothing(model, folder, options, progress)
     written = write_decoder(source, architecture, folder, options.precision, smoothing, progress, options.recipe)
+    np.savez(folder / "smoothing.npz", allow_pickle=False, **smoothing.factors())  # adapters must be smoothed alike
     return Imported(
         architecture=architecture.name,
         context_length=architecture.context_length,

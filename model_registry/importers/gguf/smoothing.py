@@ -55,6 +55,12 @@ class Smoothing:
     def is_smoothed(self) -> bool:
         return any(layer.is_smoothed for layer in self.layers)
 
+    def factors(self) -> dict[str, Floats]:
+        """Every scale by `LAYER.KIND`, KIND as in `LayerSmoothing`."""
+        kinds = ("attention", "value", "ffn", "gated")
+        found = {f"{number}.{kind}": getattr(layer, kind) for number, layer in enumerate(self.layers) for kind in kinds}
+        return {name: scales for name, scales in found.items() if scales is not None}
+
 
 def find_outliers(inputs: Floats) -> tuple[int, ...]:
     """The loudest channels by their mean squares, loudest first, if they drown their neighbours."""

@@ -1,0 +1,46 @@
+"""Which adapters a model is served with: pure decisions on records. Knows no database and no weights.
+
+An adapter belongs to the very version that it was tuned on: its sums of low rank mean nothing beside other weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from model_registry.errors import InvalidName, ModelNotFound, UnsupportedModel
+from model_registry.records import ADAPTER, Attachment, Model, ModelVersion
+
+
+def plan_attachment(model: Model, name: str, tuned: ModelVersion, models: Mapping[str, Model]) -> Attachment:
+    """Raises InvalidName when the name means something else already, UnsupportedModel when the version does not fit."""
+    if any(alias.name == name for alias in model.aliases):
+        raise InvalidName(f"{model.name}:{name} is an alias already. Choose another name for the adapter.")
+    if any(each.name == name for each in model.adapters):
+        raise InvalidName(f"{model.name} has an adapter {name!r} already. Detach it first, or choose another name.")
+    folder_of(tuned)
+    parent = tuned.manifest.parent or ""
+    if parent.partition(":")[0] != model.name:
+        raise UnsupportedModel(
+            f"{tuned.label} was tuned on {parent or 'nothing'}, so its adapter cannot be served on {model.name}."
+        )
+    if parent not in {version.label for version in model.versions}:
+        raise UnsupportedModel(f"{tuned.label} was tuned on {parent}, which is gone. Tune again, on a version that is there.")
+    return Attachment(model.name, name, tuned.label)
+
+
+def attachment_named(model: Model, name: str) -> Attachment:
+    """Raises ModelNotFound."""
+    for each in model.adapters:
+        if each.name == name:
+            return each
+    exist = ", ".join(each.name for each in model.adapters) or "none"
+    raise ModelNotFound(f"{model.name} has no adapter {name!r}. It has: {exist}.")
+
+
+def folder_of(tuned: ModelVersion) -> Path:
+    """Of the version's adapter. Raises UnsupportedModel when it has none."""
+    for variant in tuned.variants:
+        if variant.provider_family == ADAPTER:
+            return variant.folder
+    raise UnsupportedModel(f"{tuned.label} has no adapter. Name a version that a LoRA or DoRA tuning made.")
