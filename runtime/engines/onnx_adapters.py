@@ -26,7 +26,7 @@ MASK = "adapter_mask"
 SMOOTHING = "smoothing.npz"  # what the importer divided inputs by, see its `smoothing`
 _PRODUCT = re.compile(r"/model/layers\.(\d+)/(?:attn|mlp)/(\w+)/MatMul\w*")
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj")}
-_RANKS, _COLUMNS = 16, 32  # block sizes of `up` and of `down`
+_BLOCKS = (64, 32, 16)  # of what is rounded; the wider, the faster
 _MICROSOFT = "com.microsoft"
 _OUR_IMPORTER = "slmops"
 
@@ -46,28 +46,32 @@ class _Site:
 
 
 class GraphAdapters:
-    """names: in the order of `masks` [1 + adapters, width], whose first row chooses none."""
+    """names: in the order of `masks` [1 + adapters, width], whose first row chooses none.
+
+    The matrices are read for each graph and not kept: they would take as much memory as half of a small model.
+    """
 
     def __init__(self, folders: Mapping[str, Path], model_folder: Path) -> None:
         """Reads them all. Raises UnsupportedModel, naming the adapter."""
         self.names = tuple(folders)
-        self._loras = [_named(name, folder) for name, folder in folders.items()]
-        ends = np.cumsum([0, *(lora.rank for lora in self._loras)])
+        self._folders = dict(folders)
+        ranks = [_named(name, folder).rank for name, folder in folders.items()]
+        ends = np.cumsum([0, *ranks])
         self._starts = ends[:-1].tolist()
-        self._width = -(-int(ends[-1]) // _RANKS) * _RANKS
+        self._width = _padded(int(ends[-1]))
         self.masks = np.zeros((1 + len(folders), self._width), np.float32)
-        for number, lora in enumerate(self._loras):
-            self.masks[1 + number, ends[number] : ends[number] + lora.rank] = 1
+        for number, rank in enumerate(ranks):
+            self.masks[1 + number, ends[number] : ends[number] + rank] = 1
         shape = read_model_folder(model_folder).decoder
         self._head_size, self._kv_size = shape.head_size, shape.kv_heads * shape.head_size
         self._factors = _read_factors(model_folder)
 
     def add_to(self, model: onnx.ModelProto) -> None:
         """Raises UnsupportedModel when an adapter does not fit."""
-        graph = model.graph
+        graph, loras = model.graph, [_named(name, folder) for name, folder in self._folders.items()]
         sites = {site.node.name: site for site in self._sites(graph)}
-        self._check(model, list(sites.values()))
-        wanted = {key for lora in self._loras for key in lora.changes}
+        self._check(model, list(sites.values()), loras)
+        wanted = {key for lora in loras for key in lora.changes}
         groups: dict[str, list[_Site]] = {}
         for site in sites.values():
             if any((site.layer, module) in wanted for module, _ in site.modules):
@@ -81,9 +85,9 @@ class GraphAdapters:
                 nodes.append(node)
                 continue
             if node.input[0] not in begun:
-                begun[node.input[0]] = self._write_down(writer, group)
+                begun[node.input[0]] = self._write_down(writer, group, loras)
             taken = writer.take()
-            self._write_up(writer, sites[node.name], begun[node.input[0]][node.name])
+            self._write_up(writer, sites[node.name], begun[node.input[0]][node.name], loras)
             nodes += [*taken, node, *writer.take()]
         del graph.node[:]
         graph.node.extend([*writer.masks(), *nodes])
@@ -109,7 +113,7 @@ class GraphAdapters:
                 modules = tuple(zip(_FUSED[match[2]], (rows - 2 * kv, kv, kv), strict=True))
             yield _Site(node, int(match[1]), modules, columns)
 
-    def _check(self, model: onnx.ModelProto, sites: Sequence[_Site]) -> None:
+    def _check(self, model: onnx.ModelProto, sites: Sequence[_Site], loras: Sequence[Lora]) -> None:
         is_rounded = any(site.node.op_type == "MatMulNBits" for site in sites)
         if self._factors is None and is_rounded and model.producer_name == _OUR_IMPORTER:
             raise UnsupportedModel(
@@ -117,7 +121,7 @@ class GraphAdapters:
                 "older slmops: import the model again."
             )
         sizes = {(site.layer, module): (rows, site.columns) for site in sites for module, rows in site.modules}
-        for name, lora in zip(self.names, self._loras, strict=True):
+        for name, lora in zip(self.names, loras, strict=True):
             for (layer, module), change in lora.changes.items():
                 size, found = sizes.get((layer, module)), (len(change.up), change.down.shape[1])
                 if size is None:
@@ -128,41 +132,41 @@ class GraphAdapters:
                         f"{size[0]} x {size[1]}: the adapter is another model's."
                     )
 
-    def _write_down(self, writer: _Writer, group: Sequence[_Site]) -> dict[str, str]:
+    def _write_down(self, writer: _Writer, group: Sequence[_Site], loras: Sequence[Lora]) -> dict[str, str]:
         """Names of the masked [batch, sequence, modules * width], by the product that goes on from it."""
         parts = [(site, module) for site in group for module, _ in site.modules]
         down = np.zeros((len(parts), self._width, group[0].columns), np.float32)
         for part, (site, module) in enumerate(parts):
-            for start, change in self._changes(site.layer, module):
+            for start, change in self._changes(loras, site.layer, module):
                 down[part, start : start + len(change.down)] = change.down
         factors = self._input_factors(group[0])
         weights = down.reshape(-1, group[0].columns)
         first = group[0].node
         path = f"{first.name}/adapters"
         masked = writer.masked(
-            writer.product(first.input[0], weights if factors is None else weights * factors, f"{path}/down", first, _COLUMNS),
+            writer.product(first.input[0], weights if factors is None else weights * factors, f"{path}/down", first),
             len(parts),
             path,
         )
         return writer.split(masked, {site.node.name: len(site.modules) for site in group}, path)
 
-    def _write_up(self, writer: _Writer, site: _Site, masked: str) -> None:
+    def _write_up(self, writer: _Writer, site: _Site, masked: str, loras: Sequence[Lora]) -> None:
         up = np.zeros((site.rows, len(site.modules), self._width), np.float32)
         row = 0
         for part, (module, size) in enumerate(site.modules):
-            for start, change in self._changes(site.layer, module):
+            for start, change in self._changes(loras, site.layer, module):
                 up[row : row + size, part, start : start + change.up.shape[1]] = change.up
             divisors = self._output_divisors(site.layer, module)
             if divisors is not None:
                 up[row : row + size] /= divisors[:, None, None]
             row += size
         path = f"{site.node.name}/adapters"
-        added = writer.product(masked, up.reshape(site.rows, -1), f"{path}/up", site.node, _RANKS)
+        added = writer.product(masked, up.reshape(site.rows, -1), f"{path}/up", site.node)
         writer.add_to_output(site.node, added, path)
 
-    def _changes(self, layer: int, module: str) -> Iterator[tuple[int, LowRank]]:
+    def _changes(self, loras: Sequence[Lora], layer: int, module: str) -> Iterator[tuple[int, LowRank]]:
         """(place of its first rank, the change) of each adapter that has one."""
-        for start, lora in zip(self._starts, self._loras, strict=True):
+        for start, lora in zip(self._starts, loras, strict=True):
             if (layer, module) in lora.changes:
                 yield start, lora.changes[layer, module]
 
@@ -205,7 +209,7 @@ class _Writer:
         """Of several modules' ranks side by side, computed once."""
         return list(self._wide.values())
 
-    def product(self, x: str, weights: Floats, path: str, like: onnx.NodeProto, block: int) -> str:
+    def product(self, x: str, weights: Floats, path: str, like: onnx.NodeProto) -> str:
         """x [..., columns] times weights [rows, columns], rounded where the product that it stands beside is."""
         rows, columns = weights.shape
         output = f"{path}/output"
@@ -213,6 +217,7 @@ class _Writer:
             self._weight(f"{path}/weight", np.ascontiguousarray(weights.T))
             self._nodes.append(helper.make_node("MatMul", [x, f"{path}/weight"], [output], name=path))
             return output
+        block = next(size for size in _BLOCKS if columns % size == 0)
         blocks = weights.reshape(rows, columns // block, block)
         scales = np.abs(blocks).max(axis=2) / np.float32(127)
         integers = np.rint(blocks / np.where(scales == 0, 1, scales)[..., None]) + 128
@@ -258,6 +263,12 @@ class _Writer:
 
     def _weight(self, name: str, values: NDArray[np.generic]) -> None:
         self._graph.initializer.append(numpy_helper.from_array(values, name))
+
+
+def _padded(rank: int) -> int:
+    """To whole blocks, as wide as the rank fills."""
+    block = next((size for size in _BLOCKS if rank >= size), _BLOCKS[-1])
+    return -(-rank // block) * block
 
 
 def _named(name: str, folder: Path) -> Lora:
