@@ -5,14 +5,14 @@ An adapter belongs to the very version that it was tuned on: its sums of low ran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from model_registry.errors import InvalidName, ModelNotFound, UnsupportedModel
 from model_registry.records import ADAPTER, Attachment, Model, ModelVersion
 
 
-def plan_attachment(model: Model, name: str, tuned: ModelVersion, models: Mapping[str, Model]) -> Attachment:
+def plan_attachment(model: Model, name: str, tuned: ModelVersion) -> Attachment:
     """Raises InvalidName when the name means something else already, UnsupportedModel when the version does not fit."""
     if any(alias.name == name for alias in model.aliases):
         raise InvalidName(f"{model.name}:{name} is an alias already. Choose another name for the adapter.")
@@ -27,6 +27,19 @@ def plan_attachment(model: Model, name: str, tuned: ModelVersion, models: Mappin
     if parent not in {version.label for version in model.versions}:
         raise UnsupportedModel(f"{tuned.label} was tuned on {parent}, which is gone. Tune again, on a version that is there.")
     return Attachment(model.name, name, tuned.label)
+
+
+def check_alias_is_free(model: Model, alias: str) -> None:
+    """Raises InvalidName when an adapter has the name: the alias would hide it."""
+    if any(each.name == alias for each in model.adapters):
+        raise InvalidName(f"{model.name}:{alias} is an adapter. Detach it first, or choose another name for the alias.")
+
+
+def plan_detachments(model: Model, doomed: Sequence[ModelVersion], models: Mapping[str, Model]) -> list[Attachment]:
+    """Adapters that go with versions of the model: those that were tuned on them."""
+    labels = {version.label for version in doomed}
+    versions = {version.label: version for each in models.values() for version in each.versions}
+    return [each for each in model.adapters if versions[each.version].manifest.parent in labels]
 
 
 def attachment_named(model: Model, name: str) -> Attachment:

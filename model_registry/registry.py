@@ -16,7 +16,7 @@ from types import MappingProxyType
 from sqlalchemy import Connection
 
 from model_registry import queries
-from model_registry.adapters import attachment_named, plan_attachment
+from model_registry.adapters import attachment_named, check_alias_is_free, plan_attachment, plan_detachments
 from model_registry.aliasing import plan_point, plan_removal
 from model_registry.artifacts import ArtifactStore, DescribedVariant, StagedVariant, describe, digest_of
 from model_registry.database import Database
@@ -125,6 +125,7 @@ class Registry:
         with self._database.exclusive():
             found = self.model(model)
             _resolve(self._current(), Label(model, number=number))
+            check_alias_is_free(found, alias)
             with self._database.writing() as connection:
                 queries.replace_aliases(connection, model, plan_point(found.aliases, model, alias, number, weight))
         return Alias(model, alias, number, weight)
@@ -133,7 +134,7 @@ class Registry:
         """Serves the adapter of a tuned version as `model:name`. Raises InvalidName, ModelNotFound, UnsupportedModel."""
         check_alias_name(name)
         with self._database.exclusive():
-            attached = plan_attachment(self.model(model), name, self.resolve(version), self._current())
+            attached = plan_attachment(self.model(model), name, self.resolve(version))
             with self._database.writing() as connection:
                 queries.insert_attachment(connection, attached)
         return attached
@@ -161,6 +162,8 @@ class Registry:
                 held = [found.label for found in doomed if any(is_held(variant.folder) for variant in found.variants)]
                 _refuse_in_use(model, doomed, [*in_use, *held], whole=label.is_bare)
             with self._database.writing() as connection:
+                for attached in plan_detachments(model, doomed, self._current()):
+                    queries.delete_attachment(connection, attached)
                 orphans = _delete(connection, model, doomed)
             return sum(self._store.discard(model.name, version.number, orphans) for version in doomed)
 

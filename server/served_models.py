@@ -92,7 +92,8 @@ class RegistryModels:
 
     def listed(self) -> Sequence[ServedModel]:
         models = self._registry.models()
-        live = [self._served(_listed_name(version), version) for model in models if (version := _live(model))]
+        versions = [version for model in models if (version := _live(model)) and _variants(version)]
+        live = [self._served(_listed_name(version), version) for version in versions]
         return live + [self._with_adapter(each) for model in models for each in model.adapters]
 
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
@@ -184,8 +185,13 @@ def _listed_name(version: ModelVersion) -> str:
 
 
 def _served(name: str, version: ModelVersion) -> ServedModel:
-    served = tuple(variant for variant in version.variants if variant.provider_family not in NOT_SERVED)
+    served = _variants(version)
     if not served:
         raise UnsupportedModel(f"{version.label} has no variant to load. Run `slmops rm {version.label}` and pull it again.")
     graph = Graph(version.manifest.parameters.get("graph", Graph.GQA))
     return ServedModel(name, version.label, int(version.created_at.timestamp()), served, graph)
+
+
+def _variants(version: ModelVersion) -> tuple[Variant, ...]:
+    """That an engine can load."""
+    return tuple(variant for variant in version.variants if variant.provider_family not in NOT_SERVED)

@@ -12,6 +12,7 @@ import typer
 
 from model_registry.telemetry import turn_off_telemetry
 from server.cli import (
+    adapters,
     alias,
     bench,
     catalog,
@@ -70,6 +71,7 @@ def build() -> typer.Typer:
         app.command(name)(command)
     app.add_typer(foundry.commands(), name="foundry")
     app.add_typer(jobs.commands(), name="jobs")
+    app.add_typer(adapters.commands(), name="adapters")
     app.add_typer(evaluations.commands(), name="eval")
     return app
 

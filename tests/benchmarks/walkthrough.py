@@ -169,7 +169,8 @@ def main() -> None:
             data=str(file),
             output=tuned,
             epochs=given.epochs,
-            batch_size=4,
+            batch_size=2,
+            gradient_accumulation=2,
             learning_rate=given.learning_rate,
         )
         walk.job("quantize", model=tuned, output=f"{tuned}-fp32", precision="fp32")
@@ -183,7 +184,7 @@ def main() -> None:
             data=str(file),
             preset="tools",
             logits={"alpha": 0.5},
-            training={"epochs": given.student_epochs, "batch_size": 4, "learning_rate": 1e-4},
+            training={"epochs": given.student_epochs, "batch_size": 2, "gradient_accumulation": 2, "learning_rate": 1e-4},
             output=student,
         )
         rows.append(walk.row(student, test))
