@@ -219,7 +219,7 @@ def _validation_reply(problems: Sequence[Any]) -> ErrorReply:
         f"Invalid request. {'; '.join(told)}.",
         INVALID,
         _CODES.get(problems[0]["type"], "invalid_value"),
-        _dotted(problems[0]["loc"]) or None,
+        _dotted(problems[0]["loc"]) or str(problems[0]["loc"][0]),
     )
 
 

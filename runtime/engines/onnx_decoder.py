@@ -197,5 +197,6 @@ def _session(graph: DecoderGraph, folder: Path, threads: int) -> ort.InferenceSe
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")  # the arena would keep what is repacked
     ort.disable_telemetry_events()
     return ort.InferenceSession(graph.serialized, options, providers=["CPUExecutionProvider"])

@@ -64,7 +64,8 @@ def test_every_answer_is_documented(case: Case, live: LiveServer, cases: Counter
     cases[f"of the OpenAPI document, answered {response.status_code}"] += 1
     case.validate_response(response, excluded_checks=[positive_data_acceptance])
     if response.status_code == 400 and is_sound(case):
-        assert response.json()["error"]["param"], "what the document allows is refused without naming a field"
+        error = response.json()["error"]
+        assert error["param"], f"{case.method} {case.path} refuses what the document allows without naming a field: {error}"
 
 
 def test_without_the_key_every_route_says_so(tmp_path: Path) -> None:

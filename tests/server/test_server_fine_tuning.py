@@ -187,6 +187,12 @@ def test_files_are_listed_read_and_deleted(client: openai.OpenAI, server: LiveSe
         client.fine_tuning.jobs.create(model="tiny", training_file=training)
 
 
+def test_hyperparameters_in_two_places_are_refused_by_name(server: LiveServer) -> None:
+    asked = {"model": "tiny", "training_file": "file-x", "method": {"type": "supervised"}, "hyperparameters": {"n_epochs": 2}}
+    answer = httpx.post(f"{server.url}/v1/fine_tuning/jobs", json=asked, trust_env=False)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "hyperparameters")
+
+
 def test_uploads_that_cannot_be_kept_are_refused(client: openai.OpenAI, server: LiveServer) -> None:
     before = len(list(client.files.list()))
     with pytest.raises(openai.BadRequestError, match="empty"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from server.routes.job_bodies import Metadata
 
@@ -70,11 +70,12 @@ class FineTuningRequest(_Asked):
     seed: int | None = Field(None, ge=0, lt=2**32)
     metadata: Metadata | None = None
 
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if self.method is not None and self.hyperparameters is not None:
+    @field_validator("hyperparameters")
+    @classmethod
+    def _one_place(cls, given: Hyperparameters | None, info: ValidationInfo) -> Hyperparameters | None:
+        if info.data.get("method") is not None and given is not None:
             raise ValueError("hyperparameters stand in the method; give them in one place")
-        return self
+        return given
 
 
 class FineTuningError(BaseModel):
