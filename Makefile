@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test check clients bench bench-pool bench-forms bench-train clean
+.PHONY: serve test check clients bench bench-pool bench-forms bench-train walkthrough clean
 .DEFAULT_GOAL := serve
 
 # Serves on http://127.0.0.1:8000; the first time, the default model is fetched (with a progress bar).
@@ -36,6 +36,10 @@ bench-forms: .venv/.installed-dev
 # Tuning beside a bare TRL script with the same settings, in turns.
 bench-train: .venv/.installed-dev
 	@$(BIN)/slmops pull smollm2-135m && $(BIN)/python -m tests.benchmarks.training $(ROUNDS)
+
+# The whole life of a model on real data, as docs/slmops-walkthrough.md shows it. About 40 minutes on two cores.
+walkthrough: .venv/.installed-dev
+	@$(BIN)/slmops pull smollm2-135m && $(BIN)/python -m tests.benchmarks.walkthrough $(OPTIONS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

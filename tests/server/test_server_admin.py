@@ -70,7 +70,7 @@ def test_keep_alive_and_pin_hold_from_the_load_on(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("body", "param"),
-    [({"keep_alive": "soon"}, "keep_alive"), ({"pin": "perhaps"}, "pin"), ({"num_slots": 2}, "num_slots"), ([], None)],
+    [({"keep_alive": "soon"}, "keep_alive"), ({"pin": "perhaps"}, "pin"), ({"num_slots": 2}, "num_slots"), ([], "body")],
 )
 def test_a_bad_load_is_refused_by_name(http: httpx.Client, body: Any, param: str | None) -> None:
     assert error_of(http.post(f"{ADMIN}/{MODEL}/load", json=body), 400)["param"] == param

@@ -116,7 +116,7 @@ def test_the_count_is_what_the_answer_will_say(http: httpx.Client, extra: dict[s
         ("/tokenize", {"messages": CHAT, "chat_template": "x"}, "chat_template"),
         ("/tokenize", {"messages": CHAT, "return_token_strs": "yes"}, "return_token_strs"),
         ("/tokenize", {"messages": CHAT, "prompt": "a"}, "messages"),
-        ("/tokenize", [], None),
+        ("/tokenize", [], "body"),
         ("/tokenize", {"prompt": "a", "model": 5}, "model"),
         ("/detokenize", {}, "tokens"),
         ("/detokenize", {"tokens": "abc"}, "tokens"),

@@ -49,6 +49,7 @@ def test_the_folder_is_complete(import_tiny: ImportTiny) -> None:
         "genai_config.json",
         "model.onnx",
         "model.onnx.data",
+        "smoothing.npz",
         "tokenizer.json",
         "tokenizer_config.json",
     ]
