@@ -198,5 +198,8 @@ def _session(graph: DecoderGraph, folder: Path, threads: int) -> ort.InferenceSe
     options.log_severity_level = 3
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")  # the arena would keep what is repacked
+    if graph.weights:  # each array is dropped once the session has repacked it
+        supplied = [ort.OrtValue.ortvalue_from_numpy(make()) for make in graph.weights.values()]
+        options.add_external_initializers(list(graph.weights), supplied)
     ort.disable_telemetry_events()
     return ort.InferenceSession(graph.serialized, options, providers=["CPUExecutionProvider"])

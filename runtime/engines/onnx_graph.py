@@ -13,6 +13,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+from runtime.engines.onnx_side_branch import Weights
+
 POSITIONS = "logits_positions"
 _HEADS = {"MatMul", "MatMulNBits", "Gemm", "FusedMatMul"}
 _AFTER_HEAD = {"Cast", "Mul", "Div", "Tanh", "Add", "Identity"}
@@ -24,17 +26,22 @@ class UnsupportedGraph(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class DecoderGraph:
-    """serialized: the model without its external data. inputs: the graph's input names. kv_type: TensorProto type of past keys."""
+    """serialized: the model without its external data. inputs: the graph's input names. kv_type: TensorProto type of past keys.
+
+    weights: what the session is to be given besides, by the initializer's name.
+    """
 
     serialized: bytes
     inputs: frozenset[str]
     kv_type: int
+    weights: Weights
 
 
 def prepare_decoder(
-    path: Path, *, past_key: str, logits: str = "logits", edit: Callable[[onnx.ModelProto], None] | None = None
+    path: Path, *, past_key: str, logits: str = "logits", edit: Callable[[onnx.ModelProto], Weights] | None = None
 ) -> DecoderGraph:
-    """Reads model.onnx, checks that it can batch, and gathers before the head. edit: one more change. Raises UnsupportedGraph."""
+    """Reads model.onnx, checks that it can batch, and gathers before the head. edit: one more change, which returns the weights
+    that it adds. Raises UnsupportedGraph."""
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own exception type differs between its implementations
@@ -45,8 +52,7 @@ def prepare_decoder(
         raise UnsupportedGraph(f"{path.name} has no GroupQueryAttention: its rows cannot have different lengths")
     if past_key not in inputs:
         raise UnsupportedGraph(f"{path.name} has no input {past_key!r}: its KV cache cannot be shared between past and present")
-    if edit is not None:
-        edit(model)
+    weights = {} if edit is None else edit(model)
     head = _head(graph, logits)
     gathered = f"{head.input[0]}/gathered"
     graph.input.append(helper.make_tensor_value_info(POSITIONS, TensorProto.INT64, ["num_positions"]))
@@ -60,6 +66,7 @@ def prepare_decoder(
         serialized=model.SerializeToString(),
         inputs=frozenset(value.name for value in graph.input),
         kv_type=inputs[past_key].type.tensor_type.elem_type,
+        weights=weights,
     )
 
 

@@ -19,6 +19,7 @@ from model_registry.records import Precision
 from runtime.engines.onnx import build_onnx_engine
 from runtime.engines.onnx_adapters import GraphAdapters, check_adapters
 from runtime.engines.onnx_decoder import OnnxDecoder
+from runtime.engines.onnx_graph import prepare_decoder
 from runtime.errors import InvalidRequest
 from runtime.messages import EngineOptions, Submit
 from runtime.model_folder import read_model_folder
@@ -107,13 +108,15 @@ def test_rows_with_different_adapters_answer_as_the_merged_models(tmp_path: Path
         assert all(np.abs(mixed[:, row] - other[:, row]).max() > 0.5 for other in alone if other is not expected)
 
 
-def test_adapters_are_as_near_the_truth_as_a_merged_model_of_eight_bits(tmp_path: Path, two: dict[str, Matrices]) -> None:
-    """Smoothing included: the importer divides inputs, and an adapter must know by what."""
-    base = imported(tmp_path / "base", TINY, Precision.INT8)
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+def test_adapters_are_as_near_the_truth_as_a_merged_model(tmp_path: Path, two: dict[str, Matrices], precision: Precision) -> None:
+    """Smoothing included: the importer divides inputs, and an adapter must know by what. Products of 8 bits are widened, others
+    have a second product beside them."""
+    base = imported(tmp_path / "base", TINY, precision)
     folders = {name: write_peft(tmp_path / name, matrices, alpha=ALPHA) for name, matrices in two.items()}
     mixed = logits(decoder(base, folders), [0, 1, 2])
     exact = each_alone(tmp_path / "exact", two, Precision.FP32)
-    rounded = each_alone(tmp_path / "rounded", two, Precision.INT8)
+    rounded = each_alone(tmp_path / "rounded", two, precision)
     for row in range(3):
         by_rounding = rounded[row][:, row] - exact[row][:, row]
         assert np.linalg.norm(mixed[:, row] - exact[row][:, row]) < 2 * np.linalg.norm(by_rounding)
@@ -124,6 +127,35 @@ def test_a_row_keeps_its_answer_whoever_is_beside_it(tmp_path: Path, two: dict[s
     folders = {name: write_peft(tmp_path / name, matrices, alpha=ALPHA) for name, matrices in two.items()}
     runner = decoder(base, folders)
     assert np.array_equal(logits(runner, [1, 0, 2])[:, 1], logits(runner, [2, 0, 1])[:, 1])
+
+
+@pytest.mark.parametrize("ranks", [(16,), (8, 9, 40), (64, 30, 20)])
+def test_ranks_of_any_sizes_lie_side_by_side(tmp_path: Path, ranks: tuple[int, ...]) -> None:
+    """More than a block, less than one, and such as fill none: against the same adapters beside weights that are not rounded."""
+    folders = {
+        f"r{rank}": write_peft(tmp_path / f"r{rank}", random_matrices(SIZES, layers=2, rank=rank, seed=rank, size=0.1), alpha=rank)
+        for rank in ranks
+    }
+    chosen = [(row % len(ranks)) + 1 for row in range(2)] + [0]
+    exact = logits(decoder(imported(tmp_path / "exact", TINY, Precision.FP32), folders), chosen)
+    rounded = logits(decoder(imported(tmp_path / "rounded", TINY, Precision.INT8), folders), chosen)
+    alone = logits(decoder(imported(tmp_path / "alone", TINY, Precision.INT8)), [0, 0, 0])
+    np.testing.assert_allclose(rounded[:, 2], alone[:, 2], atol=1e-3)  # a row without an adapter is as without any
+    for row in range(2):
+        assert np.linalg.norm(rounded[:, row] - exact[:, row]) < 0.1 * np.linalg.norm(exact[:, row])
+        assert np.abs(rounded[:, row] - alone[:, row]).max() > 0.5
+
+
+def test_matrices_are_supplied_and_not_part_of_the_model(tmp_path: Path, two: dict[str, Matrices]) -> None:
+    """A session keeps what a model holds, beside what its kernels make of it: they would be in memory twice."""
+    base = imported(tmp_path / "base", TINY, Precision.INT8)
+    graph = GraphAdapters({"one": write_peft(tmp_path / "one", two["one"], alpha=ALPHA)}, base)
+    shape = read_model_folder(base).decoder
+    plain = prepare_decoder(shape.path, past_key=shape.past_key % 0)
+    edited = prepare_decoder(shape.path, past_key=shape.past_key % 0, edit=graph.add_to)
+    supplied = sum(make().nbytes for make in edited.weights.values())
+    assert supplied > 60_000
+    assert len(edited.serialized) < len(plain.serialized) + supplied / 2
 
 
 def test_threads_change_without_losing_the_adapters(tmp_path: Path, two: dict[str, Matrices]) -> None:
