@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test check clients bench bench-pool bench-forms bench-train walkthrough clean
+.PHONY: serve test check clients bench bench-pool bench-forms bench-adapters bench-train walkthrough clean
 .DEFAULT_GOAL := serve
 
 # Serves on http://127.0.0.1:8000; the first time, the default model is fetched (with a progress bar).
@@ -32,6 +32,10 @@ bench-pool: .venv/.installed
 # What guarantees of form cost, and whether they hold. PARTS="speed prediction tools" chooses.
 bench-forms: .venv/.installed-dev
 	@$(BIN)/python -m tests.benchmarks.forms $(PARTS)
+
+# What adapters cost beside their base. OPTIONS="--rank 16 --rounds 5".
+bench-adapters: .venv/.installed-dev
+	@$(BIN)/python -m tests.benchmarks.adapters $(OPTIONS)
 
 # Tuning beside a bare TRL script with the same settings, in turns.
 bench-train: .venv/.installed-dev
