@@ -28,7 +28,7 @@ from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan
 from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, Progressed, Refused, Said, Staged, Start, Stop
 from jobs.scalar_log import ScalarLog
 from jobs.tasks.protocol import Stopped, StopReason, Task, TaskContext, problems_of
-from model_registry.errors import OutOfDisk, RegistryError, SourceUnavailable
+from model_registry.errors import ModelNotFound, OutOfDisk, RegistryError, SourceUnavailable, UnsupportedModel
 from model_registry.registry import Registry
 from model_registry.telemetry import turn_off_telemetry
 from runtime.framing import FrameWriter, read_frame
@@ -36,6 +36,7 @@ from runtime.framing import FrameWriter, read_frame
 PROGRESS_EVERY_S = 0.25
 NICENESS = 19
 _GONE = 3  # exit code when the daemon is gone
+_REGISTRY_CODES = {ModelNotFound: "model_not_found", UnsupportedModel: "unsupported_model"}
 T = TypeVar("T")
 _DECODER = msgspec.msgpack.Decoder(Start | Stop)
 
@@ -172,7 +173,8 @@ def told(error: BaseException) -> Last:
     if isinstance(error, SourceUnavailable):
         return Failed(code="source_unavailable", message=error.message, may_pass=True)
     if isinstance(error, RegistryError):
-        return Failed(code="registry_error", message=error.message)
+        code = next((code for kind, code in _REGISTRY_CODES.items() if isinstance(error, kind)), "registry_error")
+        return Failed(code=code, message=error.message)
     if _is_out_of_memory(error):
         advice = "Lower batch_size or max_length, choose a smaller model, or raise jobs.memory_limit."
         return Failed(code="out_of_memory", message=f"The job needs more memory than it may take. {advice}")

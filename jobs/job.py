@@ -4,6 +4,7 @@ Error tree: JobError
 ├── InvalidJob       refused before it starts: every problem, with its file and line
 ├── JobNotFound      no job has this id
 ├── WrongStatus      the job's status does not allow this
+├── JobsElsewhere    another process runs the jobs of this home
 └── JobFailure       the work failed: with a cause, a remedy, and whether trying again may help
 """
 
@@ -179,6 +180,10 @@ class JobNotFound(JobError):
 
 
 class WrongStatus(JobError):
+    pass
+
+
+class JobsElsewhere(JobError):
     pass
 
 

@@ -23,6 +23,7 @@ from jobs.tasks.protocol import StopReason, problems_of
 
 PLAN_TIMEOUT_S = 300.0
 HEARTBEAT_S = 15.0
+LOOK_EVERY_S = 1.0  # at jobs of another process
 
 
 def _no_files(id_: str) -> str:
@@ -50,8 +51,13 @@ class JobQueue:
         self._supervisor = Supervisor(home, self._store, limits, tasks=tasks, file_of=file_of, on_change=on_change)
 
     async def start(self) -> None:
-        """Takes up what an earlier daemon left."""
+        """Takes up what an earlier daemon left; while another process runs the home's jobs, later."""
         await self._supervisor.start()
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another process runs the home's jobs: then they can be read here, and nothing else."""
+        return self._supervisor.is_elsewhere
 
     async def close(self) -> None:
         """Ends the processes; their jobs go on when a daemon starts again."""
@@ -60,10 +66,11 @@ class JobQueue:
 
     def check(self, kind: JobKind, params: Mapping[str, Any]) -> None:
         """What the params alone tell, before anything they refer to is looked at. Raises InvalidJob."""
+        known = import_module(self._tasks).task_for(kind).params
         try:
-            import_module(self._tasks).task_for(kind).params.model_validate(params)
+            known.model_validate(params)
         except ValidationError as error:
-            raise InvalidJob(problems_of(error)) from None
+            raise InvalidJob(problems_of(error, known)) from None
 
     def schema(self, kind: JobKind) -> dict[str, Any]:
         """The JSON Schema of such a job's params."""
@@ -100,8 +107,11 @@ class JobQueue:
         metadata: Mapping[str, str] | None = None,
         pipeline: str | None = None,
     ) -> Job:
-        """A new job, queued. Planned first, unless it needs versions that are not made yet. Raises as `plan` does, JobNotFound."""
+        """A new job, queued. Planned first, unless it needs versions that are not made yet. Raises as `plan` does, JobNotFound,
+        JobsElsewhere.
+        """
         self.check(kind, params)
+        await self._supervisor.own()
         all_needs = tuple(dict.fromkeys([*needs, *jobs_in(params)]))
         needed = [await self.job(need) for need in all_needs]
         is_ready = all(job.status is JobStatus.SUCCEEDED for job in needed)
@@ -145,10 +155,16 @@ class JobQueue:
         return await self._supervisor.resume(id_)
 
     async def delete(self, id_: str) -> None:
-        """The job, its events and its folder; what it registered stays. Raises JobNotFound, WrongStatus while it has not ended."""
+        """The job, its events and its folder; what it registered stays.
+
+        Raises JobNotFound, JobsElsewhere; WrongStatus while it, or a job that needs it, has not ended.
+        """
+        await self._supervisor.own()
         job = await self.job(id_)
         if not job.status.is_final:
             raise WrongStatus(f"The job {id_} is {job.status}. Cancel it before you delete it.")
+        if (waiting := next((other for other in self.active() if id_ in other.needs), None)) is not None:
+            raise WrongStatus(f"The job {waiting.id} needs {id_}, and is {waiting.status}. Cancel that first.")
         await asyncio.to_thread(self._store.delete, id_)
         await asyncio.to_thread(shutil.rmtree, self.folder(id_), ignore_errors=True)
 
@@ -164,9 +180,13 @@ class JobQueue:
                     after = event.number
                     yield event
             record = self._supervisor.record(id_)
-            if not follow or job.status.is_final or record is None or record.is_closed:
+            if not follow or job.status.is_final or self._supervisor.is_closing:
                 return
-            if not await record.wait_beyond(after, HEARTBEAT_S):
+            if record is None:  # another process runs it
+                await asyncio.sleep(LOOK_EVERY_S)
+            elif record.is_closed:
+                return
+            elif not await record.wait_beyond(after, HEARTBEAT_S):
                 yield None
 
     def folder(self, id_: str) -> Path:
@@ -184,8 +204,8 @@ def _plan_of(end: End) -> Plan:
             return plan
         case Refused(problems=problems):
             raise InvalidJob(problems)
-        case Failed(code="registry_error", message=message):
-            raise InvalidJob([Problem(message, code="model_not_found")])
+        case Failed(code="model_not_found" | "unsupported_model" | "registry_error" as code, message=message):
+            raise InvalidJob([Problem(message, code=code)])
         case Failed(code=code, message=message, may_pass=may_pass):
             raise JobFailure(message, code=code, may_pass=may_pass)
     raise JobFailure(f"The process that plans jobs ended with exit code {end.exit_code}.", code="internal_error")

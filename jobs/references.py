@@ -16,6 +16,11 @@ def jobs_in(params: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def files_in(params: Any) -> tuple[str, ...]:
+    """Ids of the uploaded files that the params name, each once, in order."""
+    return tuple(dict.fromkeys(text for text in _texts(params) if _FILE.fullmatch(text)))
+
+
 def resolved(params: Any, version_of: Callable[[str], str], file_of: Callable[[str], str]) -> Any:
     """The params with versions' labels for jobs and paths for files. Raises what the functions raise."""
     if isinstance(params, Mapping):

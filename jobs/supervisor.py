@@ -1,12 +1,13 @@
 """Runs jobs: starts what is to run, and decides what follows when a process ends.
 
-Owns every job that has not ended; one process at a time may own a home's jobs. Runs in one event loop. Which job starts is
-`dispatch`, which moves are possible `lifecycle`, what the end of a process means `verdict`.
+Owns every job that has not ended. One process at a time owns a home's jobs: another waits until it may. Runs in one event loop.
+Which job starts is `dispatch`, which moves are possible `lifecycle`, what the end of a process means `verdict`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 
 from jobs.attempt import Attempt, End
 from jobs.dispatch import plan_dispatch
-from jobs.job import Failure, InvalidJob, Job, JobError, JobKind, JobNotFound, JobStatus, Problem, WrongStatus
+from jobs.job import Failure, InvalidJob, Job, JobError, JobKind, JobNotFound, JobsElsewhere, JobStatus, Problem, WrongStatus
 from jobs.limits import JobLimits
 from jobs.messages import Start
+from jobs.ownership import Ownership
 from jobs.record import JobRecord
 from jobs.references import jobs_in, resolved
 from jobs.store import JobStore
@@ -25,6 +27,7 @@ from jobs.verdict import judge
 from model_registry.errors import RegistryError
 
 LOG = "log.txt"
+OWN_EVERY_S = 5.0
 
 
 def now() -> datetime:
@@ -34,7 +37,8 @@ def now() -> datetime:
 class Supervisor:
     """start() before use, close() when done. tasks: the module that knows the kinds. file_of: an uploaded file's path by its id.
 
-    on_change: told of each job whenever it is stored. Raises JobNotFound and WrongStatus as `JobQueue` says.
+    on_change: told of each job whenever it is stored. Raises JobNotFound, WrongStatus and
+    JobsElsewhere as `JobQueue` says.
     """
 
     def __init__(
@@ -59,10 +63,42 @@ class Supervisor:
         self._running: set[asyncio.Task[None]] = set()
         self._retries: set[asyncio.Task[None]] = set()
         self._dispatching = asyncio.Lock()
+        self._ownership = Ownership(home)
+        self._owning = asyncio.Lock()
+        self._waiting: asyncio.Task[None] | None = None
         self._closing = False
 
     async def start(self) -> None:
-        """Takes up what an earlier daemon left: jobs that ran then are queued again, and go on from their checkpoints."""
+        """Takes up what an earlier daemon left, if there is anything; while another process has the jobs, later."""
+        try:
+            if self._store.exists:
+                await self.own()
+        except JobsElsewhere:
+            self._waiting = asyncio.create_task(self._wait_for_jobs(), name="wait for jobs")
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another process has the jobs, as far as is known."""
+        return self._waiting is not None and not self._ownership.is_mine
+
+    @property
+    def is_closing(self) -> bool:
+        return self._closing
+
+    async def own(self) -> None:
+        """Makes the home's jobs this process's: those that ran are queued again, and go on from their checkpoints.
+
+        Raises JobsElsewhere.
+        """
+        async with self._owning:
+            if self._ownership.is_mine:
+                return
+            if not await asyncio.to_thread(self._ownership.take):
+                advice = "Ask that one, or end it: this one then takes over."
+                raise JobsElsewhere(f"Another slmops process runs the jobs of {self._home}. {advice}")
+            await self._take_up()
+
+    async def _take_up(self) -> None:
         for job in await asyncio.to_thread(self._store.unfinished) if self._store.exists else ():
             last = await asyncio.to_thread(self._store.last_number, job.id)
             record = self._records[job.id] = JobRecord(job, self._store, now, last, self._on_change)
@@ -73,9 +109,17 @@ class Supervisor:
             self._on_change(record.job)
         await self._dispatch()
 
+    async def _wait_for_jobs(self) -> None:
+        while not self._ownership.is_mine:
+            await asyncio.sleep(OWN_EVERY_S)
+            with contextlib.suppress(JobsElsewhere):
+                await self.own()
+
     async def close(self) -> None:
         """Ends the processes; their jobs go on when a daemon starts again."""
         self._closing = True
+        if self._waiting is not None:
+            self._waiting.cancel()
         for attempt in self._attempts.values():
             attempt.stop(StopReason.PAUSE, self._limits.close_grace_s)
         for retry in self._retries:
@@ -84,6 +128,7 @@ class Supervisor:
             await asyncio.wait(ending)
         for record in self._records.values():
             await record.close()
+        self._ownership.give_back()
 
     def active(self) -> tuple[Job, ...]:
         """Those that have not ended."""
@@ -102,7 +147,8 @@ class Supervisor:
         return job
 
     async def take(self, job: Job) -> None:
-        """A new job, not stored yet."""
+        """A new job, not stored yet. Raises JobsElsewhere."""
+        await self.own()
         await asyncio.to_thread(self._store.insert, [job])
         record = self._records[job.id] = JobRecord(job, self._store, now, 0, self._on_change)
         record.tell("status", "The job is queued.", data={"status": str(job.status)})
@@ -110,6 +156,7 @@ class Supervisor:
         await self._dispatch()
 
     async def end(self, id_: str, to: JobStatus, reason: StopReason) -> Job:
+        await self.own()
         job = await self.job(id_)
         attempt, record = self._attempts.get(id_), self._records.get(id_)
         if attempt is not None:
@@ -124,7 +171,8 @@ class Supervisor:
         return await self.job(id_)
 
     async def resume(self, id_: str) -> Job:
-        """Queues a paused job again. Raises JobNotFound, WrongStatus."""
+        """Queues a paused job again. Raises JobNotFound, WrongStatus, JobsElsewhere."""
+        await self.own()
         job = await self.job(id_)
         if job.status is not JobStatus.PAUSED:
             raise WrongStatus(f"The job {id_} is {job.status}; only a paused job can be resumed.")

@@ -70,10 +70,12 @@ class Parts:
         self.lifecycle.close()
 
 
-def create_app(settings: Settings, *, pool: ModelPool | None = None, tasks: str = "jobs.tasks.kinds") -> FastAPI:
+def create_app(
+    settings: Settings, *, pool: ModelPool | None = None, tasks: str = "jobs.tasks.kinds", runs_jobs: bool = True
+) -> FastAPI:
     """The gateway, for any ASGI server that runs its lifespan. pool: instead of one with real workers.
 
-    tasks: the module that knows the kinds of jobs.
+    tasks: the module that knows the kinds of jobs. runs_jobs: whether to take up the jobs that are there.
     """
     lifecycle = Lifecycle()
     pool = pool or ModelPool(settings.pool_limits())
@@ -94,7 +96,10 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None, tasks: str 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await jobs.start()
+        if runs_jobs:
+            await jobs.start()
+        if jobs.is_elsewhere:
+            _log.warning("another slmops process runs the jobs of this home", extra={"fields": {"home": str(settings.home)}})
         warming = asyncio.create_task(gateway.warm_up())
         try:
             yield
@@ -117,12 +122,12 @@ def create_app(settings: Settings, *, pool: ModelPool | None = None, tasks: str 
         completions_router(gateway),
         models_router(gateway),
         tokens_router(gateway),
-        files_router(uploads),
+        files_router(uploads, jobs),
         fine_tuning_router(gateway, jobs, uploads),
         unavailable_router(),
         admin_router(gateway),
         lineage_router(gateway),
-        evaluations_router(settings.home),
+        evaluations_router(gateway, settings.home),
         adapters_router(gateway),
         jobs_router(jobs),
         pipelines_router(jobs),

@@ -60,6 +60,13 @@ class ModelNotLoadedError(Exception):
         super().__init__(f"The model {name!r} is not loaded; {known}.")
 
 
+class FileInUse(Exception):
+    """An uploaded file is to be deleted that a job will still read."""
+
+    def __init__(self, file: str, job: str, status: str) -> None:
+        super().__init__(f"The job {job} reads the file {file}, and is {status}. Cancel the job, or wait for its end.")
+
+
 class NotImplementedHere(Exception):
     """An operation of OpenAI's API that this server does not do."""
 
@@ -99,7 +106,9 @@ TABLE: Mapping[type[Exception], Rule] = {
     jobs.InvalidJob: Rule(400, INVALID, "invalid_value", param="params"),
     jobs.JobNotFound: Rule(404, INVALID, "job_not_found", param="id"),
     jobs.WrongStatus: Rule(409, INVALID, "wrong_status"),
+    jobs.JobsElsewhere: Rule(409, INVALID, "jobs_elsewhere"),
     jobs.JobFailure: Rule(422, INVALID, "failed"),
+    FileInUse: Rule(409, INVALID, "file_in_use", param="file_id"),
     FileNotKnown: Rule(404, INVALID, "file_not_found", param="file_id"),
     registry.ModelNotFound: Rule(404, INVALID, "model_not_found", param="model"),
     registry.InvalidName: Rule(404, INVALID, "model_not_found", param="model"),

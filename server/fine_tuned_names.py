@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 ORGANISATION = "local"
+CHECKPOINT = ":ckpt-step-"  # after a tuned model's name, before the step
 _REGISTERED = re.compile(r"ft-(?:(.+)-)?([0-9a-f]{8})")
 _WRITTEN = re.compile(r"ft:([^:]+):local:([^:]*):([0-9a-f]{8})")
 

@@ -16,7 +16,7 @@ from model_registry.errors import ModelNotFound, UnsupportedModel
 from model_registry.lineage import Lineage, lineage_of
 from model_registry.records import LIVE, NOT_SERVED, Attachment, Model, ModelVersion, Variant
 from runtime.placement import Graph
-from server.fine_tuned_names import registered_of, written_name
+from server.fine_tuned_names import CHECKPOINT, registered_of, written_name
 
 if TYPE_CHECKING:
     from model_registry.registry import Registry
@@ -78,6 +78,11 @@ class RegistryModels:
 
     def resolve(self, name: str) -> ServedModel:
         """A tuned model also by the name that OpenAI's clients know it by, `ft:...`."""
+        tuned, is_checkpoint, _ = name.partition(CHECKPOINT)
+        if is_checkpoint and registered_of(tuned):
+            raise ModelNotFound(
+                f"Checkpoints of a tuning are not served. The tuned model is {tuned!r}, once its job has succeeded."
+            )
         registered = registered_of(name)
         try:
             version = self._registry.resolve(registered or name)

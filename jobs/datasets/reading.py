@@ -51,7 +51,8 @@ def read_data(path: Path, *, objective: str = "supervised", text_template: str |
     """objective: supervised or dpo. text_template: `{column}` in place of each column's text; then any columns may be there."""
     data = Data(path)
     if not path.is_file():
-        data.blame(None, "There is no such file.", "file_not_found")
+        advice = "" if path.is_absolute() else " Give its whole path, as the daemon's machine has it."
+        data.blame(None, f"There is no such file.{advice}", "file_not_found")
         return data
     digest = hashlib.sha256()
     seen: dict[bytes, int] = {}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from jobs.job import JobKind, Outcome, Plan, Problem
 from model_registry.registry import Registry
@@ -40,15 +41,22 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-def problems_of(error: ValidationError) -> list[Problem]:
-    """What is wrong with params, each with the dotted name of its field."""
-    return [_problem(each["loc"], each["msg"]) for each in error.errors(include_input=False, include_url=False)]
+_CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unsupported_parameter"}  # of kinds of validation errors
 
 
-def _problem(location: tuple[int | str, ...], message: str) -> Problem:
-    name = ".".join(map(str, location)) or None
-    said = message.removeprefix("Value error, ")
-    return Problem(f"{name}: {said[:1].lower()}{said[1:]}" if name else said, param=name)
+def problems_of(error: ValidationError, params: type[Params] | None = None) -> list[Problem]:
+    """What is wrong with params, each with the dotted name of its field. params: whose fields are told to who misspelt one."""
+    return [_problem(each, params) for each in error.errors(include_input=False, include_url=False)]
+
+
+def _problem(error: ErrorDetails, params: type[Params] | None) -> Problem:
+    name = ".".join(map(str, error["loc"])) or None
+    said = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        known = f"; there are {', '.join(params.model_fields)}" if params is not None and len(error["loc"]) == 1 else ""
+        said = f"there is no such param{known}"
+    code = _CODES.get(error["type"], "invalid_value")
+    return Problem(f"{name}: {said[:1].lower()}{said[1:]}" if name else said, param=name, code=code)
 
 
 class Reporter(Protocol):

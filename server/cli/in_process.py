@@ -24,7 +24,10 @@ _POLL_S = 0.01
 
 @contextmanager
 def daemon_in_process(settings: Settings) -> Iterator[Daemon]:
-    """Serves the app in a thread; however the block is left, the server then shuts down and its workers end."""
+    """Serves the app in a thread; however the block is left, the server then shuts down and its workers end.
+
+    Jobs stay where they are: they are a daemon's, and would be cut short here.
+    """
     import uvicorn
 
     from server import logs
@@ -33,7 +36,8 @@ def daemon_in_process(settings: Settings) -> Iterator[Daemon]:
     logs.configure(settings.log_level, settings.log_format)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(create_app(settings), log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        app = create_app(settings, runs_jobs=False)
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), name="slmops-in-process", daemon=True)
         thread.start()

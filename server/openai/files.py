@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, Query, UploadFile
 from starlette.responses import FileResponse, Response
 
+from jobs.job_queue import JobQueue
+from jobs.references import files_in
 from model_registry.uploads import FileNotKnown, StoredFile, Uploads
 from runtime.errors import InvalidRequest
-from server.errors import documented
+from server.errors import FileInUse, documented
 from server.openai.wire.files import FileDeleted, FileList, FileObject, Purpose
 
 _HOUR_S, _MONTH_S = 3_600, 2_592_000
@@ -18,7 +20,7 @@ _CONTENT = {"application/octet-stream": {"schema": {"type": "string", "format": 
 _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": _CONTENT}}
 
 
-def files_router(uploads: Uploads) -> APIRouter:
+def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
     router = APIRouter(prefix="/v1/files", tags=["openai"])
 
     @router.post("", responses=documented(400, 413, 500), summary="Upload a file")
@@ -65,8 +67,12 @@ def files_router(uploads: Uploads) -> APIRouter:
         stored = await asyncio.to_thread(uploads.get, file_id)
         return FileResponse(stored.path, media_type="application/octet-stream", filename=stored.filename)
 
-    @router.delete("/{file_id}", responses=documented(404, 500), summary="Delete a file")
+    @router.delete("/{file_id}", responses=documented(404, 409, 500), summary="Delete a file")
     async def delete(file_id: str) -> FileDeleted:
+        """Refused while a job that has not ended reads it: it may have to begin anew."""
+        for job in jobs.active():
+            if file_id in files_in(job.params):
+                raise FileInUse(file_id, job.id, job.status)
         await asyncio.to_thread(uploads.remove, file_id)
         return FileDeleted(id=file_id)
 

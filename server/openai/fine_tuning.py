@@ -6,19 +6,20 @@ import asyncio
 import io
 import json
 import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from jobs.job import InvalidJob, Job, JobEvent, JobKind, JobNotFound, JobStatus, Problem
+from jobs.job import InvalidJob, Job, JobEvent, JobKind, JobNotFound, JobStatus, Problem, WrongStatus
 from jobs.job_queue import JobQueue
 from model_registry.uploads import FileNotKnown, Uploads
 from runtime.errors import InvalidRequest
 from server.errors import documented
 from server.gateway import Gateway
 from server.json_route import JsonRoute
-from server.openai.tuning_jobs import can_be_told, checkpoint_of, csv_of, event_of, job_of, our_id, params_of
+from server.openai.tuning_jobs import can_be_told, checkpoint_of, csv_of, event_of, job_of, our_id, params_of, their_id
 from server.openai.wire.fine_tuning import (
     Checkpoint,
     CheckpointList,
@@ -48,10 +49,20 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
             raise JobNotFound(f"There is no fine-tuning job {id_!r} here.")
         return job
 
+    async def moved(id_: str, move: Callable[[str], Awaitable[Job]]) -> FineTuningJob:
+        job = await found(id_)
+        try:
+            return await told(await move(job.id))
+        except WrongStatus as error:
+            raise WrongStatus(error.message.replace(job.id, their_id(job.id))) from None
+
     @router.post("", responses=documented(400, 404, 413, 422, 500), summary="Tune a model")
     async def create(asked: FineTuningRequest) -> FineTuningJob:
         """Its data is checked first: what is wrong is told with its line, and no job is created."""
         base = gateway.resolve(asked.model).label
+        if asked.validation_file == asked.training_file:
+            message = "It is the training_file too: validation must be new to the model."
+            raise InvalidRequest(message, param="validation_file")
         for field in ("training_file", "validation_file"):
             await asyncio.to_thread(_check_file, uploads, field, getattr(asked, field))
         params = params_of(asked, base, secrets.token_hex(4))
@@ -80,20 +91,21 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
 
     @router.post("/{job_id}/cancel", responses=documented(404, 409, 500), summary="Cancel a fine-tuning job")
     async def cancel(job_id: str) -> FineTuningJob:
-        return await told(await queue.cancel((await found(job_id)).id))
+        return await moved(job_id, queue.cancel)
 
     @router.post("/{job_id}/pause", responses=documented(404, 409, 500), summary="Pause a fine-tuning job")
     async def pause(job_id: str) -> FineTuningJob:
-        return await told(await queue.pause((await found(job_id)).id))
+        return await moved(job_id, queue.pause)
 
     @router.post("/{job_id}/resume", responses=documented(404, 409, 500), summary="Resume a fine-tuning job")
     async def resume(job_id: str) -> FineTuningJob:
-        return await told(await queue.resume((await found(job_id)).id))
+        return await moved(job_id, queue.resume)
 
     @router.get("/{job_id}/events", responses=documented(400, 404, 500), summary="List what happened to a fine-tuning job")
     async def events(job_id: str, limit: Limit = 20, after: str | None = None) -> FineTuningEventList:
         """The newest first."""
-        whole = [event_of(event) for event in reversed(await _events(queue, (await found(job_id)).id))]
+        job = await found(job_id)
+        whole = [event_of(job, event) for event in reversed(await _events(queue, job.id))]
         ids = [event.id for event in whole]
         if after is not None and after not in ids:
             raise JobNotFound(f"The job {job_id} has no event {after!r}.")

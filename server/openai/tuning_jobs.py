@@ -12,7 +12,7 @@ from typing import Any
 from jobs.job import Job, JobEvent, JobKind, JobStatus
 from jobs.tasks.training.parameters import DPO_RATE, LEARNING_RATES
 from model_registry.names import model_name_from
-from server.fine_tuned_names import ORGANISATION, registered_name, written_name
+from server.fine_tuned_names import CHECKPOINT, ORGANISATION, registered_name, written_name
 from server.openai.wire.fine_tuning import (
     Checkpoint,
     CheckpointMetrics,
@@ -122,29 +122,42 @@ def model_of(job: Job) -> str:
     return written_name(base, registered) or registered
 
 
-def event_of(event: JobEvent) -> FineTuningEvent:
+def event_of(job: Job, event: JobEvent) -> FineTuningEvent:
     metrics = event.data.get("metrics", {}) if event.type == "progress" else {}
-    message = event.message
-    if event.type == "progress":
-        loss = metrics.get("loss", metrics.get("eval_loss"))
-        message = f"Step {event.data['step']}/{event.data['total']}" + (f": loss={loss:.4f}" if loss is not None else "")
+    data = {"step": event.data["step"], "total_steps": event.data["total"], **_renamed(metrics)} if metrics else {}
     return FineTuningEvent(
         id=f"ftevent-{event.job.removeprefix(_OURS)}-{event.number}",
         created_at=_seconds(event.at) or 0,
         level=_LEVELS[event.level],  # type: ignore[arg-type]
-        message=message,
+        message=_message(job, event),
         type="metrics" if metrics else "message",
-        data={"step": event.data["step"], **_renamed(metrics)} if metrics else {},
+        data=data,
     )
 
 
+def _message(job: Job, event: JobEvent) -> str:
+    """As OpenAI words it, where it has a word for it."""
+    if event.type == "progress":
+        figures = {"training loss": "loss", "validation loss": "eval_loss"}
+        metrics = event.data.get("metrics", {})
+        told = ", ".join(f"{name}={metrics[figure]:.4f}" for name, figure in figures.items() if figure in metrics)
+        return f"Step {event.data['step']}/{event.data['total']}" + (f": {told}" if told else "")
+    match event.data.get("status"):
+        case JobStatus.QUEUED if event.number == 1:
+            return f"Created fine-tuning job: {their_id(job.id)}"
+        case JobStatus.SUCCEEDED:
+            return f"New fine-tuned model created: {model_of(job)}. The job has successfully completed"
+    return event.message
+
+
 def checkpoint_of(job: Job, event: JobEvent, before: Mapping[str, float]) -> Checkpoint:
-    """before: the newest figures when it was left."""
+    """before: the newest figures when it was left. The last one of a job that succeeded is the tuned model."""
     step = event.data["step"]
+    is_last = job.status is JobStatus.SUCCEEDED and job.plan is not None and step == job.plan.num_steps
     return Checkpoint(
         id=f"ftckpt-{event.job.removeprefix(_OURS)}-{step}",
         created_at=_seconds(event.at) or 0,
-        fine_tuned_model_checkpoint=f"{model_of(job)}:ckpt-step-{step}",
+        fine_tuned_model_checkpoint=model_of(job) + ("" if is_last else f"{CHECKPOINT}{step}"),
         fine_tuning_job_id=their_id(job.id),
         metrics=CheckpointMetrics(
             step=step,

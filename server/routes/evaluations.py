@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from model_registry.evaluations import Evaluation, Evaluations
 from server.errors import documented
+from server.gateway import Gateway
 from server.routes.job_bodies import Figures, finite
 
 
@@ -30,7 +31,7 @@ class EvaluationList(BaseModel):
     data: list[EvaluationBody]
 
 
-def evaluations_router(home: Path) -> APIRouter:
+def evaluations_router(gateway: Gateway, home: Path) -> APIRouter:
     router = APIRouter(prefix="/admin/models", tags=["admin"])
 
     @router.get("/{name}/evaluations", responses=documented(400, 404, 500), summary="List what was measured of a model")
@@ -39,6 +40,8 @@ def evaluations_router(home: Path) -> APIRouter:
     ) -> EvaluationList:
         """By name, of all of its versions, or by `name:number`; kept also when the version is gone."""
         found = await asyncio.to_thread(_read, home, name, kind)
+        if not found:
+            gateway.resolve(name)
         return EvaluationList(data=[_body(each) for each in found])
 
     return router

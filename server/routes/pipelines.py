@@ -12,6 +12,7 @@ from jobs.job import Job, JobKind, JobNotFound, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.pipelines import Step
 from server.errors import documented
+from server.json_route import JsonRoute
 from server.routes.job_bodies import JobBody, Metadata, Params, job_body
 
 MAX_STEPS = 100
@@ -47,7 +48,7 @@ class PipelineBody(BaseModel):
 
 
 def pipelines_router(queue: JobQueue) -> APIRouter:
-    router = APIRouter(prefix="/admin/pipelines", tags=["jobs"])
+    router = APIRouter(prefix="/admin/pipelines", tags=["jobs"], route_class=JsonRoute)
 
     def body(id_: str, jobs: list[Job]) -> PipelineBody:
         return PipelineBody(id=id_, status=status_of(jobs), jobs=[job_body(job, str(queue.folder(job.id))) for job in jobs])

@@ -95,11 +95,19 @@ def test_a_model_is_tuned_and_chatted_with_at_once(client: openai.OpenAI) -> Non
     assert client.fine_tuning.jobs.retrieve(job.id).result_files == done.result_files
     events = client.fine_tuning.jobs.list_events(job.id, limit=3)
     assert events.has_more
-    assert events.data[0].message == "The job is succeeded."
+    assert events.data[0].message == f"New fine-tuned model created: {name}. The job has successfully completed"
+    told = {event.message: event for event in client.fine_tuning.jobs.list_events(job.id)}
+    assert f"Created fine-tuning job: {job.id}" in told
+    step = next(event for message, event in told.items() if message.startswith("Step 1/4: training loss="))
+    assert (step.type, step.data["step"], step.data["total_steps"]) == ("metrics", 1, 4)
+    assert any(": validation loss=" in message for message in told)
     assert len(list(client.fine_tuning.jobs.list_events(job.id, limit=3))) == len(list(client.fine_tuning.jobs.list_events(job.id)))
     (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(job.id).data
     assert (checkpoint.step_number, checkpoint.fine_tuning_job_id) == (4, job.id)
     assert checkpoint.metrics.train_loss
+    assert checkpoint.fine_tuned_model_checkpoint == name, "the last one is the tuned model"
+    with pytest.raises(openai.NotFoundError, match="Checkpoints of a tuning are not served"):
+        client.models.retrieve(f"{name}:ckpt-step-2")
 
 
 def test_jobs_are_paused_resumed_cancelled_and_filtered(client: openai.OpenAI) -> None:
@@ -112,13 +120,16 @@ def test_jobs_are_paused_resumed_cancelled_and_filtered(client: openai.OpenAI) -
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+    with pytest.raises(openai.ConflictError, match=f"reads the file {training}, and is paused"):
+        client.files.delete(training)
     assert client.fine_tuning.jobs.resume(job.id).status in ("queued", "running")
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     listed = client.fine_tuning.jobs.list(metadata={"run": "long"}, limit=1)
     assert [each.id for each in listed] == [job.id]
     assert not client.fine_tuning.jobs.list(metadata={"run": "none"}).data
-    with pytest.raises(openai.ConflictError):
+    with pytest.raises(openai.ConflictError, match=f"The job {job.id} is cancelled"):
         client.fine_tuning.jobs.cancel(job.id)
+    assert client.files.delete(training).deleted
     with pytest.raises(openai.NotFoundError):
         client.fine_tuning.jobs.retrieve("ftjob-none")
 
@@ -161,7 +172,9 @@ def test_bad_data_is_told_with_its_line_and_no_job_is_made(client: openai.OpenAI
         client.fine_tuning.jobs.create(model="tiny", training_file="file-none")
     with pytest.raises(openai.NotFoundError, match="no model 'nothing'"):
         client.fine_tuning.jobs.create(model="nothing", training_file=training)
-    for wrong in ({"suffix": "x" * 65}, {"integrations": []}, {"method": {"type": "reinforcement"}}, {"seed": -1}):
+    wandb = {"type": "wandb", "wandb": {"project": "x"}}
+    again = {"validation_file": training}
+    for wrong in ({"suffix": "x" * 65}, {"integrations": [wandb]}, again, {"method": {"type": "reinforcement"}}, {"seed": -1}):
         with pytest.raises(openai.BadRequestError) as caught:
             client.fine_tuning.jobs.create(model="tiny", training_file=training, extra_body=wrong)
         assert caught.value.param.split(".")[0] in wrong

@@ -96,6 +96,18 @@ def test_bad_data_is_refused_with_file_and_line(http: httpx.Client) -> None:
     assert http.get("/admin/jobs").json()["data"] == []
 
 
+@pytest.mark.parametrize("path", ["/admin/jobs", "/admin/job-plans", "/admin/pipelines"])
+def test_a_body_that_is_no_json_is_told_as_such(http: httpx.Client, path: str) -> None:
+    answer = http.post(path, content=b"{bad")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
+
+
+def test_a_misspelt_param_is_told_with_those_that_there_are(http: httpx.Client) -> None:
+    error = http.post("/admin/jobs", json={"kind": "finetune", "params": {"stepps": 1}}).json()["error"]
+    assert (error["param"], error["code"]) == ("steps", "missing_required_parameter")
+    assert "stepps: there is no such param; there are steps, gate" in error["message"]
+
+
 def test_a_dry_run_queues_nothing(http: httpx.Client) -> None:
     plan = http.post("/admin/job-plans", json={"kind": "finetune", "params": {"steps": 7}}).json()
     assert (plan["summary"], plan["num_steps"], plan["memory_bytes"]) == (["Counts to 7."], 7, None)

@@ -36,7 +36,9 @@ class DistilParams(Params):
     student: str | Cut = Field(description="A smaller model, or how many of the teacher's layers stay.")
     data: str = Field(min_length=1, description="A JSON Lines file of prompts; answers in it are not learned.")
     validation: str | None = Field(None, description="Such a file with right answers, to compare teacher, student and baseline.")
-    preset: Literal["conversation", "qa", "classification", "math", "summarization", "tools"] = Field("conversation")
+    preset: Literal["conversation", "qa", "nli", "classification", "math", "summarization", "tools"] = Field(
+        "conversation", description="What samples, temperature, max_tokens, filters and the figures compared are by default."
+    )
     samples: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="Answers per prompt; by default the preset's.")
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, description="Of the answers.")
     max_tokens: Annotated[int, Field(ge=1, le=32_768)] | None = Field(None, description="Of an answer.")

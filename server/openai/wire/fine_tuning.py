@@ -69,6 +69,13 @@ class FineTuningRequest(_Asked):
     suffix: str | None = Field(None, min_length=1, max_length=64)
     seed: int | None = Field(None, ge=0, lt=2**32)
     metadata: Metadata | None = None
+    integrations: list[Any] | None = Field(None, description="None are here: it may be empty.")
+
+    @field_validator("integrations")
+    @classmethod
+    def _none(cls, given: list[Any] | None) -> None:
+        if given:
+            raise ValueError("figures are sent nowhere: leave it out, and read them as events, by TensorBoard or Prometheus")
 
     @field_validator("hyperparameters")
     @classmethod

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jobs.job import InvalidJob, Job, JobKind, JobNotFound, JobStatus, WrongStatus
+from jobs.job import InvalidJob, Job, JobKind, JobNotFound, JobsElsewhere, JobStatus, WrongStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
 
@@ -236,6 +236,53 @@ def test_the_next_daemon_goes_on_where_this_one_ended(tmp_path: Path) -> None:
         assert done.outcome.details["digest"] == await digest_of_ten(tmp_path)
 
     asyncio.run(main())
+
+
+def test_one_process_at_a_time_runs_the_jobs_of_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.supervisor.OWN_EVERY_S", 0.01)
+
+    async def main() -> None:
+        gate = tmp_path / "gate"
+        async with queue_at(tmp_path) as first:
+            job = await first.create(COUNT, {"steps": 2, "gate": str(gate)})
+            await until(first, job, "checkpoint")
+            async with queue_at(tmp_path) as second:
+                assert second.is_elsewhere
+                assert (await second.job(job.id)).status is JobStatus.RUNNING, "it is read, and not taken up"
+                for refused in (
+                    second.create(COUNT, {"steps": 1}),
+                    second.cancel(job.id),
+                    second.resume(job.id),
+                    second.delete(job.id),
+                ):
+                    with pytest.raises(JobsElsewhere, match="Another slmops process"):
+                        await refused
+                gate.touch()
+                done = await ended(second, job)
+                assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 1), "followed from the other process"
+                await first.close()
+                assert second._supervisor._waiting is not None
+                await second._supervisor._waiting
+                assert not second.is_elsewhere
+                assert (await ended(second, await second.create(COUNT, {"steps": 1}))).status is JobStatus.SUCCEEDED
+
+    asyncio.run(main())
+
+
+def test_what_is_needed_is_not_deleted(tmp_path: Path) -> None:
+    async def body(queue: JobQueue) -> None:
+        gate = tmp_path / "gate"
+        made = await ended(queue, await queue.create(COUNT, {"steps": 1}))
+        runs = await queue.create(COUNT, {"steps": 1, "gate": str(gate)})
+        waits = await queue.create(COUNT, {"steps": 1}, needs=[made.id])
+        with pytest.raises(WrongStatus, match=f"{waits.id} needs {made.id}"):
+            await queue.delete(made.id)
+        gate.touch()
+        await ended(queue, runs)
+        assert (await ended(queue, waits)).status is JobStatus.SUCCEEDED
+        await queue.delete(made.id)
+
+    in_queue(tmp_path, body)
 
 
 def test_changes_are_told(tmp_path: Path) -> None:
