@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobs.child_process import ChildProcess
 from jobs.job import Progress
-from jobs.messages import Checkpointed, FromChild, Last, Progressed, Said, Staged, Start
+from jobs.messages import Checkpointed, Failed, FromChild, Last, Progressed, Said, Staged, Start
 from jobs.pace import Pace
 from jobs.record import JobRecord
 from jobs.tasks.protocol import StopReason
@@ -46,7 +46,11 @@ class Attempt:
 
     async def run(self) -> End:
         """Until the process is gone. Cancelled, it kills the process."""
-        self._child = child = await ChildProcess.start(self._start, self._log, self._tasks)
+        try:
+            self._child = child = await ChildProcess.start(self._start, self._log, self._tasks)
+        except OSError as error:
+            message = f"The job's process cannot be started: {error.strerror}. Free some disk space and memory."
+            return End(Failed(code="not_started", message=message, may_pass=True), -1)
         last: Last | None = None
         try:
             if self.asked is not None:

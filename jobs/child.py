@@ -26,9 +26,11 @@ from pydantic import ValidationError
 
 from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan
 from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, Progressed, Refused, Said, Staged, Start, Stop
+from jobs.references import texts_in
 from jobs.scalar_log import ScalarLog
 from jobs.tasks.protocol import Stopped, StopReason, Task, TaskContext, problems_of
 from model_registry.errors import ModelNotFound, OutOfDisk, RegistryError, SourceUnavailable, UnsupportedModel
+from model_registry.holds import hold
 from model_registry.registry import Registry
 from model_registry.telemetry import turn_off_telemetry
 from runtime.framing import FrameWriter, read_frame
@@ -141,9 +143,18 @@ def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter)
         memory_bytes=start.memory_bytes,
         offline=start.offline,
     )
+    hold_versions(start.params, registry)
     if start.plan:
         return Planned(plan=_plain(task.plan(params, context), Plan))
     return Finished(outcome=_plain(task.run(params, context), Outcome))
+
+
+def hold_versions(params: Mapping[str, Any], registry: Registry) -> None:
+    """Nobody removes a version that the params name while this process works with it."""
+    for text in texts_in(params):
+        with contextlib.suppress(RegistryError):
+            for variant in registry.resolve(text).variants:
+                hold(variant.folder)
 
 
 def _plain(value: T, kind: type[T]) -> T:

@@ -1,12 +1,14 @@
 """One job that has not ended: its newest value, the events that are not stored yet, and who watches it.
 
-The only writer of its row. Stores at most twice a second while it runs, and at once when its status moves.
+The only writer of its row. Stores at most twice a second while it runs, and at once when its status moves. What the database
+refuses, because the disk is full, is kept here and tried again: the job goes on meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -15,8 +17,11 @@ from typing import Any
 from jobs.job import Failure, Job, JobEvent, JobStatus, Outcome, Progress
 from jobs.lifecycle import move
 from jobs.store import JobStore
+from model_registry.errors import RegistryError
 
 STORE_EVERY_S = 0.5
+STORE_AGAIN_S = 5.0
+_log = logging.getLogger("slmops.jobs")
 
 
 class JobRecord:
@@ -50,6 +55,7 @@ class JobRecord:
         """Raises WrongStatus."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self.job = move(self.job, to, self._now(), outcome=outcome, failure=failure)
         level = "error" if to is JobStatus.FAILED else "info"
         data = {"status": str(to)} | ({"code": failure.code} if failure else {})
@@ -66,18 +72,30 @@ class JobRecord:
         self._begun = asyncio.create_task(self.store(), name=f"store {self.job.id}")
 
     async def store(self) -> None:
-        """What was told before is stored when it returns."""
+        """What was told before is stored when it returns, or tried again."""
         async with self._storing:
             events, self._events = self._events, []
-            await asyncio.to_thread(self._store.save, self.job, events)
+            try:
+                await asyncio.to_thread(self._store.save, self.job, events)
+            except RegistryError as error:
+                self._events = [*events, *self._events]
+                self._store_again(error)
+                return
             self._stored_number += len(events)
         self._on_change(self.job)
         async with self._changed:
             self._changed.notify_all()
 
+    def _store_again(self, error: RegistryError) -> None:
+        _log.warning("a job cannot be stored", extra={"fields": {"job": self.job.id, "why": error.message}})
+        if not self.is_closed and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(STORE_AGAIN_S, self._begin_store)
+
     async def close(self) -> None:
         """Nothing more is told: whoever waits goes on."""
         self.is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         async with self._changed:
             self._changed.notify_all()
 

@@ -12,13 +12,13 @@ _FILE = re.compile(r"file-[A-Za-z0-9]+")
 
 def jobs_in(params: Any) -> tuple[str, ...]:
     """Ids of the jobs whose versions the params name, each once, in order."""
-    found = (match[1] for text in _texts(params) if (match := _JOB.fullmatch(text)))
+    found = (match[1] for text in texts_in(params) if (match := _JOB.fullmatch(text)))
     return tuple(dict.fromkeys(found))
 
 
 def files_in(params: Any) -> tuple[str, ...]:
     """Ids of the uploaded files that the params name, each once, in order."""
-    return tuple(dict.fromkeys(text for text in _texts(params) if _FILE.fullmatch(text)))
+    return tuple(dict.fromkeys(text for text in texts_in(params) if _FILE.fullmatch(text)))
 
 
 def resolved(params: Any, version_of: Callable[[str], str], file_of: Callable[[str], str]) -> Any:
@@ -32,12 +32,13 @@ def resolved(params: Any, version_of: Callable[[str], str], file_of: Callable[[s
     return file_of(params) if isinstance(params, str) and _FILE.fullmatch(params) else params
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text among the params' values, wherever it is."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for each in value.values():
-            yield from _texts(each)
+            yield from texts_in(each)
     elif isinstance(value, list | tuple):
         for each in value:
-            yield from _texts(each)
+            yield from texts_in(each)

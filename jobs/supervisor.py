@@ -24,7 +24,7 @@ from jobs.references import jobs_in, resolved
 from jobs.store import JobStore
 from jobs.tasks.protocol import StopReason
 from jobs.verdict import judge
-from model_registry.errors import RegistryError
+from model_registry.errors import OutOfDisk, RegistryError
 
 LOG = "log.txt"
 OWN_EVERY_S = 5.0
@@ -101,7 +101,7 @@ class Supervisor:
     async def _take_up(self) -> None:
         for job in await asyncio.to_thread(self._store.unfinished) if self._store.exists else ():
             last = await asyncio.to_thread(self._store.last_number, job.id)
-            record = self._records[job.id] = JobRecord(job, self._store, now, last, self._on_change)
+            record = self._records[job.id] = JobRecord(job, self._store, now, last, self._stored)
             if job.status is JobStatus.RUNNING:
                 await record.move(JobStatus.INTERRUPTED)
             if record.job.status is JobStatus.INTERRUPTED:
@@ -150,7 +150,7 @@ class Supervisor:
         """A new job, not stored yet. Raises JobsElsewhere."""
         await self.own()
         await asyncio.to_thread(self._store.insert, [job])
-        record = self._records[job.id] = JobRecord(job, self._store, now, 0, self._on_change)
+        record = self._records[job.id] = JobRecord(job, self._store, now, 0, self._stored)
         record.tell("status", "The job is queued.", data={"status": str(job.status)})
         await record.store()
         await self._dispatch()
@@ -164,7 +164,6 @@ class Supervisor:
             await attempt.over.wait()
         elif record is not None:
             await record.move(to)
-            self._forget_if_final(record)
         else:
             raise WrongStatus(f"The job {id_} is {job.status}: it has ended.")
         await self._dispatch()
@@ -187,11 +186,15 @@ class Supervisor:
     async def start_of(
         self, id_: str, kind: JobKind, params: Mapping[str, Any], folder: Path, *, attempt: int = 1, plan: bool = False
     ) -> Start:
-        """With what the params refer to in place of the references. Raises InvalidJob, JobNotFound."""
+        """With what the params refer to in place of the references. Raises InvalidJob, JobNotFound, OutOfDisk."""
         made = {need: await self.job(need) for need in jobs_in(params)}
         plain = resolved(params, lambda need: _version_made_by(made[need]), self._file_of)
         work = folder / "work"
-        await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
+        try:
+            await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"The job's folder {work} cannot be made: {error.strerror}. Free some space, and try again."
+            raise OutOfDisk(message, needed_bytes=1 << 20) from error
         limits = self._limits
         return Start(
             job=id_,
@@ -216,7 +219,6 @@ class Supervisor:
                 decision = plan_dispatch(jobs, await self._statuses(jobs), self._limits.max_running)
                 for id_, failure in decision.doomed.items():
                     await self._records[id_].move(JobStatus.FAILED, failure=failure)
-                    self._forget_if_final(self._records[id_])
                 for id_ in decision.start:
                     await self._begin(self._records[id_])
                 if not decision.doomed:
@@ -240,8 +242,8 @@ class Supervisor:
         try:
             start = await self.start_of(job.id, job.kind, job.params, self.folder(job.id), attempt=job.attempt)
         except (JobError, RegistryError) as error:
-            await record.move(JobStatus.FAILED, failure=Failure("invalid_job", error.message))
-            self._forget_if_final(record)
+            code = "out_of_disk" if isinstance(error, OutOfDisk) else "invalid_job"
+            await record.move(JobStatus.FAILED, failure=Failure(code, error.message))
         else:
             attempt = self._attempts[job.id] = Attempt(record, start, self.folder(job.id) / LOG, self._tasks)
             try:
@@ -264,7 +266,6 @@ class Supervisor:
             retry = asyncio.create_task(self._retry(record, delay_s), name=f"retry {record.job.id}")
             self._retries.add(retry)
             retry.add_done_callback(self._retries.discard)
-        self._forget_if_final(record)
 
     async def _retry(self, record: JobRecord, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
@@ -272,10 +273,12 @@ class Supervisor:
             await record.move(JobStatus.QUEUED)
             await self._dispatch()
 
-    def _forget_if_final(self, record: JobRecord) -> None:
-        if record.job.status.is_final:
-            self._records.pop(record.job.id, None)
-            self._failures.pop(record.job.id, None)
+    def _stored(self, job: Job) -> None:
+        """A job that has ended is forgotten once the database knows."""
+        if job.status.is_final:
+            self._records.pop(job.id, None)
+            self._failures.pop(job.id, None)
+        self._on_change(job)
 
 
 def _version_made_by(job: Job) -> str:

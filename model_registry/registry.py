@@ -229,7 +229,7 @@ def _delete(connection: Connection, model: Model, doomed: Sequence[ModelVersion]
 def _refuse_in_use(model: Model, doomed: Sequence[ModelVersion], in_use: Collection[str], *, whole: bool) -> None:
     loaded = [version.label for version in doomed if version.label in in_use]
     if loaded:
-        raise ModelInUse(f"{', '.join(loaded)} is loaded. Run `slmops stop {model.name}` first, or force the removal.")
+        raise ModelInUse(f"{', '.join(loaded)} is in use. Run `slmops stop {model.name}`, or end the job, or force it.")
     numbers = {version.number for version in doomed}
     pointing = [alias.name for alias in model.aliases if alias.number in numbers]
     if pointing and not whole:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,6 +27,7 @@ from model_registry.names import check_model_name
 from model_registry.records import ModelVersion
 
 _TOKENS_PER_S = 250.0
+_CHARS_PER_TOKEN = 4.0  # of English, roughly
 
 
 class Distil:
@@ -48,7 +50,7 @@ class Distil:
         tokens = num_answers * params.num_tokens
         summary = [f"Asks {teacher} {len(questions)} prompts, {params.num_samples} times each: at most {tokens} tokens."]
         if isinstance(params.teacher, Endpoint) and params.teacher.price_per_million_tokens is not None:
-            summary.append(f"Costs at most {tokens / 1e6 * params.teacher.price_per_million_tokens:.2f} for answers.")
+            summary.append(_cost(params.teacher.price_per_million_tokens, tokens, questions, params.num_samples))
         student = f"{params.student.layers} layers of {base.label}" if isinstance(params.student, Cut) else base.label
         summary += [f"Tunes {student} on what is kept ({tune.method}, {tune.epochs:g} passes).", f"Registers it as {name}."]
         seconds = tokens / _TOKENS_PER_S
@@ -94,6 +96,13 @@ class Distil:
             )
             version = register(context.registry, output)
         return Outcome(version.label, dict(version.manifest.metrics), files, {"counts": counts, "layers": stay})
+
+
+def _cost(price: float, tokens: int, questions: Sequence[Question], num_samples: int) -> str:
+    """price: of a million tokens. tokens: of all answers, at most."""
+    chars = sum(len(json.dumps([list(each.messages), list(each.tools)], ensure_ascii=False)) for each in questions)
+    prompts = chars / _CHARS_PER_TOKEN * num_samples
+    return f"Costs at most {tokens / 1e6 * price:.2f} for answers, and about {prompts / 1e6 * price:.2f} for prompts."
 
 
 def _output(params: DistilParams, context: TaskContext) -> str:

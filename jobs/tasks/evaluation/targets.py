@@ -23,6 +23,9 @@ from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.protocol import TaskContext
 from jobs.tasks.training.messages import arguments_of
 
+_BUSY = 429
+_PATIENCE = 6  # times that a question is asked of a server that is too busy
+
 
 class Endpoint(BaseModel):
     """An OpenAI-compatible server. url: up to and with `/v1`. key_env: the variable of the daemon that holds the key."""
@@ -64,7 +67,8 @@ def check_target(target: str | Endpoint, context: TaskContext, param: str) -> st
 
 
 def open_target(target: str | Endpoint, context: TaskContext) -> Target:
-    """Raises RegistryError, JobFailure."""
+    """Raises what `check_target` does, however the job was planned: nothing leaves this machine unasked. And JobFailure."""
+    check_target(target, context, "target")
     if isinstance(target, Endpoint):
         return RemoteModel(target, context)
     version = context.registry.resolve(target)
@@ -114,28 +118,63 @@ class RemoteModel:
         with self._turn:
             begins = max(time.monotonic(), self._next_turn)
             self._next_turn = begins + 60.0 / self._endpoint.requests_per_minute
-        while (left := begins - time.monotonic()) > 0 and self._context.reporter.stop is None:
+        self._wait_until(begins)
+
+    def _wait_until(self, moment_s: float) -> None:
+        while (left := moment_s - time.monotonic()) > 0 and self._context.reporter.stop is None:
             time.sleep(min(left, 0.2))
 
     def _ask(self, question: Question, max_tokens: int, temperature: float, seed: int) -> Answered:
-        self._wait_for_turn()
         body: dict[str, Any] = {"messages": list(question.messages), "max_tokens": max_tokens, "temperature": temperature}
         body |= {"seed": seed} if temperature else {}
         body |= {"model": self._endpoint.model} if self._endpoint.model else {}
         body |= {"tools": list(question.tools)} if question.tools else {}
         try:
-            response = self._http.post(f"{self._endpoint.url.rstrip('/')}/chat/completions", json=body)
+            response = self._answer(body)
             response.raise_for_status()
             message = response.json()["choices"][0]["message"]
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
-            raise JobFailure(f"The endpoint answered {status}.", code="endpoint_refused", may_pass=status >= 429) from error
+            raise JobFailure(_refusal(status, self._endpoint), code="endpoint_refused", may_pass=status >= _BUSY) from error
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-            message = f"The endpoint did not answer as OpenAI's API does ({type(error).__name__})."
+            message = f"The endpoint did not answer as OpenAI's API does ({type(error).__name__}). Does it run at its url?"
             raise JobFailure(message, code="endpoint_failed", may_pass=True) from error
         functions = [call["function"] for call in message.get("tool_calls") or ()]
         calls = tuple((function["name"], arguments_of(function["arguments"])) for function in functions)
         return Answered(message.get("content") or "", calls)
+
+    def _answer(self, body: dict[str, Any]) -> httpx.Response:
+        """What it says, once it is not too busy to say anything else; at last, that it is."""
+        for attempt in range(_PATIENCE):
+            self._wait_for_turn()
+            response = self._http.post(f"{self._endpoint.url.rstrip('/')}/chat/completions", json=body)
+            if response.status_code not in (_BUSY, httpx.codes.SERVICE_UNAVAILABLE):
+                break
+            self._wait_until(time.monotonic() + busy_s(response.headers.get("Retry-After"), attempt))
+            self._context.check()
+        return response
+
+
+def busy_s(retry_after: str | None, attempt: int) -> float:
+    """How long to leave a server alone that is too busy: as it says, else 1, 2, 4... seconds; a minute at most."""
+    said = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 2.0**attempt
+    return min(said, 60.0)
+
+
+def _refusal(status: int, endpoint: Endpoint) -> str:
+    match status:
+        case 401 | 403:
+            key = (
+                f"the key in {endpoint.key_env}" if endpoint.key_env else "key_env, which names the daemon's variable with the key"
+            )
+            advice = f" Look at {key}."
+        case 404:
+            advice = " Look at its url, which goes up to and with /v1, and at model."
+        case 429 | 503:
+            advice = f" It was asked {_PATIENCE} times: lower concurrency or requests_per_minute."
+        case _:
+            advice = ""
+    return f"The endpoint answered {status}.{advice}"
 
 
 def _is_here(url: str) -> bool:

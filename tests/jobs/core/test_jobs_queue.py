@@ -16,6 +16,7 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobNotFound, JobsElsewhere, JobStatus, WrongStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from model_registry.errors import OutOfDisk
 
 COUNT = JobKind.FINETUNE
 LIMITS = JobLimits(threads=1, retry_after_s=(0.01,))
@@ -267,6 +268,35 @@ def test_one_process_at_a_time_runs_the_jobs_of_a_home(tmp_path: Path, monkeypat
                 assert (await ended(second, await second.create(COUNT, {"steps": 1}))).status is JobStatus.SUCCEEDED
 
     asyncio.run(main())
+
+
+def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.record.STORE_AGAIN_S", 0.01)
+
+    async def body(queue: JobQueue) -> None:
+        gate = tmp_path / "gate"
+        job = await queue.create(COUNT, {"steps": 2, "gate": str(gate)})
+        await until(queue, job, "checkpoint")
+        save, refused = queue._store.save, 0
+
+        def full(*args: Any) -> None:
+            nonlocal refused
+            refused += 1
+            if refused <= 3:
+                raise OutOfDisk("The disk is full.", needed_bytes=1)
+            save(*args)
+
+        monkeypatch.setattr(queue._store, "save", full)
+        gate.touch()
+        while (record := queue._supervisor.record(job.id)) is not None:
+            await record.wait_beyond(record._stored_number, 1.0)
+        assert refused > 3
+        assert (await queue.job(job.id)).status is JobStatus.SUCCEEDED
+        events = [event async for event in queue.events(job.id) if event]
+        assert [event.number for event in events] == list(range(1, len(events) + 1)), "none was lost"
+        assert events[-1].data["status"] == "succeeded"
+
+    in_queue(tmp_path, body)
 
 
 def test_what_is_needed_is_not_deleted(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.child import hold_versions
 from jobs.tasks.checkpoints import materialise
 from jobs.tasks.protocol import Stopped, StopReason, TaskContext
-from model_registry.errors import ChecksumMismatch, InvalidReference, SourceUnavailable
+from model_registry.errors import ChecksumMismatch, InvalidReference, ModelInUse, SourceUnavailable
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
@@ -61,6 +62,12 @@ def test_it_is_made_once_with_the_tokenizer_that_is_served(registry: Registry, s
     assert "writing the checkpoint" in heard.stages
     source.unlink()
     assert materialise(context_of(registry, Heard(), offline=True), "tiny:1") == folder
+
+
+def test_a_version_that_a_job_works_with_is_not_removed(registry: Registry) -> None:
+    hold_versions({"data": "/tmp/x.jsonl", "judge": {"url": "http://x/v1"}, "models": ["none", "tiny:1"]}, registry)
+    with pytest.raises(ModelInUse, match="tiny:1 is in use"):
+        registry.remove("tiny")
 
 
 def test_a_checkpoint_goes_with_its_version(registry: Registry) -> None:
