@@ -57,6 +57,9 @@ class ServedModels(Protocol):
     def listed(self) -> Sequence[ServedModel]:
         """Every model under its bare name."""
 
+    def remove(self, name: str) -> None:
+        """The whole model. Raises ModelNotFound; ModelInUse while a process works with it."""
+
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
         """The version of that name, and the tree that it stands in. Raises as `resolve` does."""
 
@@ -100,6 +103,9 @@ class RegistryModels:
         versions = [version for model in models if (version := _live(model)) and _variants(version)]
         live = [self._served(_listed_name(version), version) for version in versions]
         return live + [self._with_adapter(each) for model in models for each in model.adapters]
+
+    def remove(self, name: str) -> None:
+        self._registry.remove(self.resolve(name).label.partition(":")[0])
 
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
         version = self._registry.resolve(name)
@@ -163,6 +169,9 @@ class FakeModels:
 
     def listed(self) -> Sequence[ServedModel]:
         return [self.resolve(name) for name in self._by_bare]
+
+    def remove(self, name: str) -> None:
+        raise UnsupportedModel(f"{self.resolve(name).label} is the fake engine's: there is nothing to remove.")
 
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
         label = self.resolve(name).label

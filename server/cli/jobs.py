@@ -232,7 +232,8 @@ def _row(job: dict[str, Any], now: float) -> tuple[str, ...]:
     done = f"{progress['step']}/{progress['total']}" if progress["total"] else "-"
     left = span(progress["time_left_s"]) if job["status"] == "running" and progress["time_left_s"] else "-"
     made = (outcome or {}).get("version") or "-"
-    return (job["id"], job["kind"], job["status"], progress["stage"] or "-", done, left, made, span(now - job["created_at"]))
+    stage = "-" if job["ended_at"] else progress["stage"] or "-"
+    return (job["id"], job["kind"], job["status"], stage, done, left, made, span(now - job["created_at"]))
 
 
 def _description(job: dict[str, Any]) -> list[str]:

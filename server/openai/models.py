@@ -1,4 +1,4 @@
-"""`GET /v1/models` and `GET /v1/models/{id}`: what requests may name."""
+"""`/v1/models`: what requests may name; tuned models are deleted here too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from runtime.errors import InvalidRequest
 from server.errors import documented
+from server.fine_tuned_names import registered_of
 from server.gateway import Gateway
 from server.served_models import ServedModel
 
@@ -26,6 +28,12 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
+class ModelDeleted(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True
+
+
 def models_router(gateway: Gateway) -> APIRouter:
     router = APIRouter(tags=["openai"])
 
@@ -37,6 +45,17 @@ def models_router(gateway: Gateway) -> APIRouter:
     async def retrieve_model(model_id: str) -> ModelCard:
         """By name, or by `name:number` for one version."""
         return _card(gateway.resolve(model_id))
+
+    @router.delete("/v1/models/{model_id:path}", responses=documented(400, 404, 409, 500), summary="Delete a tuned model")
+    async def delete_model(model_id: str) -> ModelDeleted:
+        """Of a fine-tuning job, by its name `ft:...`. What it answers just now is answered first."""
+        model = gateway.resolve(model_id)
+        if registered_of(model_id) is None:
+            message = f"{model_id} is no fine-tuning job's model, whose name begins with ft:. Remove it by `slmops rm {model_id}`."
+            raise InvalidRequest(message, param="model")
+        await gateway.unload(model.label, grace_s=gateway.settings.shutdown_grace_s)
+        gateway.models.remove(model_id)
+        return ModelDeleted(id=model_id)
 
     return router
 

@@ -109,6 +109,12 @@ def test_a_model_is_tuned_and_chatted_with_at_once(client: openai.OpenAI) -> Non
     with pytest.raises(openai.NotFoundError, match="Checkpoints of a tuning are not served"):
         client.models.retrieve(f"{name}:ckpt-step-2")
 
+    with pytest.raises(openai.BadRequestError, match="slmops rm tiny"):
+        client.models.delete("tiny")
+    assert client.models.delete(name).deleted
+    with pytest.raises(openai.NotFoundError, match="no model"):
+        client.models.delete(name)
+
 
 def test_jobs_are_paused_resumed_cancelled_and_filtered(client: openai.OpenAI) -> None:
     training = upload(client, rows(16))

@@ -93,7 +93,7 @@ def test_bad_params_and_bad_data_are_refused_before_anything_is_queued(tmp_path:
             await queue.create(COUNT, {"steps": 0})
         (problem,) = caught.value.problems
         assert str(problem) == "numbers.jsonl:3: there is nothing to count"
-        with pytest.raises(InvalidJob, match="stops: extra inputs"):
+        with pytest.raises(InvalidJob, match="stops: there is no such param; there are steps, gate"):
             await queue.create(COUNT, {"steps": 1, "stops": 2})
         assert await queue.jobs() == []
         assert list((tmp_path / "jobs").iterdir()) == []
