@@ -32,20 +32,12 @@ class Evaluations:
     def __init__(self, home: Path) -> None:
         self._database = Database(home / "registry.db", home / "locks" / "registry.lock")
 
-    def add(self, evaluation: Evaluation) -> None:
-        """Replaces what the same job kept before."""
-        row = {
-            "version": evaluation.version,
-            "kind": evaluation.kind,
-            "job": evaluation.job,
-            "created_at": evaluation.created_at.astimezone(UTC).replace(tzinfo=None),
-            "metrics": dict(evaluation.metrics),
-            "details": dict(evaluation.details),
-        }
+    def add(self, *kept: Evaluation) -> None:
+        """In this order, the last one the newest. Replaces what the same jobs kept before."""
         with self._database.writing() as connection:
-            if evaluation.job is not None:
-                connection.execute(evaluations.delete().where(evaluations.c.job == evaluation.job))
-            connection.execute(insert(evaluations), [row])
+            for job in {each.job for each in kept} - {None}:
+                connection.execute(evaluations.delete().where(evaluations.c.job == job))
+            connection.execute(insert(evaluations), [_row(each) for each in kept])
 
     def of(self, version: str, kind: str | None = None) -> list[Evaluation]:
         """The newest first. version: a label; a bare name means all of its versions."""
@@ -68,6 +60,17 @@ class Evaluations:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _row(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "version": evaluation.version,
+        "kind": evaluation.kind,
+        "job": evaluation.job,
+        "created_at": evaluation.created_at.astimezone(UTC).replace(tzinfo=None),
+        "metrics": dict(evaluation.metrics),
+        "details": dict(evaluation.details),
+    }
 
 
 def _evaluation(row: RowMapping) -> Evaluation:

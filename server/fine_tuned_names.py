@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 ORGANISATION = "local"
 CHECKPOINT = ":ckpt-step-"  # after a tuned model's name, before the step
@@ -25,3 +26,12 @@ def registered_of(written: str) -> str | None:
     """None when it is no such name."""
     match = _WRITTEN.fullmatch(written)
     return match and registered_name(match[2] or None, match[3])
+
+
+def as_registered(value: Any) -> Any:
+    """The registry's names in place of OpenAI's, in a text, or wherever they are in JSON values."""
+    if isinstance(value, dict):
+        return {key: as_registered(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [as_registered(each) for each in value]
+    return (registered_of(value) or value) if isinstance(value, str) else value

@@ -16,7 +16,7 @@ from model_registry.errors import ModelNotFound, UnsupportedModel
 from model_registry.lineage import Lineage, lineage_of
 from model_registry.records import LIVE, NOT_SERVED, Attachment, Model, ModelVersion, Variant
 from runtime.placement import Graph
-from server.fine_tuned_names import CHECKPOINT, registered_of, written_name
+from server.fine_tuned_names import CHECKPOINT, as_registered, registered_of, written_name
 
 if TYPE_CHECKING:
     from model_registry.registry import Registry
@@ -108,14 +108,14 @@ class RegistryModels:
         self._registry.remove(self.resolve(name).label.partition(":")[0])
 
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
-        version = self._registry.resolve(name)
+        version = self._registry.resolve(as_registered(name))
         return version, lineage_of(self._registry.models(), version)
 
     def attached(self, model: str) -> Sequence[Attached]:
         return [self._attached(each) for each in self._registry.model(model).adapters]
 
     def attach(self, model: str, name: str, version: str) -> Attached:
-        return self._attached(self._registry.attach(model, name, version))
+        return self._attached(self._registry.attach(model, name, as_registered(version)))
 
     def detach(self, model: str, name: str) -> Attached:
         gone = self._attached(attachment_named(self._registry.model(model), name))

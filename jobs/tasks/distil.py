@@ -102,7 +102,11 @@ def _cost(price: float, tokens: int, questions: Sequence[Question], num_samples:
     """price: of a million tokens. tokens: of all answers, at most."""
     chars = sum(len(json.dumps([list(each.messages), list(each.tools)], ensure_ascii=False)) for each in questions)
     prompts = chars / _CHARS_PER_TOKEN * num_samples
-    return f"Costs at most {tokens / 1e6 * price:.2f} for answers, and about {prompts / 1e6 * price:.2f} for prompts."
+    return f"Costs at most {_money(tokens / 1e6 * price)} for answers, and about {_money(prompts / 1e6 * price)} for prompts."
+
+
+def _money(amount: float) -> str:
+    return f"{amount:.2f}" if amount >= 1 or amount == 0 else f"{amount:.2g}"
 
 
 def _output(params: DistilParams, context: TaskContext) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -95,16 +95,26 @@ class Evaluate:
             figures |= _judged(params, questions, answers, others, context)
         facts = [f"{len(questions)} questions, data sha256 {sha256}", f"answers of at most {params.max_tokens} tokens, greedy"]
         files = write_reports(context.folder, f"Evaluation of {name}", facts, columns)
-        metrics = {metric: each.value for metric, each in figures.items()}
-        details = {
-            "data_sha256": sha256,
-            "num_questions": len(questions),
-            "intervals": {metric: [each.low, each.high] for metric, each in figures.items()},
-            "scores": {metric: list(each.scores) for metric, each in figures.items() if each.scores is not None},
-        }
+        of = {"data_sha256": sha256, "num_questions": len(questions)}
         with Evaluations(context.registry.home) as kept:
-            kept.add(Evaluation(name, str(JobKind.EVALUATE), metrics, details, context.job))
-        return Outcome(None, metrics, files, {"intervals": details["intervals"], "target": name})
+            kept.add(*(_evaluation(column, of, context.job) for column in reversed(columns)))
+        metrics, intervals = _values(figures), _intervals(figures)
+        return Outcome(None, metrics, files, {"intervals": intervals, "target": name})
+
+
+def _evaluation(column: Column, of: Mapping[str, Any], job: str) -> Evaluation:
+    """of: what the data was."""
+    scores = {metric: list(each.scores) for metric, each in column.figures.items() if each.scores is not None}
+    details = {**of, "intervals": _intervals(column.figures), "scores": scores}
+    return Evaluation(column.name, str(JobKind.EVALUATE), _values(column.figures), details, job)
+
+
+def _values(figures: Mapping[str, Measured]) -> dict[str, float]:
+    return {metric: each.value for metric, each in figures.items()}
+
+
+def _intervals(figures: Mapping[str, Measured]) -> dict[str, list[float]]:
+    return {metric: [each.low, each.high] for metric, each in figures.items()}
 
 
 def _checked(params: EvaluateParams, context: TaskContext) -> tuple[str, str]:

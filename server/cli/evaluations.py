@@ -10,11 +10,12 @@ from server.cli.configuration import settings_from
 from server.cli.failures import CommandFailed
 from server.cli.models import AsJson, ModelName
 from server.cli.terminal import print_json, print_line, print_note, print_table
+from server.fine_tuned_names import as_registered
 
 if TYPE_CHECKING:
     from model_registry.evaluations import Evaluation
 
-Other = Annotated[str, typer.Argument(metavar="OTHER", help="Another model's name.")]
+Other = Annotated[str, typer.Argument(metavar="OTHER", help="Another model's name.", callback=as_registered)]
 
 
 def commands() -> typer.Typer:
@@ -66,7 +67,7 @@ def _pair(model: str, other: str) -> tuple[Evaluation, Evaluation]:
     ones, twos = _kept(model, "evaluate"), _kept(other, "evaluate")
     for one in ones:
         for two in twos:
-            if one.details["data_sha256"] == two.details["data_sha256"] and one.job != two.job:
+            if one.details["data_sha256"] == two.details["data_sha256"] and (one.job, one.version) != (two.job, two.version):
                 return one, two
     raise CommandFailed(f"{model} and {other} were never evaluated on the same data; `slmops jobs create evaluate` does that")
 

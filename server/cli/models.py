@@ -8,13 +8,14 @@ import typer
 
 from server.cli.configuration import settings_from
 from server.cli.terminal import print_json, print_line, print_table, size
+from server.fine_tuned_names import as_registered
 
 if TYPE_CHECKING:
     from model_registry.records import Model
     from server.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, with stable keys.")]
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.", callback=as_registered)]
 
 
 def list_models(as_json: AsJson = False) -> None:
@@ -71,7 +72,7 @@ def show(model: ModelName, as_json: AsJson = False) -> None:
 
 
 def remove(
-    model: Annotated[str, typer.Argument(metavar="MODEL[:VERSION]", help="A model, or one version of it.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL[:VERSION]", help="A model, or a version of it.", callback=as_registered)],
     force: Annotated[bool, typer.Option("--force", help="Even when an alias points to it or it is loaded.")] = False,
 ) -> None:
     """Remove a model or one version, unless it is loaded or an alias points to it."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from model_registry.evaluations import Evaluation, Evaluations
 from server.errors import documented
+from server.fine_tuned_names import as_registered
 from server.gateway import Gateway
 from server.routes.job_bodies import Figures, finite
 
@@ -39,7 +40,7 @@ def evaluations_router(gateway: Gateway, home: Path) -> APIRouter:
         name: str, kind: Annotated[Literal["evaluate", "benchmark"] | None, Query(description="Only of this kind.")] = None
     ) -> EvaluationList:
         """By name, of all of its versions, or by `name:number`; kept also when the version is gone."""
-        found = await asyncio.to_thread(_read, home, name, kind)
+        found = await asyncio.to_thread(_read, home, as_registered(name), kind)
         if not found:
             gateway.resolve(name)
         return EvaluationList(data=[_body(each) for each in found])

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from jobs.job import Job, JobEvent, JobKind, JobStatus, Plan
+from server.fine_tuned_names import as_registered
 
 Figures = dict[str, float | None]
 Metadata = Annotated[
@@ -18,6 +19,7 @@ Metadata = Annotated[
 ]
 Params = Annotated[
     dict[str, Any],
+    AfterValidator(as_registered),
     Field(description="As `/admin/job-kinds` says; `@ID` stands for the version that another job makes, `file-...` for a file."),
 ]
 

@@ -16,7 +16,7 @@ import pytest
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from server.fine_tuned_names import registered_name, registered_of, written_name
+from server.fine_tuned_names import as_registered, registered_name, registered_of, written_name
 from server.openai.tuning_jobs import csv_of
 from server.settings import Settings
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
@@ -63,7 +63,7 @@ def ended(client: openai.OpenAI, id_: str) -> Any:
     return job
 
 
-def test_a_model_is_tuned_and_chatted_with_at_once(client: openai.OpenAI) -> None:
+def test_a_model_is_tuned_and_chatted_with_at_once(client: openai.OpenAI, server: LiveServer) -> None:
     training, validation = upload(client, rows(8)), upload(client, rows(2, "in in"), "valid.jsonl")
     job = client.fine_tuning.jobs.create(
         model="tiny",
@@ -109,6 +109,10 @@ def test_a_model_is_tuned_and_chatted_with_at_once(client: openai.OpenAI) -> Non
     with pytest.raises(openai.NotFoundError, match="Checkpoints of a tuning are not served"):
         client.models.retrieve(f"{name}:ckpt-step-2")
 
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=PATIENCE_S) as http:
+        assert http.get(f"/admin/models/{name}/lineage").json()["children"][0]["asked"]
+        plan = http.post("/admin/job-plans", json={"kind": "benchmark", "params": {"model": name}}).json()
+        assert plan["summary"][0].startswith("Measures ft-support-")
     with pytest.raises(openai.BadRequestError, match="slmops rm tiny"):
         client.models.delete("tiny")
     assert client.models.delete(name).deleted
@@ -237,6 +241,8 @@ def test_names_of_tuned_models_go_both_ways() -> None:
     assert written_name("base", "ft-support") is None
     assert registered_of("ft:base:other:x:0123abcd") is None
     assert registered_of("base:1") is None
+    asked = {"target": "ft:base:local:x:0123abcd", "data": ["file-1", 1]}
+    assert as_registered(asked) == {"target": "ft-x-0123abcd", "data": ["file-1", 1]}
 
 
 def test_the_result_file_has_a_line_per_step(tmp_path: Path) -> None:

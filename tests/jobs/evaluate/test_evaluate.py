@@ -74,6 +74,8 @@ def test_a_version_is_measured_kept_and_reported(home: Path, data: str) -> None:
         (found,) = kept.of("tiny:1", "evaluate")
         assert kept.of("tiny") == [found]
         assert kept.of("tin") == []
+        (other,) = kept.of("other:1", "evaluate")
+    assert (other.job, other.metrics.keys()) == (job.id, set(asked) - {"perplexity"}), "who was compared with is kept too"
     assert (found.job, found.metrics, len(found.details["scores"]["f1"])) == (job.id, metrics, 12)
     folder = home / "jobs" / job.id / "work"
     assert "other:1" in (folder / "report.md").read_text()
