@@ -15,6 +15,7 @@ from jobs.pace import Pace
 from jobs.record import JobRecord
 from jobs.tasks.protocol import StopReason
 
+TELL_EVERY_S = 2.0  # of a progress without figures, as an event
 GRACE_S: Mapping[StopReason, float] = {StopReason.CANCEL: 1.2, StopReason.PAUSE: 120.0}
 
 
@@ -38,6 +39,7 @@ class Attempt:
         self._log = log
         self._tasks = tasks
         self._pace = Pace()
+        self._told_s = float("-inf")
         self._child: ChildProcess | None = None
         self._killer: asyncio.TimerHandle | None = None
         self.asked: StopReason | None = None
@@ -96,8 +98,10 @@ class Attempt:
                 rate, left_s = self._pace.rate, self._pace.time_left_s(total)
                 known = {**progress.metrics, **metrics}
                 record.progress(Progress(progress.stage, step, total, unit, rate, left_s, known))
-                if metrics:
-                    record.tell("progress", data={"step": step, "total": total, "unit": unit, "metrics": metrics})
+                if metrics or step == total or time.monotonic() - self._told_s >= TELL_EVERY_S:
+                    self._told_s = time.monotonic()
+                    data = {"step": step, "total": total, "unit": unit, "rate": rate, "time_left_s": left_s, "metrics": metrics}
+                    record.tell("progress", data=data)
             case Said(text=text, level=level):
                 record.tell("message", text, level=level)
             case Checkpointed(step=step, path=path, metrics=metrics):

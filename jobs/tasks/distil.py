@@ -66,6 +66,7 @@ class Distil:
         lessons, counts = taught(params, questions, context)
         served = served_variant(base).folder
         tune = _tuning(params, base.label).model_copy(update={"data": str(lessons)})
+        context.stage("preparing the student")
         training, _ = prepare(tune, served)
         checkpoint, stay = _student(params, base, training, context)
 

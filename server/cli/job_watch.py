@@ -83,11 +83,14 @@ class _Screen(_View):
     def _drawn(self) -> RenderableType:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
         parts: list[RenderableType] = [Text(f"{self._stage} · {span(time.monotonic() - self._begun)}", "bold")]
         if self._data.get("total"):
-            parts.append(ProgressBar(total=self._data["total"], completed=self._data["step"], width=72))
+            bar = Table.grid()  # a line of its own, which a bar alone does not end
+            bar.add_row(ProgressBar(total=self._data["total"], completed=self._data["step"], width=72))
+            parts.append(bar)
         if self._data:
             parts.append(Text(_figures(self._data)))
         if len(self._values) > 1:
@@ -96,6 +99,7 @@ class _Screen(_View):
 
 
 def _figures(data: dict[str, Any]) -> str:
-    """`12/200 steps · loss 1.93 · learning_rate 2e-05`."""
-    done = f"{data['step']}/{data['total'] or '?'} {data['unit']}"
-    return " · ".join([done, *(f"{name} {value:.4g}" for name, value in data["metrics"].items() if value is not None)])
+    """`12/200 steps · 4 min left · loss 1.93 · learning_rate 2e-05`."""
+    done = [f"{data['step']}/{data['total'] or '?'} {data['unit']}"]
+    done += [f"{span(left_s)} left"] if (left_s := data.get("time_left_s")) else []
+    return " · ".join([*done, *(f"{name} {value:.4g}" for name, value in data["metrics"].items() if value is not None)])

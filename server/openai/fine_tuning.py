@@ -146,7 +146,9 @@ def _check_file(uploads: Uploads, field: str, id_: str | None) -> None:
 
 
 async def _events(queue: JobQueue, id_: str) -> list[JobEvent]:
-    return [event async for event in queue.events(id_) if event is not None]
+    """Without a progress that has no figures: OpenAI tells none."""
+    found = [event async for event in queue.events(id_) if event is not None]
+    return [event for event in found if event.type != "progress" or event.data["metrics"]]
 
 
 def _theirs(problem: Problem, asked: FineTuningRequest) -> Problem:

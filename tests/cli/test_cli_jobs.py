@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from rich.console import Console
 
 from model_registry.evaluations import Evaluation, Evaluations
 from server.cli.curve import curve
+from server.cli.job_watch import _Screen
 from tests.deploy.daemon_process import PROGRAM, daemon_process, environment
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
@@ -116,3 +119,17 @@ def test_a_curve_falls_from_its_highest_to_its_lowest_value() -> None:
     assert [line.split("┤")[1] for line in lines] == ["█▃  ", "██▆▁"]
     assert len(curve(list(map(float, range(1000))), width=60)[0].split("┤")[1]) == 60
     assert curve([1.0])[0].endswith(" ")
+
+
+def test_a_bar_ends_its_line_and_the_figures_tell_the_time_left() -> None:
+    screen = _Screen()
+    data = {"step": 3, "total": 18, "unit": "steps", "rate": 0.1, "time_left_s": 150.0, "metrics": {"loss": 4.5}}
+    screen.show({"type": "stage", "message": "training"})
+    screen.show({"type": "progress", "data": data})
+    drawn = Console(width=100, file=io.StringIO(), force_terminal=True, color_system=None)
+    with drawn.capture() as caught:
+        drawn.print(screen._drawn())
+    stage, bar, figures = caught.get().splitlines()
+    assert stage.startswith("training · ")
+    assert set(bar.strip()) <= set("━╸╺")
+    assert figures.strip() == "3/18 steps · 2 min left · loss 4.5"

@@ -80,6 +80,9 @@ def test_a_job_runs_to_its_end(tmp_path: Path) -> None:
         assert job.progress.metrics == {"loss": pytest.approx(1 / 3)}
         events = [event async for event in queue.events(job.id)]
         assert [event.number for event in events if event] == list(range(1, len(events) + 1))
+        steps = [event.data for event in events if event and event.type == "progress"]
+        assert [each["step"] for each in steps] == [1, 2, 3]
+        assert steps[0].keys() == {"step", "total", "unit", "rate", "time_left_s", "metrics"}
         told = [event.data["status"] for event in events if event and event.type == "status"]
         assert told == ["queued", "running", "succeeded"]
         assert next(event.number for event in [each async for each in queue.events(job.id, after=2)] if event) == 3
