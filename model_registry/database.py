@@ -7,6 +7,7 @@ this process or another, has written since. Writes hold a lock file: publishing 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from model_registry.schema import HEAD
 
 BUSY_TIMEOUT_S = 10.0
 WRITE_LOCK_TIMEOUT_S = 600.0
+_LITTLE_BYTES = 64 << 10  # of free disk: less than SQLite needs beside a database
 
 
 class Database:
@@ -158,11 +160,12 @@ def _on_begin(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def _clear_errors(path: Path) -> Iterator[None]:
+    """SQLite calls a full disk an I/O error where it cannot even make the files beside the database."""
     try:
         yield
     except DatabaseError as error:
         text = str(error.orig)
-        if "disk is full" in text:
+        if "disk is full" in text or shutil.disk_usage(path.parent).free < _LITTLE_BYTES:
             raise OutOfDisk(
                 f"The disk is full: {path} cannot grow. Free some space and try again.", needed_bytes=1 << 20
             ) from error

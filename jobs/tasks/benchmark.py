@@ -121,6 +121,7 @@ def _measured(params: BenchmarkParams, folder: Any, context: TaskContext) -> lis
             beside = path.with_suffix(".new")
             beside.write_text("".join(json.dumps(each) + "\n" for each in rounds))
             beside.replace(path)
+            context.progress(len(rounds), params.rounds, unit="rounds")
     finally:
         model.close()
     return rounds

@@ -177,9 +177,9 @@ def _perplexity(params: EvaluateParams, questions: Sequence[Question], context: 
     model = LocalModel(folder, context)
     try:
         losses: list[tuple[float, int]] = []
-        for number, loss, count in model.losses(examples):
+        for _, loss, count in model.losses(examples):
             losses.append((loss, count))
-            context.progress(number, len(examples), unit="questions")
+            context.progress(len(losses), len(examples), unit="questions")
     finally:
         model.close()
     return perplexity(losses, params.seed)

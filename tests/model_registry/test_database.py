@@ -5,8 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from types import SimpleNamespace
+
+import pytest
 
 from model_registry.database import Database
+from model_registry.errors import OutOfDisk, RegistryError
 from model_registry.schema import HEAD
 
 NUM_OPENERS = 8
@@ -35,4 +39,14 @@ def test_the_file_is_in_wal_mode_and_survives_a_maker_that_died(tmp_path: Path) 
     database = Database(tmp_path / "registry.db", tmp_path / "registry.lock")
     with database.reading() as reader:
         assert reader.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    database.close()
+
+
+def test_a_full_disk_is_told_as_such_whatever_sqlite_calls_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(tmp_path / "registry.db", tmp_path / "locks" / "registry.lock")
+    with pytest.raises(RegistryError, match="cannot be used"), database.reading() as reader:
+        reader.exec_driver_sql("SELECT nonsense")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(OutOfDisk, match="The disk is full"), database.reading() as reader:
+        reader.exec_driver_sql("SELECT nonsense")
     database.close()
