@@ -18,6 +18,7 @@ from runtime.errors import InvalidRequest
 from runtime.model_folder import BadModelFolder, ModelFolder, read_model_folder
 from runtime.request import ChatPrompt
 
+_MOVED = "moved"  # a mark in the job's folder: what stands in the place is this job's, if anything does
 _CONTENT = "{Content}"  # what Foundry Local puts a message in place of
 
 
@@ -30,7 +31,7 @@ class FoundryExportParams(Params):
 
 
 class FoundryExport:
-    """Written beside its place and moved there whole."""
+    """Written beside its place and moved there whole; an attempt after that finds it."""
 
     kind: ClassVar[JobKind] = JobKind.FOUNDRY_EXPORT
     params: ClassVar[type[Params]] = FoundryExportParams
@@ -40,11 +41,15 @@ class FoundryExport:
         target = _target(params, context)
         prompt_template(_folder_of(version))
         size = served_variant(version).size_bytes
-        summary = (f"Copies {version.label} to {target}.", "Writes inference_model.json with the model's prompt template.")
+        place = target if params.folder else "the job's folder"
+        summary = (f"Copies {version.label} to {place}.", "Writes inference_model.json with the model's prompt template.")
         return Plan(summary, disk_bytes=size)
 
     def run(self, params: FoundryExportParams, context: TaskContext) -> Outcome:
         version = context.registry.resolve(params.model)
+        name, moved = params.name or version.model, context.folder / _MOVED
+        if moved.exists() and (target := _place(params, context)).exists():
+            return _outcome(target, name)
         folder, target = _folder_of(version), _target(params, context)
         context.stage("copying")
         beside = target.with_name(f".{target.name}.{context.job}")
@@ -56,11 +61,16 @@ class FoundryExport:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copy)
             context.progress(number, len(sources), unit="files")
-        about = {"Name": params.name or version.model, "PromptTemplate": prompt_template(folder)}
+        about = {"Name": name, "PromptTemplate": prompt_template(folder)}
         (beside / "inference_model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        moved.touch()
         beside.rename(target)
-        size = float(sum(path.stat().st_size for path in target.rglob("*") if path.is_file()))
-        return Outcome(None, {"size_bytes": size}, details={"folder": str(target), "name": about["Name"]})
+        return _outcome(target, name)
+
+
+def _outcome(target: Path, name: str) -> Outcome:
+    size = float(sum(path.stat().st_size for path in target.rglob("*") if path.is_file()))
+    return Outcome(None, {"size_bytes": size}, details={"folder": str(target), "name": name})
 
 
 def prompt_template(folder: ModelFolder) -> dict[str, str] | None:
@@ -83,8 +93,13 @@ def _folder_of(version: ModelVersion) -> ModelFolder:
         raise InvalidJob([Problem(f"{version.label} cannot be exported: {error}.", param="model")]) from None
 
 
+def _place(params: FoundryExportParams, context: TaskContext) -> Path:
+    return Path(params.folder).expanduser() if params.folder else context.folder / "export"
+
+
 def _target(params: FoundryExportParams, context: TaskContext) -> Path:
-    target = Path(params.folder).expanduser() if params.folder else context.folder / "export"
+    """Raises InvalidJob for one that cannot be written."""
+    target = _place(params, context)
     if not target.is_absolute():
         raise InvalidJob([Problem("folder must be a whole path, from the root.", param="folder")])
     if target.exists():

@@ -250,9 +250,13 @@ def _description(job: dict[str, Any]) -> list[str]:
 
 
 def _outcome(job: dict[str, Any]) -> list[str]:
-    outcome = job["outcome"] or {"version": None, "metrics": {}, "files": []}
+    outcome = job["outcome"] or {"version": None, "metrics": {}, "files": [], "details": {}}
     lines = [f"made: {outcome['version']}"] if outcome["version"] else []
     lines += [f"{name}: {value:.6g}" for name, value in outcome["metrics"].items() if value is not None]
+    if best := outcome["details"].get("params") if job["kind"] == "search" else None:
+        lines.append(f"best params: {json.dumps(best, ensure_ascii=False)}")
+    lines += [f"folder: {folder}"] if (folder := outcome["details"].get("folder")) else []
+    lines += [f"worse: {sentence}" for sentence in outcome["details"].get("regressions", ())]
     return lines + [f"file: {job['folder']}/work/{file}" for file in outcome["files"]]
 
 

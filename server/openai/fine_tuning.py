@@ -74,14 +74,16 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
 
     @router.get("", responses=documented(400, 404, 500), summary="List the fine-tuning jobs")
     async def list_jobs(request: Request, limit: Limit = 20, after: str | None = None) -> FineTuningJobList:
-        """The newest first. `metadata[KEY]=VALUE` in the query: only jobs that have it."""
+        """The newest first. `metadata[KEY]=VALUE` in the query: only jobs that have it; `metadata=null`: only those without any."""
+        is_plain = request.query_params.get("metadata") == "null"
         wanted = {name[9:-1]: value for name, value in request.query_params.items() if name.startswith("metadata[")}
         if after is not None:
             await found(after)
         jobs: list[Job] = []
         cursor = None if after is None else our_id(after)
         while len(jobs) <= limit and (page := await queue.jobs(kind=JobKind.FINETUNE, after=cursor)):
-            jobs += [job for job in page if can_be_told(job) and wanted.items() <= job.metadata.items()]
+            told_of = [job for job in page if can_be_told(job) and not (is_plain and job.metadata)]
+            jobs += [job for job in told_of if wanted.items() <= job.metadata.items()]
             cursor = page[-1].id
         return FineTuningJobList(data=[await told(job) for job in jobs[:limit]], has_more=len(jobs) > limit)
 

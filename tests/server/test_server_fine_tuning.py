@@ -137,6 +137,7 @@ def test_jobs_are_paused_resumed_cancelled_and_filtered(client: openai.OpenAI) -
     listed = client.fine_tuning.jobs.list(metadata={"run": "long"}, limit=1)
     assert [each.id for each in listed] == [job.id]
     assert not client.fine_tuning.jobs.list(metadata={"run": "none"}).data
+    assert job.id not in [each.id for each in client.fine_tuning.jobs.list(extra_query={"metadata": "null"})]
     with pytest.raises(openai.ConflictError, match=f"The job {job.id} is cancelled"):
         client.fine_tuning.jobs.cancel(job.id)
     assert client.files.delete(training).deleted

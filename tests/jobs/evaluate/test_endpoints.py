@@ -7,28 +7,18 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
 from jobs.job import InvalidJob, JobFailure
 from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.evaluation.targets import Endpoint, busy_s, open_target
-from jobs.tasks.protocol import StopReason, TaskContext
+from jobs.tasks.protocol import TaskContext
 from model_registry.registry import Registry
+from tests.jobs.heard import Heard
 
 ANSWER = b'{"choices": [{"message": {"role": "assistant", "content": "a cat"}}]}'
-
-
-class Told:
-    """A reporter that nobody listens to."""
-
-    stop: StopReason | None = None
-
-    def stage(self, name: str) -> None: ...
-    def progress(self, *args: Any) -> None: ...
-    def message(self, *args: Any) -> None: ...
-    def checkpoint(self, *args: Any) -> None: ...
 
 
 class Teacher(BaseHTTPRequestHandler):
@@ -66,7 +56,7 @@ def url() -> Iterator[str]:
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[TaskContext]:
     with Registry(tmp_path / "home") as registry:
-        yield TaskContext("job-1", registry, tmp_path, Told())
+        yield TaskContext("job-1", registry, tmp_path, Heard())
 
 
 def answers(endpoint: Endpoint, context: TaskContext, count: int) -> list[str]:

@@ -12,10 +12,13 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.tasks.foundry_export import TASK, FoundryExportParams
+from jobs.tasks.protocol import TaskContext
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from model_registry.sources.foundry import foundry_local
+from tests.jobs.heard import Heard
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
@@ -70,6 +73,17 @@ def test_foundry_local_loads_what_was_exported(home: Path, tmp_path: Path) -> No
         model.load()
         assert model.is_loaded
         model.unload()
+
+
+def test_an_attempt_after_the_last_step_finds_what_was_exported(home: Path, tmp_path: Path) -> None:
+    params = FoundryExportParams(model="plain", folder=str(tmp_path / "export"))
+    with Registry(home) as registry:
+        context = TaskContext("job-1", registry, tmp_path, Heard())
+        first = TASK.run(params, context)
+        assert TASK.run(params, context) == first
+        (tmp_path / "other").mkdir()
+        with pytest.raises(InvalidJob, match="exists"):
+            TASK.run(params, TaskContext("job-2", registry, tmp_path / "other", Heard()))
 
 
 def test_a_base_model_has_no_prompt_template(home: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,27 +14,8 @@ from model_registry.errors import ChecksumMismatch, InvalidReference, ModelInUse
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
+from tests.jobs.heard import Heard
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-
-
-class Heard:
-    """What a task told."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.stop: StopReason | None = None
-
-    def stage(self, name: str) -> None:
-        self.stages.append(name)
-
-    def progress(self, step: int, total: int | None, metrics: Mapping[str, float], unit: str) -> None:
-        pass
-
-    def message(self, text: str, level: str = "info") -> None:
-        pass
-
-    def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
-        pass
 
 
 @pytest.fixture
