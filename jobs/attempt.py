@@ -51,8 +51,8 @@ class Attempt:
         try:
             self._child = child = await ChildProcess.start(self._start, self._log, self._tasks)
         except OSError as error:
-            message = f"The job's process cannot be started: {error.strerror}. Free some disk space and memory."
-            return End(Failed(code="not_started", message=message, may_pass=True), -1)
+            why = f"The job's process cannot be started: {error.strerror}. Free some disk space and memory."
+            return End(Failed(code="not_started", message=why, may_pass=True), -1)
         last: Last | None = None
         try:
             if self.asked is not None:
