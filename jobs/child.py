@@ -25,6 +25,7 @@ import psutil
 from pydantic import ValidationError
 
 from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan
+from jobs.memory_limit import set_limit
 from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, Progressed, Refused, Said, Staged, Start, Stop
 from jobs.references import texts_in
 from jobs.scalar_log import ScalarLog
@@ -105,9 +106,7 @@ def be_modest(memory_bytes: int | None) -> None:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
             Path("/proc/self/oom_score_adj").write_text("800")
         if memory_bytes is not None:
-            import resource
-
-            resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+            set_limit(memory_bytes)
 
 
 def _listen(stdin: BinaryIO, reporter: FrameReporter) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import psutil
 
 from jobs.job import JobFailure
+from jobs.memory_limit import lifted, widen
 from jobs.tasks.evaluation.metrics import Answered
 from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.protocol import TaskContext
 from jobs.tasks.training.messages import arguments_of, chat_messages
 from jobs.tasks.training.rendering import IGNORED, Tokens
+from runtime.batching.slots import num_rows
 from runtime.chat_formats.answer_parser import answer_parser
 from runtime.chat_formats.delta import ContentDelta, ToolCallArguments, ToolCallBegin
 from runtime.chat_formats.recognition import reasoning_format_by_name, tool_format_by_name
@@ -21,6 +23,7 @@ from runtime.messages import EngineOptions, Submit
 from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
 
 NUM_SLOTS = 8
+_KV_PART = 4  # of the job's memory: what KV may use is one part of so many
 
 
 class LocalModel:
@@ -30,9 +33,13 @@ class LocalModel:
         from runtime.engines.onnx import build_onnx_engine
 
         self._context = context
-        options = EngineOptions(num_slots=NUM_SLOTS, threads=context.threads, max_waiting=1 << 20)
-        self.engine = build_onnx_engine(folder, options)
+        budget = None if context.memory_bytes is None else context.memory_bytes // _KV_PART
+        options = EngineOptions(num_slots=NUM_SLOTS, threads=context.threads, max_waiting=1 << 20, kv_budget_bytes=budget)
+        with lifted():
+            self.engine = build_onnx_engine(folder, options)
         self.info = self.engine.info
+        self._reserved_bytes = self.info.kv_bytes_per_token * self.info.context_length * num_rows(NUM_SLOTS)
+        widen(self._reserved_bytes)
         self._number = 0
 
     def resident_bytes(self) -> int:
@@ -93,6 +100,7 @@ class LocalModel:
 
     def close(self) -> None:
         self.engine.close()
+        widen(-self._reserved_bytes)
 
     def _prompt(self, question: Question) -> Prompt:
         if question.prompt is not None and not self.info.has_chat_template:
