@@ -106,7 +106,8 @@ def test_evaluations_are_shown_and_compared(slmops: Slmops, home: Path, variable
     url = f"http://127.0.0.1:{variables['SLMOPS_PORT']}/admin/models"
     listed = httpx.get(f"{url}/one/evaluations", trust_env=False).json()["data"]
     assert [(each["version"], each["metrics"]) for each in listed] == [("one:1", {"f1": 0.5})]
-    assert httpx.get(f"{url}/one:2/evaluations", trust_env=False).json()["data"] == []
+    unknown = httpx.get(f"{url}/one:2/evaluations", trust_env=False)
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
 
 def test_kinds_tell_what_they_may_be_asked(slmops: Slmops) -> None:
