@@ -29,6 +29,7 @@ class JobKind(StrEnum):
     BENCHMARK = "benchmark"
     SEARCH = "search"
     FOUNDRY_EXPORT = "foundry-export"
+    REGISTER = "register"
 
 
 class JobStatus(StrEnum):
