@@ -22,7 +22,8 @@ from model_registry.artifacts import StagedVariant
 from model_registry.catalog import Catalog, load_catalog
 from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_bytes
 from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, OutOfDisk, SourceUnavailable, UnsupportedModel
-from model_registry.importers import Imported, ImportOptions, choose
+from model_registry.handling import PLAIN, Handling
+from model_registry.importers import Imported, ImportOptions, run_first
 from model_registry.names import check_model_name, model_name_from
 from model_registry.progress import Progress, SilentProgress
 from model_registry.records import LIVE, Manifest, ModelVersion, Precision
@@ -40,6 +41,7 @@ from model_registry.sources import Fetched, Source, source_for
 from model_registry.verification import problems_of
 
 REQUESTED_PRECISION = "requested_precision"  # a manifest parameter: what `--precision` said
+REQUESTED = "requested"  # another: what else was asked for, where anything was
 _BAD = (CorruptModel, UnsupportedModel, ChecksumMismatch, InvalidReference)  # no retry with the same bytes can help
 _LIBRARIES = ("slmops", "onnx", "onnxruntime", "gguf", "tokenizers")
 
@@ -73,10 +75,11 @@ def pull(
     alias: str = LIVE,
     progress: Progress | None = None,
     catalog: Catalog | None = None,
+    handling: Handling = PLAIN,
 ) -> ModelVersion:
     """The version that `reference` is, published as `name` (default: after the reference) unless it is here already.
 
-    alias: which one moves to it where the model has versions already.
+    alias: which one moves to it where the model has versions already. handling: what is done otherwise than plainly.
 
     Two pulls of one reference, in any processes, run one after the other, and the second finds the work done.
     Raises any RegistryError; KeyboardInterrupt stops it cleanly.
@@ -84,19 +87,22 @@ def pull(
     plan = replace(plan_pull(reference, name, catalog), alias=alias)
     progress = progress or SilentProgress()
     with one_at_a_time(registry.home, plan.source, progress):
-        source = source_for(plan.source)
+        source = source_for(plan.source, handling)
         with _network_errors_told(plan.source):
             pin = source.pin()
-        present = _present(registry, plan, pin, precision)
+        present = _present(registry, plan, pin, precision, handling)
         if present is not None:
             return present
         with registry.staging() as staging:
             scratch, staged = staging / "scratch", staging / "model"
             scratch.mkdir()
             staged.mkdir()
-            with downloads_of(registry.home, plan.source) as downloads:
+            with downloads_of(registry.home, plan.source, handling) as downloads:
                 fetched = fetch(registry, plan, source, downloads, scratch, progress)
-                return _import(registry, plan, pin, precision, fetched, staged, progress)
+                if handling.prepare is not None:
+                    (staging / "prepared").mkdir()
+                    fetched = replace(fetched, path=handling.prepare(fetched.path, staging / "prepared", progress))
+                return _import(registry, plan, pin, precision, fetched, staged, progress, handling)
 
 
 def fetch(registry: Registry, plan: PullPlan, source: Source, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
@@ -118,13 +124,13 @@ def _import(
     fetched: Fetched,
     staged: Path,
     progress: Progress,
+    handling: Handling,
 ) -> ModelVersion:
-    importer = choose(fetched.path)
     options = ImportOptions(precision=precision, may_link=fetched.is_ours)
     with disk_full_means_out_of_disk(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
-        imported = importer.run(fetched.path, staged, options, progress)
+        importer, imported = run_first(fetched.path, staged, options, progress, handling.importers)
     _write_sampling(staged, plan.sampling)
-    manifest = _manifest(plan, pin, precision, importer.name, fetched, imported)
+    manifest = _manifest(plan, pin, precision, importer, fetched, imported, handling)
     progress.stage("publishing")
     variant = StagedVariant(imported.precision, imported.provider_family, staged)
     return registry.publish(plan.name, manifest, [variant], alias=plan.alias)
@@ -138,9 +144,17 @@ def _write_sampling(folder: Path, sampling: Mapping[str, float]) -> None:
 
 
 def _manifest(
-    plan: PullPlan, pin: str | None, precision: Precision, importer: str, fetched: Fetched, imported: Imported
+    plan: PullPlan,
+    pin: str | None,
+    precision: Precision,
+    importer: str,
+    fetched: Fetched,
+    imported: Imported,
+    handling: Handling,
 ) -> Manifest:
     parameters: dict[str, Any] = {**imported.parameters, REQUESTED_PRECISION: precision.value}
+    if handling.requested:
+        parameters[REQUESTED] = dict(handling.requested)
     return Manifest(
         source=pin or str(plan.source),
         importer=importer,
@@ -150,11 +164,13 @@ def _manifest(
         source_sha256=fetched.source_sha256,
         parameters=parameters,
         metrics=imported.metrics,
-        library_versions=_library_versions(),
+        library_versions=_library_versions(handling.libraries),
     )
 
 
-def _present(registry: Registry, plan: PullPlan, pin: str | None, precision: Precision) -> ModelVersion | None:
+def _present(
+    registry: Registry, plan: PullPlan, pin: str | None, precision: Precision, handling: Handling
+) -> ModelVersion | None:
     """What was pulled from the same source with the same wish: under this name, or published anew from another."""
     if pin is None:
         return None
@@ -164,6 +180,7 @@ def _present(registry: Registry, plan: PullPlan, pin: str | None, precision: Pre
         for found in reversed(model.versions)
         if found.manifest.source == pin
         and found.manifest.parameters.get(REQUESTED_PRECISION) == precision
+        and found.manifest.parameters.get(REQUESTED, {}) == handling.requested
         and plan.source.sha256 in (None, found.manifest.source_sha256)
         and not problems_of(found, hashing=False)
     ]
@@ -204,9 +221,13 @@ def one_at_a_time(home: Path, source: SourceReference, progress: Progress) -> It
 
 
 @contextlib.contextmanager
-def downloads_of(home: Path, source: SourceReference) -> Iterator[Path]:
-    """Gone when the block succeeds or what was fetched is bad. Else kept, for the next pull to go on from."""
-    folder = home / "downloads" / _key(source)
+def downloads_of(home: Path, source: SourceReference, handling: Handling = PLAIN) -> Iterator[Path]:
+    """Gone when the block succeeds or what was fetched is bad. Else kept, for the next pull to go on from.
+
+    Another choice of a repository's files has a folder of its own, so that what one left is not taken for the other's.
+    """
+    choice = f"-{int(handling.wants_checkpoint)}{int(handling.allow_pickle)}"
+    folder = home / "downloads" / (_key(source) + (choice if choice != "-00" else ""))
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder
@@ -238,9 +259,9 @@ def _default_name(source: SourceReference) -> str:
     return model_name_from(local.name if local.is_dir() else local.name.removesuffix(local.suffix).removesuffix(".tar"))
 
 
-def _library_versions() -> Mapping[str, str]:
+def _library_versions(others: tuple[str, ...]) -> Mapping[str, str]:
     found = {}
-    for library in _LIBRARIES:
+    for library in (*_LIBRARIES, *others):
         with contextlib.suppress(PackageNotFoundError):
             found[library] = version(library)
     return found

@@ -1,24 +1,60 @@
-"""Task `convert`: a model from anywhere as a version that is served. Owns what such a job is asked; importing is the registry's."""
+"""Task `convert`: a model from anywhere as a version that is served. Owns what such a job is asked; importing is the registry's
+and the backends'."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
+from jobs.tasks.conversion.backends import LIBRARIES, Backend, importers_of, missing_for
+from jobs.tasks.conversion.builder_options import BuilderOptions, BuildOrder
+from jobs.tasks.conversion.pickles import readable
 from jobs.tasks.protocol import Params, TaskContext
 from model_registry.errors import InvalidName, InvalidReference
+from model_registry.handling import Handling
+from model_registry.progress import Progress
 from model_registry.pull import PullPlan, plan_pull, pull
 from model_registry.records import Precision
+from model_registry.references import PathReference
 
 
-class ConvertParams(Params):
+class ConvertParams(BuilderOptions):
     """Makes a model from anywhere a version that is served."""
 
     source: str = Field(min_length=1, description="A path, an hf:// or pypi:// reference, or a name of the catalog.")
     output: str | None = Field(None, description="The model's name here; by default after its source.")
     precision: Precision = Field(Precision.AUTO, description="How weights are stored; auto keeps what is exact, else takes int8.")
+    backend: Backend = Field(
+        Backend.AUTO, description="Who converts: auto takes slmops' own importers where they can, else the model builder."
+    )
+    allow_pickle: bool = Field(False, description="Whether weights that are pickles are read, as tensors only.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.backend is Backend.SLMOPS and (wrong := sorted(self.options())):
+            raise ValueError(f"{wrong[0]} is for the backends genai-builder and olive")
+        self.build_order()
+        return self
+
+    @property
+    def who(self) -> Backend:
+        """What only the builder can do is asked of it at once."""
+        needs_builder = bool(self.options()) or self.precision is Precision.FP16
+        return Backend.GENAI_BUILDER if self.backend is Backend.AUTO and needs_builder else self.backend
+
+    def build_order(self) -> BuildOrder | None:
+        """None when only slmops' own importers may be asked. Raises ValueError."""
+        if self.who is Backend.SLMOPS or (self.who is Backend.AUTO and self.precision is Precision.MIXED):
+            return None
+        return self.order(self.precision)
+
+    def requested(self) -> dict[str, Any]:
+        """What tells this wish from a plain pull's. Empty for one that a plain pull could fulfil alike."""
+        wish: dict[str, Any] = {} if self.who in (Backend.AUTO, Backend.SLMOPS) else {"backend": str(self.who)}
+        return wish | self.options()
 
 
 class Convert:
@@ -29,11 +65,36 @@ class Convert:
 
     def plan(self, params: ConvertParams, context: TaskContext) -> Plan:
         planned = _planned(params)
-        wish = "the precision that suits it" if params.precision is Precision.AUTO else str(params.precision)
-        summary = (f"Fetches {planned.source}.", f"Imports it with {wish}.", f"Registers it as {planned.name}.")
-        return Plan(summary, outputs=(planned.name,))
+        if context.offline and not isinstance(planned.source, PathReference):
+            message = f"{planned.source} would have to be fetched, but `offline` is set. Give a path on this machine."
+            raise InvalidJob([Problem(message, param="source")])
+        if (command := missing_for(params.who)) is not None:
+            raise InvalidJob([Problem(f"The backend {params.who} needs packages that are not here: {command}.", param="backend")])
+        order = params.build_order()
+        precision = params.precision if order is None or params.who is Backend.AUTO else order.precision
+        wish = "the precision that suits it" if precision is Precision.AUTO else str(precision)
+        by = {
+            Backend.AUTO: "slmops' importer, or the model builder where that cannot",
+            Backend.SLMOPS: "slmops' importer",
+            Backend.GENAI_BUILDER: f"onnxruntime-genai's model builder, for {params.execution_provider}",
+            Backend.OLIVE: f"Olive's ModelBuilder pass, for {params.execution_provider}",
+        }
+        steps = (f"Fetches {planned.source}.", f"Imports it with {wish}, by {by[params.who]}.", f"Registers it as {planned.name}.")
+        return Plan(steps, outputs=(planned.name,))
 
     def run(self, params: ConvertParams, context: TaskContext) -> Outcome:
+        def prepare(path: Path, scratch: Path, progress: Progress) -> Path:
+            return readable(path, scratch, progress, allow_pickle=params.allow_pickle)
+
+        built = params.who in (Backend.GENAI_BUILDER, Backend.OLIVE)
+        handling = Handling(
+            importers_of(params.who, params.build_order(), params.options(), context),
+            prepare,
+            wants_checkpoint=built,
+            allow_pickle=params.allow_pickle,
+            requested=params.requested(),
+            libraries=LIBRARIES if params.who is not Backend.SLMOPS else (),
+        )
         version = pull(
             context.registry,
             params.source,
@@ -41,6 +102,7 @@ class Convert:
             precision=params.precision,
             alias="candidate",
             progress=StagedProgress(context),
+            handling=handling,
         )
         return Outcome(version.label, metrics=version.manifest.metrics, details={"parameters": dict(version.manifest.parameters)})
 

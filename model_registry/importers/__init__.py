@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from model_registry.disk import remove_tree
 from model_registry.errors import UnsupportedModel
 from model_registry.importers.protocol import Imported, Importer, ImportOptions
+from model_registry.progress import Progress
 
-__all__ = ["ImportOptions", "Imported", "Importer", "all_importers", "choose"]
+__all__ = ["ImportOptions", "Imported", "Importer", "all_importers", "choose", "run_first"]
 
 
 def all_importers() -> tuple[Importer, ...]:
@@ -30,3 +32,25 @@ def choose(path: Path, importers: tuple[Importer, ...] | None = None) -> Importe
         f"Nothing here imports {path.name!r} (known formats: {known}). Give a .gguf file, or a folder with model.onnx, "
         "genai_config.json (or config.json) and tokenizer.json."
     )
+
+
+def run_first(
+    path: Path, destination: Path, options: ImportOptions, progress: Progress, importers: tuple[Importer, ...] | None = None
+) -> tuple[str, Imported]:
+    """(the importer's name, what it wrote), by the first that takes `path` and can import it. importers: None for all.
+
+    Raises UnsupportedModel with the reason of each that could not, and what importers raise.
+    """
+    candidates = all_importers() if importers is None else importers
+    takers = [importer for importer in candidates if importer.can_import(path)] or [choose(path, candidates)]
+    refusals: list[UnsupportedModel] = []
+    for importer in takers:
+        if refusals:
+            progress.stage(f"importing with {importer.name} instead")
+            for left in destination.iterdir():
+                remove_tree(left)
+        try:
+            return importer.name, importer.run(path, destination, options, progress)
+        except UnsupportedModel as refusal:
+            refusals.append(refusal)
+    raise UnsupportedModel(" ".join(refusal.message for refusal in refusals)) from refusals[-1]

@@ -17,6 +17,7 @@ _PAST_KEY, _PAST_VALUE = "past_key_values.%d.key", "past_key_values.%d.value"
 _PRESENT_KEY, _PRESENT_VALUE = "present.%d.key", "present.%d.value"
 _PLAIN_INPUTS = frozenset({"input_ids", "attention_mask", "position_ids"})
 _KV_DTYPES = ("float32", "float16")
+_PROVIDERS = {"dml": "directml", "nvtensorrtrtx": "trt-rtx"}  # genai's names of those that have another one here
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
 
 
@@ -174,4 +175,4 @@ def _section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _provider_family(decoder: Mapping[str, Any]) -> str:
     options = (decoder.get("session_options") or {}).get("provider_options") or []
     names = [str(name).lower() for option in options if isinstance(option, dict) for name in option]
-    return names[0] if names else "cpu"
+    return _PROVIDERS.get(names[0], names[0]) if names else "cpu"

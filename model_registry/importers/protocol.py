@@ -33,7 +33,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was written. precision: never `AUTO`. provider_family: whom the graph suits (`cpu`, `cuda`, `dml`, `npu`).
+    """What was written. precision: never `AUTO`. provider_family: a provider's short name (`cpu`, `cuda`, ...).
 
     parameters: what the importer decided, e.g. {"precision": "int8", "block_size": 32}; JSON values only.
     metrics: what was measured, e.g. {"perplexity": 29.37}. licence: SPDX, None when the format does not say.

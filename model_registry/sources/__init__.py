@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from model_registry.handling import PLAIN, Handling
 from model_registry.references import (
     FoundryReference,
     HubReference,
@@ -14,12 +15,12 @@ from model_registry.sources.protocol import Fetched, Source
 __all__ = ["Fetched", "Source", "source_for"]
 
 
-def source_for(reference: SourceReference) -> Source:
-    """What can fetch `reference`; its libraries load with it."""
+def source_for(reference: SourceReference, handling: Handling = PLAIN) -> Source:
+    """What can fetch `reference`; its libraries load with it. handling: which files of a hub repository are wanted."""
     if isinstance(reference, HubReference):
         from model_registry.sources.hub import HubSource
 
-        return HubSource(reference)
+        return HubSource(reference, wants_checkpoint=handling.wants_checkpoint, allow_pickle=handling.allow_pickle)
     if isinstance(reference, PackageReference):
         from model_registry.sources.package_index import PackageIndexSource
 

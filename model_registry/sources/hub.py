@@ -28,8 +28,12 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 
 
 class HubSource:
-    def __init__(self, reference: HubReference) -> None:
+    """wants_checkpoint, allow_pickle: see `select_files`."""
+
+    def __init__(self, reference: HubReference, *, wants_checkpoint: bool = False, allow_pickle: bool = False) -> None:
         self._reference = reference
+        self._wants_checkpoint = wants_checkpoint
+        self._allow_pickle = allow_pickle
         self._endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or DEFAULT_ENDPOINT
         self._info: ModelInfo | None = None
 
@@ -40,7 +44,8 @@ class HubSource:
     def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
         progress.stage(f"looking up {self._reference.repo}")
         pinned = self._pinned()
-        selection = select_files(self._files(pinned), pinned)
+        files, wants, pickles = self._files(pinned), self._wants_checkpoint, self._allow_pickle
+        selection = select_files(files, pinned, wants_checkpoint=wants, allow_pickle=pickles)
         with http_client() as client:
             for file in selection.files:
                 target = downloads / file.path

@@ -1,7 +1,8 @@
 """Which files of a hub repository make one model. Pure: names in, names out; fetches nothing.
 
 What a repository may be: an onnxruntime-genai folder (with `genai_config.json`), somewhere within; a browser export
-(`onnx/model_q4.onnx` beside `config.json` and `tokenizer.json`); or GGUF files.
+(`onnx/model_q4.onnx` beside `config.json` and `tokenizer.json`); GGUF files; or a checkpoint (`config.json` beside safetensors,
+or beside pickles, which are fetched only when they are allowed).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ CONFIG_FILES = frozenset(
         "tokenizer_config.json",
     }
 )
+_VOCABULARY_FILES = frozenset({"tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model"})
 BROWSER_MODELS = ("model_q4.onnx", "model.onnx")  # in order of preference: dynamic int8 loses too much quality
 
 
@@ -56,8 +58,13 @@ class Selection:
     files: tuple[HubFile, ...]
 
 
-def select_files(files: Sequence[HubFile], wanted: HubReference) -> Selection:
-    """Raises SourceUnavailable (no such path), UnsupportedModel (no model for us here, or it must be named)."""
+def select_files(
+    files: Sequence[HubFile], wanted: HubReference, *, wants_checkpoint: bool = False, allow_pickle: bool = False
+) -> Selection:
+    """wants_checkpoint: rather than another form of the model that is there too. allow_pickle: when it has no safetensors.
+
+    Raises SourceUnavailable (no such path), UnsupportedModel (no model for us here, or it must be named).
+    """
     by_path = {file.path: file for file in files}
     if wanted.path in by_path:
         return _one_file(files, by_path[wanted.path], wanted)
@@ -67,6 +74,8 @@ def select_files(files: Sequence[HubFile], wanted: HubReference) -> Selection:
         folders = sorted({file.folder for file in files if file.name in ("genai_config.json", "model.onnx")})
         hint = f" Models lie in: {', '.join(folders)}." if folders else ""
         raise SourceUnavailable(f"{wanted.repo} has nothing at {wanted.path!r}.{hint}")
+    if wants_checkpoint and (found := _checkpoint(inside, wanted, allow_pickle=allow_pickle)):
+        return found
     genai = sorted(file.folder for file in inside if file.name == "genai_config.json")
     if genai:
         folder = _choose_genai(genai, wanted)
@@ -75,7 +84,30 @@ def select_files(files: Sequence[HubFile], wanted: HubReference) -> Selection:
     for name in BROWSER_MODELS:
         if name in models:
             return _browser_export(files, models[name])
+    if not any(file.name.endswith(".gguf") for file in inside) and (
+        found := _checkpoint(inside, wanted, allow_pickle=allow_pickle)
+    ):
+        return found
     return _one_file(files, _choose_gguf(inside, wanted), wanted)
+
+
+def _checkpoint(inside: Sequence[HubFile], wanted: HubReference, *, allow_pickle: bool) -> Selection | None:
+    """The weights in the folder that was named, and the configuration beside them; never code."""
+    here = [file for file in inside if file.folder == wanted.path]
+    weights = [file for file in here if file.name.endswith(".safetensors") and not file.name.startswith("consolidated")]
+    index = "model.safetensors.index.json"
+    if not weights and any(file.name == "config.json" for file in here):
+        weights = [file for file in here if re.fullmatch(r"pytorch_model.*\.bin", file.name)]
+        index = "pytorch_model.bin.index.json"
+        if weights and not allow_pickle:
+            raise UnsupportedModel(
+                f"{wanted.repo} has its weights as pickles only, which can run code when they are read. Choose a repository with "
+                "safetensors, or run a job `convert` with `allow_pickle`: true, which reads nothing but tensors from them."
+            )
+    if not weights or not any(file.name == "config.json" for file in here):
+        return None
+    texts = [file for file in here if file.name in CONFIG_FILES | _VOCABULARY_FILES or file.name == index]
+    return Selection(wanted.path, (*weights, *texts))
 
 
 def _choose_genai(folders: Sequence[str], wanted: HubReference) -> str:
@@ -93,7 +125,7 @@ def _choose_gguf(inside: Sequence[HubFile], wanted: HubReference) -> HubFile:
     found = [file for file in inside if file.name.endswith(".gguf")]
     if not found:
         raise UnsupportedModel(
-            f"{wanted.repo} holds neither an ONNX model nor a GGUF file that slmops could import. "
+            f"{wanted.repo} holds neither an ONNX model, a GGUF file nor a checkpoint that slmops could import. "
             "Look for a repository of the same model with ONNX or GGUF in its name."
         )
     if len(found) > 1:

@@ -1,0 +1,1 @@
+"""Ways of converting that need training libraries, beside the registry's own importers."""

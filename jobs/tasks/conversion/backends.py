@@ -1,0 +1,53 @@
+"""Who converts: slmops' own importers, onnxruntime-genai's model builder, or Olive around it. Owns the choice."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from importlib.util import find_spec
+
+from jobs.tasks.conversion.builder_options import BuildOrder
+from jobs.tasks.conversion.built import Builder, BuiltImporter
+from jobs.tasks.protocol import TaskContext
+from model_registry.importers import all_importers
+from model_registry.importers.protocol import Importer
+
+LIBRARIES = ("torch", "transformers", "onnxruntime-genai", "onnx-ir")
+
+
+class Backend(StrEnum):
+    AUTO = "auto"  # slmops where it can, else genai-builder
+    SLMOPS = "slmops"  # fast, smoothed, measured, without PyTorch; of a few families, for the CPU
+    GENAI_BUILDER = "genai-builder"
+    OLIVE = "olive"  # Olive's ModelBuilder pass
+
+
+def missing_for(backend: Backend) -> str | None:
+    """The command that installs what the backend needs and this environment lacks; None when all is here, or none is needed."""
+    needs = {
+        Backend.GENAI_BUILDER: ("tune", ("torch", "transformers", "onnx_ir")),
+        Backend.OLIVE: ("olive", ("torch", "transformers", "onnx_ir", "olive")),
+    }
+    extra, modules = needs.get(backend, ("", ()))
+    return f"pip install 'slmops[{extra}]'" if any(find_spec(module) is None for module in modules) else None
+
+
+def importers_of(
+    backend: Backend, order: BuildOrder | None, options: dict[str, object], context: TaskContext
+) -> tuple[Importer, ...]:
+    """In the order they are asked. order: None when only slmops' own may be asked."""
+    own = all_importers() if backend in (Backend.AUTO, Backend.SLMOPS) else ()
+    if order is None:
+        return own
+    name = Backend.OLIVE if backend is Backend.OLIVE else Backend.GENAI_BUILDER
+    return (*own, BuiltImporter(str(name), _builder(name), order, options, context))
+
+
+def _builder(backend: Backend) -> Builder:
+    """Its module is imported when it builds."""
+
+    def by_genai(*asked: object) -> None:
+        from jobs.tasks.conversion.model_builder import build
+
+        build(*asked)  # type: ignore[arg-type]
+
+    return by_genai

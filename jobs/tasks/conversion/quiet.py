@@ -1,0 +1,15 @@
+"""What is set before libraries that fetch and draw are imported: they look nothing up, and their bars stay out of the job's log."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+
+def be_offline() -> None:
+    """For the rest of the process, whatever was imported before."""
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    constants: Any = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:  # a download came before, and it reads its variables once
+        constants.HF_HUB_OFFLINE = True
