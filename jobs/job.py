@@ -30,6 +30,7 @@ class JobKind(StrEnum):
     SEARCH = "search"
     FOUNDRY_EXPORT = "foundry-export"
     REGISTER = "register"
+    OLIVE = "olive"
 
 
 class JobStatus(StrEnum):

@@ -19,13 +19,14 @@ _LIBRARIES = ("slmops", "torch", "transformers", "trl", "peft", "olive-ai", "onn
 class Output:
     """A version to be registered. importer: the kind of job; parameters: all of the job's, seed among them.
 
-    base: the version that it was made from, whose architecture, context and licence it has unless said otherwise.
+    base: the version that it was made from, whose architecture, context and licence it has unless said otherwise; None: there
+    is none, and both must be said.
     """
 
     name: str
     job: str
     importer: str
-    base: ModelVersion
+    base: ModelVersion | None
     variants: Sequence[StagedVariant]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -50,10 +51,10 @@ def register(registry: Registry, output: Output) -> ModelVersion:
     manifest = Manifest(
         source=source_of(output.job),
         importer=output.importer,
-        architecture=output.architecture or base.manifest.architecture,
-        context_length=output.context_length or base.manifest.context_length,
-        licence=base.manifest.licence,
-        parent=base.label,
+        architecture=output.architecture or (base.manifest.architecture if base else "unknown"),
+        context_length=output.context_length or (base.manifest.context_length if base else 1),
+        licence=base.manifest.licence if base else "unknown",
+        parent=base.label if base else None,
         data_sha256=output.data_sha256,
         parameters=output.parameters,
         metrics=output.metrics,

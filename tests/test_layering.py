@@ -16,7 +16,7 @@ MOST_LINES = 300
 VENDORS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("fastapi", "starlette", "prometheus_client", "uvicorn", "uvloop", "httptools"): ("server/",),
     ("onnxruntime", "onnx"): ("runtime/engines/", "runtime/providers.py", "model_registry/importers/", "jobs/tasks/"),
-    ("onnxruntime_genai",): ("runtime/engines/genai.py",),
+    ("onnxruntime_genai",): ("runtime/engines/genai.py", "jobs/tasks/"),
     ("foundry_local_sdk",): ("runtime/engines/foundry.py", "model_registry/sources/foundry.py"),
     ("sqlalchemy",): ("model_registry/", "jobs/store.py"),
     ("alembic",): ("model_registry/",),
@@ -109,7 +109,9 @@ def test_no_file_is_named_after_nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("server.app", ("torch", "transformers", "onnxruntime", "onnx", "gguf", "huggingface_hub", "alembic")),
+        ("server.app", ("torch", "transformers", "olive", "onnxruntime", "onnx", "gguf", "huggingface_hub", "alembic")),
+        ("jobs.tasks.convert", ("torch", "transformers", "olive", "onnxruntime_genai", "safetensors", "onnx")),
+        ("jobs.tasks.olive", ("torch", "transformers", "olive", "opentelemetry", "onnxruntime_genai", "yaml")),
         ("server.cli", ("torch", "transformers", "onnxruntime", "onnx", "fastapi", "sqlalchemy")),
         ("runtime.worker", ("torch", "transformers", "onnxruntime", "onnx", "fastapi", "sqlalchemy")),
     ],

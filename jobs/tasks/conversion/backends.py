@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from importlib.util import find_spec
+from pathlib import Path
 
 from jobs.tasks.conversion.builder_options import BuildOrder
 from jobs.tasks.conversion.built import Builder, BuiltImporter
 from jobs.tasks.protocol import TaskContext
 from model_registry.importers import all_importers
 from model_registry.importers.protocol import Importer
+from model_registry.progress import Progress
 
-LIBRARIES = ("torch", "transformers", "onnxruntime-genai", "onnx-ir")
+LIBRARIES = ("torch", "transformers", "onnxruntime-genai", "onnx-ir", "olive-ai")
 
 
 class Backend(StrEnum):
@@ -45,9 +47,14 @@ def importers_of(
 def _builder(backend: Backend) -> Builder:
     """Its module is imported when it builds."""
 
-    def by_genai(*asked: object) -> None:
+    def by_genai(checkpoint: Path, folder: Path, scratch: Path, order: BuildOrder, progress: Progress) -> None:
         from jobs.tasks.conversion.model_builder import build
 
-        build(*asked)  # type: ignore[arg-type]
+        build(checkpoint, folder, scratch, order, progress)
 
-    return by_genai
+    def by_olive(checkpoint: Path, folder: Path, scratch: Path, order: BuildOrder, progress: Progress) -> None:
+        from jobs.tasks.conversion.olive_builder import build
+
+        build(checkpoint, folder, scratch, order, progress)
+
+    return by_olive if backend is Backend.OLIVE else by_genai
