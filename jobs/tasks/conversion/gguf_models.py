@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from jobs.tasks.conversion.quiet import be_offline
-from model_registry.errors import CorruptModel, UnsupportedModel
+from model_registry.errors import UnsupportedModel
 from model_registry.progress import Progress
 
 
 def write_checkpoint(path: Path, folder: Path, progress: Progress) -> None:
-    """config.json, safetensors in float32 and the tokenizer into `folder`, which exists. Raises UnsupportedModel, CorruptModel."""
+    """config.json, safetensors in float32 and the tokenizer into `folder`, which exists. Raises UnsupportedModel."""
     be_offline()
     progress.stage("reading the GGUF file with transformers")
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    asked: dict[str, Any] = {"gguf_file": path.name, "dtype": torch.float32}
+    if hasattr(transformers, "GgufConfig"):  # later releases keep the blocks unless they are told not to
+        asked["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(path.parent, **asked)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    except (ValueError, NotImplementedError, KeyError, AttributeError, TypeError) as error:
-        reason = str(error).strip().splitlines()
-        raise UnsupportedModel(
-            f"transformers cannot read {path.name}: {reason[0] if reason else type(error).__name__}. "
-            "Convert the model's Hugging Face checkpoint instead."
-        ) from error
-    except (RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except Exception as error:  # whatever its many converters stumble over
+        if isinstance(error, MemoryError | ImportError) or (isinstance(error, OSError) and error.errno is not None):
             raise
-        raise CorruptModel(f"{path.name} cannot be read ({str(error).strip().splitlines()[0]}). Fetch it again.") from error
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UnsupportedModel(
+            f"transformers cannot read {path.name}: {reason}. Convert the model's Hugging Face checkpoint instead."
+        ) from error
     progress.stage("writing the checkpoint")
+    if getattr(model, "hf_quantizer", None) is not None:
+        model.hf_quantizer.remove_quantization_config(model)  # it is none any more, and would not be saved as one
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)

@@ -43,12 +43,13 @@ def _fit_the_builder(scratch: Path) -> None:
         return
 
     @wraps(create)
-    def create_model(name: Any, path: str, output: str, precision: str, provider: str, cache: str, **extra: Any) -> None:
-        options = {key.removeprefix(_FORMER): value for key, value in extra.items()}
+    def create_model(model_name: Any, input_path: str, output_dir: str, **given: Any) -> None:
+        precision, provider, cache_dir = (given.pop(name) for name in ("precision", "execution_provider", "cache_dir"))
+        places = (model_name, input_path, output_dir, precision, provider, cache_dir)
+        options = {key.removeprefix(_FORMER): value for key, value in given.items()}
         options.setdefault("hf_token", "false")
-        if "hf_details" not in options:
-            builder.check_extra_options(name, path, output, precision, provider, cache, options)
-        create(name, path, output, precision, provider, cache, **options)
+        builder.check_extra_options(*places, options)
+        create(*places, **options)
 
     create_model.fits_olive = True  # type: ignore[attr-defined]
     builder.create_model = create_model
