@@ -73,7 +73,8 @@ class Olive:
         models = [made_of(each) for each in output.get_output_models()]
         registered, kept = self._register(models, checkpoint or _source_of(own), base, params, sha256_of(workflow), context)
         shutil.rmtree(scratch, ignore_errors=True)
-        files = sorted(path.relative_to(context.folder).as_posix() for path in (context.folder / _OUTPUT).glob("*.*"))
+        written = sorted(path for path in (context.folder / _OUTPUT).rglob("*") if path.is_file())
+        files = [path.relative_to(context.folder).as_posix() for path in written]
         details = {"registered": [each.label for each in registered], "kept": kept}
         if not registered:
             return Outcome(None, models[0].metrics, tuple(files), details)

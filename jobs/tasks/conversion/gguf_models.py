@@ -32,7 +32,8 @@ def write_checkpoint(path: Path, folder: Path, progress: Progress) -> None:
             f"transformers cannot read {path.name}: {reason}. Convert the model's Hugging Face checkpoint instead."
         ) from error
     progress.stage("writing the checkpoint")
-    if getattr(model, "hf_quantizer", None) is not None:
-        model.hf_quantizer.remove_quantization_config(model)  # it is none any more, and would not be saved as one
+    quantizer: Any = getattr(model, "hf_quantizer", None)
+    if quantizer is not None:
+        quantizer.remove_quantization_config(model)  # it is quantized no more, and would not be saved
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -77,12 +79,32 @@ def _onnx(made: Made, source: Path | None, staging: Path, context: TaskContext) 
     folder = staging / "served"
     folder.mkdir()
     progress = StagedProgress(context)
+    _mend_logits(made.folder)
     imported = OnnxFolderImporter().run(made.folder, folder, ImportOptions(), progress)
     metrics: dict[str, float] = {}
     if source is not None and imported.provider_family == "cpu" and imported.parameters.get("graph") == GraphKind.GQA:
         metrics = quality(source, folder, imported.context_length, context.threads, progress)
     variants = (StagedVariant(imported.precision, imported.provider_family, folder),)
     return Servable(variants, imported.architecture, imported.context_length, imported.parameters, {**metrics, **made.metrics})
+
+
+def _mend_logits(folder: Path) -> None:
+    """Olive's rounding passes rename the output of the product that they round (`logits_Q4`), but not in genai_config.json."""
+    import onnx
+
+    decoder = json.loads((folder / GENAI_CONFIG).read_text(encoding="utf-8")).get("model", {}).get("decoder", {})
+    path, wanted = folder / str(decoder.get("filename", "")), decoder.get("outputs", {}).get("logits", "logits")
+    if not path.is_file():
+        return  # the import tells what is wrong
+    graph = onnx.load_model(path, load_external_data=False)
+    outputs = {value.name: value for value in graph.graph.output}
+    renamed = [name for name in outputs if re.fullmatch(re.escape(wanted) + r"_Q\d+", name)]
+    if wanted in outputs or len(renamed) != 1:
+        return
+    outputs[renamed[0]].name = wanted
+    for node in graph.graph.node:
+        node.output[:] = [wanted if name == renamed[0] else name for name in node.output]
+    onnx.save_model(graph, path)
 
 
 def _with_adapter(made: Made, adapter: Path, staging: Path, context: TaskContext) -> Servable:

@@ -79,7 +79,9 @@ def test_the_builder_is_asked_by_name_with_its_options(context: TaskContext, lla
     assert version.variants[0].precision == "mixed"
 
 
-@pytest.mark.parametrize(("provider", "precision"), [("cuda", "int4"), ("directml", "fp16"), ("trt-rtx", "fp16"), ("webgpu", "int4")])
+@pytest.mark.parametrize(
+    ("provider", "precision"), [("cuda", "int4"), ("directml", "fp16"), ("trt-rtx", "fp16"), ("webgpu", "int4")]
+)
 def test_builds_for_other_providers_are_placed_there(context: TaskContext, llama: Path, provider: str, precision: str) -> None:
     version = converted(context, llama, execution_provider=provider, precision=precision)
     assert [(variant.provider_family, variant.precision) for variant in version.variants] == [(provider, precision)]
