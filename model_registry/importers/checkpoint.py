@@ -88,7 +88,7 @@ def read_config(config: Mapping[str, Any]) -> Architecture:
     if kind not in _NAMES:
         raise UnsupportedModel(
             f"Checkpoints of the type {kind!r} are not imported; {', '.join(sorted(_NAMES))} are. "
-            "Convert the model with onnxruntime-genai's model builder, and pull its ONNX folder."
+            "Run a job `convert`, which has onnxruntime-genai's model builder for others."
         )
     name = _NAMES[kind]
     architecture = read_architecture(Metadata(dict(_values(name, config))))

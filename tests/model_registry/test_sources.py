@@ -283,6 +283,30 @@ def test_a_choice_that_must_be_made_lists_the_choices(paths, path, error, text):
         select(paths, path)
 
 
+CHECKPOINT = ["config.json", "tokenizer.json", "model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"]
+BESIDE = ["README.md", "modeling.py", "pytorch_model.bin", "consolidated.safetensors", "original/model.safetensors"]
+
+
+def test_a_checkpoint_is_its_weights_and_texts():
+    assert sorted(select([*CHECKPOINT, *BESIDE])[1]) == sorted(CHECKPOINT)
+
+
+@pytest.mark.parametrize("other", ["onnx/model.onnx", "cpu/genai_config.json", "model-q4.gguf"])
+def test_other_forms_come_before_a_checkpoint_unless_that_is_wanted(other):
+    assert "model-1.safetensors" not in select([*CHECKPOINT, other])[1]
+    files = [HubFile(name, 1) for name in [*CHECKPOINT, other]]
+    wanted = select_files(files, HubReference("org/repo"), wants_checkpoint=True)
+    assert sorted(file.path for file in wanted.files) == sorted(CHECKPOINT)
+
+
+def test_pickles_only_when_they_are_allowed():
+    files = [HubFile(name, 1) for name in ("config.json", "pytorch_model.bin", "training_args.bin", "tokenizer.model")]
+    with pytest.raises(UnsupportedModel, match="`allow_pickle`: true"):
+        select_files(files, HubReference("org/repo"))
+    taken = select_files(files, HubReference("org/repo"), allow_pickle=True).files
+    assert sorted(file.path for file in taken) == ["config.json", "pytorch_model.bin", "tokenizer.model"]
+
+
 class TestFolder:
     def test_a_folder_is_taken_where_it_is(self, fetch, tmp_path):
         (tmp_path / "m").mkdir()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import pickle
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.job import InvalidJob, JobFailure
+from jobs.job import InvalidJob, Job, JobFailure, JobKind, JobStatus
+from jobs.job_queue import JobQueue
 from jobs.tasks.convert import TASK, ConvertParams
 from jobs.tasks.protocol import StopReason, TaskContext
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.records import ModelVersion
+from model_registry.registry import Registry
 from tests.jobs.tiny_checkpoint import answer, served_logits, source_logits, task_context, write_checkpoint
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 from tests.model_registry.registry_http import LocalServer, add_repository, local_server
@@ -125,6 +129,28 @@ def test_a_stop_ends_the_build_and_leaves_nothing(context: TaskContext, llama: P
         converted(context, llama, backend="genai-builder")
     assert context.registry.models() == ()
     assert list((context.registry.home / "staging").iterdir()) == []
+
+
+def test_cancelled_in_its_own_process_it_is_over_within_two_seconds(tmp_path: Path, llama: Path) -> None:
+    async def cancelled() -> tuple[Job, float]:
+        queue = JobQueue(tmp_path / "home")
+        await queue.start()
+        try:
+            job = await queue.create(JobKind.CONVERT, {"source": str(llama), "output": "made", "backend": "genai-builder"})
+            began = float("inf")
+            async for event in queue.events(job.id, follow=True):
+                if event is not None and event.message == "loading the model builder":
+                    began = time.monotonic()
+                    await queue.cancel(job.id)
+            return await queue.job(job.id), time.monotonic() - began
+        finally:
+            await queue.close()
+
+    job, seconds = asyncio.run(cancelled())
+    assert job.status is JobStatus.CANCELLED
+    assert seconds < 2
+    with Registry(tmp_path / "home") as registry:
+        assert registry.models() == ()
 
 
 @pytest.mark.parametrize(
