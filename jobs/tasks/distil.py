@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
 from jobs.outputs import Output, made_by, register
+from jobs.tasks.adapters import merged
 from jobs.tasks.checkpoints import materialise, served_variant
 from jobs.tasks.distillation.comparing import compared
 from jobs.tasks.distillation.cutting import cut
@@ -21,7 +22,8 @@ from jobs.tasks.evaluation.targets import Endpoint, check_target
 from jobs.tasks.protocol import Params, TaskContext, problems_of
 from jobs.tasks.serving_build import build, save_weights
 from jobs.tasks.training.material import Material, prepare
-from jobs.tasks.training.parameters import FinetuneParams
+from jobs.tasks.training.parameters import Backend, FinetuneParams
+from jobs.tasks.training.trainer import Teacher, Trained, train
 from model_registry.errors import InvalidName
 from model_registry.names import check_model_name
 from model_registry.records import ModelVersion
@@ -69,9 +71,6 @@ class Distil:
         context.stage("preparing the student")
         training, _ = prepare(tune, served)
         checkpoint, stay = _student(params, base, training, context)
-
-        from jobs.tasks.training.trainer import Teacher, train
-
         teacher = None
         if params.logits is not None:
             assert isinstance(params.teacher, str)
@@ -80,7 +79,7 @@ class Distil:
         with context.registry.staging() as staging:
             weights = staging / "checkpoint"
             context.stage("writing the weights")
-            model = trained.model if tune.method == "full" else trained.model.merge_and_unload().float()
+            model = trained.model if tune.method == "full" else _merged(trained, checkpoint, context.folder / "adapter")
             save_weights(model, checkpoint, weights)
             built = build(context, weights, staging, tune.served_precision)
             folder = built.variants[0].folder
@@ -144,10 +143,26 @@ def _tuning(params: DistilParams, student: str) -> FinetuneParams:
         if name in params.training:
             raise InvalidJob([Problem(f"training.{name} is set by the distillation: leave it out.", param=f"training.{name}")])
     try:
-        return FinetuneParams(**{**method, **params.training, **fixed})
+        tune = FinetuneParams(**{**method, **params.training, **fixed})
+        _check_training(params, tune)
+        return tune
     except ValidationError as error:
         problems = problems_of(error)
         raise InvalidJob([Problem(f"training.{each.message}", param=f"training.{each.param}") for each in problems]) from None
+
+
+def _check_training(params: DistilParams, tune: FinetuneParams) -> None:
+    """What a distillation has no use for would be passed over. Raises InvalidJob."""
+    meaningless = {
+        "backend": tune.backend is Backend.OLIVE,
+        "objective": tune.objective == "dpo",
+        "validation": tune.validation is not None,
+        "text_template": tune.text_template is not None,
+        "loss": tune.loss is not None and params.logits is not None,
+    }
+    for name in [name for name, is_asked in meaningless.items() if is_asked]:
+        message = f"training.{name} has no meaning in a distillation{' by logits' if name == 'loss' else ''}: leave it out."
+        raise InvalidJob([Problem(message, param=f"training.{name}")])
 
 
 def _student(params: DistilParams, base: ModelVersion, training: Material, context: TaskContext) -> tuple[Path, list[int]]:
@@ -161,6 +176,12 @@ def _student(params: DistilParams, base: ModelVersion, training: Material, conte
         note.write_text(json.dumps(stay))
     stay = json.loads(note.read_text())
     return folder, stay
+
+
+def _merged(trained: Trained, checkpoint: Path, adapter: Path) -> Any:
+    """Into the base's own weights, whatever precision it was held in meanwhile."""
+    trained.save_adapter(adapter)
+    return merged(checkpoint, adapter)
 
 
 def _check_vocabulary(params: DistilParams, base: ModelVersion, context: TaskContext) -> None:

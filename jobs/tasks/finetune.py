@@ -14,14 +14,19 @@ from jobs.tasks.checkpoints import materialise, served_variant
 from jobs.tasks.protocol import Params, TaskContext
 from jobs.tasks.serving_build import build, save_weights
 from jobs.tasks.training import estimate
+from jobs.tasks.training.four_bits import check_four_bits
 from jobs.tasks.training.material import Material, prepare
-from jobs.tasks.training.parameters import FinetuneParams, Method
+from jobs.tasks.training.olive_pass import check_olive, train_with_olive
+from jobs.tasks.training.parameters import Backend, FinetuneParams, Method
+from jobs.tasks.training.trainer import loss_named
+from jobs.tasks.training.trainer import train as train_with_trl
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import InvalidName
 from model_registry.names import check_model_name
 from model_registry.records import ADAPTER, ModelVersion, Precision
 
 _REPORT = "training.json"
+_NAMES = {Backend.TRL: "TRL", Backend.OLIVE: "Olive"}
 
 
 class Finetune:
@@ -34,9 +39,11 @@ class Finetune:
         base, name = context.registry.resolve(params.model), _output(params)
         folder = served_variant(base).folder
         training, validation = prepare(params, folder)
+        if params.method is Method.QLORA:
+            check_four_bits()
+        if params.backend is Backend.OLIVE:
+            check_olive()
         if params.loss:
-            from jobs.tasks.training.trainer import loss_named
-
             loss_named(params.loss)
         steps = _steps(params, training)
         shape = _shape(folder, base)
@@ -44,7 +51,7 @@ class Finetune:
         batch_tokens = params.batch_size * training.longest * (2 if params.objective == "dpo" else 1)
         summary = [
             f"Tunes {base.label} on {training.num_examples} examples of {training.num_tokens} tokens "
-            f"({params.objective}, {params.method}), {passes:.1f} passes in {steps} steps.",
+            f"({params.objective}, {params.method}, by {_NAMES[params.backend]}), {passes:.1f} passes in {steps} steps.",
             f"Registers the tuned model as {name}" + ("." if params.method is Method.FULL else ", with its adapter."),
         ]
         if validation is not None:
@@ -67,8 +74,7 @@ class Finetune:
         training, validation = prepare(params, served_variant(base).folder)
         checkpoint = materialise(context, base.label)
 
-        from jobs.tasks.training.trainer import train
-
+        train = train_with_olive if params.backend is Backend.OLIVE else train_with_trl
         begun = time.monotonic()
         trained = train(params, checkpoint, training, validation, context)
         seconds = time.monotonic() - begun
@@ -79,8 +85,7 @@ class Finetune:
             if params.method is not Method.FULL:
                 context.stage("merging the adapter")
                 adapter = staging / "adapter"
-                model.save_pretrained(adapter)
-                (adapter / "README.md").unlink(missing_ok=True)
+                trained.save_adapter(adapter)
                 variants = (StagedVariant(Precision.FP32, ADAPTER, adapter),)
                 model = merged(checkpoint, adapter)
             context.stage("writing the weights")
@@ -112,7 +117,7 @@ def _output(params: FinetuneParams) -> str:
 
 def _steps(params: FinetuneParams, training: Material) -> int:
     return estimate.num_steps(
-        training.num_examples, params.batch_size, params.gradient_accumulation, params.epochs, params.max_steps
+        training.num_rows, params.batch_size, params.gradient_accumulation, params.epochs, params.max_steps
     )
 
 
@@ -121,7 +126,7 @@ def _trained_tokens(params: FinetuneParams, training: Material) -> float:
 
 
 def _passes(params: FinetuneParams, training: Material) -> float:
-    per_epoch = estimate.steps_per_epoch(training.num_examples, params.batch_size, params.gradient_accumulation)
+    per_epoch = estimate.steps_per_epoch(training.num_rows, params.batch_size, params.gradient_accumulation)
     return _steps(params, training) / per_epoch
 
 

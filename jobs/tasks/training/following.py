@@ -59,6 +59,17 @@ class Follower(TrainerCallback):
             raise Stopped(StopReason.CANCEL)
 
 
+class KeepingFollower(Follower):
+    """For a trainer that is out of reach: keeps what it logged. log_history: as transformers' state has it, once it has ended."""
+
+    def __init__(self, context: TaskContext) -> None:
+        super().__init__(context)
+        self.log_history: list[dict[str, Any]] = []
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.log_history = list(state.log_history)
+
+
 def told(logs: Mapping[str, Any]) -> dict[str, float]:
     """What of a trainer's log means something to a job's owner, and is a number."""
     return {name: float(value) for name, value in logs.items() if name in _TOLD and math.isfinite(float(value))}

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 
-from jobs.tasks.training.order import OrderedSFTTrainer
 from jobs.tasks.training.rendering import IGNORED
+from jobs.tasks.training.supervised import SupervisedTrainer
 
 
-class LogitsTrainer(OrderedSFTTrainer):
+class LogitsTrainer(SupervisedTrainer):
     """loss = (1 - alpha) cross entropy + alpha temperature^2 KL(teacher, student), over what is learned."""
 
     def __init__(self, *args: Any, teacher: Any, alpha: float, temperature: float, **kwargs: Any) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.datasets.examples import Preference
 from jobs.datasets.reading import Data, blame_leaks, columns_of, read_data
 from jobs.job import InvalidJob, Problem
+from jobs.tasks.training.packing import PackedRow, best_fit, packed_row
 from jobs.tasks.training.parameters import FinetuneParams
 from jobs.tasks.training.rendering import PreferenceTokens, Renderer, Tokens
 from runtime.errors import InvalidRequest
@@ -15,13 +16,22 @@ from runtime.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """tokens: of supervised tuning; preferences: of dpo. sha256: of all data together."""
+    """tokens: of supervised tuning; preferences: of dpo. sha256: of all data together.
+
+    packed: rows that hold several of the tokens, when they are to; longest: of a row, in tokens.
+    """
 
     tokens: list[Tokens] = field(default_factory=list)
     preferences: list[PreferenceTokens] = field(default_factory=list)
     num_tokens: int = 0
     longest: int = 0
     sha256: str = ""
+    packed: list[PackedRow] = field(default_factory=list)
+
+    @property
+    def num_rows(self) -> int:
+        """What a batch counts."""
+        return len(self.packed) or self.num_examples
 
     @property
     def num_examples(self) -> int:
@@ -44,7 +54,14 @@ def prepare(params: FinetuneParams, served: Path) -> tuple[Material, Material | 
     made = [_rendered(data, renderer, max_length) for data in both]
     if problems := [problem for data in both for problem in data.problems]:
         raise InvalidJob(problems)
-    return made[0], made[1] if validation is not None else None
+    learned = _packed(made[0], max_length, params.seed) if params.packing else made[0]
+    return learned, made[1] if validation is not None else None
+
+
+def _packed(material: Material, capacity: int, seed: int) -> Material:
+    groups = best_fit([len(each.input_ids) for each in material.tokens], capacity, seed)
+    rows = [packed_row([material.tokens[index] for index in group]) for group in groups]
+    return replace(material, packed=rows, longest=max(len(row.input_ids) for row in rows))
 
 
 def _read(params: FinetuneParams, path: str) -> Data:

@@ -6,12 +6,11 @@ Imports PyTorch: only inside a job's process.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 from trl.trainer.dpo_trainer import DPOTrainer
-from trl.trainer.sft_trainer import SFTTrainer
 
 _MEGABATCH = 50  # batches that are sorted among themselves
 
@@ -56,13 +55,4 @@ class OrderedDPOTrainer(DPOTrainer):
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         answers = zip(dataset["prompt_ids"], dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
         lengths = [len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in answers]
-        return LengthGroupedOrder(lengths, self.args.train_batch_size, self.args.seed)
-
-
-class OrderedSFTTrainer(SFTTrainer):
-    """TRL's, in this order."""
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(ids) for ids in cast(Any, dataset)["input_ids"]]
         return LengthGroupedOrder(lengths, self.args.train_batch_size, self.args.seed)

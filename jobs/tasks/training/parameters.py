@@ -11,16 +11,24 @@ from jobs.tasks.protocol import Params
 from model_registry.records import Precision
 
 Positive = Annotated[int, Field(ge=1)]
-LEARNING_RATES = {"full": 2e-5, "lora": 2e-4, "dora": 2e-4}
+LEARNING_RATES = {"full": 2e-5, "lora": 2e-4, "dora": 2e-4, "qlora": 2e-4}
 DPO_RATE = 5e-6
 
 
 class Method(StrEnum):
-    """What is learned: all weights, or low-rank changes of them (https://arxiv.org/abs/2106.09685, 2402.09353)."""
+    """What is learned: all weights, or low-rank changes of them (https://arxiv.org/abs/2106.09685, 2402.09353, 2305.14314)."""
 
     FULL = "full"
     LORA = "lora"
     DORA = "dora"
+    QLORA = "qlora"  # LoRA on a base whose matrices are held in 4 bits meanwhile
+
+
+class Backend(StrEnum):
+    """Whose code trains. Data, registration and lineage are ours with either."""
+
+    TRL = "trl"
+    OLIVE = "olive"
 
 
 class FinetuneParams(Params):
@@ -30,7 +38,8 @@ class FinetuneParams(Params):
     data: str = Field(min_length=1, description="A JSON Lines file on this machine, or the id of an uploaded file.")
     validation: str | None = Field(None, description="Such a file whose loss is measured and never learned.")
     output: str | None = Field(None, description="Name of the model made; by default the base's with -tuned.")
-    method: Method = Field(Method.LORA, description="full, lora or dora.")
+    method: Method = Field(Method.LORA, description="full, lora, dora, or qlora: lora on a base in 4 bits.")
+    backend: Backend = Field(Backend.TRL, description="trl, or olive: Olive's fine-tuning pass, with fewer settings.")
     objective: Literal["supervised", "dpo"] = Field("supervised", description="Learn answers, or prefer one of two.")
     text_template: str | None = Field(None, description="For other columns: `{name}` stands for a column's text.")
     epochs: Annotated[float, Field(gt=0, le=1000)] = Field(3.0, description="Passes over the data.")
@@ -43,6 +52,7 @@ class FinetuneParams(Params):
     weight_decay: float = Field(0.0, ge=0, le=1, description="Of AdamW.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are cut to this norm.")
     max_length: Positive | None = Field(None, description="Tokens of an example; by default the context. Longer ones are refused.")
+    packing: bool = Field(False, description="Short examples share rows of max_length tokens, without seeing each other.")
     rank: Positive = Field(16, le=512, description="Of LoRA's matrices.")
     alpha: Positive | None = Field(None, description="LoRA's scale; by default twice the rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Of LoRA.")
@@ -58,6 +68,21 @@ class FinetuneParams(Params):
     served_precision: Precision = Field(Precision.AUTO, description="How the weights that are served are stored.")
 
     @model_validator(mode="after")
+    def _olive_can(self) -> Self:
+        if self.backend is Backend.OLIVE:
+            lacking = {
+                "method full": self.method is Method.FULL,
+                "objective dpo": self.objective == "dpo",
+                "packing": self.packing,
+                "a custom loss": self.loss is not None,
+                "early_stopping": self.early_stopping is not None,
+                "targets with qlora": self.method is Method.QLORA and self.targets != "all-linear",
+            }
+            if wrong := [name for name, is_asked in lacking.items() if is_asked]:
+                raise ValueError(f"backend olive has no {' and no '.join(wrong)}: leave it out, or choose backend trl")
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.early_stopping and not self.validation:
             raise ValueError("early_stopping needs validation, whose loss it looks at")
@@ -65,6 +90,12 @@ class FinetuneParams(Params):
             raise ValueError("text_template is for supervised tuning; preferences have columns of their own")
         if self.objective == "dpo" and self.loss:
             raise ValueError("a custom loss is for supervised tuning; dpo has its own")
+        if self.objective == "dpo" and self.packing:
+            raise ValueError("packing is for supervised tuning; dpo compares whole answers")
+        if self.packing and self.max_length is None:
+            raise ValueError("packing needs max_length: the tokens of a row, as 512")
+        if "lm_head" in self.targets:
+            raise ValueError("targets cannot have lm_head: adapters change the layers, not the head")
         if isinstance(self.learning_rate, float) and not 0 < self.learning_rate <= 1:
             raise ValueError("learning_rate must be above 0 and at most 1")
         return self

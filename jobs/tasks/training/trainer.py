@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+import shutil
+from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from jobs.job import InvalidJob, JobFailure, Problem
 from jobs.tasks.protocol import Stopped, TaskContext
+from jobs.tasks.training.four_bits import in_four_bits
 from jobs.tasks.training.material import Material
 from jobs.tasks.training.parameters import FinetuneParams, Method
 
@@ -20,11 +22,23 @@ KEPT = frozenset(("loss", "mean_token_accuracy", "eval_loss", "eval_mean_token_a
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """model: a transformers or a PEFT model, still in memory. metrics: the last of each. history: of every log."""
+    """model: a transformers or a PEFT model, still in memory; None when a backend left its adapter in a folder.
+
+    metrics: the last of each. history: of every log.
+    """
 
     model: Any
+    adapter: Path | None
     metrics: dict[str, float]
     history: list[dict[str, float]]
+
+    def save_adapter(self, folder: Path) -> None:
+        """In PEFT's layout. Of low-rank tuning."""
+        if self.adapter is None:
+            self.model.save_pretrained(folder)
+        else:
+            shutil.copytree(self.adapter, folder)
+        (folder / "README.md").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +65,7 @@ def train(
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is looked up; set before transformers is imported
     import torch
 
-    from jobs.tasks.training.following import Follower, last_checkpoint, told
+    from jobs.tasks.training.following import Follower, last_checkpoint
 
     torch.set_num_threads(context.threads)
     context.stage("loading the model")
@@ -62,13 +76,21 @@ def train(
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     if context.reporter.stop is not None:
         raise Stopped(context.reporter.stop)
+    metrics, history = figures_of(trainer.state.log_history)
+    return Trained(trainer.model, None, metrics, history)
+
+
+def figures_of(log_history: list[dict[str, Any]]) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """(the last of each, those of every log) of what transformers' trainer logged. Raises JobFailure when the loss diverged."""
+    from jobs.tasks.training.following import told
+
     metrics: dict[str, float] = {}
-    history = [told(entry) | {"step": entry["step"]} for entry in trainer.state.log_history if told(entry)]
+    history = [told(entry) | {"step": entry["step"]} for entry in log_history if told(entry)]
     for entry in history:
         metrics |= {name: value for name, value in entry.items() if name in KEPT}
-    if not math.isfinite(next((entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry), 0.0)):
+    if not math.isfinite(next((entry["loss"] for entry in reversed(log_history) if "loss" in entry), 0.0)):
         raise JobFailure("The loss became infinite or no number. Lower learning_rate.", code="diverged")
-    return Trained(trainer.model, metrics, history)
+    return metrics, history
 
 
 def uses_bf16(params: FinetuneParams) -> bool:
@@ -101,14 +123,16 @@ def build_trainer(
     """A trainer of TRL's, ready to run; `follower`: its callback."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, set_seed
 
-    from jobs.tasks.training.order import OrderedDPOTrainer, OrderedSFTTrainer
+    from jobs.tasks.training.order import OrderedDPOTrainer
+    from jobs.tasks.training.supervised import Collator, SupervisedTrainer
 
     set_seed(params.seed)
     import torch
 
     bf16 = uses_bf16(params)
     dtype = torch.bfloat16 if bf16 and params.method is not Method.FULL else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype)
+    four_bits = in_four_bits(dtype) if params.method is Method.QLORA else None
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, quantization_config=four_bits)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -125,13 +149,22 @@ def build_trainer(
         "callbacks": callbacks,
     }
     if params.objective == "dpo":
-        return OrderedDPOTrainer(**shared)
+        return _learning_in_full(OrderedDPOTrainer(**shared))
+    shared["data_collator"] = Collator(tokenizer.pad_token_id)
     if teacher is not None:
         from jobs.tasks.training.logits import LogitsTrainer
 
         theirs = AutoModelForCausalLM.from_pretrained(teacher.checkpoint, dtype=torch.bfloat16 if bf16 else torch.float32)
-        return LogitsTrainer(**shared, teacher=theirs, alpha=teacher.alpha, temperature=teacher.temperature)
-    return OrderedSFTTrainer(**shared, compute_loss_func=loss_named(params.loss) if params.loss else None)
+        return _learning_in_full(LogitsTrainer(**shared, teacher=theirs, alpha=teacher.alpha, temperature=teacher.temperature))
+    return _learning_in_full(SupervisedTrainer(**shared, custom_loss=loss_named(params.loss) if params.loss else None))
+
+
+def _learning_in_full(trainer: Any) -> Any:
+    """TRL rounds adapters of a base in 4 bits to bfloat16, in which AdamW's small steps are lost; a CPU gains nothing by it."""
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+    return trainer
 
 
 def _arguments(params: FinetuneParams, context: TaskContext, *, has_validation: bool, bf16: bool) -> Any:
@@ -158,7 +191,7 @@ def _arguments(params: FinetuneParams, context: TaskContext, *, has_validation: 
         "warmup_steps": params.warmup_ratio,
         "weight_decay": params.weight_decay,
         "max_grad_norm": params.max_grad_norm,
-        "max_length": params.max_length,
+        "max_length": None,  # longer examples were refused
         "gradient_checkpointing": params.gradient_checkpointing,
         "bf16": bf16,
         "use_cpu": True,
@@ -177,7 +210,7 @@ def _arguments(params: FinetuneParams, context: TaskContext, *, has_validation: 
     }
     if params.objective == "dpo":
         return DPOConfig(**settings, beta=params.beta)
-    return SFTConfig(**settings, packing=False)
+    return SFTConfig(**settings, packing=False, remove_unused_columns=False)
 
 
 def _lora(params: FinetuneParams) -> Any:
@@ -201,5 +234,6 @@ def _dataset(material: Material) -> Any:
         names = ("prompt_ids", "chosen_ids", "rejected_ids")
         rows = [{name: getattr(each, name) for name in names} for each in material.preferences]
     else:
-        rows = [{"input_ids": each.input_ids, "labels": each.labels} for each in material.tokens]
+        rows = [asdict(each) for each in material.packed]
+        rows = rows or [{"input_ids": each.input_ids, "labels": each.labels} for each in material.tokens]
     return Dataset.from_list(rows)

@@ -1,0 +1,153 @@
+"""Olive's fine-tuning passes as another backend: our token ids in, an adapter in PEFT's layout out.
+
+What of our params Olive has no word for is refused in `parameters`. Called at the pass, not through Olive's engine or command line:
+only those make its telemetry, which sends a first event before it looks whether it was turned off. Imports Olive inside functions.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from jobs.job import InvalidJob, JobFailure, Problem
+from jobs.tasks.protocol import Stopped, TaskContext
+from jobs.tasks.training.material import Material
+from jobs.tasks.training.parameters import FinetuneParams, Method
+from jobs.tasks.training.trainer import Trained, figures_of, uses_bf16
+from model_registry.lora import MODULES
+from model_registry.telemetry import turn_off_telemetry
+
+_ROWS = "slmops_rows"  # the name under which Olive finds our data
+_PASSES = {Method.LORA: "LoRA", Method.DORA: "DoRA", Method.QLORA: "QLoRA"}
+
+
+def check_olive() -> None:
+    """Raises InvalidJob when Olive is not installed."""
+    if find_spec("olive") is None:
+        message = "backend olive needs the package olive-ai. Install it with `pip install 'slmops[olive]'`."
+        raise InvalidJob([Problem(message, param="backend", code="missing_package")])
+
+
+def train_with_olive(
+    params: FinetuneParams, checkpoint: Path, training: Material, validation: Material | None, context: TaskContext
+) -> Trained:
+    """As `trainer.train`; its adapter is a folder. Goes on from the newest checkpoint in the job's folder."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_DATASETS_CACHE"] = str(context.folder / "datasets")  # else the data would be kept under the user's home
+    turn_off_telemetry()
+    import olive.passes.pytorch.lora as passes
+    import torch
+    from olive.data.registry import Registry
+    from olive.passes.olive_pass import create_pass_from_dict
+    from transformers import set_seed
+    from transformers import trainer as callers
+
+    from jobs.tasks.training.following import KeepingFollower, last_checkpoint
+
+    parts = {"training": _rows(training), "validation": _rows(validation) if validation else []}
+    Registry.register_dataset(_ROWS)(lambda part, **_: parts[part])
+    last = last_checkpoint(context.folder / "checkpoints")
+    config = _config(params, context, str(last) if last else None, has_validation=validation is not None, bf16=uses_bf16(params))
+    made = create_pass_from_dict(getattr(passes, _PASSES[params.method]), config, disable_search=True)
+    _check_all_taken(config["training_args"], made.config.training_args)
+    torch.set_num_threads(context.threads)
+    set_seed(params.seed)
+    follower = KeepingFollower(context)
+    context.stage("training")
+    callers.DEFAULT_CALLBACKS.append(follower)  # Olive builds transformers' trainer itself, and takes no callbacks
+    try:
+        made.run(_model(checkpoint), str(context.folder / "olive"))
+    finally:
+        callers.DEFAULT_CALLBACKS.remove(follower)
+    if context.reporter.stop is not None:
+        raise Stopped(context.reporter.stop)
+    metrics, history = figures_of(follower.log_history)
+    return Trained(None, context.folder / "olive" / "adapter", metrics, history)
+
+
+def _model(checkpoint: Path) -> Any:
+    from olive.model import HfModelHandler
+
+    class Padded(HfModelHandler):  # type: ignore[misc]
+        """Olive pads with the tokenizer's padding token, which some have not; a mask hides it anyway."""
+
+        def get_hf_tokenizer(self) -> Any:
+            tokenizer = super().get_hf_tokenizer()
+            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+            return tokenizer
+
+    return Padded(model_path=str(checkpoint), task="text-generation")
+
+
+def _rows(material: Material) -> list[dict[str, list[int]]]:
+    masks = ([1] * len(each.input_ids) for each in material.tokens)
+    return [
+        {"input_ids": each.input_ids, "attention_mask": mask, "labels": each.labels}
+        for each, mask in zip(material.tokens, masks, strict=True)
+    ]
+
+
+def _config(params: FinetuneParams, context: TaskContext, last: str | None, *, has_validation: bool, bf16: bool) -> dict[str, Any]:
+    """Of the pass: every setting is told, since Olive's own defaults are others."""
+    config: dict[str, Any] = {
+        "r": params.rank,
+        "alpha": float(params.alpha or 2 * params.rank),
+        "lora_dropout": params.dropout,
+        "target_modules": list(MODULES) if params.targets == "all-linear" else params.targets,
+        "torch_dtype": "bfloat16" if bf16 else "float32",
+        "device_map": None,
+        "train_data_config": _data("training"),
+        "training_args": _arguments(params, context, last, has_validation=has_validation),
+    }
+    if has_validation:
+        config["eval_data_config"] = _data("validation")
+    return config
+
+
+def _data(part: str) -> dict[str, Any]:
+    return {"name": part, "load_dataset_config": {"type": _ROWS, "params": {"part": part}}}
+
+
+def _arguments(params: FinetuneParams, context: TaskContext, last: str | None, *, has_validation: bool) -> dict[str, Any]:
+    """Of transformers' trainer, by Olive's way of telling them."""
+    arguments: dict[str, Any] = {
+        "output_dir": str(context.folder / "checkpoints"),
+        "resume_from_checkpoint": last,
+        "gradient_checkpointing": params.gradient_checkpointing,
+        "learning_rate": params.rate,
+        "lr_scheduler_type": params.schedule,
+        "warmup_ratio": 0.0,
+        "warmup_steps": params.warmup_ratio,  # below one it is a part of the steps
+        "optim": "adamw_torch",
+        "num_train_epochs": params.epochs,
+        "max_steps": params.max_steps or -1,
+        "per_device_train_batch_size": params.batch_size,
+        "per_device_eval_batch_size": params.batch_size,
+        "gradient_accumulation_steps": params.gradient_accumulation,
+        "weight_decay": params.weight_decay,
+        "max_grad_norm": params.max_grad_norm,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "save_strategy": "steps",
+        "save_steps": params.checkpoint_every,
+        "save_total_limit": 2,
+        "seed": params.seed,
+        "data_seed": params.seed,
+        "dataloader_pin_memory": False,
+    }
+    if has_validation:
+        every = params.evaluate_every
+        arguments |= {"eval_strategy": "steps", "eval_steps": every} if every else {"eval_strategy": "epoch"}
+    return arguments
+
+
+def _check_all_taken(asked: dict[str, Any], taken: Any) -> None:
+    """Olive leaves out, with a warning, what this version of transformers does not know. Raises JobFailure."""
+    known = {**taken.model_dump(), **taken.extra_args}
+    if missing := sorted(name for name, value in asked.items() if known.get(name) != value):
+        raise JobFailure(f"Olive does not take {', '.join(missing)} here. Choose backend trl.", code="unsupported_setting")

@@ -1,0 +1,257 @@
+"""Training in this process, on a tiny random model: losses that equal the plain ones, and runs that end alike after a pause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.job import InvalidJob
+from jobs.tasks.checkpoints import materialise
+from jobs.tasks.protocol import Stopped, StopReason, TaskContext
+from jobs.tasks.training import olive_pass, trainer
+from jobs.tasks.training.material import Material
+from jobs.tasks.training.packing import best_fit, packed_row
+from jobs.tasks.training.parameters import FinetuneParams
+from jobs.tasks.training.rendering import IGNORED, Tokens
+from model_registry.pull import pull
+from model_registry.records import Precision
+from model_registry.registry import Registry
+from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+
+pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
+CAPACITY = 24
+
+
+class Recorder:
+    """A reporter that asks for a pause at a step."""
+
+    def __init__(self, pause_at: int | None = None) -> None:
+        self._pause_at = pause_at
+        self.stop: StopReason | None = None
+        self.steps: list[int] = []
+
+    def stage(self, name: str) -> None: ...
+
+    def message(self, text: str, level: str = "info") -> None: ...
+
+    def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None: ...
+
+    def progress(self, step: int, total: int | None, metrics: Mapping[str, float], unit: str) -> None:
+        self.steps.append(step)
+        if step == self._pause_at:
+            self.stop = StopReason.PAUSE
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> TaskContext:
+    folder = tmp_path_factory.mktemp("training")
+    source = write_gguf(folder / "tiny.gguf", Tiny())
+    registry = Registry(folder / "home")
+    pull(registry, str(source), name="tiny", precision=Precision.FP32)
+    return TaskContext("job-test", registry, folder, Recorder(), threads=1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(context: TaskContext) -> Path:
+    return materialise(context, "tiny")
+
+
+def examples() -> list[Tokens]:
+    """Of several lengths; the first half of each is not learned."""
+    lengths = (4, 9, 6, 12, 5, 7, 10, 8)
+    rows = [[(3 * number + place) % 11 + 3 for place in range(length)] for number, length in enumerate(lengths)]
+    return [Tokens(number + 1, row, [IGNORED] * (len(row) // 2) + row[len(row) // 2 :]) for number, row in enumerate(rows)]
+
+
+def material(*, packed: bool) -> Material:
+    tokens = examples()
+    groups = best_fit([len(each.input_ids) for each in tokens], CAPACITY, 0) if packed else []
+    rows = [packed_row([tokens[index] for index in group]) for group in groups]
+    return Material(tokens, num_tokens=61, longest=CAPACITY, packed=rows)
+
+
+def params(**changes: Any) -> FinetuneParams:
+    small: dict[str, Any] = {"model": "tiny", "data": "-", "batch_size": 2, "rank": 4, "learning_rate": 1e-2}
+    return FinetuneParams(**{**small, "max_length": CAPACITY, **changes})
+
+
+def built(asked: FinetuneParams, context: TaskContext, checkpoint: Path, data: Material) -> Any:
+    from jobs.tasks.training.following import Follower
+
+    return trainer.build_trainer(asked, checkpoint, data, None, context, Follower(context), None)
+
+
+def adapter_of(trained: trainer.Trained, folder: Path) -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    trained.save_adapter(folder)
+    return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("has_head", [False, True], ids=["adapters", "full"])
+def test_the_loss_and_its_gradients_are_those_of_all_logits(has_head: bool) -> None:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from jobs.tasks.training.learned_loss import learned
+
+    torch.manual_seed(0)
+    hidden = torch.randn(3, 7, 8, requires_grad=True)
+    weight = torch.randn(50, 8, requires_grad=has_head)
+    labels = torch.randint(0, 50, (3, 7))
+    labels[:, :4] = IGNORED
+    mine = learned(hidden, weight, labels, IGNORED)
+    logits = (hidden @ weight.T)[:, :-1]
+    plain = cross_entropy(logits.reshape(-1, 50), labels[:, 1:].reshape(-1), ignore_index=IGNORED, reduction="sum")
+    torch.testing.assert_close(mine.loss, plain)
+    assert int(mine.num_labels) == 9
+    assert int(mine.num_right) == int((logits.argmax(-1) == labels[:, 1:]).sum())
+    wanted = (hidden, weight) if has_head else (hidden,)
+    theirs = torch.autograd.grad(plain / 5, wanted)
+    for ours, expected in zip(torch.autograd.grad(mine.loss / 5, wanted), theirs, strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert float(learned(hidden, weight, torch.full_like(labels, IGNORED), IGNORED).loss) == 0.0
+
+
+def test_the_trainers_loss_is_that_of_trl(context: TaskContext, checkpoint: Path) -> None:
+    import torch
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    made = built(params(method="full"), context, checkpoint, material(packed=False))
+    batch = next(iter(made.get_train_dataloader()))
+    inputs = {name: value for name, value in batch.items() if name != "num_tokens"}
+    with torch.no_grad():
+        torch.testing.assert_close(made.compute_loss(made.model, batch), SFTTrainer.compute_loss(made, made.model, inputs))
+
+
+def test_a_packed_example_is_computed_as_if_alone(context: TaskContext, checkpoint: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from jobs.tasks.training.supervised import Collator
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    assert model.config._attn_implementation == "sdpa"
+    tokens = examples()
+    groups = best_fit([len(each.input_ids) for each in tokens], CAPACITY, 0)
+    rows = [packed_row([tokens[index] for index in group]) for group in groups]
+    assert len({len(row.input_ids) for row in rows}) > 1, "else no row is padded"
+    batch = Collator(0)([{"input_ids": r.input_ids, "labels": r.labels, "position_ids": r.position_ids} for r in rows])
+    with torch.no_grad():
+        together = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+        for row, group in enumerate(groups):
+            begin = 0
+            for index in group:
+                ids = torch.tensor([tokens[index].input_ids])
+                end = begin + ids.shape[1]
+                torch.testing.assert_close(together[row, begin:end], model(ids).logits[0], atol=1e-5, rtol=1e-4)
+                begin = end
+
+
+def test_a_base_in_four_bits_learns_in_float32(context: TaskContext, checkpoint: Path) -> None:
+    import bitsandbytes
+    import torch
+
+    made = built(params(method="qlora"), context, checkpoint, material(packed=False))
+    held = [module for module in made.model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+    assert len(held) == 7 * made.model.config.num_hidden_layers
+    assert {module.weight.dtype for module in held} == {torch.uint8}
+    assert all(module.weight.quant_state.nested and module.weight.quant_state.quant_type == "nf4" for module in held)
+    assert {weight.dtype for weight in made.model.parameters() if weight.requires_grad} == {torch.float32}
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "qlora": {"method": "qlora", "dropout": 0.1},
+    "packing": {"packing": True, "gradient_checkpointing": True},
+    "olive": {"backend": "olive", "dropout": 0.1, "gradient_accumulation": 2},
+    "olive-qlora": {"backend": "olive", "method": "qlora"},
+}
+
+
+@pytest.mark.parametrize("changes", RUNS.values(), ids=RUNS.keys())
+def test_a_paused_run_ends_with_the_same_adapter(
+    context: TaskContext, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    import numpy as np
+
+    if changes.get("backend") == "olive":
+        pytest.importorskip("olive", reason="needs `pip install 'slmops[olive]'`")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    asked = params(**changes, max_steps=6, checkpoint_every=2)
+    data = material(packed=asked.packing)
+
+    def run(folder: Path, pause_at: int | None) -> trainer.Trained:
+        begin = olive_pass.train_with_olive if asked.backend == "olive" else trainer.train
+        folder.mkdir(exist_ok=True)
+        return begin(asked, checkpoint, data, None, replace(context, folder=folder, reporter=Recorder(pause_at)))
+
+    whole = run(tmp_path / "whole", None)
+    assert [entry["step"] for entry in whole.history if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(Stopped):
+        run(tmp_path / "paused", 3)
+    resumed = run(tmp_path / "paused", None)
+    one, two = adapter_of(whole, tmp_path / "one"), adapter_of(resumed, tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert all(values.any() for values in one.values()), "B begins as zeros: what is zero has learned nothing"
+    assert not (tmp_path / "cache" / "Microsoft").exists(), "Olive's telemetry would keep a device's id there"
+
+
+def test_a_loss_of_ones_own_is_found_by_its_name(
+    context: TaskContext, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Entry:
+        name = "halved"
+
+        @staticmethod
+        def load() -> Any:
+            return halved
+
+    def halved(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        from torch.nn.functional import cross_entropy
+
+        logits = outputs.logits[:, :-1].flatten(0, 1)
+        return cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum") / num_items_in_batch / 2
+
+    monkeypatch.setattr(trainer, "entry_points", lambda group: [Entry] if group == trainer.LOSSES else [])
+    first = {}
+    for name in (None, "halved"):
+        folder = tmp_path / str(name)
+        folder.mkdir()
+        asked = params(loss=name, max_steps=1)
+        here = replace(context, folder=folder, reporter=Recorder())
+        trained = trainer.train(asked, checkpoint, material(packed=False), None, here)
+        first[name] = trained.history[0]
+    assert first["halved"]["loss"] == pytest.approx(first[None]["loss"] / 2, rel=1e-3)
+    assert first["halved"]["mean_token_accuracy"] == first[None]["mean_token_accuracy"]
+    with pytest.raises(InvalidJob, match="there are halved"):
+        trainer.loss_named("other")
+
+
+def test_accumulated_batches_teach_what_one_batch_does(context: TaskContext, checkpoint: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    found = []
+    for number, changes in enumerate(({"batch_size": 8}, {"batch_size": 2, "gradient_accumulation": 4})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        asked = params(**changes, max_steps=1, learning_rate=1e-3, warmup_ratio=0.0, schedule="constant")
+        here = replace(context, folder=folder, reporter=Recorder())
+        trained = trainer.train(asked, checkpoint, material(packed=False), None, here)
+        found.append((trained.history[0]["loss"], trained.history[0]["grad_norm"]))
+    assert np.allclose(found[0], found[1], rtol=1e-3)
+
+
+def test_bf16_is_chosen_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    for has_bf16, has_amx in ((False, False), (True, False), (False, True)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda answer=has_bf16: answer)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda answer=has_amx: answer)
+        assert trainer.uses_bf16(params()) is (has_bf16 or has_amx)
+        assert not trainer.uses_bf16(params(precision="fp32"))
+        assert trainer.uses_bf16(params(precision="bf16"))
