@@ -12,7 +12,10 @@ from model_registry.artifacts import StagedVariant
 from model_registry.records import Manifest, ModelVersion
 from model_registry.registry import Registry
 
-_LIBRARIES = ("slmops", "torch", "transformers", "trl", "peft", "olive-ai", "onnx", "onnxruntime", "onnxruntime-genai", "gguf")
+_LIBRARIES = (
+    *("slmops", "torch", "transformers", "trl", "peft", "bitsandbytes", "olive-ai"),
+    *("onnx", "onnxruntime", "onnxruntime-genai", "gguf"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ from jobs.tasks.evaluation.questions import Question, read_questions
 from jobs.tasks.evaluation.targets import Endpoint, check_target
 from jobs.tasks.protocol import Params, TaskContext, problems_of
 from jobs.tasks.serving_build import build, save_weights
+from jobs.tasks.training.four_bits import check_four_bits
 from jobs.tasks.training.material import Material, prepare
-from jobs.tasks.training.parameters import Backend, FinetuneParams
+from jobs.tasks.training.parameters import Backend, FinetuneParams, Method
 from jobs.tasks.training.trainer import Teacher, Trained, train
 from model_registry.errors import InvalidName
 from model_registry.names import check_model_name
@@ -153,6 +154,8 @@ def _tuning(params: DistilParams, student: str) -> FinetuneParams:
 
 def _check_training(params: DistilParams, tune: FinetuneParams) -> None:
     """What a distillation has no use for would be passed over. Raises InvalidJob."""
+    if tune.method is Method.QLORA:
+        check_four_bits()
     meaningless = {
         "backend": tune.backend is Backend.OLIVE,
         "objective": tune.objective == "dpo",

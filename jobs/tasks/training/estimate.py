@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 _FLOPS_PER_THREAD = 45e9  # of training steps in bf16 on a core with AVX-512, measured on SmolLM2-135M
-_FLOPS = {"full": 6, "lora": 4.5, "dora": 5.5}  # per weight and token, forward and backward
-_BYTES = {"full": 18, "lora": 4.5, "dora": 5}  # per weight: weights, gradients, moments
+_FLOPS = {"full": 6, "lora": 4.5, "dora": 5.5, "qlora": 5}  # per weight and token, forward and backward
+_BYTES = {"full": 18, "lora": 4.5, "dora": 5, "qlora": 0.6}  # per weight: weights, gradients, moments; qlora: without embeddings
 _LIBRARIES_BYTES = 700 << 20
 
 
@@ -41,4 +41,6 @@ def memory_bytes(shape: Shape, method: str, batch_tokens: int, *, checkpointing:
     kept = 2 if checkpointing else 34  # https://arxiv.org/abs/2205.05198: bytes per token, layer and unit of width, in bf16
     activations = batch_tokens * shape.hidden_size * shape.num_layers * kept
     logits = min(batch_tokens, 4096) * shape.vocab_size * 8
-    return int(_LIBRARIES_BYTES + shape.num_weights * _BYTES[method] + activations + logits)
+    embeddings = shape.hidden_size * shape.vocab_size if method == "qlora" else 0  # stay in float32
+    weights = (shape.num_weights - embeddings) * _BYTES[method] + embeddings * 4
+    return int(_LIBRARIES_BYTES + weights + activations + logits)

@@ -74,7 +74,7 @@ class FinetuneParams(Params):
                 "method full": self.method is Method.FULL,
                 "objective dpo": self.objective == "dpo",
                 "packing": self.packing,
-                "a custom loss": self.loss is not None,
+                "loss": self.loss is not None,
                 "early_stopping": self.early_stopping is not None,
                 "targets with qlora": self.method is Method.QLORA and self.targets != "all-linear",
             }

@@ -14,6 +14,8 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.tasks.distil import _tuning
+from jobs.tasks.distillation.parameters import DistilParams
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
@@ -129,6 +131,17 @@ def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_student(home: Pa
 def test_what_cannot_be_taught_is_refused(home: Path, asked: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidJob, match=said):
         ended(home, {**asked, "student": "small", **wrong})
+
+
+@pytest.mark.parametrize(
+    "useless",
+    [{"backend": "olive"}, {"objective": "dpo"}, {"validation": "x"}, {"text_template": "{a}"}, {"loss": "mine"}],
+    ids=lambda useless: next(iter(useless)),
+)
+def test_what_a_distillation_would_pass_over_is_refused_by_name(useless: dict[str, Any]) -> None:
+    params = DistilParams(teacher="teacher", student="small", data="-", logits={}, training=useless)
+    with pytest.raises(InvalidJob, match=f"training.{next(iter(useless))} has no meaning"):
+        _tuning(params, "small")
 
 
 def test_a_plan_tells_what_a_remote_teacher_costs(home: Path, asked: dict[str, Any]) -> None:

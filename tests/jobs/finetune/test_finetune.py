@@ -112,7 +112,7 @@ def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
     return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "full"])
+@pytest.mark.parametrize("method", ["lora", "dora", "qlora", "full"])
 def test_the_loss_falls_and_a_version_is_registered(home: Path, data: Path, method: str) -> None:
     job = tuned(home, {**SMALL, "data": str(data), "method": method, "epochs": 4, "output": f"made-{method}"})
     label = made(job)
@@ -127,6 +127,21 @@ def test_the_loss_falls_and_a_version_is_registered(home: Path, data: Path, meth
     assert (version.manifest.parent, version.manifest.parameters["method"]) == ("tiny:1", method)
     assert version.manifest.data_sha256
     assert version.manifest.library_versions["trl"]
+
+
+def test_olive_makes_the_adapter_as_well(home: Path, data: Path) -> None:
+    pytest.importorskip("olive", reason="needs `pip install 'slmops[olive]'`")
+    job = tuned(home, {**SMALL, "data": str(data), "backend": "olive", "epochs": 4, "output": "by-olive"})
+    losses = [entry["loss"] for entry in history_of(home, job) if "loss" in entry]
+    assert len(losses) == 16
+    assert losses[-1] < losses[0] * 0.8
+    assert job.plan is not None
+    assert "by Olive" in job.plan.summary[0]
+    with Registry(home) as registry:
+        version = registry.resolve(made(job))
+    assert {variant.provider_family for variant in version.variants} == {"cpu", "checkpoint", "adapter"}
+    assert version.manifest.parameters["backend"] == "olive"
+    assert version.manifest.library_versions["olive-ai"]
 
 
 def test_a_killed_run_ends_with_the_same_weights(home: Path, data: Path) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from jobs.child import told
 from jobs.job import InvalidJob
+from jobs.messages import Failed
 from jobs.tasks.checkpoints import materialise
 from jobs.tasks.protocol import Stopped, StopReason, TaskContext
-from jobs.tasks.training import olive_pass, trainer
+from jobs.tasks.training import four_bits, olive_pass, trainer
 from jobs.tasks.training.material import Material
 from jobs.tasks.training.packing import best_fit, packed_row
 from jobs.tasks.training.parameters import FinetuneParams
-from jobs.tasks.training.rendering import IGNORED, Tokens
+from jobs.tasks.training.rendering import IGNORED, PreferenceTokens, Tokens
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
@@ -65,6 +69,11 @@ def examples() -> list[Tokens]:
     lengths = (4, 9, 6, 12, 5, 7, 10, 8)
     rows = [[(3 * number + place) % 11 + 3 for place in range(length)] for number, length in enumerate(lengths)]
     return [Tokens(number + 1, row, [IGNORED] * (len(row) // 2) + row[len(row) // 2 :]) for number, row in enumerate(rows)]
+
+
+def preferences() -> Material:
+    rows = [each.input_ids for each in examples()]
+    return Material(preferences=[PreferenceTokens(number, row[:2], row[2:], row[:1:-1]) for number, row in enumerate(rows)])
 
 
 def material(*, packed: bool) -> Material:
@@ -166,6 +175,7 @@ def test_a_base_in_four_bits_learns_in_float32(context: TaskContext, checkpoint:
 
 RUNS: dict[str, dict[str, Any]] = {
     "qlora": {"method": "qlora", "dropout": 0.1},
+    "qlora-dpo": {"method": "qlora", "objective": "dpo"},
     "packing": {"packing": True, "gradient_checkpointing": True},
     "olive": {"backend": "olive", "dropout": 0.1, "gradient_accumulation": 2},
     "olive-qlora": {"backend": "olive", "method": "qlora"},
@@ -182,7 +192,7 @@ def test_a_paused_run_ends_with_the_same_adapter(
         pytest.importorskip("olive", reason="needs `pip install 'slmops[olive]'`")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     asked = params(**changes, max_steps=6, checkpoint_every=2)
-    data = material(packed=asked.packing)
+    data = preferences() if asked.objective == "dpo" else material(packed=asked.packing)
 
     def run(folder: Path, pause_at: int | None) -> trainer.Trained:
         begin = olive_pass.train_with_olive if asked.backend == "olive" else trainer.train
@@ -199,6 +209,44 @@ def test_a_paused_run_ends_with_the_same_adapter(
     assert all(np.array_equal(one[name], two[name]) for name in one)
     assert all(values.any() for values in one.values()), "B begins as zeros: what is zero has learned nothing"
     assert not (tmp_path / "cache" / "Microsoft").exists(), "Olive's telemetry would keep a device's id there"
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"objective": "dpo", "packing": True}, "packing is for supervised tuning"),
+        ({"packing": True, "max_length": None}, "packing needs max_length"),
+        ({"targets": ["q_proj", "lm_head"]}, "targets cannot have lm_head"),
+        ({"backend": "olive", "method": "full", "packing": True}, "backend olive has no method full and no packing"),
+        ({"backend": "olive", "objective": "dpo"}, "no objective dpo"),
+        ({"backend": "olive", "loss": "mine"}, "no loss"),
+        ({"backend": "olive", "early_stopping": 2, "validation": "-"}, "no early_stopping"),
+        ({"backend": "olive", "method": "qlora", "targets": ["q_proj"]}, "no targets with qlora"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_by_name(changes: dict[str, Any], refusal: str) -> None:
+    with pytest.raises(ValidationError, match=refusal):
+        params(**changes)
+
+
+def test_what_is_not_installed_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(olive_pass, "find_spec", lambda name: None)
+    monkeypatch.setattr(four_bits, "find_spec", lambda name: None)
+    with pytest.raises(InvalidJob, match=r"pip install 'slmops\[olive\]'"):
+        olive_pass.check_olive()
+    with pytest.raises(InvalidJob, match=r"pip install 'slmops\[tune\]'"):
+        four_bits.check_four_bits()
+
+
+def test_memory_that_runs_out_is_told_with_what_to_lower() -> None:
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60)
+    last = told(caught.value)
+    assert isinstance(last, Failed)
+    assert last.code == "out_of_memory"
+    assert "Lower batch_size or max_length" in last.message
 
 
 def test_a_loss_of_ones_own_is_found_by_its_name(
@@ -244,6 +292,24 @@ def test_accumulated_batches_teach_what_one_batch_does(context: TaskContext, che
         trained = trainer.train(asked, checkpoint, material(packed=False), None, here)
         found.append((trained.history[0]["loss"], trained.history[0]["grad_norm"]))
     assert np.allclose(found[0], found[1], rtol=1e-3)
+
+
+def test_the_rate_follows_its_schedule(context: TaskContext, checkpoint: Path) -> None:
+    made = {}
+    for schedule in ("linear", "cosine", "constant", "constant_with_warmup"):
+        asked = params(schedule=schedule, learning_rate=1.0, warmup_ratio=0.0 if schedule == "constant" else 0.2)
+        one = built(asked, context, checkpoint, material(packed=False))
+        one.create_optimizer_and_scheduler(10)
+        rates = []
+        for _ in range(10):
+            rates.append(one.lr_scheduler.get_last_lr()[0])
+            one.optimizer.step()
+            one.lr_scheduler.step()
+        made[schedule] = rates
+    assert made["linear"] == pytest.approx([0, 0.5, *(1 - step / 8 for step in range(8))])
+    assert made["cosine"] == pytest.approx([0, 0.5, *((1 + math.cos(math.pi * step / 8)) / 2 for step in range(8))])
+    assert made["constant"] == [1.0] * 10
+    assert made["constant_with_warmup"] == pytest.approx([0, 0.5, *[1.0] * 8])
 
 
 def test_bf16_is_chosen_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
