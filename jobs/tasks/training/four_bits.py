@@ -20,8 +20,7 @@ def check_four_bits() -> None:
 
 def in_four_bits(compute: Any) -> Any:
     """As the paper has it: NF4, and its scales rounded to 8 bits. compute: the torch.dtype of the arithmetic."""
-    from transformers import BitsAndBytesConfig
+    import transformers
 
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
-    )
+    config: Any = transformers.BitsAndBytesConfig
+    return config(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)

@@ -27,8 +27,10 @@ class Learned:
 def is_plain(causal: Any) -> bool:
     """Whether logits are hidden states times the head's matrix, and nothing else. causal: transformers' model with a head."""
     config = causal.config.get_text_config()
-    head = causal.get_output_embeddings()
-    return type(head) is torch.nn.Linear and head.bias is None and all(getattr(config, name, None) is None for name in _SCALES)
+    head: Any = causal.get_output_embeddings()
+    if any(getattr(config, name, None) is not None for name in _SCALES):
+        return False
+    return bool(head.__class__ is torch.nn.Linear and head.bias is None)
 
 
 def learned(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, ignored: int) -> Learned:
@@ -38,7 +40,8 @@ def learned(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, ig
     rows, picked = hidden[:, :-1][is_learned], targets[is_learned]
     has_gradient = torch.is_grad_enabled()
     wanted = (has_gradient and rows.requires_grad, has_gradient and weight.requires_grad)
-    loss, num_right = _SummedLoss.apply(rows, weight, picked, wanted)
+    apply: Any = _SummedLoss.apply
+    loss, num_right = apply(rows, weight, picked, wanted)
     return Learned(loss, num_right, is_learned.sum())
 
 

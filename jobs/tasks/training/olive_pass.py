@@ -56,11 +56,12 @@ def train_with_olive(
     set_seed(params.seed)
     follower = KeepingFollower(context)
     context.stage("training")
-    callers.DEFAULT_CALLBACKS.append(follower)  # Olive builds transformers' trainer itself, and takes no callbacks
+    callbacks: list[Any] = callers.DEFAULT_CALLBACKS
+    callbacks.append(follower)  # Olive builds transformers' trainer itself, and takes no callbacks
     try:
         made.run(_model(checkpoint), str(context.folder / "olive"))
     finally:
-        callers.DEFAULT_CALLBACKS.remove(follower)
+        callbacks.remove(follower)
     if context.reporter.stop is not None:
         raise Stopped(context.reporter.stop)
     metrics, history = figures_of(follower.log_history)

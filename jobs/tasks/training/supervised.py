@@ -70,12 +70,13 @@ class SupervisedTrainer(SFTTrainer):
             loss = found.loss / (found.num_labels.clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
             self._note((found.num_right, found.num_labels), inputs["num_tokens"])
         else:
-            return super().compute_loss(model, known | {"labels": labels}, return_outputs, num_items_in_batch)
+            theirs: Any = super().compute_loss
+            return theirs(model, known | {"labels": labels}, return_outputs, num_items_in_batch)
         return (loss, outputs or {"loss": loss}) if return_outputs else loss
 
     def _note(self, right: tuple[Any, Any], num_tokens: Any) -> None:
         """Under the names that TRL's trainer logs."""
-        mode = "train" if self.model.training else "eval"
+        mode = "train" if self._causal.training else "eval"
         num_right, num_labels = (int(number) for number in right)
         self._metrics[mode]["mean_token_accuracy"].append(num_right / max(1, num_labels))
         if mode == "train":
