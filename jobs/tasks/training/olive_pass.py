@@ -1,7 +1,7 @@
 """Olive's fine-tuning passes as another backend: our token ids in, an adapter in PEFT's layout out.
 
-What of our params Olive has no word for is refused in `parameters`. Called at the pass, not through Olive's engine or command line:
-only those make its telemetry, which sends a first event before it looks whether it was turned off. Imports Olive inside functions.
+What of our params Olive has no word for is refused in `parameters`. Called at the pass, not through Olive's engine, which would want
+a workflow around it. Imports Olive inside functions.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs.job import InvalidJob, JobFailure, Problem
+from jobs.tasks.olive_workflows.silence import import_olive
 from jobs.tasks.protocol import Stopped, TaskContext
 from jobs.tasks.training.material import Material
 from jobs.tasks.training.parameters import FinetuneParams, Method
 from jobs.tasks.training.trainer import Trained, figures_of, uses_bf16
 from model_registry.lora import MODULES
-from model_registry.telemetry import turn_off_telemetry
 
 _ROWS = "slmops_rows"  # the name under which Olive finds our data
 _PASSES = {Method.LORA: "LoRA", Method.DORA: "DoRA", Method.QLORA: "QLoRA"}
@@ -36,7 +36,7 @@ def train_with_olive(
     """As `trainer.train`; its adapter is a folder. Goes on from the newest checkpoint in the job's folder."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_DATASETS_CACHE"] = str(context.folder / "datasets")  # else the data would be kept under the user's home
-    turn_off_telemetry()
+    import_olive(context.folder / "scratch")
     import olive.passes.pytorch.lora as passes
     import torch
     from olive.data.registry import Registry
