@@ -1,7 +1,7 @@
 """Olive's fine-tuning passes as another backend: our token ids in, an adapter in PEFT's layout out.
 
-What of our params Olive has no word for is refused in `parameters`. Called at the pass, not through Olive's engine, which would want
-a workflow around it. Imports Olive inside functions.
+What of our params Olive has no word for is refused in `parameters`. Called at the pass, not through Olive's engine, which wants a
+workflow around it. Imports Olive inside functions.
 """
 
 from __future__ import annotations
