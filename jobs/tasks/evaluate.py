@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -13,11 +12,10 @@ from pydantic import Field, model_validator
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
 from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.evaluation.judge import grades, preferences
-from jobs.tasks.evaluation.kept_answers import kept_answers
-from jobs.tasks.evaluation.local_model import LocalModel
-from jobs.tasks.evaluation.metrics import CORPUS, SCORES, Answered, Measured, measured, measured_together, perplexity, rouge_l
+from jobs.tasks.evaluation.metrics import Answered, Measured, measured
 from jobs.tasks.evaluation.questions import Question, read_questions
 from jobs.tasks.evaluation.report import Column, write_reports
+from jobs.tasks.evaluation.scoring import answer_perplexity, ask, scores
 from jobs.tasks.evaluation.targets import Endpoint, check_target, open_target
 from jobs.tasks.protocol import Params, TaskContext
 from model_registry.evaluations import Evaluation, Evaluations
@@ -104,8 +102,8 @@ class Evaluate:
 
 def _evaluation(column: Column, of: Mapping[str, Any], job: str) -> Evaluation:
     """of: what the data was."""
-    scores = {metric: list(each.scores) for metric, each in column.figures.items() if each.scores is not None}
-    details = {**of, "intervals": _intervals(column.figures), "scores": scores}
+    by_question = {metric: list(each.scores) for metric, each in column.figures.items() if each.scores is not None}
+    details = {**of, "intervals": _intervals(column.figures), "scores": by_question}
     return Evaluation(column.name, str(JobKind.EVALUATE), _values(column.figures), details, job)
 
 
@@ -135,54 +133,19 @@ def _questions(params: EvaluateParams) -> tuple[list[Question], str]:
 def _answers(
     who: str, target: str | Endpoint, questions: Sequence[Question], params: EvaluateParams, context: TaskContext
 ) -> list[Answered]:
-    """Those that were kept, and the others, kept as they come."""
-    path = context.folder / f"answers-{who}.jsonl"
-    found = kept_answers(path)
     context.stage(f"asking the {who}")
-    missing = [(number, question) for number, question in enumerate(questions) if number not in found]
-    if missing:
-        opened = open_target(target, context)
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                for number, answered in opened.answers(missing, params.max_tokens):
-                    found[number] = answered
-                    file.write(json.dumps({"number": number, **asdict(answered)}) + "\n")
-                    file.flush()
-                    context.progress(len(found), len(questions), unit="questions")
-        finally:
-            opened.close()
-    return [found[number] for number in range(len(questions))]
+    path = context.folder / f"answers-{who}.jsonl"
+    return ask(path, lambda: open_target(target, context), questions, params.max_tokens, context)
 
 
 def _figures(params: EvaluateParams, questions: Sequence[Question], answers: Sequence[Answered]) -> dict[str, Measured]:
-    figures: dict[str, Measured] = {}
-    for metric in params.metrics:
-        if metric in CORPUS:
-            right, said = [each.answer for each in questions], [each.text for each in answers]
-            figures[metric] = measured_together(metric, right, said, params.seed)
-        elif metric in SCORES or metric == "rouge_l":
-            score = SCORES.get(metric, rouge_l)
-            figures[metric] = measured([score(each, said) for each, said in zip(questions, answers, strict=True)], params.seed)
-    return figures
+    return scores(params.metrics, questions, answers, params.seed)
 
 
 def _perplexity(params: EvaluateParams, questions: Sequence[Question], context: TaskContext) -> Measured:
-    """Of the right answers, given their questions."""
-    from jobs.tasks.training.material import question_tokens
-
     assert isinstance(params.target, str)
     folder = served_variant(context.registry.resolve(params.target)).folder
-    examples = question_tokens(Path(params.data).expanduser(), folder)[: len(questions)]
-    context.stage("measuring the perplexity")
-    model = LocalModel(folder, context)
-    try:
-        losses: list[tuple[float, int]] = []
-        for _, loss, count in model.losses(examples):
-            losses.append((loss, count))
-            context.progress(len(losses), len(examples), unit="questions")
-    finally:
-        model.close()
-    return perplexity(losses, params.seed)
+    return answer_perplexity(folder, Path(params.data).expanduser(), len(questions), context, params.seed)
 
 
 def _judged(

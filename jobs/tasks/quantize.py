@@ -1,67 +1,48 @@
-"""Task `quantize`: a version built anew with other numbers of bits, measured against its source on this machine."""
+"""Task `quantize`: a version built anew with other numbers of bits, measured against its source and what it was on this machine."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
-
-from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
+from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
 from jobs.outputs import Output, made_by, register
 from jobs.tasks.checkpoints import materialise, served_variant
-from jobs.tasks.convert import StagedProgress
-from jobs.tasks.decode_speed import decode_speed
+from jobs.tasks.evaluation.metrics import Measured
+from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.protocol import Params, TaskContext
-from jobs.tasks.quantization.candidates import Candidate, Group, Tried, choose, ladder
+from jobs.tasks.quantization.builds import Builds, remove_builds
+from jobs.tasks.quantization.candidates import Tried, asked, choose, told
+from jobs.tasks.quantization.parameters import QuantizeParams
+from jobs.tasks.quantization.report import markdown
+from jobs.tasks.quantization.scores import questions_of, task_scores
+from jobs.tasks.quantization.searching import search
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import InvalidName
-from model_registry.importers.checkpoint import CheckpointImporter
-from model_registry.importers.protocol import Imported, ImportOptions
 from model_registry.names import check_model_name
-from model_registry.records import CHECKPOINT, Precision
+from model_registry.records import CHECKPOINT, ModelVersion, Precision
 
-_TRIED, _REPORT = "tried.jsonl", "quantization.md"
-_TRIAL_S = 45.0  # of a model with 135 million weights on two cores, for plans
+_REPORT = "quantization.md"
+_BUILD_S, _SEARCH_S = 45.0, 240.0  # of a model with 135 million weights on two cores, for plans
+_TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
 
 
-class QuantizeParams(Params):
-    """Builds a model with other numbers of bits. auto tries several and takes the fastest that loses little."""
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What is registered: its figures, its folder, what the importer decided, and why it was chosen."""
 
-    model: str = Field(min_length=1, description="The version whose weights are rounded.")
-    output: str | None = Field(None, description="Name of the model made; by default the model's with -quantized.")
-    precision: Literal["auto", "int8", "int4", "mixed", "fp32"] = Field("auto", description="mixed: int4 where int4_layers says.")
-    int4_layers: list[Group] = Field(default_factory=list, description="For mixed: attention, gate, up, down; others get int8.")
-    algorithm: Literal["rtn", "gptq"] = Field("rtn", description="How 4 bits are rounded: to the nearest, or by GPTQ.")
-    block_size: Literal[32, 64] | None = Field(None, description="Weights per scale; by default 32 for 4 bits, 64 for 8.")
-    head_bits: Literal[8, 32] = Field(8, description="Of the head and the embedding.")
-    max_quality_loss: float = Field(1.03, ge=1, le=10, description="For auto: perplexity over the source's, at most.")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if (self.precision == "mixed") != bool(self.int4_layers):
-            raise ValueError("int4_layers says what is int4 when precision is mixed, and only then")
-        if self.algorithm == "gptq" and self.precision in ("int8", "fp32"):
-            raise ValueError("gptq is for 4 bits; int8 and fp32 need none")
-        if self.precision == "auto" and (self.block_size or self.head_bits != 8):
-            raise ValueError("auto chooses by itself: leave block_size and head_bits out")
-        return self
-
-    def candidates(self) -> list[Candidate]:
-        if self.precision == "auto":
-            return ladder(uses_gptq=self.algorithm == "gptq")
-        groups: tuple[Group, ...] = ("attention", "gate", "up", "down")
-        int4 = groups if self.precision == "int4" else tuple(group for group in groups if group in self.int4_layers)
-        is_float = self.precision == "fp32"
-        gptq = self.algorithm == "gptq"
-        return [Candidate(int4, is_float, self.head_bits, self.block_size, gptq)]
+    tried: Tried
+    folder: Path
+    parameters: dict[str, Any]
+    others: tuple[Tried, ...]
+    why: tuple[str, ...]
 
 
 class Quantize:
-    """What was tried is kept in the job's folder, and not tried again."""
+    """What was built, measured and answered is kept in the job's folder, and not done again."""
 
     kind: ClassVar[JobKind] = JobKind.QUANTIZE
     params: ClassVar[type[Params]] = QuantizeParams
@@ -69,55 +50,44 @@ class Quantize:
     def plan(self, params: QuantizeParams, context: TaskContext) -> Plan:
         version, name = context.registry.resolve(params.model), _output(params)
         served_variant(version)
-        tries = params.candidates()
-        summary = (
-            f"Builds {version.label} as {', '.join(each.name for each in tries)}, and measures each: perplexity, size, speed.",
-            f"Registers the {'fastest within the loss allowed' if len(tries) > 1 else 'build'} as {name}.",
-        )
-        seconds = len(tries) * _TRIAL_S * max(1.0, version.size_bytes / 150e6)
-        disk_bytes = 3 * version.size_bytes
-        return Plan(summary, num_steps=len(tries), duration_s=seconds, disk_bytes=disk_bytes, outputs=(name,))
+        questions, _ = questions_of(params)
+        size = max(1.0, version.size_bytes / 150e6)
+        is_search = params.precision == "auto"
+        what = "int8, int4 and mixtures of both" if is_search else params.precision
+        summary = [f"Builds {version.label} as {what}, and measures perplexity, size, speed."]
+        summary += [f"Asks {version.label} and the build {len(questions)} questions each."] if questions else []
+        summary += [f"Registers the {'fastest within the loss allowed' if is_search else 'build'} as {name}."]
+        seconds = size * (_SEARCH_S if is_search else _BUILD_S) + 2 * len(questions) * params.max_tokens / _TOKENS_PER_S
+        disk_bytes = (8 if is_search else 4) * version.size_bytes
+        return Plan(tuple(summary), num_steps=1, duration_s=seconds, disk_bytes=disk_bytes, outputs=(name,))
 
     def run(self, params: QuantizeParams, context: TaskContext) -> Outcome:
         name = _output(params)
         if (made := made_by(context.registry, name, context.job)) is not None:
+            remove_builds(context)
             return Outcome(made.label, dict(made.manifest.metrics), (_REPORT,), {"parameters": dict(made.manifest.parameters)})
+        questions, sha256 = questions_of(params)
         base = context.registry.resolve(params.model)
         checkpoint = materialise(context, base.label)
-        candidates = params.candidates()
-        tried = [_tried(each, checkpoint, context) for each in candidates]
-        chosen, why = choose(tried, params.max_quality_loss if params.precision == "auto" else float("inf"))
-        (context.folder / _REPORT).write_text(_report(base.label, tried, why), encoding="utf-8")
-        for sentence in why:
+        builds = Builds(checkpoint, context)
+        served = served_variant(base).folder
+        if params.precision == "auto":
+            before, chosen = _searched(base.label, served, builds, params)
+        else:
+            before, chosen = _built(base.label, served, builds, params)
+        for sentence in chosen.why:
             context.reporter.message(sentence)
-        context.stage("building the chosen one")
-        with context.registry.staging() as staging:
-            served, weights = staging / "served", staging / "checkpoint"
-            served.mkdir()
-            candidate = next(each for each in candidates if each.name == chosen.name)
-            imported = _build(candidate, checkpoint, served, context, measure=False)
-            shutil.copytree(checkpoint, weights)
-            metrics = {
-                "perplexity_ratio": chosen.ratio,
-                "size_bytes": float(chosen.size_bytes),
-                "tokens_per_s_1": chosen.tokens_per_s[0],
-                "tokens_per_s_8": chosen.tokens_per_s[1],
-                "speed_over_int8": chosen.speed(tried[0]),
-            }
-            output = Output(
-                name=name,
-                job=context.job,
-                importer=str(JobKind.QUANTIZE),
-                base=base,
-                variants=[
-                    StagedVariant(imported.precision, imported.provider_family, served),
-                    StagedVariant(Precision.FP32, CHECKPOINT, weights),
-                ],
-                parameters={**params.model_dump(mode="json", exclude_none=True), "build": chosen.name, **imported.parameters},
-                metrics=metrics if len(candidates) > 1 else {n: v for n, v in metrics.items() if n != "speed_over_int8"},
-            )
-            version = register(context.registry, output)
-        details = {"why": list(why), "tried": [asdict(each) for each in tried]}
+        scores = _scores(served, chosen.folder, params, questions, context)
+        (context.folder / _REPORT).write_text(markdown(base.label, before, chosen.others, chosen.why, scores), encoding="utf-8")
+        metrics = _metrics(before, chosen, scores)
+        version = _registered(name, base, checkpoint, chosen, metrics, params, sha256, context)
+        remove_builds(context)
+        intervals = {
+            place: {metric: [each[number].low, each[number].high] for metric, each in scores.items()}
+            for number, place in enumerate(("before", "after"))
+        }
+        tried = [asdict(each) for each in chosen.others]
+        details = {"why": list(chosen.why), "tried": tried, "before": asdict(before), "intervals": intervals}
         return Outcome(version.label, dict(version.manifest.metrics), (_REPORT,), details)
 
 
@@ -130,44 +100,85 @@ def _output(params: QuantizeParams) -> str:
     return name
 
 
-def _tried(candidate: Candidate, checkpoint: Path, context: TaskContext) -> Tried:
-    """As it was kept, or tried now and kept."""
-    path = context.folder / _TRIED
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    for row in rows:
-        if row["name"] == candidate.name:
-            return Tried(**row | {"tokens_per_s": tuple(row["tokens_per_s"])})
-    folder = context.folder / "build"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    context.reporter.message(f"Trying {candidate.name}.")
-    imported = _build(candidate, checkpoint, folder, context, measure=True)
-    if "perplexity" not in imported.metrics:
-        message = "The model is too large to measure its perplexity here, so that builds cannot be compared."
-        raise JobFailure(message, code="too_large")
-    size_bytes = sum(file.stat().st_size for file in folder.iterdir())
-    speed = decode_speed(folder, context)
-    shutil.rmtree(folder)
-    ratio = imported.metrics["perplexity"] / imported.metrics["perplexity_source"]
-    found = Tried(candidate.name, ratio, size_bytes, speed)
-    beside = path.with_suffix(".new")
-    beside.write_text("".join(json.dumps(row) + "\n" for row in [*rows, asdict(found)]))
-    beside.replace(path)
-    return found
+def _built(label: str, served: Path, builds: Builds, params: QuantizeParams) -> tuple[Tried, _Chosen]:
+    """(what it was, the build that was asked for)."""
+    candidate = asked(
+        params.precision,
+        params.int4_layers,
+        builds.architecture.num_layers,
+        algorithm=params.algorithm,
+        head_bits=params.head_bits,
+        block_size=params.block_size,
+        is_symmetric=None if params.symmetry is None else params.symmetry == "symmetric",
+    )
+    folder = builds.build(candidate.name, candidate.recipe)
+    before, found = builds.tried({label: served, candidate.name: folder})
+    return before, _Chosen(found, folder, dict(builds.parameters(candidate.name)), (found,), (told(found, before),))
 
 
-def _build(candidate: Candidate, checkpoint: Path, folder: Path, context: TaskContext, *, measure: bool) -> Imported:
-    num_layers = int(json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"])
-    precision = Precision.FP32 if candidate.is_float else Precision.INT8
-    options = ImportOptions(precision, measure=measure, recipe=candidate.recipe(num_layers))
-    return CheckpointImporter().run(checkpoint, folder, options, StagedProgress(context))
+def _searched(label: str, served: Path, builds: Builds, params: QuantizeParams) -> tuple[Tried, _Chosen]:
+    """(what it was, the fastest build within the loss)."""
+    algorithm = params.algorithm or "k-quant"
+    found = search(builds, algorithm, params.max_quality_loss)
+    before, *tried = builds.tried({label: served, **found.folders})
+    best, why = choose(tried, params.max_quality_loss)
+    parameters = {"algorithm": algorithm, **found.parameters[best.name]}
+    return before, _Chosen(best, found.folders[best.name], parameters, tuple(tried), (*found.why, *why))
 
 
-def _report(label: str, tried: list[Tried], why: tuple[str, ...]) -> str:
-    figures = [(each.name, f"{each.ratio:.4f}", f"{each.size_bytes / 1e6:.0f}", *map(round, each.tokens_per_s)) for each in tried]
-    rows = [f"| {' | '.join(map(str, row))} |" for row in figures]
-    head = ["| build | perplexity over source | MB | tokens/s, 1 client | tokens/s, 8 clients |", "|---|---|---|---|---|"]
-    return "\n".join([f"# Quantization of {label}", "", *head, *rows, "", why[-1], ""])
+def _scores(
+    before: Path, after: Path, params: QuantizeParams, questions: Sequence[Question], context: TaskContext
+) -> dict[str, tuple[Measured, Measured]]:
+    """Of each metric, before and after."""
+    one, two = (task_scores(who, each, params, questions, context) for who, each in (("before", before), ("after", after)))
+    return {metric: (one[metric], two[metric]) for metric in one}
+
+
+def _metrics(before: Tried, chosen: _Chosen, scores: dict[str, tuple[Measured, Measured]]) -> dict[str, float]:
+    """Figures of what was chosen, under `before_` those of what it was."""
+    metrics: dict[str, float] = {}
+    for prefix, each in (("", chosen.tried), ("before_", before)):
+        metrics |= {
+            f"{prefix}perplexity_ratio": each.ratio,
+            f"{prefix}size_bytes": float(each.size_bytes),
+            f"{prefix}tokens_per_s_1": each.tokens_per_s[0],
+            f"{prefix}tokens_per_s_8": each.tokens_per_s[1],
+        }
+    metrics["speed_over_before"] = chosen.tried.speed(before)
+    if len(chosen.others) > 1:
+        metrics["speed_over_int8"] = chosen.tried.speed(chosen.others[0])
+    for metric, (one, two) in scores.items():
+        metrics |= {metric: two.value, f"before_{metric}": one.value}
+    return metrics
+
+
+def _registered(
+    name: str,
+    base: ModelVersion,
+    checkpoint: Path,
+    chosen: _Chosen,
+    metrics: dict[str, float],
+    params: QuantizeParams,
+    sha256: str | None,
+    context: TaskContext,
+) -> ModelVersion:
+    context.stage("registering the build")
+    precision = Precision(chosen.parameters["precision"])
+    with context.registry.staging() as staging:
+        served, weights = staging / "served", staging / "checkpoint"
+        shutil.copytree(chosen.folder, served)
+        shutil.copytree(checkpoint, weights)
+        output = Output(
+            name=name,
+            job=context.job,
+            importer=str(JobKind.QUANTIZE),
+            base=base,
+            variants=[StagedVariant(precision, "cpu", served), StagedVariant(Precision.FP32, CHECKPOINT, weights)],
+            parameters={**params.model_dump(mode="json", exclude_none=True), "build": chosen.tried.name, **chosen.parameters},
+            metrics=metrics,
+            data_sha256=sha256,
+        )
+        return register(context.registry, output)
 
 
 TASK = Quantize()

@@ -51,9 +51,7 @@ class CheckpointImporter:
     def run(self, path: Path, destination: Path, options: ImportOptions, progress: Progress) -> Imported:
         progress.stage("reading the checkpoint")
         config = _json(path / "config.json")
-        architecture = read_config(config)
-        source = open_checkpoint(path, config, architecture)
-        check_tensors(source.tensors, architecture)
+        source, architecture = open_model(path)
         if not (path / "tokenizer.json").is_file():
             raise UnsupportedModel(f"{path.name} has no tokenizer.json. Save it with transformers' fast tokenizer.")
         for name in _TEXTS:
@@ -65,6 +63,15 @@ class CheckpointImporter:
         genai = {"model": model, "search": search_config(architecture, wishes)}
         (destination / "genai_config.json").write_text(json.dumps(genai, indent=2) + "\n", encoding="utf-8")
         return write_model(source, architecture, destination, options, progress, None)
+
+
+def open_model(path: Path) -> tuple[GgufFile, Architecture]:
+    """A checkpoint's checked tensors, mapped, and its network. Raises CorruptModel, UnsupportedModel."""
+    config = _json(path / "config.json")
+    architecture = read_config(config)
+    source = open_checkpoint(path, config, architecture)
+    check_tensors(source.tensors, architecture)
+    return source, architecture
 
 
 @dataclass(frozen=True, slots=True)

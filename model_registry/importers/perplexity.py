@@ -74,7 +74,24 @@ def folder_perplexity(folder: Path, windows: Sequence[Ids], threads: int = 0) ->
 
     Raises CorruptModel when the folder's model cannot run.
     """
-    return perplexity(_folder_logits(folder, windows, threads), windows)
+    return perplexity(folder_logits(folder, windows, threads), windows)
+
+
+def divergence(truth: Iterable[NDArray[np.float32]], logits: Iterable[NDArray[np.float32]]) -> float:
+    """How far what `logits` predict is from what `truth` does: the mean Kullback-Leibler divergence per token, in nats."""
+    total, count = 0.0, 0
+    for right, said in zip(truth, logits, strict=True):
+        for start in range(0, len(right), _ROWS_AT_A_TIME):
+            rows = slice(start, start + _ROWS_AT_A_TIME)
+            one, two = _log_softmax(right[rows]), _log_softmax(said[rows])
+            total += float((np.exp(one) * (one - two)).sum(dtype=np.float64))
+        count += len(right)
+    return total / max(1, count)
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def _losses(logits: NDArray[np.float32], targets: Ids) -> NDArray[np.float64]:
@@ -89,7 +106,8 @@ def _losses(logits: NDArray[np.float32], targets: Ids) -> NDArray[np.float64]:
     return losses
 
 
-def _folder_logits(folder: Path, windows: Sequence[Ids], threads: int) -> Iterator[NDArray[np.float32]]:
+def folder_logits(folder: Path, windows: Sequence[Ids], threads: int = 0) -> Iterator[NDArray[np.float32]]:
+    """Of each window, [tokens, vocabulary], on the CPU. Raises CorruptModel."""
     turn_off_telemetry()
     import onnxruntime
 

@@ -1,61 +1,30 @@
-"""Which builds to try, and which to take. Pure."""
+"""Which builds there are, what each is worth, and which to take. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from model_registry.importers.recipe import FLOAT, Recipe
+from model_registry.importers.recipe import FLOAT, HALF, Recipe, Rounding
 
 Group = Literal["attention", "gate", "up", "down"]
+Algorithm = Literal["rtn", "k-quant", "gptq", "awq"]
 GROUPS: dict[Group, tuple[str, ...]] = {
     "attention": ("attn_q", "attn_k", "attn_v", "attn_output"),
     "gate": ("ffn_gate",),
     "up": ("ffn_up",),
     "down": ("ffn_down",),
 }
-# From the least to the most that is rounded to 4 bits. The down projection and attention, whose inputs are least even, come last.
-_LADDER: tuple[tuple[Group, ...], ...] = (
-    (),
-    ("gate",),
-    ("gate", "up"),
-    ("gate", "up", "attention"),
-    ("gate", "up", "down"),
-    ("gate", "up", "attention", "down"),
-)
+_ROUNDINGS: dict[Algorithm, Rounding] = {"rtn": "nearest", "k-quant": "k-quant", "gptq": "gptq", "awq": "k-quant"}
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """int4: the groups of matrices at 4 bits; the others are at 8, or at 32 when `is_float`."""
+    """A build: its name, unique among those of a job, and how its matrices are rounded."""
 
-    int4: tuple[Group, ...] = ()
-    is_float: bool = False
-    head_bits: int = 8
-    block_size: int | None = None
-    uses_gptq: bool = False
-
-    @property
-    def name(self) -> str:
-        if self.is_float:
-            return "fp32"
-        kinds = "int4" if len(self.int4) == len(GROUPS) else f"int8-int4-{'-'.join(self.int4)}" if self.int4 else "int8"
-        return kinds + ("-gptq" if self.uses_gptq else "") + (f"-b{self.block_size}" if self.block_size else "")
-
-    def recipe(self, num_layers: int) -> Recipe:
-        if self.is_float:
-            return Recipe(bits=FLOAT, head_bits=FLOAT)
-        kept = [name for group, names in GROUPS.items() if group not in self.int4 for name in names]
-        exceptions = frozenset(f"blk.{layer}.{name}" for layer in range(num_layers) for name in kept)
-        return Recipe(
-            bits=4 if self.int4 else 8,
-            head_bits=self.head_bits,
-            exceptions=exceptions,
-            block_4=self.block_size or 32,
-            block_8=self.block_size or 64,
-            uses_gptq=self.uses_gptq,
-        )
+    name: str
+    recipe: Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +42,53 @@ class Tried:
         return float((one * eight) ** 0.5)
 
 
-def ladder(*, uses_gptq: bool) -> list[Candidate]:
-    """What `auto` tries: int8 first, which the others are compared with."""
-    return [Candidate(groups, uses_gptq=uses_gptq and bool(groups)) for groups in _LADDER]
+def plain_recipe(
+    algorithm: Algorithm,
+    bits: int,
+    head_bits: int,
+    *,
+    exceptions: Collection[str] = (),
+    block_size: int | None = None,
+    is_symmetric: bool | None = None,
+) -> Recipe:
+    """is_symmetric: by default only 4 bits by rtn are."""
+    return Recipe(
+        bits=bits,
+        head_bits=head_bits,
+        exceptions=frozenset(exceptions),
+        block_4=block_size or 32,
+        block_8=block_size or 64,
+        rounding_4=_ROUNDINGS[algorithm],
+        symmetric_4=algorithm == "rtn" if is_symmetric is None else is_symmetric,
+        symmetric_8=bool(is_symmetric),
+        searches_scales=algorithm == "awq",
+    )
+
+
+def asked(
+    precision: str,
+    int4: Collection[Group],
+    num_layers: int,
+    *,
+    algorithm: Algorithm | None = None,
+    head_bits: int | None = None,
+    block_size: int | None = None,
+    is_symmetric: bool | None = None,
+) -> Candidate:
+    """The one build of a precision that is not auto. int4: the groups at 4 bits when that is `mixed`."""
+    widths = {"int8": 8, "int4": 4, "mixed": 4, "fp16": HALF, "fp32": FLOAT}
+    bits = widths[precision]
+    head = head_bits or max(bits, 8)
+    kept = [name for group, names in GROUPS.items() if group not in int4 for name in names] if precision == "mixed" else []
+    chosen = algorithm or ("k-quant" if 4 in (bits, head) else "rtn")
+    words = [precision, *(f"{group}4" for group in GROUPS if precision == "mixed" and group in int4)]
+    words += [chosen] if 4 in (bits, head) else []
+    words += [f"b{block_size}"] if block_size else []
+    words += [] if is_symmetric is None else ["symmetric" if is_symmetric else "asymmetric"]
+    words += [f"head{head}"] if head != max(bits, 8) else []
+    exceptions = [f"blk.{layer}.{name}" for layer in range(num_layers) for name in kept]
+    recipe = plain_recipe(chosen, bits, head, exceptions=exceptions, block_size=block_size, is_symmetric=is_symmetric)
+    return Candidate("-".join(words), recipe)
 
 
 def choose(tried: Sequence[Tried], max_ratio: float) -> tuple[Tried, tuple[str, ...]]:
@@ -83,12 +96,17 @@ def choose(tried: Sequence[Tried], max_ratio: float) -> tuple[Tried, tuple[str, 
     first = tried[0]
     within = [each for each in tried if each.ratio <= max_ratio]
     chosen = max(within, key=lambda each: each.speed(first)) if within else min(tried, key=lambda each: each.ratio)
-    told = [
-        f"{each.name}: perplexity x {each.ratio:.4f}, {each.size_bytes / 1e6:.0f} MB, {each.tokens_per_s[0]:.0f} tokens/s "
-        f"for one client and {each.tokens_per_s[1]:.0f} for eight, {each.speed(first):.2f} times as fast as {first.name}."
-        for each in tried
-    ]
+    all_told = [told(each, first) for each in tried]
     if not within:
-        return chosen, (*told, f"None is within x {max_ratio:g}; {chosen.name} loses least.")
+        return chosen, (*all_told, f"None is within x {max_ratio:g}; {chosen.name} loses least.")
     why = f"{chosen.name} is the fastest of the {len(within)} of {len(tried)} builds within x {max_ratio:g}."
-    return chosen, (*told, why)
+    return chosen, (*all_told, why)
+
+
+def told(tried: Tried, other: Tried) -> str:
+    """What a build is worth beside another one, as a sentence."""
+    one, eight = tried.tokens_per_s
+    return (
+        f"{tried.name}: perplexity x {tried.ratio:.4f}, {tried.size_bytes / 1e6:.0f} MB, {one:.0f} tokens/s for one client and "
+        f"{eight:.0f} for eight, {tried.speed(other):.2f} times as fast as {other.name}."
+    )

@@ -2,7 +2,7 @@
 
 reader and metadata know bytes, architecture, rope and tensors know the network, quantize and matrix its weights,
 smoothing and calibration how to round it at little cost, graph, external_data and decoder the ONNX form, tokenizer,
-pretokenizers and genai_config the files beside it, reference the truth.
+pretokenizers and genai_config the files beside it, reference the truth, measuring what is compared with it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from model_registry.importers.gguf.architecture import Architecture, read_archit
 from model_registry.importers.gguf.calibration import TEXT, calibrate, plan_num_tokens
 from model_registry.importers.gguf.decoder import WrittenBits, write_decoder
 from model_registry.importers.gguf.genai_config import genai_config, tokenizer_config
+from model_registry.importers.gguf.measuring import measurable_windows, source_perplexity
 from model_registry.importers.gguf.metadata import Metadata
-from model_registry.importers.gguf.quantize import FLOAT_BITS
+from model_registry.importers.gguf.quantize import FLOAT_BITS, HALF_BITS
 from model_registry.importers.gguf.reader import MAGIC, GgufFile, open_gguf
 from model_registry.importers.gguf.smoothing import Smoothing
 from model_registry.importers.gguf.tensors import EMBEDDING, check_tensors
@@ -39,17 +40,13 @@ _LICENCES = {
     "cc-by-4.0": "CC-BY-4.0",
     "gemma": "Gemma",
 }
-_PRECISIONS = (Precision.AUTO, Precision.INT8, Precision.INT4, Precision.FP32)
+_PRECISIONS = (Precision.AUTO, Precision.INT8, Precision.INT4, Precision.FP16, Precision.FP32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Model:
     source: GgufFile
     architecture: Architecture
-
-    @property
-    def vocab_size(self) -> int:
-        return self.source.tensors[EMBEDDING].shape[0]
 
 
 class GgufImporter:
@@ -134,7 +131,7 @@ def _smoothing(model: _Model, folder: Path, options: ImportOptions, progress: Pr
 
 def _precision(written: WrittenBits) -> Precision:
     """By the layers' matrices: the head's may be finer, and is told in the parameters."""
-    names = {4: Precision.INT4, 8: Precision.INT8, FLOAT_BITS: Precision.FP32}
+    names = {4: Precision.INT4, 8: Precision.INT8, HALF_BITS: Precision.FP16, FLOAT_BITS: Precision.FP32}
     return names[min(written.layers)] if len(written.layers) == 1 else Precision.MIXED
 
 
@@ -145,7 +142,7 @@ def _parameters(model: _Model, written: WrittenBits, smoothing: Smoothing) -> di
         "head_bits": written.head,
         "source_types": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
     }
-    if written.layers != {FLOAT_BITS}:
+    if min(written.layers) < HALF_BITS:
         parameters["block_size"] = max(written.blocks)
         parameters["smoothed"] = smoothing.is_smoothed
         parameters["head_outliers"] = len(smoothing.outliers)
@@ -162,23 +159,14 @@ def _licence(metadata: Metadata) -> str | None:
 
 def _measure(model: _Model, folder: Path, progress: Progress) -> dict[str, float]:
     """Perplexity of source and import on the same tokens; empty when the model is too large to measure in time."""
-    import psutil
-
     from model_registry.importers import perplexity as measure
-    from model_registry.importers.gguf.reference import reference_logits
 
-    counts = {name: info.num_rows * info.columns for name, info in model.source.tensors.items()}
-    first_layer = sum(count for name, count in counts.items() if name.startswith("blk.0."))
-    largest_bytes = 4 * max(first_layer, max(counts.values()))
-    num_tokens = measure.plan_num_tokens(sum(counts.values()), largest_bytes, psutil.virtual_memory().available)
-    if num_tokens == 0:
-        return {}
-    windows = measure.text_windows(folder, measure.TEXT, num_tokens, model.architecture.context_length)
-    if any(int(window.max()) >= model.vocab_size for window in windows) or measure.num_predicted(windows) == 0:
+    windows = measurable_windows(model.source, model.architecture, folder)
+    if not windows:
         return {}
     progress.stage("measuring the import")
     imported = measure.folder_perplexity(folder, windows)
     progress.stage("measuring the source")
-    source = measure.perplexity(reference_logits(model.source, model.architecture, windows), windows)
+    source = source_perplexity(model.source, model.architecture, windows)
     metrics = {"perplexity": imported, "perplexity_source": source, "perplexity_tokens": float(measure.num_predicted(windows))}
     return metrics if np.isfinite([imported, source]).all() else {}

@@ -6,7 +6,7 @@ not the one that perplexity is measured on. Knows nothing of graphs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from model_registry.importers.gguf.gptq import upper_factor
 from model_registry.importers.gguf.quantize import choose_bits, is_exact
 from model_registry.importers.gguf.reader import GgufFile
 from model_registry.importers.gguf.reference import Block, Floats, embed, final_norm
+from model_registry.importers.gguf.rounding import InputFigures
+from model_registry.importers.gguf.scaling import MAX_SAMPLES, Rounded, search_scales
 from model_registry.importers.gguf.smoothing import LayerSmoothing, Smoothing, balance, find_outliers, over_groups, to_heads
 from model_registry.importers.recipe import Recipe
 from model_registry.progress import Progress
@@ -27,7 +29,8 @@ MAX_TOKENS, MIN_TOKENS = 512, 64
 PRODUCT_BUDGET = 250_000_000_000  # multiplications, a few seconds on two cores; MIN_TOKENS are read whatever they take
 
 QKV, OUTPUT, GATE_UP, DOWN = ("attn_q", "attn_k", "attn_v"), ("attn_output",), ("ffn_gate", "ffn_up"), ("ffn_down",)
-_FIRST = frozenset(names[0] for names in (QKV, OUTPUT, GATE_UP, DOWN))  # of the matrices that share an input
+SITES = (QKV, OUTPUT, GATE_UP, DOWN)  # matrices that share an input
+_FIRST = tuple(names[0] for names in SITES)
 
 
 def plan_num_tokens(num_parameters: int) -> int:
@@ -39,7 +42,7 @@ def can_smooth(source: GgufFile, precision: Precision, layer: int, names: Sequen
     """Whether the matrices, which share an input, are rounded to 8 bits: what is kept exactly is left as it is."""
     if recipe is not None:
         told = {recipe.bits_of(f"blk.{layer}.{name}", is_head=False) for name in names}
-        return told == {8} or (4 in told and recipe.smooths_4 and 32 not in told)
+        return told == {8} or (4 in told and recipe.smooths_4 and max(told) <= 8)
     kinds = [source.tensors[f"blk.{layer}.{name}.weight"].type for name in names]
     bits = choose_bits(kinds, precision, is_head=False)
     return bits == 8 and not any(is_exact(kind, bits) for kind in kinds)
@@ -58,58 +61,69 @@ def calibrate(
     recipe: decides instead of precision what is rounded, and how.
     """
     layers = range(architecture.num_layers)
-    sites = (QKV, OUTPUT, GATE_UP, DOWN)
-    if not windows or precision is Precision.FP32:
+    if not windows or precision in (Precision.FP32, Precision.FP16):
         return Smoothing((LayerSmoothing(),) * len(layers))
     progress.stage("calibrating")
     hidden, found = embed(source, architecture, windows), []
     for layer in layers:
-        spread = _Spread(keeps_grams=recipe is not None and recipe.uses_gptq)
-        block = Block(source, architecture, layer, spread.observe)
+        observed = _Observed(recipe)
+        block = Block(source, architecture, layer, observed.observe)
         with np.errstate(all="ignore"):  # a channel that overflows is left alone by `balance`
             hidden = [block.run(states) for states in hidden]
         attention, value, ffn, gated = (
-            _scales(architecture, block, spread, names) if can_smooth(source, precision, layer, names, recipe) else None
-            for names in sites
+            _scales(architecture, block, observed, names, layer, recipe)
+            if can_smooth(source, precision, layer, names, recipe)
+            else None
+            for names in SITES
         )
-        uppers = {}
-        if recipe is not None and recipe.uses_gptq:
-            heads = architecture.num_heads, architecture.num_kv_heads
-            output = None if value is None else to_heads(value, *heads)
-            uppers = {
-                names[0]: spread.upper(names[0], factors)
-                for names, factors in zip(sites, (attention, output, ffn, gated), strict=True)
-                if any(recipe.bits_of(f"blk.{layer}.{name}", is_head=False) == 4 for name in names)
-            }
-        found.append(LayerSmoothing(attention, value, ffn, gated, uppers))
+        output = None if value is None else to_heads(value, architecture.num_heads, architecture.num_kv_heads)
+        inputs = observed.figures(dict(zip(_FIRST, (attention, output, ffn, gated), strict=True)))
+        found.append(LayerSmoothing(attention, value, ffn, gated, inputs))
         progress.update(layer + 1, len(layers))
     with np.errstate(all="ignore"):
         head = np.sum([_squares(final_norm(source, architecture, states)) for states in hidden], axis=0)
     return Smoothing(tuple(found), find_outliers(head))
 
 
-class _Spread:
-    """Mean squares per channel of each matrix's input, over all windows; and on demand the whole Gram matrix."""
+class _Observed:
+    """Of each site's input, over all windows: mean squares per channel; on demand the Gram matrix and samples."""
 
-    def __init__(self, *, keeps_grams: bool = False) -> None:
-        self._grams: dict[str, Floats] | None = {} if keeps_grams else None
+    def __init__(self, recipe: Recipe | None) -> None:
+        self._recipe = recipe
+        self._grams: dict[str, Floats] = {}
+        self._samples: dict[str, list[Floats]] = {}
         self._sums: dict[str, Floats] = {}
         self._counts: dict[str, int] = {}
 
     def observe(self, name: str, x: Floats) -> None:
+        if name not in _FIRST:
+            return
         self._sums[name] = self._sums.get(name, np.float32(0)) + _squares(x)
         self._counts[name] = self._counts.get(name, 0) + len(x)
-        if self._grams is not None and name in _FIRST:
+        if self._recipe is not None and self._recipe.rounding_4 == "gptq":
             self._grams[name] = self._grams.get(name, np.float32(0)) + x.T @ x
+        if self._recipe is not None and self._recipe.searches_scales:
+            self._samples.setdefault(name, []).append(x)
 
-    def upper(self, name: str, factors: Floats | None) -> Floats:
-        """For GPTQ. factors: what the inputs will come divided by."""
-        assert self._grams is not None
-        gram = self._grams[name]
-        return upper_factor(gram if factors is None else gram / np.outer(factors, factors))
+    def figures(self, factors: Mapping[str, Floats | None]) -> dict[str, InputFigures]:
+        """factors: by site, what its inputs will come divided by."""
+        if self._recipe is None or self._recipe.rounding_4 == "nearest":
+            return {}
+        found = {}
+        for name, divisors in factors.items():
+            scale = np.float32(1) if divisors is None else divisors
+            gram = self._grams.get(name)
+            upper = None if gram is None else upper_factor(gram / np.outer(scale, scale))
+            found[name] = InputFigures(self.mean_squares(name) / scale**2, upper)
+        return found
 
     def mean_squares(self, name: str) -> Floats:
         return self._sums[name] / np.float32(self._counts[name])
+
+    def samples(self, name: str) -> Floats:
+        """At most MAX_SAMPLES of the inputs, [samples, columns], from all over the text."""
+        every = np.concatenate(self._samples[name])
+        return every[:: -(-len(every) // MAX_SAMPLES)]
 
 
 def _squares(x: Floats) -> Floats:
@@ -118,11 +132,20 @@ def _squares(x: Floats) -> Floats:
     return total
 
 
-def _scales(architecture: Architecture, block: Block, spread: _Spread, names: Sequence[str]) -> Floats:
+def _scales(
+    architecture: Architecture, block: Block, observed: _Observed, names: Sequence[str], layer: int, recipe: Recipe | None
+) -> Floats:
+    heads = architecture.num_heads, architecture.num_kv_heads
     with np.errstate(all="ignore"):
-        inputs = spread.mean_squares(names[0])
+        inputs = observed.mean_squares(names[0])
         weights = np.sum([_squares(block.weights[name]) for name in names], axis=0)
         if names == OUTPUT:
-            heads = architecture.num_heads, architecture.num_kv_heads
             inputs, weights = over_groups(inputs, *heads), over_groups(weights, *heads)
-    return balance(inputs, weights)
+    if recipe is None or not recipe.searches_scales:
+        return balance(inputs, weights)
+    samples = observed.samples(names[0])
+    size = recipe.block_of(4, samples.shape[1])
+    matrices = [Rounded(block.weights[name], size, recipe.rounding_4, recipe.symmetric_4) for name in names]
+    if names == OUTPUT:
+        return search_scales(inputs, weights, matrices, samples, lambda scales: to_heads(scales, *heads))
+    return search_scales(inputs, weights, matrices, samples)

@@ -21,6 +21,7 @@ from model_registry.importers.gguf.graph import MICROSOFT, Graph
 from model_registry.importers.gguf.matrix import Matrix, Part, attention_parts, make_matrix
 from model_registry.importers.gguf.reader import GgufFile
 from model_registry.importers.gguf.rope import Rope, rotation
+from model_registry.importers.gguf.rounding import InputFigures
 from model_registry.importers.gguf.smoothing import Floats, Smoothing, to_heads
 from model_registry.importers.gguf.tensors import EMBEDDING, FINAL_NORM, HEAD, POST_ATTENTION_NORM, POST_FFN_NORM, ROPE_DIVISORS
 from model_registry.importers.recipe import Recipe
@@ -241,16 +242,16 @@ class _DecoderWriter:
 
     def _linear(self, x: str, parts: tuple[Part, ...], path: str, factors: Floats | None = None) -> str:
         matrix = make_matrix(
-            self.source, parts, self.precision, factors=factors, recipe=self.recipe, upper=self._upper(parts[0].name)
+            self.source, parts, self.precision, factors=factors, recipe=self.recipe, inputs=self._inputs(parts[0].name)
         )
         self._layer_bits.add(matrix.bits)
         self._layer_blocks.add(matrix.block)
         return self.graph.linear(x, matrix, path)
 
-    def _upper(self, name: str) -> Floats | None:
-        """For GPTQ: of what the matrix is given, which is kept under the first of those that share it."""
+    def _inputs(self, name: str) -> InputFigures | None:
+        """Of what the matrix is given, which is kept under the first of those that share it."""
         _, layer, kind = name.split(".")
-        return self.smoothing.layers[int(layer)].uppers.get("ffn_gate" if kind == "ffn_up" else kind)
+        return self.smoothing.layers[int(layer)].inputs.get("ffn_gate" if kind == "ffn_up" else kind)
 
     def _norm(self, name: str, divisors: Floats | None = None) -> str:
         weight = self.source.dequantized(name)

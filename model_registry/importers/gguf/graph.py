@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from model_registry.importers.gguf.external_data import ExternalData
 from model_registry.importers.gguf.matrix import Matrix
-from model_registry.importers.gguf.quantize import FLOAT_BITS
+from model_registry.importers.gguf.quantize import FLOAT_BITS, HALF_BITS, pack_pairs
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto, ValueInfoProto
 
 MICROSOFT = "com.microsoft"
 OPSET, MICROSOFT_OPSET, IR_VERSION = 21, 1, 10  # what onnxruntime 1.23 reads
+_FLOAT = 1  # TensorProto.FLOAT
 INT8_ACTIVATIONS = 4  # MatMulNBits accuracy_level: activations are rounded to int8 per block
 
 
@@ -69,8 +70,9 @@ class Graph:
     def store(self, matrix: Matrix, path: str) -> str:
         """Write the matrix: floats, or `.q`, `.scales` and perhaps `.zeros`. Returns what `product` and `gather` take."""
         name = path.strip("/").replace("/", ".") + ".weight"
-        if matrix.bits == FLOAT_BITS:
-            return self.streamed(name, (matrix.num_rows, matrix.columns), matrix.floats())
+        if matrix.bits in (FLOAT_BITS, HALF_BITS):
+            kind = np.float32 if matrix.bits == FLOAT_BITS else np.float16
+            return self._add(self._data.write(name, kind, (matrix.num_rows, matrix.columns), matrix.floats()))
         scales: list[NDArray[np.float32]] = []
         zeros: list[NDArray[np.uint8]] = []
 
@@ -78,7 +80,7 @@ class Graph:
             for blocks in matrix.blocks():
                 scales.append(blocks.scales)
                 if blocks.zeros is not None:
-                    zeros.append(blocks.zeros)
+                    zeros.append(blocks.zeros if matrix.bits == 8 else _packed_zeros(blocks.zeros))
                 yield blocks.integers
 
         num_blocks = matrix.width // matrix.block
@@ -86,14 +88,16 @@ class Graph:
         self._add(self._data.write(f"{name}.q", np.uint8, shape, integers()))
         self.streamed(f"{name}.scales", (matrix.num_rows, num_blocks), scales)
         if matrix.has_zeros:
-            self._add(self._data.write(f"{name}.zeros", np.uint8, (matrix.num_rows, num_blocks), zeros))
+            shape_of_zeros = (matrix.num_rows, (num_blocks * matrix.bits + 7) // 8)
+            self._add(self._data.write(f"{name}.zeros", np.uint8, shape_of_zeros, zeros))
         return name
 
     def product(self, x: str, matrix: Matrix, weight: str, path: str, output: str | None = None) -> str:
         """x times the stored matrix's rows, without bias."""
         output = output or f"{path}/output"
         x = self._isolated(x, matrix, path)
-        if matrix.bits == FLOAT_BITS:  # constant folding does the transposition when the model loads
+        if matrix.bits in (FLOAT_BITS, HALF_BITS):  # constant folding does the rest when the model loads
+            weight = self._widened(weight, matrix, path)
             turned = self.node("Transpose", [weight], [f"{path}/turned"], f"{path}/Transpose", perm=[1, 0])
             return self.node("MatMul", [x, turned], [output], f"{path}/MatMul")
         return self.node(
@@ -108,6 +112,12 @@ class Graph:
             block_size=matrix.block,
             accuracy_level=INT8_ACTIVATIONS,
         )
+
+    def _widened(self, weight: str, matrix: Matrix, path: str) -> str:
+        """Float16 weights as float32, which is what the CPU multiplies."""
+        if matrix.bits == FLOAT_BITS:
+            return weight
+        return self.node("Cast", [weight], [f"{path}/whole"], f"{path}/Cast", to=_FLOAT)
 
     def _isolated(self, x: str, matrix: Matrix, path: str) -> str:
         """x with its outliers moved from their places to the first ones of the blocks after the others."""
@@ -135,6 +145,9 @@ class Graph:
     def gather(self, ids: str, matrix: Matrix, weight: str, path: str) -> str:
         """Rows of the stored matrix by id, as floats. Only the rows that are asked for are read from the file."""
         output = f"{path}/output"
+        if matrix.bits == HALF_BITS:
+            rows = self.node("Gather", [weight, ids], [f"{path}/half"], f"{path}/Gather")
+            return self.node("Cast", [rows], [output], f"{path}/Cast", to=_FLOAT)
         if matrix.bits == FLOAT_BITS:
             return self.node("Gather", [weight, ids], [output], f"{path}/Gather")
         shape = (matrix.num_rows, matrix.width * matrix.bits // 8)
@@ -168,6 +181,11 @@ class Graph:
     def _add(self, tensor: TensorProto) -> str:
         self._initializers[tensor.name] = tensor
         return str(tensor.name)
+
+
+def _packed_zeros(zeros: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two to a byte; a row begins with a byte of its own."""
+    return pack_pairs(np.pad(zeros, ((0, 0), (0, zeros.shape[1] % 2))))
 
 
 def _stored(matrix: Matrix, weight: str) -> list[str]:

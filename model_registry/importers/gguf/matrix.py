@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from model_registry.errors import UnsupportedModel
 from model_registry.importers.gguf.architecture import Architecture
-from model_registry.importers.gguf.gptq import quantize_gptq
 from model_registry.importers.gguf.quantize import (
     BLOCK,
-    FLOAT_BITS,
+    HALF_BITS,
     Blocks,
     choose_bits,
     choose_block,
@@ -23,6 +22,7 @@ from model_registry.importers.gguf.quantize import (
     quantize,
 )
 from model_registry.importers.gguf.reader import GgufFile, dequantize
+from model_registry.importers.gguf.rounding import How, InputFigures
 from model_registry.importers.recipe import Recipe
 from model_registry.records import Precision
 
@@ -52,7 +52,7 @@ class Matrix:
 
     factors: of the columns, [columns]: the input comes divided by them. They undo the exactness of exact types.
     outliers: columns that are stored once more, each in a block of its own after the others; for 8 bits.
-    upper: of the inputs' Gram matrix, for GPTQ; for 4 bits.
+    how: of a matrix that is rounded as a recipe says, even if its source's type could be kept exactly.
     """
 
     source: GgufFile
@@ -63,7 +63,7 @@ class Matrix:
     columns: int
     factors: NDArray[np.float32] | None = None
     outliers: tuple[int, ...] = ()
-    upper: NDArray[np.float32] | None = None
+    how: How | None = None
 
     @property
     def width(self) -> int:
@@ -72,23 +72,25 @@ class Matrix:
 
     @property
     def has_zeros(self) -> bool:
-        """Whether `blocks` come with zeros: 8 bits, and not every part as the file has it."""
+        """Whether `blocks` come with zeros: if not told, 8 bits where not every part is as the file has it."""
+        if self.how is not None:
+            return not self.how.is_symmetric
         kinds = [self.source.tensors[_weight(part)].type for part in self.parts]
         is_kept = self.factors is None and all(is_exact(kind, self.bits) for kind in kinds)
         return self.bits == 8 and not is_kept
 
     def blocks(self) -> Iterator[Blocks]:
-        """Quantized pieces, in row order. Only for bits other than FLOAT_BITS."""
+        """Quantized pieces, in row order. Only for 4 and 8 bits."""
         for part, raw, divisors in self._pieces():
             name = _weight(part)
             kind = self.source.tensors[name].type
-            if self.upper is not None:
-                values = dequantize(raw, kind, name)
-                blocks = quantize_gptq(values if self.factors is None else values * self.factors, self.block, self.upper)
-            elif self.factors is None:
+            if self.how is None and self.factors is None:
                 blocks = encode(raw, kind, self.bits, self.block, name)
             else:
-                blocks = quantize(dequantize(raw, kind, name) * self.factors, self.bits, self.block)
+                values = dequantize(raw, kind, name)
+                values = values if self.factors is None else values * self.factors
+                rounded = quantize if self.how is None else self.how.blocks
+                blocks = rounded(values, self.bits, self.block)
             if blocks.zeros is None and self.has_zeros:
                 blocks = replace(blocks, zeros=np.full(blocks.scales.shape, 128, np.uint8))
             if self.outliers:
@@ -137,11 +139,12 @@ def make_matrix(
     factors: NDArray[np.float32] | None = None,
     outliers: tuple[int, ...] = (),
     recipe: Recipe | None = None,
-    upper: NDArray[np.float32] | None = None,
+    inputs: InputFigures | None = None,
 ) -> Matrix:
-    """Decides how the parts are stored together; outliers matter only to 8 bits, upper to 4.
+    """Decides how the parts are stored together; outliers matter only to 8 bits.
 
-    recipe: decides instead of precision. Raises UnsupportedModel when the parts cannot be stored so.
+    recipe: decides instead of precision; inputs: what it knows of what the matrix is given.
+    Raises UnsupportedModel when the parts cannot be stored so.
     """
     tensors = [source.tensors[_weight(part)] for part in parts]
     kinds = [info.type for info in tensors]
@@ -152,14 +155,17 @@ def make_matrix(
     else:
         bits = recipe.bits_of(parts[0].name, is_head=is_head)
         block = recipe.block_of(bits, columns)
-    if bits != FLOAT_BITS and columns % BLOCK:
+    how = None
+    if recipe is not None and bits < HALF_BITS:
+        how = How(recipe.rounding_of(bits), recipe.is_symmetric(bits), inputs)
+    if bits < HALF_BITS and columns % BLOCK:
         raise UnsupportedModel(
             f"Tensor {tensors[0].name} has rows of {columns} values, not a multiple of {BLOCK}, so it cannot be "
-            "quantized. Import with --precision fp32."
+            "quantized. Import with --precision fp32 or fp16."
         )
     num_rows = sum(info.num_rows for info in tensors)
     isolated = outliers if bits == 8 else ()
-    return Matrix(source, parts, bits, block, num_rows, columns, factors, isolated, upper if bits == 4 else None)
+    return Matrix(source, parts, bits, block, num_rows, columns, factors, isolated, how)
 
 
 def attention_parts(architecture: Architecture, layer: int, value_divisors: NDArray[np.float32] | None) -> tuple[Part, Part, Part]:

@@ -1,8 +1,8 @@
 """Weights as blocks of integers with one scale each, as MatMulNBits and GatherBlockQuantized read them. Pure.
 
 value = scale * (integer - zero). GGUF's Q8_0 and Q4_0 are this very form in blocks of 32 with zero at 128 and 8, so
-they are repacked bit for bit. Every other type is rounded: to 8 bits with a zero of each block's own, to 4 bits with 8;
-4-bit integers lie two to a byte, low half first.
+they are repacked bit for bit. Every other type is rounded: to 8 bits with a zero of each block's own, to 4 bits with 8,
+unless told otherwise; 4-bit integers lie two to a byte, low half first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BLOCK = 32  # of GGUF's own types, and of what is rounded to 4 bits
 WIDE_BLOCK = 64  # of what is rounded to 8 bits: as good as 32 once activations are smoothed, and computed faster
-FLOAT_BITS = 32
+FLOAT_BITS, HALF_BITS = 32, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,19 @@ class Blocks:
     scales: NDArray[np.float32]
     zeros: NDArray[np.uint8] | None = None
 
+    def values(self, bits: int) -> NDArray[np.float32]:
+        """[rows, columns] as MatMulNBits understands the blocks."""
+        integers, zeros = self.integers, np.float32(2 ** (bits - 1))
+        if bits == 4:
+            integers = np.stack([integers & 15, integers >> 4], axis=-1).reshape(*self.scales.shape, -1)
+        steps = integers.astype(np.float32) - (zeros if self.zeros is None else self.zeros[..., None])
+        return np.asarray(steps * self.scales[..., None], np.float32).reshape(len(steps), -1)
+
 
 def choose_bits(kinds: Iterable[GGMLQuantizationType], precision: Precision, *, is_head: bool) -> int:
-    """8, 4, or FLOAT_BITS for a matrix made of tensors of these types. AUTO keeps lossless types, else takes 8."""
-    if precision is Precision.FP32:
-        return FLOAT_BITS
+    """8, 4, HALF_BITS or FLOAT_BITS for a matrix made of tensors of these types. AUTO keeps lossless types, else takes 8."""
+    if precision in (Precision.FP32, Precision.FP16):
+        return FLOAT_BITS if precision is Precision.FP32 else HALF_BITS
     if precision is Precision.INT4:
         return 8 if is_head else 4
     if precision is Precision.AUTO and all(kind.name == "Q4_0" for kind in kinds):
@@ -51,7 +59,7 @@ def choose_bits(kinds: Iterable[GGMLQuantizationType], precision: Precision, *, 
 
 def is_exact(kind: GGMLQuantizationType, bits: int) -> bool:
     """Whether `bits` can hold the type without rounding."""
-    return bits == FLOAT_BITS or (kind.name == "Q8_0" and bits == 8) or kind.name == "Q4_0"
+    return bits in (FLOAT_BITS, HALF_BITS) or (kind.name == "Q8_0" and bits == 8) or kind.name == "Q4_0"
 
 
 def choose_block(kinds: Iterable[GGMLQuantizationType], bits: int, columns: int) -> int:
@@ -73,34 +81,45 @@ def encode(raw: NDArray[np.uint8], kind: GGMLQuantizationType, bits: int, block:
     return quantize(dequantize(raw, kind, name), bits, block)
 
 
-def quantize(values: NDArray[np.float32], bits: int, block: int) -> Blocks:
-    """Round [rows, columns]. Zero stays zero, and no value moves by more than a step, of which a block has 2^bits - 1."""
+def quantize(values: NDArray[np.float32], bits: int, block: int, *, is_symmetric: bool | None = None) -> Blocks:
+    """Round [rows, columns]. Zero stays zero, and no value moves by more than a step, of which a block has 2^bits - 1.
+
+    is_symmetric: around the middle of the range; by default 4 bits are, 8 bits have a zero of each block's own.
+    """
     rows, columns = values.shape
     blocks = values.reshape(rows, columns // block, block)
-    if bits == 8:
-        return _to_own_zero(blocks)
-    return _to_middle_zero(blocks)
+    if bits == 4 if is_symmetric is None else is_symmetric:
+        return _to_middle_zero(blocks, bits)
+    return _to_own_zero(blocks, bits)
 
 
-def _to_own_zero(blocks: NDArray[np.float32]) -> Blocks:
-    """8 bits, from the least value (or 0) to the greatest (or 0)."""
+def _to_own_zero(blocks: NDArray[np.float32], bits: int) -> Blocks:
+    """From the least value (or 0) to the greatest (or 0)."""
+    top = np.float32(2**bits - 1)
     low, high = np.minimum(blocks.min(axis=-1), 0), np.maximum(blocks.max(axis=-1), 0)
-    scales = (high / np.float32(255) - low / np.float32(255)).astype(np.float32)  # the difference itself may overflow
-    inverse = _inverse(scales)
-    zeros = np.clip(np.rint(-low * inverse), 0, 255)
-    scaled = np.rint(blocks * inverse[..., None]) + zeros[..., None]
-    return Blocks(np.clip(scaled, 0, 255).astype(np.uint8), scales, zeros.astype(np.uint8))
+    scales = (high / top - low / top).astype(np.float32)  # the difference itself may overflow
+    factors = inverse(scales)
+    zeros = np.clip(np.rint(-low * factors), 0, top)
+    scaled = np.rint(blocks * factors[..., None]) + zeros[..., None]
+    integers = np.clip(scaled, 0, top).astype(np.uint8)
+    return Blocks(packed(integers, bits), scales, zeros.astype(np.uint8))
 
 
-def _to_middle_zero(blocks: NDArray[np.float32]) -> Blocks:
-    """4 bits around 8; the value of largest magnitude in a block is kept exactly up to float32."""
+def _to_middle_zero(blocks: NDArray[np.float32], bits: int) -> Blocks:
+    """The value of largest magnitude in a block is kept exactly up to float32."""
+    middle = 2 ** (bits - 1)
     high, low = blocks.max(axis=-1), blocks.min(axis=-1)
-    scales = (np.where(high > -low, high, low) / np.float32(-8)).astype(np.float32)
-    scaled = np.rint(blocks * _inverse(scales)[..., None]) + 8
-    return Blocks(pack_pairs(np.clip(scaled, 0, 15).astype(np.uint8)), scales)
+    scales = (np.where(high > -low, high, low) / np.float32(-middle)).astype(np.float32)
+    scaled = np.rint(blocks * inverse(scales)[..., None]) + middle
+    return Blocks(packed(np.clip(scaled, 0, 2 * middle - 1).astype(np.uint8), bits), scales)
 
 
-def _inverse(scales: NDArray[np.float32]) -> NDArray[np.float32]:
+def packed(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """As they are stored: 4 bits two to a byte."""
+    return pack_pairs(integers) if bits == 4 else integers
+
+
+def inverse(scales: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 / scales, 0 where that is not finite."""
     with np.errstate(divide="ignore", over="ignore"):
         inverse = 1 / scales

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from model_registry.importers.gguf.rounding import InputFigures
+
 Floats = NDArray[np.float32]
 MAX_OCTAVES = 10  # up or down: a channel that was silent in the calibration may speak later
 STEPS_PER_OCTAVE = 4  # coarse on purpose: sums that differ in their last bits between machines still give the same build
@@ -30,14 +32,14 @@ class LayerSmoothing:
 
     attention: [hidden], of q, k and v columns. value: [kv_heads * head_size], of v rows; the query heads of a group share
     them. ffn: [hidden], of gate and up columns. gated: [ffn], of up rows and down columns.
-    uppers: for GPTQ, by the name of a site's first matrix: of the Gram matrix of its (smoothed) inputs.
+    inputs: by the name of the first of the matrices that share an input: what that is like, smoothed; where a recipe asks for it.
     """
 
     attention: Floats | None = None
     value: Floats | None = None
     ffn: Floats | None = None
     gated: Floats | None = None
-    uppers: Mapping[str, Floats] = field(default_factory=dict)
+    inputs: Mapping[str, InputFigures] = field(default_factory=dict)
 
     @property
     def is_smoothed(self) -> bool:
@@ -69,8 +71,8 @@ def find_outliers(inputs: Floats) -> tuple[int, ...]:
     return tuple(int(channel) for channel in loudest if squares[channel] > LOUD**2 * np.median(squares))
 
 
-def balance(inputs: Floats, weights: Floats) -> Floats:
-    """sqrt(rms of input / rms of weights) per channel, around a geometric mean of 1. Both: squares, in any unit.
+def balance(inputs: Floats, weights: Floats, of_inputs: float = 0.5, of_weights: float = 0.5) -> Floats:
+    """rms of input^of_inputs / rms of weights^of_weights per channel, around a geometric mean of 1. Both: squares, in any unit.
 
     A channel of which either is zero or not finite is left alone.
     """
@@ -78,7 +80,8 @@ def balance(inputs: Floats, weights: Floats) -> Floats:
     if not usable.any():
         return np.ones(inputs.shape, np.float32)
     logs = np.zeros(inputs.shape)
-    logs[usable] = (np.log(inputs[usable], dtype=np.float64) - np.log(weights[usable], dtype=np.float64)) / 4
+    loud, heavy = (np.log(squares[usable], dtype=np.float64) / 2 for squares in (inputs, weights))
+    logs[usable] = of_inputs * loud - of_weights * heavy
     logs[usable] -= logs[usable].mean()
     octaves = np.clip(logs / np.log(2), -MAX_OCTAVES, MAX_OCTAVES)
     scales: Floats = np.exp2(np.round(octaves * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE).astype(np.float32)

@@ -1,0 +1,150 @@
+"""Builds of one checkpoint, each made and measured once: they and their figures lie in the job's folder until it has ended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.job import JobFailure
+from jobs.tasks.convert import StagedProgress
+from jobs.tasks.decode_speed import decode_speed
+from jobs.tasks.protocol import TaskContext
+from jobs.tasks.quantization.candidates import Tried
+from model_registry.importers.checkpoint import CheckpointImporter, open_model
+from model_registry.importers.gguf.calibration import TEXT
+from model_registry.importers.gguf.measuring import measurable_windows, source_perplexity
+from model_registry.importers.gguf.mixing import mix
+from model_registry.importers.gguf.reference import Floats
+from model_registry.importers.gguf.tensors import EMBEDDING, HEAD
+from model_registry.importers.perplexity import divergence, folder_logits, folder_perplexity, text_windows
+from model_registry.importers.protocol import ImportOptions
+from model_registry.importers.recipe import HALF, Recipe
+from model_registry.records import Precision
+
+_DAMAGE_TOKENS = 256  # a divergence needs fewer than a perplexity
+_FOLDER = "builds"
+_ROUNDS = 2  # of speeds, the builds in turn: what else the machine does then slows none alone
+
+
+class Builds:
+    """checkpoint: what they are made of. Raises JobFailure when it is too large to be measured here."""
+
+    def __init__(self, checkpoint: Path, context: TaskContext) -> None:
+        self.context = context
+        self._checkpoint = checkpoint
+        self._kept = context.folder / "measured.jsonl"
+        self._folder = context.folder / _FOLDER
+        self._folder.mkdir(exist_ok=True)
+        self._source, self.architecture = open_model(checkpoint)
+        self._windows = measurable_windows(self._source, self.architecture, checkpoint)
+        self._calibration = text_windows(checkpoint, TEXT, _DAMAGE_TOKENS, self.architecture.context_length)
+        self._predicted: list[Floats] | None = None
+        if not self._windows:
+            message = "The model is too large to measure its perplexity here, so that builds cannot be compared."
+            raise JobFailure(message, code="too_large")
+
+    def num_weights(self, name: str) -> int:
+        """Of a matrix, by its name without `.weight`."""
+        info = self._source.tensors[f"{name}.weight"]
+        return info.num_rows * info.columns
+
+    def num_head_weights(self) -> int:
+        return self.num_weights((HEAD if HEAD in self._source.tensors else EMBEDDING).removesuffix(".weight"))
+
+    def kept(self, name: str, measure: Callable[[], Any]) -> Any:
+        """A JSON value: as it was kept under the name, or measured now and kept."""
+        rows = [json.loads(line) for line in self._kept.read_text().splitlines()] if self._kept.exists() else []
+        for row in rows:
+            if row["name"] == name:
+                return row["value"]
+        value = measure()
+        beside = self._kept.with_suffix(".new")
+        beside.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"name": name, "value": value}]))
+        beside.replace(self._kept)
+        return value
+
+    def build(self, name: str, recipe: Recipe) -> Path:
+        """The folder of the build; `parameters` tells what the importer decided."""
+        precision = Precision.FP32 if recipe.bits >= HALF else Precision.INT8
+        options = ImportOptions(precision, measure=False, recipe=recipe)
+
+        def write(folder: Path) -> None:
+            self.context.reporter.message(f"Building {name}.")
+            imported = CheckpointImporter().run(self._checkpoint, folder, options, StagedProgress(self.context))
+            self.kept(f"parameters of {name}", lambda: dict(imported.parameters))
+
+        return self.made(name, write)
+
+    def parameters(self, name: str) -> Mapping[str, Any]:
+        """Of a build."""
+        return dict(self.kept(f"parameters of {name}", dict))
+
+    def made(self, name: str, write: Callable[[Path], None]) -> Path:
+        """A folder that is whole, and stays as long as the job's own."""
+        folder, beside = self._folder / name, self._folder / f"{name}.new"
+        if not folder.is_dir():
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir()
+            write(beside)
+            beside.rename(folder)
+        return folder
+
+    def ratio(self, name: str, folder: Path) -> float:
+        """Its perplexity over the source's."""
+
+        def measure() -> float:
+            self.context.stage("measuring the perplexity")
+            return folder_perplexity(folder, self._windows, self.context.threads)
+
+        return float(self.kept(f"perplexity of {name}", measure)) / self.source()
+
+    def source(self) -> float:
+        """The source's perplexity."""
+
+        def measure() -> float:
+            self.context.stage("measuring the source")
+            return source_perplexity(self._source, self.architecture, self._windows)
+
+        return float(self.kept("perplexity of the source", measure))
+
+    def damage(self, name: str, build: Path, other: Path, matrices: Sequence[str]) -> float:
+        """How far predictions move on calibration text when these matrices are the other's; in nats per token."""
+
+        def measure() -> float:
+            work = self._folder / "damaged"
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            mix(build, other, work, matrices, is_exact=True)
+            return divergence(self._truth(build), folder_logits(work, self._calibration, self.context.threads))
+
+        return float(self.kept(f"damage of {name}", measure))
+
+    def _truth(self, build: Path) -> list[Floats]:
+        """What the build predicts of calibration text, its products exact."""
+        if self._predicted is None:
+            exact = self.made("exact", lambda folder: mix(build, build, folder, (), is_exact=True))
+            self._predicted = list(folder_logits(exact, self._calibration, self.context.threads))
+        return self._predicted
+
+    def tried(self, folders: Mapping[str, Path]) -> list[Tried]:
+        """What each is worth, by its name."""
+        ratios = {name: self.ratio(name, folder) for name, folder in folders.items()}
+        speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in folders}
+        for number in range(_ROUNDS):
+            for name, folder in folders.items():
+                one, eight = self.kept(f"speed of {name}, {number}", lambda folder=folder: decode_speed(folder, self.context))
+                speeds[name].append((one, eight))
+        best = {name: (max(one for one, _ in found), max(eight for _, eight in found)) for name, found in speeds.items()}
+        return [Tried(name, ratios[name], _size_bytes(folder), best[name]) for name, folder in folders.items()]
+
+
+def remove_builds(context: TaskContext) -> None:
+    """What was kept for a job that may be interrupted."""
+    shutil.rmtree(context.folder / _FOLDER, ignore_errors=True)
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())

@@ -1,0 +1,40 @@
+"""Scores on a task's data before and after: the version that a quantization began from, and the build that it chose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.job import InvalidJob, Problem
+from jobs.tasks.evaluation.local_model import LocalModel
+from jobs.tasks.evaluation.metrics import Measured
+from jobs.tasks.evaluation.questions import Question, read_questions
+from jobs.tasks.evaluation.scoring import answer_perplexity, ask, scores
+from jobs.tasks.protocol import TaskContext
+from jobs.tasks.quantization.parameters import QuantizeParams
+
+
+def questions_of(params: QuantizeParams) -> tuple[list[Question], str | None]:
+    """(the questions, sha256 of the data); none without data. Raises InvalidJob."""
+    if params.data is None:
+        return [], None
+    questions, sha256 = read_questions(Path(params.data).expanduser(), params.limit)
+    if "tool_call_match" in params.chosen_metrics and not any(question.tools for question in questions):
+        raise InvalidJob([Problem("tool_call_match needs questions with tools.", param="metrics", file=params.data)])
+    return questions, sha256
+
+
+def task_scores(
+    who: str, folder: Path, params: QuantizeParams, questions: Sequence[Question], context: TaskContext
+) -> dict[str, Measured]:
+    """Of the build in `folder`. who: under which name its answers are kept."""
+    if params.data is None:
+        return {}
+    context.stage(f"asking the model {who}")
+    answers = ask(
+        context.folder / f"answers-{who}.jsonl", lambda: LocalModel(folder, context), questions, params.max_tokens, context
+    )
+    figures = scores(params.chosen_metrics, questions, answers)
+    if "perplexity" in params.chosen_metrics:
+        figures["perplexity"] = answer_perplexity(folder, Path(params.data).expanduser(), len(questions), context)
+    return figures
