@@ -22,6 +22,7 @@ class Wish(StrEnum):
     AUTO = "auto"
     INT8 = "int8"
     INT4 = "int4"
+    FP16 = "fp16"
     FP32 = "fp32"
 
 

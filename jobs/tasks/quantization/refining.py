@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-MAX_BANDS = 8  # of layers: neighbours are alike, and each unit takes a second to measure
+MAX_BANDS = 6  # of layers: neighbours are alike, and each unit takes a second or two to measure
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,7 @@ def _scales(
         return balance(inputs, weights)
     samples = observed.samples(names[0])
     size = recipe.block_of(4, samples.shape[1])
-    matrices = [Rounded(block.weights[name], size, recipe.rounding_4, recipe.symmetric_4) for name in names]
+    matrices = [Rounded(block.weights[name], size, recipe.symmetric_4) for name in names]
     if names == OUTPUT:
         return search_scales(inputs, weights, matrices, samples, lambda scales: to_heads(scales, *heads))
     return search_scales(inputs, weights, matrices, samples)

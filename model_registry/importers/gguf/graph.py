@@ -70,9 +70,10 @@ class Graph:
     def store(self, matrix: Matrix, path: str) -> str:
         """Write the matrix: floats, or `.q`, `.scales` and perhaps `.zeros`. Returns what `product` and `gather` take."""
         name = path.strip("/").replace("/", ".") + ".weight"
-        if matrix.bits in (FLOAT_BITS, HALF_BITS):
-            kind = np.float32 if matrix.bits == FLOAT_BITS else np.float16
-            return self._add(self._data.write(name, kind, (matrix.num_rows, matrix.columns), matrix.floats()))
+        if matrix.bits == HALF_BITS:
+            return self._add(self._data.write(name, np.float16, (matrix.num_rows, matrix.columns), matrix.halves()))
+        if matrix.bits == FLOAT_BITS:
+            return self.streamed(name, (matrix.num_rows, matrix.columns), matrix.floats())
         scales: list[NDArray[np.float32]] = []
         zeros: list[NDArray[np.uint8]] = []
 

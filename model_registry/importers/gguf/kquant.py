@@ -46,6 +46,8 @@ def _search(
     With integers q and the scale that fits them best, the weighted error is sum(w x^2) - sum(w x q)^2 / sum(w q^2).
     """
     top, middle = np.float32(2**bits - 1), np.float32(2 ** (bits - 1))
+    peaks = np.abs(blocks).max(axis=-1)
+    blocks = blocks * inverse(peaks)[..., None]  # so that no square leaves float32's range
     low, high = np.minimum(blocks.min(axis=-1), 0), np.maximum(blocks.max(axis=-1), 0)
     ends = np.where(high > -low, high, low) / -middle if is_symmetric else high / top - low / top
     weights = weights * np.sqrt(np.square(blocks).mean(axis=-1, keepdims=True) + np.square(blocks))  # llama.cpp's importance
@@ -63,7 +65,7 @@ def _search(
         most = np.where(better, fit * along, most)
         factors, scales, zeros = (np.where(better, *pair) for pair in ((factor, factors), (fit, scales), (zero, zeros)))
     integers = (_steps(blocks, factors, zeros, top) + zeros[..., None]).astype(np.uint8)
-    return integers, scales, zeros.astype(np.uint8)
+    return integers, scales * peaks, zeros.astype(np.uint8)
 
 
 def _steps(blocks: Floats, factors: Floats, zeros: Floats, top: np.float32) -> Floats:

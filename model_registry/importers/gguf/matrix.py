@@ -105,6 +105,15 @@ class Matrix:
                 values = values * self.factors
             yield values if divisors is None else values / divisors[:, None]
 
+    def halves(self) -> Iterator[NDArray[np.float16]]:
+        """`floats` as float16. Raises UnsupportedModel for a value beyond its range."""
+        for values in self.floats():
+            with np.errstate(over="ignore"):
+                halves = values.astype(np.float16)
+            if not np.isfinite(halves).all():
+                raise UnsupportedModel(f"{_weight(self.parts[0])} has values beyond float16's range of 65504. Use fp32 instead.")
+            yield halves
+
     def bias(self) -> NDArray[np.float32] | None:
         """[num_rows], zero where a part has none; None when no part has one."""
         names = [f"{part.name}.bias" for part in self.parts]

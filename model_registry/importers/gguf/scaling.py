@@ -1,7 +1,7 @@
 """Scales of least error: AWQ's search (https://arxiv.org/abs/2306.00978), over how much inputs and how much weights decide.
 
 The error is that of the products on calibration text, both sides rounded as they will be when the model runs: weights to 4 bits,
-inputs to 8. (GPTQ, which is slow, is foreseen by k-quants.) Pure.
+inputs to 8. Weights go to the nearest, whatever rounds them in the end: a search by k-quants is slower and chose no better. Pure.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_registry.importers.gguf.rounding import How, InputFigures
+from model_registry.importers.gguf.quantize import quantize
 from model_registry.importers.gguf.smoothing import balance
-from model_registry.importers.recipe import Rounding
 
 Floats = NDArray[np.float32]
 MAX_ROWS, MAX_SAMPLES = 96, 256  # of weights and of inputs that errors are measured on
@@ -27,7 +26,6 @@ class Rounded:
 
     weights: Floats
     block: int
-    rounding: Rounding
     is_symmetric: bool
 
 
@@ -51,12 +49,10 @@ def search_scales(
 def _output_error(matrices: Sequence[Rounded], samples: Floats, scales: Floats) -> float:
     """Squared error of all products, with inputs divided and weights multiplied by `scales`."""
     divided = samples / scales
-    inputs = InputFigures(np.square(divided).mean(axis=0))
     error = 0.0
     for matrix in matrices:
         rows = matrix.weights[:: -(-len(matrix.weights) // MAX_ROWS)]
-        how = How(matrix.rounding, matrix.is_symmetric, inputs)
-        stored = how.blocks(rows * scales, 4, matrix.block).values(4)
+        stored = quantize(rows * scales, 4, matrix.block, is_symmetric=matrix.is_symmetric).values(4)
         error += float(np.square(_rounded(divided, matrix.block) @ stored.T - samples @ rows.T).sum(dtype=np.float64))
     return error
 

@@ -48,6 +48,15 @@ def test_fp32_graph_equals_the_source(tiny: Tiny, import_tiny: ImportTiny) -> No
     np.testing.assert_allclose(logits, truth(model.source), atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "gemma3"])
+def test_fp16_graph_is_half_as_large_and_almost_the_source(name: str, import_tiny: ImportTiny) -> None:
+    model = import_tiny(FAMILIES[name], Precision.FP16)
+    logits, _ = run_graph(model.session(), IDS.tolist())
+    np.testing.assert_allclose(logits, truth(model.source), atol=5e-2)
+    matrices = sum(info.num_rows * info.columns for info in open_gguf(model.source).tensors.values() if len(info.shape) > 1)
+    assert (model.folder / "model.onnx.data").stat().st_size < 3 * matrices  # bytes; norms, tables, and room between
+
+
 @pytest.mark.parametrize("tiny", FAMILIES.values(), ids=FAMILIES.keys())
 def test_int8_graph_is_near_the_source(tiny: Tiny, import_tiny: ImportTiny) -> None:
     model = import_tiny(tiny, Precision.INT8)

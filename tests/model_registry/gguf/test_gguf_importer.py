@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
 
@@ -76,7 +77,7 @@ def test_gemma_goes_by_its_names(import_tiny: ImportTiny) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "head_bits"),
-    [(Precision.INT8, 8), (Precision.INT4, 8), (Precision.FP32, 32)],
+    [(Precision.INT8, 8), (Precision.INT4, 8), (Precision.FP16, 16), (Precision.FP32, 32)],
 )
 def test_the_asked_precision_is_given(precision: Precision, head_bits: int, import_tiny: ImportTiny) -> None:
     imported = import_tiny(Tiny(weight_type="Q4_0"), precision).imported
@@ -85,9 +86,15 @@ def test_the_asked_precision_is_given(precision: Precision, head_bits: int, impo
     json.dumps(dict(imported.parameters))
 
 
-def test_fp16_is_refused(import_tiny: ImportTiny) -> None:
-    with pytest.raises(UnsupportedModel, match="auto, int8, int4, fp32"):
-        import_tiny(Tiny(), Precision.FP16)
+def test_what_is_no_precision_of_one_build_is_refused(import_tiny: ImportTiny) -> None:
+    with pytest.raises(UnsupportedModel, match="auto, int8, int4, fp16, fp32"):
+        import_tiny(Tiny(), Precision.MIXED)
+
+
+def test_what_float16_cannot_hold_is_refused(import_tiny: ImportTiny) -> None:
+    tiny = Tiny(tensors={"blk.1.ffn_up.weight": np.full((96, 64), 70000, np.float32)})
+    with pytest.raises(UnsupportedModel, match=r"blk\.1\.ffn_up\.weight has values beyond float16"):
+        import_tiny(tiny, Precision.FP16)
 
 
 def test_rows_that_do_not_fill_blocks_need_fp32(import_tiny: ImportTiny) -> None:
