@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from model_registry.records import Variant
+from model_registry.records import Precision, Variant
 from runtime.errors import NotReady
 from runtime.machine.execution_provider import HOST, ExecutionProvider
 from runtime.machine.provider_directory import ProviderDirectory, this_cpu
@@ -104,7 +104,8 @@ def _estimate(variant: Variant, options: EngineOptions) -> MemoryEstimate:
     """A folder that says nothing of its KV is charged for its files; that it is broken, its load will say."""
     adapters = sum(file.stat().st_size for folder in options.adapters.values() for file in Path(folder).iterdir())
     try:
-        memory = estimate_memory(variant.folder, options)
+        is_widened = variant.precision is Precision.FP16 and variant.provider_family == "cpu"  # CPUs compute in float32
+        memory = estimate_memory(variant.folder, options, is_widened=is_widened)
         return replace(memory, fixed_bytes=memory.fixed_bytes + adapters)
     except BadModelFolder:
         return MemoryEstimate(variant.size_bytes)

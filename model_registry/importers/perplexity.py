@@ -91,7 +91,8 @@ def divergence(truth: Iterable[NDArray[np.float32]], logits: Iterable[NDArray[np
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    normed: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return normed
 
 
 def _losses(logits: NDArray[np.float32], targets: Ids) -> NDArray[np.float64]:

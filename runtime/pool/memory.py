@@ -33,13 +33,16 @@ class MemoryEstimate:
         return self if measured_fixed_bytes is None else replace(self, fixed_bytes=measured_fixed_bytes)
 
 
-def estimate_memory(folder: Path, options: EngineOptions) -> MemoryEstimate:
-    """From the files of an onnxruntime-genai folder, without running anything. Raises BadModelFolder."""
+def estimate_memory(folder: Path, options: EngineOptions, *, is_widened: bool = False) -> MemoryEstimate:
+    """From the files of an onnxruntime-genai folder, without running anything. Raises BadModelFolder.
+
+    is_widened: weights lie there as float16, and are float32 once they are loaded.
+    """
     model = read_model_folder(folder)
     decoder = model.decoder
     context = min(options.context_length or model.context_length, model.context_length)
     row_bytes = 2 * decoder.num_layers * decoder.kv_heads * decoder.head_size * _KV_ITEM_BYTES * context
-    weights = sum(file.stat().st_size for file in folder.rglob("*") if _is_weights(file))
+    weights = sum(file.stat().st_size for file in folder.rglob("*") if _is_weights(file)) * (2 if is_widened else 1)
     most = row_bytes * options.num_slots
     if options.kv_budget_bytes is not None:
         most = min(most, options.kv_budget_bytes)

@@ -51,6 +51,11 @@ def test_the_estimate(folder: Path, options: EngineOptions, tokens_of_a_row: int
     assert estimate.most_kv_bytes == rows * estimate.least_kv_bytes
 
 
+def test_weights_that_are_widened_count_twice(folder: Path) -> None:
+    estimate = estimate_memory(folder, EngineOptions(), is_widened=True)
+    assert estimate.fixed_bytes == int(20_000 * PACKED_WEIGHTS) + WORKING_BYTES
+
+
 def test_a_budget_for_kv_bounds_the_estimate(folder: Path) -> None:
     estimate = estimate_memory(folder, EngineOptions(kv_budget_bytes=500))
     assert (estimate.least_kv_bytes, estimate.most_kv_bytes) == (500, 500)

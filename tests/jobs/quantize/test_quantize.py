@@ -87,9 +87,7 @@ def test_scores_before_and_after(home: Path, tmp_path: Path) -> None:
     ("params", "precision", "build"),
     [
         ({"precision": "int4", "algorithm": "awq", "head_bits": 4}, "int4", "int4-awq-head4"),
-        ({"precision": "int4", "algorithm": "gptq", "symmetry": "symmetric"}, "int4", "int4-gptq-symmetric"),
         ({"precision": "mixed", "int4_layers": ["gate", "up"], "head_bits": 16}, "mixed", "mixed-gate4-up4-k-quant-head16"),
-        ({"precision": "int8", "block_size": 128, "symmetry": "symmetric"}, "int8", "int8-b128-symmetric"),
     ],
 )
 def test_one_build(home: Path, params: dict[str, Any], precision: str, build: str) -> None:
@@ -150,6 +148,15 @@ def test_a_recipe_names_every_matrix_of_the_groups_that_stay() -> None:
     assert (recipe.block_of(8, 192), recipe.block_of(8, 96), recipe.block_of(4, 64)) == (64, 32, 32)
     wide = asked("int4", [], 2, block_size=128).recipe
     assert [wide.block_of(4, columns) for columns in (256, 576, 96)] == [128, 64, 32]
+
+
+def test_a_build_is_named_after_all_that_was_asked() -> None:
+    assert asked("int8", [], 2).name == "int8"
+    assert asked("fp16", [], 2, head_bits=4).name == "fp16-k-quant-head4"
+    candidate = asked("int4", [], 2, algorithm="gptq", block_size=64, is_symmetric=True)
+    assert candidate.name == "int4-gptq-b64-symmetric"
+    assert (candidate.recipe.rounding_4, candidate.recipe.symmetric_4, candidate.recipe.block_4) == ("gptq", True, 64)
+    assert (asked("fp32", [], 2).recipe.head_bits, asked("int4", [], 2).recipe.head_bits) == (32, 8)
 
 
 def test_parts_of_a_model_are_ordered_by_damage_per_weight() -> None:
