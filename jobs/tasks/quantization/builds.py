@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ class Builds:
         speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in folders}
         for number in range(_ROUNDS):
             for name, folder in folders.items():
-                one, eight = self.kept(f"speed of {name}, {number}", lambda folder=folder: decode_speed(folder, self.context))
+                one, eight = self.kept(f"speed of {name}, {number}", partial(decode_speed, folder, self.context))
                 speeds[name].append((one, eight))
         best = {name: (max(one for one, _ in found), max(eight for _, eight in found)) for name, found in speeds.items()}
         return [Tried(name, ratios[name], _size_bytes(folder), best[name]) for name, folder in folders.items()]
