@@ -168,9 +168,7 @@ def _manifest(
     )
 
 
-def _present(
-    registry: Registry, plan: PullPlan, pin: str | None, precision: Precision, handling: Handling
-) -> ModelVersion | None:
+def _present(registry: Registry, plan: PullPlan, pin: str | None, precision: Precision, handling: Handling) -> ModelVersion | None:
     """What was pulled from the same source with the same wish: under this name, or published anew from another."""
     if pin is None:
         return None

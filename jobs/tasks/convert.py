@@ -42,12 +42,12 @@ class ConvertParams(BuilderOptions):
     @property
     def who(self) -> Backend:
         """What only the builder can do is asked of it at once."""
-        needs_builder = bool(self.options()) or self.precision is Precision.FP16
-        return Backend.GENAI_BUILDER if self.backend is Backend.AUTO and needs_builder else self.backend
+        return Backend.GENAI_BUILDER if self.backend is Backend.AUTO and self.options() else self.backend
 
     def build_order(self) -> BuildOrder | None:
         """None when only slmops' own importers may be asked. Raises ValueError."""
-        if self.who is Backend.SLMOPS or (self.who is Backend.AUTO and self.precision is Precision.MIXED):
+        only_ours = self.who is Backend.AUTO and self.precision in (Precision.MIXED, Precision.FP16)  # of those for the CPU
+        if self.who is Backend.SLMOPS or only_ours:
             return None
         return self.order(self.precision)
 

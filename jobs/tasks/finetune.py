@@ -116,9 +116,7 @@ def _output(params: FinetuneParams) -> str:
 
 
 def _steps(params: FinetuneParams, training: Material) -> int:
-    return estimate.num_steps(
-        training.num_rows, params.batch_size, params.gradient_accumulation, params.epochs, params.max_steps
-    )
+    return estimate.num_steps(training.num_rows, params.batch_size, params.gradient_accumulation, params.epochs, params.max_steps)
 
 
 def _trained_tokens(params: FinetuneParams, training: Material) -> float:

@@ -112,9 +112,7 @@ def test_a_version_takes_the_place_of_the_workflow_s_model(context: TaskContext,
     assert 0.8 < np.corrcoef(near, truth)[0, 1] < 0.9999
 
 
-def test_a_killed_job_goes_on_from_olive_s_cache(
-    context: TaskContext, llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_job_goes_on_from_olive_s_cache(context: TaskContext, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(model: Any) -> Made:
         raise KeyboardInterrupt
 
