@@ -16,7 +16,7 @@ from jobs.record import JobRecord
 from jobs.tasks.protocol import StopReason
 
 TELL_EVERY_S = 2.0  # of a progress without figures, as an event
-GRACE_S: Mapping[StopReason, float] = {StopReason.CANCEL: 1.2, StopReason.PAUSE: 120.0}
+GRACE_S: Mapping[StopReason, float] = {StopReason.CANCEL: 0.8, StopReason.PAUSE: 120.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,6 @@ def test_a_damaged_file_fails_the_job_and_leaves_no_version(tmp_path: Path) -> N
     job = asyncio.run(ended(tmp_path / "home", {"source": str(source)}))
     assert job.status is JobStatus.FAILED
     assert job.failure is not None
-    assert job.failure.code == "registry_error"
+    assert job.failure.code == "unsupported_model"
     with Registry(tmp_path / "home") as registry:
         assert registry.models() == ()
