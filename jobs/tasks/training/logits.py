@@ -10,8 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 
+from jobs.tasks.training.learned_loss import is_plain
 from jobs.tasks.training.rendering import IGNORED
-from jobs.tasks.training.supervised import SupervisedTrainer
+from jobs.tasks.training.supervised import INPUTS, SupervisedTrainer
 
 
 class LogitsTrainer(SupervisedTrainer):
@@ -26,15 +27,24 @@ class LogitsTrainer(SupervisedTrainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         labels = inputs["labels"][:, 1:]
         learned = labels != IGNORED
-        known = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids") if name in inputs}
-        outputs = model(**known, use_cache=False)
-        mine = outputs.logits[:, :-1][learned].float()
-        with torch.no_grad():
-            theirs = self._teacher(**known, use_cache=False).logits[:, :-1][learned].float()
+        known = {name: inputs[name] for name in INPUTS if name in inputs} | {"use_cache": False}
+        with self.accelerator.autocast():
+            mine = _logits_at(self.causal, known, learned)
+            with torch.no_grad():
+                theirs = _logits_at(self._teacher, known, learned)
         count = learned.sum() if num_items_in_batch is None else num_items_in_batch
         hard = functional.cross_entropy(mine, labels[learned], reduction="sum")
         scale = self._temperature
         softened, target = (functional.log_softmax(logits / scale, dim=-1) for logits in (mine, theirs))
         soft = functional.kl_div(softened, target, reduction="sum", log_target=True) * scale**2
         loss = ((1 - self._alpha) * hard + self._alpha * soft) / count
-        return (loss, outputs) if return_outputs else loss
+        self.note(((mine.argmax(-1) == labels[learned]).sum(), learned.sum()), inputs["num_tokens"])
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+
+def _logits_at(causal: Any, known: dict[str, Any], learned: torch.Tensor) -> torch.Tensor:
+    """[what is learned, vocabulary]: the head is computed for nothing else, where it is a plain one."""
+    if is_plain(causal):
+        hidden = causal.base_model(**known).last_hidden_state[:, :-1][learned]
+        return causal.get_output_embeddings()(hidden).float()
+    return causal(**known).logits[:, :-1][learned].float()

@@ -19,7 +19,7 @@ from jobs.tasks.training.order import LengthGroupedOrder
 from jobs.tasks.training.rendering import IGNORED
 
 Loss = Callable[..., Any]  # (outputs, labels, num_items_in_batch) -> loss
-_INPUTS = ("input_ids", "attention_mask", "position_ids")
+INPUTS = ("input_ids", "attention_mask", "position_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class SupervisedTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         self._custom_loss = custom_loss
         model: Any = self.accelerator.unwrap_model(self.model)
-        self._causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.causal = model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -57,26 +57,26 @@ class SupervisedTrainer(SFTTrainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         labels = inputs["labels"]
-        known = {name: inputs[name] for name in _INPUTS if name in inputs} | {"use_cache": False}
+        known = {name: inputs[name] for name in INPUTS if name in inputs} | {"use_cache": False}
         outputs = None
         if self._custom_loss is not None:
             outputs = model(**known)
             loss = self._custom_loss(outputs, labels, num_items_in_batch=num_items_in_batch)
-            self._note(_right_of(outputs.logits, labels), inputs["num_tokens"])
-        elif is_plain(self._causal):
+            self.note(_right_of(outputs.logits, labels), inputs["num_tokens"])
+        elif is_plain(self.causal):
             with self.accelerator.autocast():
-                hidden = self._causal.base_model(**known).last_hidden_state
-                found = learned(hidden, self._causal.get_output_embeddings().weight, labels, IGNORED)
+                hidden = self.causal.base_model(**known).last_hidden_state
+                found = learned(hidden, self.causal.get_output_embeddings().weight, labels, IGNORED)
             loss = found.loss / (found.num_labels.clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
-            self._note((found.num_right, found.num_labels), inputs["num_tokens"])
+            self.note((found.num_right, found.num_labels), inputs["num_tokens"])
         else:
             theirs: Any = super().compute_loss
             return theirs(model, known | {"labels": labels}, return_outputs, num_items_in_batch)
         return (loss, outputs or {"loss": loss}) if return_outputs else loss
 
-    def _note(self, right: tuple[Any, Any], num_tokens: Any) -> None:
+    def note(self, right: tuple[Any, Any], num_tokens: Any) -> None:
         """Under the names that TRL's trainer logs."""
-        mode = "train" if self._causal.training else "eval"
+        mode = "train" if self.causal.training else "eval"
         num_right, num_labels = (int(number) for number in right)
         self._metrics[mode]["mean_token_accuracy"].append(num_right / max(1, num_labels))
         if mode == "train":

@@ -137,6 +137,32 @@ def test_the_trainers_loss_is_that_of_trl(context: TaskContext, checkpoint: Path
         torch.testing.assert_close(made.compute_loss(made.model, batch), SFTTrainer.compute_loss(made, made.model, inputs))
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_teachers_logits_are_learned_where_there_are_labels(context: TaskContext, checkpoint: Path, method: str) -> None:
+    import torch
+    from torch.nn.functional import cross_entropy, log_softmax
+
+    from jobs.tasks.training.following import Follower
+
+    teacher = trainer.Teacher(checkpoint, 0.3, 2.0)
+    made = trainer.build_trainer(
+        params(method=method), checkpoint, material(packed=False), None, context, Follower(context), teacher
+    )
+    with torch.no_grad():
+        for weight in made.model.parameters():  # the student is another one than its teacher
+            if weight.requires_grad:
+                weight += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+        batch = next(iter(made.get_train_dataloader()))
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        labels = batch["labels"][:, 1:]
+        learned = labels != IGNORED
+        mine, theirs = (causal(**inputs).logits[:, :-1][learned] for causal in (made.model, made._teacher))
+        one, two = log_softmax(mine / 2, -1), log_softmax(theirs / 2, -1)
+        expected = 0.7 * cross_entropy(mine, labels[learned]) + 0.3 * 4 * (two.exp() * (two - one)).sum() / learned.sum()
+        assert not torch.equal(mine, theirs)
+        torch.testing.assert_close(made.compute_loss(made.model, batch), expected)
+
+
 def test_a_packed_example_is_computed_as_if_alone(context: TaskContext, checkpoint: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
