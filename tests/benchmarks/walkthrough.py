@@ -148,7 +148,8 @@ def main() -> None:
     options.add_argument("--epochs", type=float, default=2, help="Passes of the tuning.")
     options.add_argument("--learning-rate", type=float, default=1e-3, help="Of the tuning.")
     options.add_argument("--layers", type=int, default=26, help="Of the student, of the teacher's 30.")
-    options.add_argument("--student-epochs", type=float, default=1, help="Passes of the student's training.")
+    options.add_argument("--student-epochs", type=float, default=2, help="Passes of the student's training.")
+    options.add_argument("--student-rate", type=float, default=2e-4, help="Of the student's training.")
     given = options.parse_args()
     began = time.monotonic()
     data = FunctionCalls(Path(".venv/bfcl"))
@@ -184,14 +185,19 @@ def main() -> None:
             data=str(file),
             preset="tools",
             logits={"alpha": 0.5},
-            training={"epochs": given.student_epochs, "batch_size": 2, "gradient_accumulation": 2, "learning_rate": 1e-4},
+            training={
+                "epochs": given.student_epochs,
+                "batch_size": 2,
+                "gradient_accumulation": 2,
+                "learning_rate": given.student_rate,
+            },
             output=student,
         )
         rows.append(walk.row(student, test))
         walk.job("quantize", model=student, output=f"{student}-small", max_quality_loss=1.05)
         rows.append(walk.row(f"{student}-small", test))
     asked = f"{len(training)} examples learned, {len(test)} others asked"
-    taught = f"the student has {given.layers} of the teacher's 30 layers and was taught in {given.student_epochs:g}"
+    taught = f"the student has {given.layers} of the teacher's 30 layers and was taught in {given.student_epochs:g} passes"
     facts = [
         f"Function calling on the Berkeley data ({', '.join(CATEGORIES)}): {asked}.",
         f"Tuned in {given.epochs:g} passes; {taught}. In brackets: over the tuned model at float32.",
