@@ -82,15 +82,15 @@ def test_aliases_move_and_live_remembers(registry, publish):
         registry.set_alias("tiny", "7", 1)
 
 
-def test_remove_refuses_what_is_loaded_or_aliased(registry, publish):
+def test_remove_refuses_what_is_in_use_or_aliased(registry, publish):
     publish(text="one")
     publish(text="two")
     publish(text="three")
     with pytest.raises(ModelInUse, match="previous"):
         registry.remove("tiny:2")
-    with pytest.raises(ModelInUse, match="loaded"):
+    with pytest.raises(ModelInUse, match="in use"):
         registry.remove("tiny:1", in_use={"tiny:1"})
-    with pytest.raises(ModelInUse, match="loaded"):
+    with pytest.raises(ModelInUse, match="in use"):
         registry.remove("tiny", in_use={"tiny:3"})
     assert registry.remove("tiny:1") == len("one")
     assert [version.number for version in registry.model("tiny").versions] == [2, 3]
