@@ -74,8 +74,8 @@ def _ordered(builds: Builds, fine: Path, coarse: Path) -> list[Unit]:
     head = Unit("head", (HEAD,), builds.num_head_weights())
     found = units(builds.architecture.num_layers, MATRICES, num_weights, head)
     damages = {}
+    builds.context.stage("measuring what 4 bits damage where")
     for number, unit in enumerate(found):
-        builds.context.stage("measuring what 4 bits damage where")
         builds.context.progress(number, len(found), unit="parts")
         damages[unit.name] = builds.damage(unit.name, fine, coarse, unit.matrices)
     return by_worth(found, damages)
