@@ -44,7 +44,10 @@ class LogitsTrainer(SupervisedTrainer):
 
 def _logits_at(causal: Any, known: dict[str, Any], learned: torch.Tensor) -> torch.Tensor:
     """[what is learned, vocabulary]: the head is computed for nothing else, where it is a plain one."""
+    logits: torch.Tensor
     if is_plain(causal):
         hidden = causal.base_model(**known).last_hidden_state[:, :-1][learned]
-        return causal.get_output_embeddings()(hidden).float()
-    return causal(**known).logits[:, :-1][learned].float()
+        logits = causal.get_output_embeddings()(hidden)
+    else:
+        logits = causal(**known).logits[:, :-1][learned]
+    return logits.float()
