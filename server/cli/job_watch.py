@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -29,8 +30,8 @@ def watch_job(daemon: Daemon, job: str) -> dict[str, Any]:
 
 
 class _View(AbstractContextManager["_View"]):
-    def show(self, event: dict[str, Any]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def show(self, event: dict[str, Any]) -> None: ...
 
     def __exit__(self, *exc: object) -> None:
         return None

@@ -13,6 +13,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.stages: list[str] = []
+        self.messages: list[str] = []
         self.stop: StopReason | None = None
 
     def stage(self, name: str) -> None:
@@ -22,7 +23,7 @@ class Heard:
         pass
 
     def message(self, text: str, level: str = "info") -> None:
-        pass
+        self.messages.append(text)
 
     def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
         pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,35 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.tasks.evaluation.local_model import LocalModel
-from jobs.tasks.protocol import StopReason, TaskContext
+from jobs.tasks.protocol import TaskContext
 from model_registry.registry import Registry
 from runtime.engines.onnx_decoder import OnnxDecoder
 from runtime.model_folder import read_model_folder
 from runtime.request import SamplingParams, TextPrompt
+from tests.jobs.heard import Heard
 
 _SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 _ENDS = {"vocab_size": 264, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "max_position_embeddings": 128}
-
-
-class Heard:
-    """What a task told."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.messages: list[str] = []
-        self.stop: StopReason | None = None
-
-    def stage(self, name: str) -> None:
-        self.stages.append(name)
-
-    def progress(self, step: int, total: int | None, metrics: Mapping[str, float], unit: str) -> None:
-        pass
-
-    def message(self, text: str, level: str = "info") -> None:
-        self.messages.append(text)
-
-    def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
-        pass
 
 
 @contextmanager

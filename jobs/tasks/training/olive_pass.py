@@ -34,7 +34,6 @@ def train_with_olive(
     params: FinetuneParams, checkpoint: Path, training: Material, validation: Material | None, context: TaskContext
 ) -> Trained:
     """As `trainer.train`; its adapter is a folder. Goes on from the newest checkpoint in the job's folder."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_DATASETS_CACHE"] = str(context.folder / "datasets")  # else the data would be kept under the user's home
     import_olive(context.folder / "scratch")
     import olive.passes.pytorch.lora as passes

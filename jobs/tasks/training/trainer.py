@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.job import InvalidJob, JobFailure, Problem
+from jobs.tasks.conversion.quiet import be_offline
 from jobs.tasks.protocol import Stopped, TaskContext
 from jobs.tasks.training.four_bits import in_four_bits
 from jobs.tasks.training.material import Material
@@ -62,7 +62,7 @@ def train(
 
     Goes on from the newest checkpoint in the job's folder. Raises Stopped, JobFailure.
     """
-    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is looked up; set before transformers is imported
+    be_offline()
     import torch
 
     from jobs.tasks.training.following import Follower, last_checkpoint
