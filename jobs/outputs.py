@@ -1,4 +1,4 @@
-"""What jobs register: versions with their lineage. Owns what a manifest says of the job that made it."""
+"""What jobs register: versions with their lineage. Owns what their names may be, and what a manifest says of the job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from jobs.job import InvalidJob, Problem
 from model_registry.artifacts import StagedVariant
+from model_registry.errors import InvalidName
+from model_registry.names import check_model_name
 from model_registry.records import Manifest, ModelVersion
 from model_registry.registry import Registry
 
@@ -36,6 +39,14 @@ class Output:
     data_sha256: str | None = None
     architecture: str | None = None
     context_length: int | None = None
+
+
+def checked_name(output: str) -> str:
+    """The param `output`, if a model may have that name. Raises InvalidJob."""
+    try:
+        return check_model_name(output)
+    except InvalidName as error:
+        raise InvalidJob([Problem(error.message, param="output")]) from None
 
 
 def made_by(registry: Registry, name: str, job: str) -> ModelVersion | None:

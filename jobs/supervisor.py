@@ -217,8 +217,8 @@ class Supervisor:
             while not self._closing:
                 jobs = [record.job for record in self._records.values()]
                 decision = plan_dispatch(jobs, await self._statuses(jobs), self._limits.max_running)
-                for id_, failure in decision.doomed.items():
-                    await self._records[id_].move(JobStatus.FAILED, failure=failure)
+                for id_, (status, failure) in decision.doomed.items():
+                    await self._records[id_].move(status, failure=failure)
                 for id_ in decision.start:
                     await self._begin(self._records[id_])
                 if not decision.doomed:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.outputs import Output, made_by, register
+from jobs.outputs import Output, checked_name, made_by, register
 from jobs.tasks.adapters import merged
 from jobs.tasks.checkpoints import materialise, served_variant
 from jobs.tasks.distillation.comparing import compared
@@ -25,8 +25,6 @@ from jobs.tasks.training.four_bits import check_four_bits
 from jobs.tasks.training.material import Material, prepare
 from jobs.tasks.training.parameters import Backend, FinetuneParams, Method
 from jobs.tasks.training.trainer import Teacher, Trained, train
-from model_registry.errors import InvalidName
-from model_registry.names import check_model_name
 from model_registry.records import ModelVersion
 
 _TOKENS_PER_S = 250.0
@@ -112,10 +110,7 @@ def _money(amount: float) -> str:
 
 def _output(params: DistilParams, context: TaskContext) -> str:
     teacher = params.teacher if isinstance(params.teacher, str) else params.teacher.model or "model"
-    try:
-        return check_model_name(params.output or f"{teacher.partition(':')[0]}-student")
-    except InvalidName as error:
-        raise InvalidJob([Problem(error.message, param="output")]) from None
+    return checked_name(params.output or f"{teacher.partition(':')[0]}-student")
 
 
 def _base(params: DistilParams, context: TaskContext) -> ModelVersion:

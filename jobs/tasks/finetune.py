@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.outputs import Output, made_by, register
+from jobs.job import JobKind, Outcome, Plan
+from jobs.outputs import Output, checked_name, made_by, register
 from jobs.tasks.adapters import merged
 from jobs.tasks.checkpoints import materialise, served_variant
 from jobs.tasks.protocol import Params, TaskContext
@@ -21,8 +21,6 @@ from jobs.tasks.training.parameters import Backend, FinetuneParams, Method
 from jobs.tasks.training.trainer import loss_named
 from jobs.tasks.training.trainer import train as train_with_trl
 from model_registry.artifacts import StagedVariant
-from model_registry.errors import InvalidName
-from model_registry.names import check_model_name
 from model_registry.records import ADAPTER, ModelVersion, Precision
 
 _REPORT = "training.json"
@@ -107,12 +105,7 @@ class Finetune:
 
 
 def _output(params: FinetuneParams) -> str:
-    name = params.output or f"{params.model.partition(':')[0]}-tuned"
-    try:
-        check_model_name(name)
-    except InvalidName as error:
-        raise InvalidJob([Problem(error.message, param="output")]) from None
-    return name
+    return checked_name(params.output or f"{params.model.partition(':')[0]}-tuned")
 
 
 def _steps(params: FinetuneParams, training: Material) -> int:

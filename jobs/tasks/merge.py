@@ -8,14 +8,12 @@ from typing import ClassVar
 from pydantic import Field
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.outputs import Output, made_by, register
+from jobs.outputs import Output, checked_name, made_by, register
 from jobs.tasks.adapters import is_adapter, merged
 from jobs.tasks.checkpoints import materialise
 from jobs.tasks.protocol import Params, TaskContext
 from jobs.tasks.serving_build import build, save_weights
 from model_registry.adapters import folder_of
-from model_registry.errors import InvalidName
-from model_registry.names import check_model_name
 from model_registry.records import Precision
 
 
@@ -74,12 +72,7 @@ def _asked(params: MergeParams, context: TaskContext) -> tuple[Path, str, str]:
     if base is None:
         raise InvalidJob([Problem("Name the model that the adapter belongs to.", param="model")])
     label = context.registry.resolve(base).label
-    name = params.output or f"{label.partition(':')[0]}-merged"
-    try:
-        check_model_name(name)
-    except InvalidName as error:
-        raise InvalidJob([Problem(error.message, param="output")]) from None
-    return folder, label, name
+    return folder, label, checked_name(params.output or f"{label.partition(':')[0]}-merged")
 
 
 TASK = Merge()

@@ -11,15 +11,14 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.outputs import Output, made_by, register
+from jobs.outputs import Output, checked_name, made_by, register
 from jobs.tasks.checkpoints import materialise
 from jobs.tasks.olive_workflows.made import Made, made_of, servable
 from jobs.tasks.olive_workflows.running import run_workflow
 from jobs.tasks.olive_workflows.silence import EXTRA, import_olive
 from jobs.tasks.olive_workflows.workflow import check, pass_types, placed, read_workflow, sha256_of
 from jobs.tasks.protocol import Params, TaskContext
-from model_registry.errors import InvalidName, UnsupportedModel
-from model_registry.names import check_model_name
+from model_registry.errors import UnsupportedModel
 from model_registry.records import ModelVersion
 
 _OUTPUT = "output"  # in the job's folder: where Olive writes
@@ -42,10 +41,7 @@ class Olive:
     def plan(self, params: OliveParams, context: TaskContext) -> Plan:
         if find_spec("olive") is None:
             raise InvalidJob([Problem(f"Olive is not installed: {EXTRA}.", param="workflow", code="missing_package")])
-        try:
-            check_model_name(params.output)
-        except InvalidName as error:
-            raise InvalidJob([Problem(error.message, param="output")]) from None
+        checked_name(params.output)
         base = context.registry.resolve(params.model) if params.model else None
         workflow = read_workflow(params.workflow)
         own = placed(workflow, context.folder, Path("checkpoint") if base else None)

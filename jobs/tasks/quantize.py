@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.outputs import Output, made_by, register
+from jobs.job import JobKind, Outcome, Plan
+from jobs.outputs import Output, checked_name, made_by, register
 from jobs.tasks.checkpoints import materialise, served_variant
 from jobs.tasks.evaluation.metrics import Measured
 from jobs.tasks.evaluation.questions import Question
@@ -21,8 +21,6 @@ from jobs.tasks.quantization.report import markdown
 from jobs.tasks.quantization.scores import questions_of, task_scores
 from jobs.tasks.quantization.searching import search
 from model_registry.artifacts import StagedVariant
-from model_registry.errors import InvalidName
-from model_registry.names import check_model_name
 from model_registry.records import CHECKPOINT, ModelVersion, Precision
 
 _REPORT = "quantization.md"
@@ -92,12 +90,7 @@ class Quantize:
 
 
 def _output(params: QuantizeParams) -> str:
-    name = params.output or f"{params.model.partition(':')[0]}-quantized"
-    try:
-        check_model_name(name)
-    except InvalidName as error:
-        raise InvalidJob([Problem(error.message, param="output")]) from None
-    return name
+    return checked_name(params.output or f"{params.model.partition(':')[0]}-quantized")
 
 
 def _built(label: str, served: Path, builds: Builds, params: QuantizeParams) -> tuple[Tried, _Chosen]:

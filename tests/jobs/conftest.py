@@ -1,12 +1,16 @@
-"""Jobs belong into processes of their own: what they set for the rest of theirs ends, in these tests, with the module."""
+"""What tests of jobs share. Jobs belong into processes of their own: what they set for the rest of theirs ends with the module."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+
+from jobs.tasks.protocol import TaskContext
+from tests.jobs.tiny_checkpoint import task_context, write_checkpoint
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,3 +21,16 @@ def _environment_as_it_was() -> Iterator[None]:
     os.environ.clear()
     os.environ.update(before)
     huggingface_hub.constants.HF_HUB_OFFLINE = is_offline
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny checkpoint. Read-only."""
+    return write_checkpoint(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[TaskContext]:
+    """Of a job in a home of its own."""
+    with task_context(tmp_path / "home") as made:
+        yield made

@@ -37,17 +37,6 @@ def granite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("granite"), "granite")
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Iterator[TaskContext]:
-    with task_context(tmp_path / "home") as made:
-        yield made
-
-
 def converted(context: TaskContext, source: Path | str, **params: Any) -> ModelVersion:
     asked = ConvertParams(source=str(source), **{"output": "made"} | params)
     TASK.plan(asked, context)

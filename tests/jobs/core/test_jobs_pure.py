@@ -49,13 +49,19 @@ def test_the_oldest_of_those_that_may_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("needed", "code"),
-    [({"x": JobStatus.FAILED}, "need_failed"), ({"x": JobStatus.CANCELLED}, "need_failed"), ({}, "need_gone")],
+    ("needed", "end", "code"),
+    [
+        ({"x": JobStatus.FAILED, "y": JobStatus.CANCELLED}, JobStatus.FAILED, "need_failed"),
+        ({"x": JobStatus.CANCELLED, "y": JobStatus.FAILED}, JobStatus.FAILED, "need_failed"),
+        ({"x": JobStatus.CANCELLED, "y": JobStatus.RUNNING}, JobStatus.CANCELLED, "need_cancelled"),
+        ({"x": JobStatus.SUCCEEDED}, JobStatus.FAILED, "need_gone"),
+    ],
 )
-def test_who_needs_what_will_not_be_never_starts(needed: dict[str, JobStatus], code: str) -> None:
-    decision = plan_dispatch([job("a", JobStatus.QUEUED, "x")], needed, max_running=1)
+def test_who_needs_what_will_not_be_never_starts(needed: dict[str, JobStatus], end: JobStatus, code: str) -> None:
+    decision = plan_dispatch([job("a", JobStatus.QUEUED, "x", "y")], needed, max_running=1)
     assert decision.start == ()
-    assert decision.doomed["a"].code == code
+    status, failure = decision.doomed["a"]
+    assert (status, failure.code) == (end, code)
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,20 @@ def test_a_job_waits_for_what_it_needs_and_fails_with_it(tmp_path: Path) -> None
     in_queue(tmp_path, body)
 
 
+def test_a_job_is_cancelled_with_what_it_needs(tmp_path: Path) -> None:
+    async def body(queue: JobQueue) -> None:
+        first = await queue.create(COUNT, {"steps": 1, "gate": str(tmp_path / "never")})
+        second = await queue.create(COUNT, {"steps": 1}, needs=[first.id])
+        third = await queue.create(COUNT, {"steps": 1}, needs=[second.id])
+        await queue.cancel(first.id)
+        for job in (await ended(queue, second), await ended(queue, third)):
+            assert (job.status, job.attempt) == (JobStatus.CANCELLED, 0)
+            assert job.failure is not None
+            assert job.failure.code == "need_cancelled"
+
+    in_queue(tmp_path, body)
+
+
 def test_the_next_daemon_goes_on_where_this_one_ended(tmp_path: Path) -> None:
     async def main() -> None:
         gate = tmp_path / "gate"

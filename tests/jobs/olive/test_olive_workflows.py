@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,13 @@ from jobs.tasks.protocol import TaskContext
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.jobs.tiny_checkpoint import answer, served_logits, source_logits, task_context, write_checkpoint
+from tests.jobs.tiny_checkpoint import answer, served_logits, source_logits
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 from tests.model_registry.peft_folder import random_matrices, write_peft
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of PyTorch, transformers and Olive, about each other
 IDS = [5, 9, 100, 33, 7, 8]
 BUILD = {"type": "ModelBuilder", "precision": "fp32"}
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Iterator[TaskContext]:
-    with task_context(tmp_path / "home") as made:
-        yield made
 
 
 @pytest.fixture
