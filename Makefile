@@ -11,7 +11,7 @@ serve: .venv/.installed
 
 # Everything that a change must pass. pytest is last, so that its summary is the last line.
 test: check .venv/.prometheus clients
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 check: .venv/.installed-dev
 	@$(BIN)/ruff check .

@@ -1,8 +1,7 @@
-"""Fixtures of the contract's tests: a real server with the fake model and a real worker, and a count of what it was asked."""
+"""Fixtures of the contract's tests: a real server with the fake model and a real worker."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import httpx
@@ -10,8 +9,6 @@ import pytest
 from document import contract_settings
 
 from tests.server.live_server import LiveServer
-
-CASES = pytest.StashKey[Counter[str]]()
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +23,3 @@ def http(live: LiveServer) -> Iterator[httpx.Client]:
     """Its timeout is the proof that nothing hangs."""
     with httpx.Client(base_url=live.url, timeout=20, trust_env=False) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def cases(pytestconfig: pytest.Config) -> Counter[str]:
-    """How many requests of each kind were sent, told at the end."""
-    return pytestconfig.stash.setdefault(CASES, Counter())
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for kind, count in sorted(config.stash.get(CASES, Counter()).items()):
-        terminalreporter.write_line(f"contract: {count:6} {kind}")
