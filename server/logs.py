@@ -10,18 +10,26 @@ import logging
 import sys
 import time
 import traceback
-from typing import Any
+from typing import Any, TextIO
 
 
 def configure(level: str, log_format: str) -> None:
     """Sends every line of the process to standard error. The HTTP server's own chatter is kept to warnings."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for noisy in ("uvicorn", "uvicorn.error", "httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at the time: a command that runs in this process may have replaced it for a while."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def frames_of(error: BaseException) -> list[str]:

@@ -9,6 +9,7 @@ import hashlib
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,12 @@ UNUSED_S = 24 * 3600  # homes of earlier importers that nobody used for so long 
 def pytest_configure() -> None:
     """A shell starts what it runs in the background with interrupts ignored, and so would be every program that tests interrupt."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of tests with the same id all but one would be passed over where processes share them out."""
+    if twice := [id_ for id_, count in Counter(item.nodeid for item in items).items() if count > 1]:
+        raise pytest.UsageError(f"several tests have the id {twice[0]}")
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from runtime.chat_formats.delta import AnswerParser
 from runtime.events import Chunk, Finished, FinishReason, Started, Timings, Usage
 from server.inference import Indexed, total
-from server.logs import JsonFormatter, TextFormatter
+from server.logs import JsonFormatter, TextFormatter, configure
 from server.openai.chat_frames import ChatFrames
 from server.openai.chat_style import ChatStyle
 from server.openai.completion_frames import CompletionFrames
@@ -101,6 +103,17 @@ def test_usage_of_all_choices_is_summed() -> None:
 
 def test_the_total_of_nothing() -> None:
     assert total([]) == Usage(prompt_tokens=0, completion_tokens=0)
+
+
+def test_lines_go_where_standard_error_is_at_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    earlier, later = io.StringIO(), io.StringIO()
+    with redirect_stderr(earlier):
+        configure("warning", "text")
+    earlier.close()
+    with redirect_stderr(later):
+        logging.getLogger("slmops.test").warning("event")
+    assert later.getvalue().endswith("WARNING event\n")
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
