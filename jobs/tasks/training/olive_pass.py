@@ -16,6 +16,7 @@ from jobs.tasks.olive_workflows.silence import import_olive
 from jobs.tasks.protocol import Stopped, TaskContext
 from jobs.tasks.training.material import Material
 from jobs.tasks.training.parameters import FinetuneParams, Method
+from jobs.tasks.training.settings import trainer_settings
 from jobs.tasks.training.trainer import Trained, figures_of, uses_bf16
 from model_registry.lora import MODULES
 
@@ -112,38 +113,8 @@ def _data(part: str) -> dict[str, Any]:
 
 def _arguments(params: FinetuneParams, context: TaskContext, last: str | None, *, has_validation: bool) -> dict[str, Any]:
     """Of transformers' trainer, by Olive's way of telling them."""
-    arguments: dict[str, Any] = {
-        "output_dir": str(context.folder / "checkpoints"),
-        "resume_from_checkpoint": last,
-        "gradient_checkpointing": params.gradient_checkpointing,
-        "learning_rate": params.rate,
-        "lr_scheduler_type": params.schedule,
-        "warmup_ratio": 0.0,
-        "warmup_steps": params.warmup_ratio,  # below one it is a part of the steps
-        "optim": "adamw_torch",
-        "num_train_epochs": params.epochs,
-        "max_steps": params.max_steps or -1,
-        "per_device_train_batch_size": params.batch_size,
-        "per_device_eval_batch_size": params.batch_size,
-        "gradient_accumulation_steps": params.gradient_accumulation,
-        "weight_decay": params.weight_decay,
-        "max_grad_norm": params.max_grad_norm,
-        "use_cpu": True,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "save_strategy": "steps",
-        "save_steps": params.checkpoint_every,
-        "save_total_limit": 2,
-        "seed": params.seed,
-        "data_seed": params.seed,
-        "dataloader_pin_memory": False,
-    }
-    if has_validation:
-        every = params.evaluate_every
-        arguments |= {"eval_strategy": "steps", "eval_steps": every} if every else {"eval_strategy": "epoch"}
-    return arguments
+    settings = trainer_settings(params, context.folder / "checkpoints", has_validation=has_validation)
+    return settings | {"resume_from_checkpoint": last, "warmup_ratio": 0.0, "optim": "adamw_torch"}
 
 
 def _check_all_taken(asked: dict[str, Any], taken: Any) -> None:

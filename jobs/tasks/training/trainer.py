@@ -15,6 +15,7 @@ from jobs.tasks.protocol import Stopped, TaskContext
 from jobs.tasks.training.four_bits import in_four_bits
 from jobs.tasks.training.material import Material
 from jobs.tasks.training.parameters import FinetuneParams, Method
+from jobs.tasks.training.settings import trainer_settings
 
 LOSSES = "slmops.losses"  # the group of entry points
 KEPT = frozenset(("loss", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy", "rewards/accuracies", "rewards/margins"))
@@ -171,43 +172,15 @@ def _arguments(params: FinetuneParams, context: TaskContext, *, has_validation: 
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.sft_config import SFTConfig
 
-    evaluation: dict[str, Any] = {}
-    if has_validation:
-        every = params.evaluate_every
-        evaluation = {"eval_strategy": "steps", "eval_steps": every} if every else {"eval_strategy": "epoch"}
-    if params.early_stopping:
-        evaluation |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
-        if params.evaluate_every is None:
-            evaluation |= {"save_strategy": "epoch"}
-    settings: dict[str, Any] = {
-        "output_dir": str(context.folder / "checkpoints"),
-        "num_train_epochs": params.epochs,
-        "max_steps": params.max_steps or -1,
-        "per_device_train_batch_size": params.batch_size,
-        "per_device_eval_batch_size": params.batch_size,
-        "gradient_accumulation_steps": params.gradient_accumulation,
-        "learning_rate": params.rate,
-        "lr_scheduler_type": params.schedule,
-        "warmup_steps": params.warmup_ratio,
-        "weight_decay": params.weight_decay,
-        "max_grad_norm": params.max_grad_norm,
+    settings = trainer_settings(params, context.folder / "checkpoints", has_validation=has_validation) | {
         "max_length": None,  # longer examples were refused
-        "gradient_checkpointing": params.gradient_checkpointing,
         "bf16": bf16,
-        "use_cpu": True,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "save_strategy": "steps",
-        "save_steps": params.evaluate_every if params.early_stopping and params.evaluate_every else params.checkpoint_every,
-        "save_total_limit": 2,
-        "seed": params.seed,
-        "data_seed": params.seed,
-        "dataloader_pin_memory": False,
         "restore_callback_states_from_checkpoint": True,  # early stopping's patience outlives a kill
-        **evaluation,
     }
+    if params.early_stopping:
+        settings |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+        every = params.evaluate_every
+        settings |= {"save_steps": every} if every else {"save_strategy": "epoch"}
     if params.objective == "dpo":
         return DPOConfig(**settings, beta=params.beta)
     return SFTConfig(**settings, packing=False, remove_unused_columns=False)
