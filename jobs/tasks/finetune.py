@@ -18,6 +18,7 @@ from jobs.tasks.training.four_bits import check_four_bits
 from jobs.tasks.training.material import Material, prepare
 from jobs.tasks.training.olive_pass import check_olive, train_with_olive
 from jobs.tasks.training.parameters import Backend, FinetuneParams, Method
+from jobs.tasks.training.settings import num_steps
 from jobs.tasks.training.trainer import loss_named
 from jobs.tasks.training.trainer import train as train_with_trl
 from model_registry.artifacts import StagedVariant
@@ -43,7 +44,7 @@ class Finetune:
             check_olive()
         if params.loss:
             loss_named(params.loss)
-        steps = _steps(params, training)
+        steps = num_steps(params, training)
         shape = _shape(folder, base)
         passes = _passes(params, training)
         batch_tokens = params.batch_size * training.longest * (2 if params.objective == "dpo" else 1)
@@ -108,17 +109,13 @@ def _output(params: FinetuneParams) -> str:
     return checked_name(params.output or f"{params.model.partition(':')[0]}-tuned")
 
 
-def _steps(params: FinetuneParams, training: Material) -> int:
-    return estimate.num_steps(training.num_rows, params.batch_size, params.gradient_accumulation, params.epochs, params.max_steps)
-
-
 def _trained_tokens(params: FinetuneParams, training: Material) -> float:
     return round(training.num_tokens * _passes(params, training))
 
 
 def _passes(params: FinetuneParams, training: Material) -> float:
     per_epoch = estimate.steps_per_epoch(training.num_rows, params.batch_size, params.gradient_accumulation)
-    return _steps(params, training) / per_epoch
+    return num_steps(params, training) / per_epoch
 
 
 def _shape(folder: Path, base: ModelVersion) -> estimate.Shape:

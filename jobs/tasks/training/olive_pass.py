@@ -49,7 +49,10 @@ def train_with_olive(
     parts = {"training": _rows(training), "validation": _rows(validation) if validation else []}
     Registry.register_dataset(_ROWS)(lambda part, **_: parts[part])
     last = last_checkpoint(context.folder / "checkpoints")
-    config = _config(params, context, str(last) if last else None, has_validation=validation is not None, bf16=uses_bf16(params))
+    config = _config(params, bf16=uses_bf16(params))
+    config["training_args"] = _arguments(params, training, context, last, has_validation=validation is not None)
+    if validation is not None:
+        config["eval_data_config"] = _data("validation")
     made = create_pass_from_dict(getattr(passes, _PASSES[params.method]), config, disable_search=True)
     _check_all_taken(config["training_args"], made.config.training_args)
     torch.set_num_threads(context.threads)
@@ -90,9 +93,9 @@ def _rows(material: Material) -> list[dict[str, list[int]]]:
     ]
 
 
-def _config(params: FinetuneParams, context: TaskContext, last: str | None, *, has_validation: bool, bf16: bool) -> dict[str, Any]:
+def _config(params: FinetuneParams, *, bf16: bool) -> dict[str, Any]:
     """Of the pass: every setting is told, since Olive's own defaults are others."""
-    config: dict[str, Any] = {
+    return {
         "r": params.rank,
         "alpha": float(params.alpha or 2 * params.rank),
         "lora_dropout": params.dropout,
@@ -100,21 +103,19 @@ def _config(params: FinetuneParams, context: TaskContext, last: str | None, *, h
         "torch_dtype": "bfloat16" if bf16 else "float32",
         "device_map": None,
         "train_data_config": _data("training"),
-        "training_args": _arguments(params, context, last, has_validation=has_validation),
     }
-    if has_validation:
-        config["eval_data_config"] = _data("validation")
-    return config
 
 
 def _data(part: str) -> dict[str, Any]:
     return {"name": part, "load_dataset_config": {"type": _ROWS, "params": {"part": part}}}
 
 
-def _arguments(params: FinetuneParams, context: TaskContext, last: str | None, *, has_validation: bool) -> dict[str, Any]:
+def _arguments(
+    params: FinetuneParams, training: Material, context: TaskContext, last: Path | None, *, has_validation: bool
+) -> dict[str, Any]:
     """Of transformers' trainer, by Olive's way of telling them."""
-    settings = trainer_settings(params, context.folder / "checkpoints", has_validation=has_validation)
-    return settings | {"resume_from_checkpoint": last, "warmup_ratio": 0.0, "optim": "adamw_torch"}
+    settings = trainer_settings(params, training, context.folder / "checkpoints", has_validation=has_validation)
+    return settings | {"resume_from_checkpoint": str(last) if last else None, "warmup_ratio": 0.0, "optim": "adamw_torch"}
 
 
 def _check_all_taken(asked: dict[str, Any], taken: Any) -> None:

@@ -43,7 +43,7 @@ class FinetuneParams(Params):
     objective: Literal["supervised", "dpo"] = Field("supervised", description="Learn answers, or prefer one of two.")
     text_template: str | None = Field(None, description="For other columns: `{name}` stands for a column's text.")
     epochs: Annotated[float, Field(gt=0, le=1000)] = Field(3.0, description="Passes over the data.")
-    max_steps: Positive | None = Field(None, description="Steps at most, whatever the epochs.")
+    max_steps: Positive | None = Field(None, description="Steps at most, however many the epochs have.")
     batch_size: Positive = Field(8, le=1024, description="Examples computed together.")
     gradient_accumulation: Positive = Field(1, le=1024, description="Batches per step.")
     learning_rate: float | Literal["auto"] = Field("auto", description="auto: 2e-4 for LoRA, 2e-5 for full, 5e-6 for dpo.")

@@ -5,22 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jobs.tasks.training import estimate
+from jobs.tasks.training.material import Material
 from jobs.tasks.training.parameters import FinetuneParams
 
 
-def trainer_settings(params: FinetuneParams, folder: Path, *, has_validation: bool) -> dict[str, Any]:
+def num_steps(params: FinetuneParams, training: Material) -> int:
+    """Of the whole tuning: those of its epochs, or max_steps if these are fewer."""
+    return estimate.num_steps(training.num_rows, params.batch_size, params.gradient_accumulation, params.epochs, params.max_steps)
+
+
+def trainer_settings(params: FinetuneParams, training: Material, folder: Path, *, has_validation: bool) -> dict[str, Any]:
     """Fields of transformers' TrainingArguments. folder: of checkpoints."""
+    steps = num_steps(params, training)
     settings: dict[str, Any] = {
         "output_dir": str(folder),
-        "num_train_epochs": params.epochs,
-        "max_steps": params.max_steps or -1,
+        "max_steps": steps,
         "per_device_train_batch_size": params.batch_size,
         "per_device_eval_batch_size": params.batch_size,
         "gradient_accumulation_steps": params.gradient_accumulation,
         "gradient_checkpointing": params.gradient_checkpointing,
         "learning_rate": params.rate,
         "lr_scheduler_type": params.schedule,
-        "warmup_steps": params.warmup_ratio,  # below one it is a part of the steps
+        "warmup_steps": int(params.warmup_ratio * steps),  # rounded down: the first step of a warm-up, at rate 0, teaches nothing
         "weight_decay": params.weight_decay,
         "max_grad_norm": params.max_grad_norm,
         "use_cpu": True,

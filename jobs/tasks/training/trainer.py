@@ -142,7 +142,7 @@ def build_trainer(
         callbacks.append(EarlyStoppingCallback(params.early_stopping))
     shared: dict[str, Any] = {
         "model": model,
-        "args": _arguments(params, context, has_validation=validation is not None, bf16=bf16),
+        "args": _arguments(params, training, context, has_validation=validation is not None, bf16=bf16),
         "train_dataset": _dataset(training),
         "eval_dataset": None if validation is None else _dataset(validation),
         "processing_class": tokenizer,
@@ -168,11 +168,11 @@ def _learning_in_full(trainer: Any) -> Any:
     return trainer
 
 
-def _arguments(params: FinetuneParams, context: TaskContext, *, has_validation: bool, bf16: bool) -> Any:
+def _arguments(params: FinetuneParams, training: Material, context: TaskContext, *, has_validation: bool, bf16: bool) -> Any:
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.sft_config import SFTConfig
 
-    settings = trainer_settings(params, context.folder / "checkpoints", has_validation=has_validation) | {
+    settings = trainer_settings(params, training, context.folder / "checkpoints", has_validation=has_validation) | {
         "max_length": None,  # longer examples were refused
         "bf16": bf16,
         "restore_callback_states_from_checkpoint": True,  # early stopping's patience outlives a kill

@@ -21,6 +21,7 @@ from jobs.tasks.training.material import Material
 from jobs.tasks.training.packing import best_fit, packed_row
 from jobs.tasks.training.parameters import FinetuneParams
 from jobs.tasks.training.rendering import IGNORED, PreferenceTokens, Tokens
+from jobs.tasks.training.settings import trainer_settings
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
@@ -318,6 +319,31 @@ def test_accumulated_batches_teach_what_one_batch_does(context: TaskContext, che
         trained = trainer.train(asked, checkpoint, material(packed=False), None, here)
         found.append((trained.history[0]["loss"], trained.history[0]["grad_norm"]))
     assert np.allclose(found[0], found[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps", "warmup"),
+    [
+        ({"epochs": 1}, 4, 0),
+        ({"epochs": 1, "max_steps": 100}, 4, 0),
+        ({"epochs": 1, "max_steps": 1, "warmup_ratio": 0.9}, 1, 0),
+        ({"epochs": 1.5, "batch_size": 8}, 2, 0),
+        ({"epochs": 10}, 40, 2),
+        ({"epochs": 10, "max_steps": 20, "warmup_ratio": 0.25}, 20, 5),
+    ],
+)
+def test_steps_end_with_the_epochs_and_a_warm_up_leaves_the_first_of_few_alone(
+    asked: dict[str, Any], steps: int, warmup: int
+) -> None:
+    told = trainer_settings(params(**asked), material(packed=False), Path("checkpoints"), has_validation=False)
+    assert (told["max_steps"], told["warmup_steps"]) == (steps, warmup)
+
+
+def test_a_single_step_teaches(context: TaskContext, checkpoint: Path, tmp_path: Path) -> None:
+    alone = replace(context, folder=tmp_path, reporter=Recorder())
+    trained = trainer.train(params(epochs=1, batch_size=8), checkpoint, material(packed=False), None, alone)
+    assert any(values.any() for name, values in adapter_of(trained, tmp_path / "adapter").items() if "lora_B" in name)
+    assert alone.reporter.steps == [1]
 
 
 def test_the_rate_follows_its_schedule(context: TaskContext, checkpoint: Path) -> None:
