@@ -343,7 +343,7 @@ def test_a_single_step_teaches(context: TaskContext, checkpoint: Path, tmp_path:
     alone = replace(context, folder=tmp_path, reporter=Recorder())
     trained = trainer.train(params(epochs=1, batch_size=8), checkpoint, material(packed=False), None, alone)
     assert any(values.any() for name, values in adapter_of(trained, tmp_path / "adapter").items() if "lora_B" in name)
-    assert alone.reporter.steps == [1]
+    assert set(alone.reporter.steps) == {1}
 
 
 def test_the_rate_follows_its_schedule(context: TaskContext, checkpoint: Path) -> None:
