@@ -158,7 +158,7 @@ def main() -> None:
     options.add_argument("--learning-rate", type=float, default=1e-3, help="Of the tuning.")
     options.add_argument("--layers", type=int, default=26, help="Of the student, of the teacher's 30.")
     options.add_argument("--student-epochs", type=float, default=1, help="Passes of the student's training.")
-    options.add_argument("--student-rate", type=float, default=1e-4, help="Of the student's training.")
+    options.add_argument("--student-rate", type=float, default=1e-3, help="Of the student's training.")
     given = options.parse_args()
     began = time.monotonic()
     data = FunctionCalls(Path(".venv/bfcl"))
@@ -195,6 +195,8 @@ def main() -> None:
             preset="tools",
             logits={"alpha": 0.5},
             training={
+                "method": "lora",
+                "rank": 32,
                 "epochs": given.student_epochs,
                 "batch_size": 2,
                 "gradient_accumulation": 2,

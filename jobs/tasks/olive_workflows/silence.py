@@ -43,7 +43,10 @@ def _fit_the_builder(scratch: Path) -> None:
         return
 
     @wraps(create)
-    def create_model(model_name: Any, input_path: str, output_dir: str, **given: Any) -> None:
+    def create_model(model_name: Any, input_path: str, output_dir: str, *further: Any, **given: Any) -> None:
+        if further:  # from the builder's other callers; Olive names these
+            create(model_name, input_path, output_dir, *further, **given)
+            return
         precision, provider, cache_dir = (given.pop(name) for name in ("precision", "execution_provider", "cache_dir"))
         places = (model_name, input_path, output_dir, precision, provider, cache_dir)
         options = {key.removeprefix(_FORMER): value for key, value in given.items()}

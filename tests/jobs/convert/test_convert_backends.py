@@ -18,6 +18,7 @@ import pytest
 from jobs.job import InvalidJob, Job, JobFailure, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.tasks.convert import TASK, ConvertParams
+from jobs.tasks.olive_workflows.silence import import_olive
 from jobs.tasks.protocol import StopReason, TaskContext
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.records import ModelVersion
@@ -79,6 +80,12 @@ def test_builds_for_other_providers_are_placed_there(context: TaskContext, llama
     version = converted(context, llama, execution_provider=provider, precision=precision)
     assert [(variant.provider_family, variant.precision) for variant in version.variants] == [(provider, precision)]
     assert version.manifest.metrics == {}
+
+
+def test_the_builder_builds_also_where_olive_was_imported(context: TaskContext, llama: Path) -> None:
+    import_olive(context.folder / "scratch")
+    version = converted(context, llama, backend="genai-builder", precision="fp32")
+    assert version.manifest.importer == "genai-builder"
 
 
 def test_a_gguf_file_that_transformers_reads(context: TaskContext, tmp_path: Path) -> None:
