@@ -240,11 +240,13 @@ class Supervisor:
     async def _run(self, record: JobRecord) -> None:
         job = record.job
         try:
-            start = await self.start_of(job.id, job.kind, job.params, self.folder(job.id), attempt=job.attempt)
+            start: Start | None = await self.start_of(job.id, job.kind, job.params, self.folder(job.id), attempt=job.attempt)
         except (JobError, RegistryError) as error:
             code = "out_of_disk" if isinstance(error, OutOfDisk) else "invalid_job"
-            await record.move(JobStatus.FAILED, failure=Failure(code, error.message))
-        else:
+            if _is_due(job, record):
+                await record.move(JobStatus.FAILED, failure=Failure(code, error.message))
+            start = None
+        if start is not None and _is_due(job, record):
             attempt = self._attempts[job.id] = Attempt(record, start, self.folder(job.id) / LOG, self._tasks)
             try:
                 await self._follow(record, attempt, await attempt.run())
@@ -279,6 +281,11 @@ class Supervisor:
             self._records.pop(job.id, None)
             self._failures.pop(job.id, None)
         self._on_change(job)
+
+
+def _is_due(job: Job, record: JobRecord) -> bool:
+    """Whether the job is still about to start as it was: it may have been cancelled or paused while that was prepared."""
+    return record.job.status is JobStatus.RUNNING and record.job.attempt == job.attempt
 
 
 def _version_made_by(job: Job) -> str:

@@ -16,6 +16,7 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobNotFound, JobsElsewhere, JobStatus, WrongStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.supervisor import Supervisor
 from model_registry.errors import OutOfDisk
 
 COUNT = JobKind.FINETUNE
@@ -222,6 +223,29 @@ def test_a_job_waits_for_what_it_needs_and_fails_with_it(tmp_path: Path) -> None
         assert bad.id in doomed.failure.message
         with pytest.raises(JobNotFound):
             await queue.create(COUNT, {"steps": 1}, needs=["job-none"])
+
+    in_queue(tmp_path, body)
+
+
+def test_a_job_that_is_cancelled_while_its_start_is_prepared_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(queue: JobQueue) -> None:
+        go, prepare = asyncio.Event(), Supervisor.start_of
+
+        async def slowly(*args: Any, plan: bool = False, **given: Any) -> Any:
+            if not plan:
+                await go.wait()
+            return await prepare(*args, plan=plan, **given)
+
+        monkeypatch.setattr(Supervisor, "start_of", slowly)
+        job = await queue.create(COUNT, {"steps": 1})
+        assert (await queue.job(job.id)).status is JobStatus.RUNNING
+        assert (await queue.cancel(job.id)).status is JobStatus.CANCELLED
+        go.set()
+        after = await ended(queue, await queue.create(COUNT, {"steps": 1}))
+        assert after.status is JobStatus.SUCCEEDED
+        assert not queue.log(job.id).exists()
+        with pytest.raises(WrongStatus):
+            await queue.cancel(job.id)
 
     in_queue(tmp_path, body)
 
