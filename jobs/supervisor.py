@@ -240,20 +240,24 @@ class Supervisor:
     async def _run(self, record: JobRecord) -> None:
         job = record.job
         try:
-            start: Start | None = await self.start_of(job.id, job.kind, job.params, self.folder(job.id), attempt=job.attempt)
+            start = await self.start_of(job.id, job.kind, job.params, self.folder(job.id), attempt=job.attempt)
         except (JobError, RegistryError) as error:
             code = "out_of_disk" if isinstance(error, OutOfDisk) else "invalid_job"
             if _is_due(job, record):
                 await record.move(JobStatus.FAILED, failure=Failure(code, error.message))
-            start = None
-        if start is not None and _is_due(job, record):
-            attempt = self._attempts[job.id] = Attempt(record, start, self.folder(job.id) / LOG, self._tasks)
-            try:
-                await self._follow(record, attempt, await attempt.run())
-            finally:
-                del self._attempts[job.id]
-                attempt.over.set()
+        else:
+            if _is_due(job, record):
+                await self._attempt(record, start)
         await self._dispatch()
+
+    async def _attempt(self, record: JobRecord, start: Start) -> None:
+        id_ = record.job.id
+        attempt = self._attempts[id_] = Attempt(record, start, self.folder(id_) / LOG, self._tasks)
+        try:
+            await self._follow(record, attempt, await attempt.run())
+        finally:
+            del self._attempts[id_]
+            attempt.over.set()
 
     async def _follow(self, record: JobRecord, attempt: Attempt, end: End) -> None:
         """What its end means for the job."""
