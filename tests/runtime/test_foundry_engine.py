@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 from engine_bench import Clock, EngineBench, text
 from synthetic_decoder import ALPHABET, CONTEXT, END, HEADS, HIDDEN, write_synthetic_decoder
 
-from runtime.engines.foundry import build_foundry_engine
+from runtime.batching.sequence import ResolvedParams
+from runtime.engines.foundry import FoundryModel, build_foundry_engine
 from runtime.engines.onnx import build_onnx_engine
+from runtime.engines.text_model import Answer, Answered
 from runtime.errors import InvalidRequest
 from runtime.events import FinishReason
 from runtime.messages import EngineOptions, ProviderChoice
@@ -147,11 +151,44 @@ def test_neutral_values_are_no_refusal(bench: EngineBench) -> None:
     assert bench.answer("A", max_tokens=2, **neutral).end.usage.completion_tokens == 2
 
 
+class HeldAnswers:
+    """Foundry's answers, each held at its first text until `go_on`: the tiny decoder may have told all before a step hears."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.told: list[str] = []
+        self.go_on, self.ended = threading.Event(), threading.Event()
+        begin = FoundryModel.answer
+
+        def answer(model: FoundryModel, text: str, params: ResolvedParams) -> Answer:
+            begun = begin(model, text, params)
+            patch.setattr(begun, "run", functools.partial(self._run, begun.run))
+            return begun
+
+        patch.setattr(FoundryModel, "answer", answer)
+
+    def _run(self, run: Callable[[Callable[[str], None]], Answered], tell: Callable[[str], None]) -> Answered:
+        def tell_and_wait(text: str) -> None:
+            self.told.append(text)
+            tell(text)
+            assert self.go_on.wait(60)
+
+        try:
+            return run(tell_and_wait)
+        finally:
+            self.ended.set()
+
+
 def test_an_abort_ends_the_session_and_frees_its_slot(bench: EngineBench) -> None:
-    gone = bench.submit("A", temperature=0)
-    bench.step()
-    bench.engine.remove(gone)
-    assert bench.engine.num_unfinished == 0
+    with pytest.MonkeyPatch.context() as patch:
+        held = HeldAnswers(patch)
+        gone = bench.submit("A", temperature=0)
+        while not bench.outcomes[gone].pieces:
+            bench.step()
+        bench.engine.remove(gone)
+        assert bench.engine.num_unfinished == 0
+        held.go_on.set()
+        assert held.ended.wait(60)
+    assert held.told == ["B"]
     assert [bench.answer(letter, temperature=0, max_tokens=1).text for letter in "ABC"] == ["B", "C", "D"]
     assert bench.outcomes[gone].finished is None
 
