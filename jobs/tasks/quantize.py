@@ -15,6 +15,7 @@ from jobs.tasks.evaluation.metrics import Measured
 from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.protocol import Params, TaskContext
 from jobs.tasks.quantization.builds import Builds, remove_builds
+from jobs.tasks.quantization.calibration import read_examples
 from jobs.tasks.quantization.candidates import Tried, asked, choose, told
 from jobs.tasks.quantization.parameters import QuantizeParams
 from jobs.tasks.quantization.report import markdown
@@ -47,12 +48,15 @@ class Quantize:
 
     def plan(self, params: QuantizeParams, context: TaskContext) -> Plan:
         version, name = context.registry.resolve(params.model), _output(params)
-        served_variant(version)
+        served = served_variant(version).folder
+        examples = None if params.calibration is None else read_examples(params.calibration, served)
         questions, _ = questions_of(params)
         size = max(1.0, version.size_bytes / 150e6)
         is_search = params.precision == "auto"
         what = "int8, int4 and mixtures of both" if is_search else params.precision
         summary = [f"Builds {version.label} as {what}, and measures perplexity, size, speed."]
+        if examples is not None:
+            summary += [f"Rounds for {len(examples.tokens)} examples, and measures perplexity by the answers of every other one."]
         summary += [f"Asks {version.label} and the build {len(questions)} questions each."] if questions else []
         summary += [f"Registers the {'fastest within the loss allowed' if is_search else 'build'} as {name}."]
         seconds = size * (_SEARCH_S if is_search else _BUILD_S) + 2 * len(questions) * params.max_tokens / _TOKENS_PER_S
@@ -67,8 +71,9 @@ class Quantize:
         questions, sha256 = questions_of(params)
         base = context.registry.resolve(params.model)
         checkpoint = materialise(context, base.label)
-        builds = Builds(checkpoint, context)
         served = served_variant(base).folder
+        examples = None if params.calibration is None else read_examples(params.calibration, served)
+        builds = Builds(checkpoint, context, examples)
         if params.precision == "auto":
             before, chosen = _searched(base.label, served, builds, params)
         else:

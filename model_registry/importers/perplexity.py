@@ -25,17 +25,18 @@ _ROWS_AT_A_TIME = 64
 PRODUCT_BUDGET = 1_000_000_000_000  # multiplications that a measurement may take: some ten seconds on two cores
 
 Ids = NDArray[np.int64]
+Counts = Sequence[NDArray[np.bool_]] | None  # of each window's tokens, whether they count when predicted; None: all do
 
 
-def plan_num_tokens(num_parameters: int, largest_bytes: int, available_bytes: int) -> int:
+def plan_num_tokens(num_parameters: int, largest_bytes: int, available_bytes: int, most: int = MAX_TOKENS) -> int:
     """How many tokens to measure: fewer for a larger model, 0 (do not measure) when it would take minutes or not fit.
 
-    largest_bytes: of what must be in memory at once, as float32.
+    largest_bytes: of what must be in memory at once, as float32. most: for a small model.
     """
     if largest_bytes * 2 > available_bytes:
         return 0
     affordable = PRODUCT_BUDGET // max(1, num_parameters)
-    return 0 if affordable < MIN_TOKENS else min(MAX_TOKENS, affordable)
+    return 0 if affordable < MIN_TOKENS else min(most, affordable)
 
 
 def text_windows(folder: Path, text: Path, num_tokens: int, context_length: int) -> tuple[Ids, ...]:
@@ -50,31 +51,35 @@ def text_windows(folder: Path, text: Path, num_tokens: int, context_length: int)
     return tuple(np.array([*first, *piece], np.int64) for piece in pieces if len(first) + len(piece) > 1)
 
 
-def num_predicted(windows: Sequence[Ids]) -> int:
-    """Every token of a window but its first is predicted."""
-    return sum(len(window) - 1 for window in windows)
+def num_predicted(windows: Sequence[Ids], counts: Counts = None) -> int:
+    """Every token of a window but its first is predicted, and counts unless told otherwise."""
+    if counts is None:
+        return sum(len(window) - 1 for window in windows)
+    return sum(int(each[1:].sum()) for each in counts)
 
 
-def perplexity(logits: Iterable[NDArray[np.float32]], windows: Sequence[Ids]) -> float:
+def perplexity(logits: Iterable[NDArray[np.float32]], windows: Sequence[Ids], counts: Counts = None) -> float:
     """logits: pieces [tokens, vocabulary], windows in order, no piece crossing from one window to the next."""
     total, window, position = 0.0, 0, 0
     for piece in logits:
         ids = windows[window]
-        targets = ids[position + 1 : position + 1 + len(piece)]
-        total += float(_losses(piece[: len(targets)], targets).sum())
+        predicted = slice(position + 1, position + 1 + len(piece))
+        targets = ids[predicted]
+        losses = _losses(piece[: len(targets)], targets)
+        total += float((losses if counts is None else losses[counts[window][predicted]]).sum())
         position += len(piece)
         if position >= len(ids):
             window, position = window + 1, 0
     with np.errstate(over="ignore"):
-        return float(np.exp(total / max(1, num_predicted(windows))))
+        return float(np.exp(total / max(1, num_predicted(windows, counts))))
 
 
-def folder_perplexity(folder: Path, windows: Sequence[Ids], threads: int = 0) -> float:
+def folder_perplexity(folder: Path, windows: Sequence[Ids], threads: int = 0, counts: Counts = None) -> float:
     """Of the model in an onnxruntime-genai folder, on the CPU. threads: 0 means the runtime's default.
 
     Raises CorruptModel when the folder's model cannot run.
     """
-    return perplexity(folder_logits(folder, windows, threads), windows)
+    return perplexity(folder_logits(folder, windows, threads), windows, counts)
 
 
 def divergence(truth: Iterable[NDArray[np.float32]], logits: Iterable[NDArray[np.float32]]) -> float:

@@ -5,15 +5,19 @@ Owns the words, no behaviour. Knows nothing about sources, the database, or any 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from model_registry.importers.recipe import Recipe
 from model_registry.progress import Progress
 from model_registry.records import Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class ImportOptions:
 
     measure: whether to measure quality (perplexity of source and import), which takes seconds.
     recipe: how each matrix is rounded, instead of precision; only for importers that round.
+    calibration: token ids [tokens] of each text that guides the rounding; by default of the text that slmops ships.
     may_link: the files of `path` are ours and will not change, so they may be hard-linked instead of copied.
     """
 
@@ -29,6 +34,7 @@ class ImportOptions:
     measure: bool = True
     may_link: bool = False
     recipe: Recipe | None = None
+    calibration: Sequence[NDArray[np.int64]] = ()
 
 
 @dataclass(frozen=True, slots=True)

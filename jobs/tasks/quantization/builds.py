@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,37 +13,49 @@ from jobs.job import JobFailure
 from jobs.tasks.convert import StagedProgress
 from jobs.tasks.decode_speed import decode_speed
 from jobs.tasks.protocol import TaskContext
+from jobs.tasks.quantization.calibration import Examples, Texts
 from jobs.tasks.quantization.candidates import Tried
 from model_registry.importers.checkpoint import CheckpointImporter, open_model
 from model_registry.importers.gguf.calibration import TEXT
-from model_registry.importers.gguf.measuring import measurable_windows, source_perplexity
+from model_registry.importers.gguf.measuring import measurable_tokens, measurable_windows, source_perplexity
 from model_registry.importers.gguf.mixing import mix
 from model_registry.importers.gguf.reference import Floats
 from model_registry.importers.gguf.tensors import EMBEDDING, HEAD
-from model_registry.importers.perplexity import divergence, folder_logits, folder_perplexity, text_windows
+from model_registry.importers.perplexity import Ids, divergence, folder_logits, folder_perplexity, text_windows
 from model_registry.importers.protocol import ImportOptions
 from model_registry.importers.recipe import HALF, Recipe
 from model_registry.records import Precision
 
 _DAMAGE_TOKENS = 256  # a divergence needs fewer than a perplexity
+_EXAMPLE_TOKENS = 8192  # most of an example is its question, which is read and does not count
 _FOLDER = "builds"
 _ROUNDS = 2  # of speeds, the builds in turn: what else the machine does then slows none alone
 
 
 class Builds:
-    """checkpoint: what they are made of. Raises JobFailure when it is too large to be measured here."""
+    """checkpoint: what they are made of. examples: of the task that they are measured on and rounded for, instead of shipped texts.
 
-    def __init__(self, checkpoint: Path, context: TaskContext) -> None:
+    Raises JobFailure when the model is too large to be measured here.
+    """
+
+    def __init__(self, checkpoint: Path, context: TaskContext, examples: Examples | None = None) -> None:
         self.context = context
         self._checkpoint = checkpoint
         self._kept = context.folder / "measured.jsonl"
         self._folder = context.folder / _FOLDER
         self._folder.mkdir(exist_ok=True)
         self._source, self.architecture = open_model(checkpoint)
-        self._windows = measurable_windows(self._source, self.architecture, checkpoint)
-        self._calibration = text_windows(checkpoint, TEXT, _DAMAGE_TOKENS, self.architecture.context_length)
+        self._calibration: Sequence[Ids] = ()
+        self._provenance = {} if examples is None else {"calibration_sha256": examples.sha256}
+        if examples is None:
+            self._measured = Texts(measurable_windows(self._source, self.architecture, checkpoint))
+            self._guiding = Texts(text_windows(checkpoint, TEXT, _DAMAGE_TOKENS, self.architecture.context_length))
+        else:
+            self._measured = examples.measured(measurable_tokens(self._source, _EXAMPLE_TOKENS))
+            self._guiding = examples.guiding()
+            self._calibration = self._guiding.windows
         self._predicted: list[Floats] | None = None
-        if not self._windows:
+        if not self._measured.windows:
             message = "The model is too large to measure its perplexity here, so that builds cannot be compared."
             raise JobFailure(message, code="too_large")
 
@@ -70,12 +82,12 @@ class Builds:
     def build(self, name: str, recipe: Recipe) -> Path:
         """The folder of the build; `parameters` tells what the importer decided."""
         precision = Precision.FP32 if recipe.bits >= HALF else Precision.INT8
-        options = ImportOptions(precision, measure=False, recipe=recipe)
+        options = ImportOptions(precision, measure=False, recipe=recipe, calibration=self._calibration)
 
         def write(folder: Path) -> None:
             self.context.reporter.message(f"Building {name}.")
             imported = CheckpointImporter().run(self._checkpoint, folder, options, StagedProgress(self.context))
-            self.kept(f"parameters of {name}", lambda: dict(imported.parameters))
+            self.kept(f"parameters of {name}", lambda: dict(imported.parameters) | self._provenance)
 
         return self.made(name, write)
 
@@ -98,7 +110,7 @@ class Builds:
 
         def measure() -> float:
             self.context.stage("measuring the perplexity")
-            return folder_perplexity(folder, self._windows, self.context.threads)
+            return folder_perplexity(folder, self._measured.windows, self.context.threads, self._measured.counts)
 
         return float(self.kept(f"perplexity of {name}", measure)) / self.source()
 
@@ -107,28 +119,32 @@ class Builds:
 
         def measure() -> float:
             self.context.stage("measuring the source")
-            return source_perplexity(self._source, self.architecture, self._windows)
+            return source_perplexity(self._source, self.architecture, self._measured.windows, self._measured.counts)
 
         return float(self.kept("perplexity of the source", measure))
 
     def damage(self, name: str, build: Path, other: Path, matrices: Sequence[str]) -> float:
-        """How far predictions move on calibration text when these matrices are the other's; in nats per token."""
+        """How far predictions move on the guiding texts when these matrices are the other's; in nats per token."""
 
         def measure() -> float:
             work = self._folder / "damaged"
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
             mix(build, other, work, matrices, is_exact=True)
-            return divergence(self._truth(build), folder_logits(work, self._calibration, self.context.threads))
+            return divergence(self._truth(build), self._predictions(work))
 
         return float(self.kept(f"damage of {name}", measure))
 
     def _truth(self, build: Path) -> list[Floats]:
-        """What the build predicts of calibration text, its products exact."""
+        """What the build predicts of the guiding texts, its products exact."""
         if self._predicted is None:
             exact = self.made("exact", lambda folder: mix(build, build, folder, (), is_exact=True))
-            self._predicted = list(folder_logits(exact, self._calibration, self.context.threads))
+            self._predicted = list(self._predictions(exact))
         return self._predicted
+
+    def _predictions(self, folder: Path) -> Iterator[Floats]:
+        """What the build in the folder predicts where it counts, [tokens, vocabulary] of each text."""
+        return self._guiding.predicting(folder_logits(folder, self._guiding.windows, self.context.threads))
 
     def tried(self, folders: Mapping[str, Path]) -> list[Tried]:
         """What each is worth, by its name."""

@@ -77,7 +77,7 @@ def _check_template(template: str | None) -> None:
         raise InvalidJob([Problem(message, param="text_template")]) from None
 
 
-def _rendered(data: Data, renderer: Renderer, max_length: int) -> Material:
+def _rendered(data: Data, renderer: Renderer, max_length: int | None) -> Material:
     tokens: list[Tokens] = []
     preferences: list[PreferenceTokens] = []
     total = longest = 0
@@ -95,9 +95,18 @@ def _rendered(data: Data, renderer: Renderer, max_length: int) -> Material:
             data.blame(example.line, error.message, "chat_template_error")
             continue
         total, longest = total + length, max(longest, length)
-        if length > max_length:
+        if max_length is not None and length > max_length:
             data.blame(example.line, f"It is {length} tokens long; shorten it, or raise max_length ({max_length}).", "too_long")
     return Material(tokens, preferences, total, longest, data.sha256)
+
+
+def read_material(path: Path, renderer: Renderer) -> Material:
+    """Of conversations or completions of any length."""
+    data = read_data(path)
+    material = _rendered(data, renderer, None)
+    if data.problems:
+        raise InvalidJob(data.problems)
+    return material
 
 
 def question_tokens(path: Path, served: Path) -> list[Tokens]:

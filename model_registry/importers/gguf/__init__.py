@@ -121,11 +121,12 @@ def _write_texts(source: GgufFile, architecture: Architecture, vocabulary: Vocab
 
 
 def _smoothing(model: _Model, folder: Path, options: ImportOptions, progress: Progress) -> Smoothing:
-    """By the shipped text in the model's own tokens."""
+    """By the texts that were given, or the shipped one in the model's own tokens."""
     from model_registry.importers.perplexity import text_windows
 
     num_parameters = sum(info.num_rows * info.columns for info in model.source.tensors.values())
-    windows = text_windows(folder, TEXT, plan_num_tokens(num_parameters), model.architecture.context_length)
+    num_tokens = plan_num_tokens(num_parameters)
+    windows = options.calibration or text_windows(folder, TEXT, num_tokens, model.architecture.context_length)
     return calibrate(model.source, model.architecture, options.precision, windows, progress, options.recipe)
 
 

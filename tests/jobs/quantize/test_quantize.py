@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
@@ -14,21 +15,7 @@ from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
 from jobs.tasks.quantization.candidates import GROUPS, Tried, asked, choose
 from jobs.tasks.quantization.refining import Unit, by_worth, most_within, units
-from model_registry.pull import pull
-from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-
-TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("quantize")
-    tiny = Tiny(context=512, metadata={"tokenizer.chat_template": TEMPLATE})
-    with Registry(folder / "home") as registry:
-        pull(registry, str(write_gguf(folder / "tiny.gguf", tiny)), name="tiny", precision=Precision.FP32)
-    return folder / "home"
 
 
 def ended(home: Path, params: dict[str, Any]) -> Job:
@@ -83,6 +70,24 @@ def test_scores_before_and_after(home: Path, tmp_path: Path) -> None:
     assert manifest.metrics == metrics
 
 
+def test_weights_are_rounded_and_measured_for_the_examples_of_a_task(home: Path, tmp_path: Path) -> None:
+    data = tmp_path / "examples.jsonl"
+    data.write_text("\n".join(json.dumps({"prompt": f"the {n}", "completion": "a cat"}) for n in range(6)))
+    found = {}
+    for output, wish in (("general", {}), ("special", {"calibration": str(data)})):
+        job = ended(home, {"precision": "int4", "output": output, **wish})
+        with Registry(home) as registry:
+            version = registry.resolve(output)
+        served = next(variant.folder for variant in version.variants if variant.provider_family == "cpu")
+        with np.load(served / "smoothing.npz") as factors:
+            found[output] = {name: factors[name] for name in factors}
+        assert 0.5 < version.manifest.metrics["perplexity_ratio"] < 2
+        assert ("calibration_sha256" in version.manifest.parameters) == bool(wish)
+    assert any((found["general"][name] != found["special"][name]).any() for name in found["general"])
+    assert job.plan is not None
+    assert any("6 examples" in sentence for sentence in job.plan.summary)
+
+
 @pytest.mark.parametrize(
     ("params", "precision", "build"),
     [
@@ -118,6 +123,7 @@ def test_one_build(home: Path, params: dict[str, Any], precision: str, build: st
         ({"metrics": ["f1"]}, "data, which is missing"),
         ({"data": "/nowhere.jsonl", "metrics": ["judge"]}, "metrics"),
         ({"data": "/nowhere.jsonl"}, "nowhere"),
+        ({"calibration": "/nowhere.jsonl"}, "nowhere"),
         ({"model": "nothing"}, "nothing"),
         ({"output": "No Name"}, "No Name"),
     ],

@@ -40,6 +40,18 @@ def test_pieces_of_a_window_add_up() -> None:
     assert perplexity(pieces, WINDOWS) == pytest.approx(perplexity(logits, WINDOWS))
 
 
+def test_only_what_counts_is_measured() -> None:
+    """The first token of a window is given, and counts for nothing."""
+    counts = (np.array([True, False, True, True]), np.array([True, False]))
+    logits = [np.random.default_rng(0).standard_normal((len(window), 7)).astype(np.float32) for window in WINDOWS]
+    logits[0][0] = logits[1][0] = np.nan
+    rest = WINDOWS[0][1:]
+    expected = perplexity([logits[0][1:]], [rest])
+    assert perplexity(logits, WINDOWS, counts) == pytest.approx(expected)
+    assert perplexity([logits[0][:2], logits[0][2:], logits[1]], WINDOWS, counts) == pytest.approx(expected)
+    assert num_predicted(WINDOWS, counts) == num_predicted([rest]) == 2
+
+
 @pytest.mark.parametrize(
     ("num_parameters", "largest_bytes", "available_bytes", "expected"),
     [

@@ -1,0 +1,71 @@
+"""What builds are measured on, and what guides their rounding: texts that slmops ships, or examples of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.job import InvalidJob, Problem
+from jobs.tasks.training.material import read_material
+from jobs.tasks.training.rendering import IGNORED, Renderer, Tokens
+from model_registry.importers.perplexity import Counts, Ids
+
+GUIDING_TOKENS = 1536  # a rounding is guided by fewer tokens than a perplexity needs
+LONGEST = 1024  # tokens of an example, whose logits are in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """windows: token ids, each read from an empty context. counts: as `perplexity` has it."""
+
+    windows: Sequence[Ids]
+    counts: Counts = None
+
+    def predicting(self, logits: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Of each window's logits, [tokens, vocabulary], the rows that predict a token that counts."""
+        for number, rows in enumerate(logits):
+            yield rows if self.counts is None else rows[:-1][self.counts[number][1:]]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """A task's examples as the model is served them. sha256: of their file. longest: of an example, in tokens; the end is read."""
+
+    tokens: Sequence[Tokens]
+    sha256: str
+    longest: int = LONGEST
+
+    def measured(self, num_tokens: int) -> Texts:
+        """Every other example, as many as begin within num_tokens."""
+        return self._texts(self.tokens[0::2], num_tokens)
+
+    def guiding(self) -> Texts:
+        """Of the others: what a rounding was made for does not tell what it is worth."""
+        return self._texts(self.tokens[1::2], GUIDING_TOKENS)
+
+    def _texts(self, examples: Sequence[Tokens], num_tokens: int) -> Texts:
+        """Only answers count."""
+        windows: list[Ids] = []
+        counts: list[NDArray[np.bool_]] = []
+        total = 0
+        for example in examples:
+            if total >= num_tokens:
+                break
+            ids, labels = example.input_ids[-self.longest :], example.labels[-self.longest :]
+            windows.append(np.array(ids, np.int64))
+            counts.append(np.array(labels) != IGNORED)
+            total += len(ids)
+        return Texts(windows, counts)
+
+
+def read_examples(path: str, served: Path) -> Examples:
+    """served: the folder of the variant that is served. Raises InvalidJob with everything that is wrong with the file."""
+    renderer = Renderer(served)
+    material = read_material(Path(path).expanduser(), renderer)
+    if len(material.tokens) < 2:
+        raise InvalidJob([Problem("Calibration takes at least two examples; hundreds are better.", param="calibration", file=path)])
+    return Examples(material.tokens, material.sha256, min(LONGEST, renderer.context_length))

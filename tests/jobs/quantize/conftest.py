@@ -1,0 +1,23 @@
+"""A home with a tiny model, to be quantized."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model_registry.pull import pull
+from model_registry.records import Precision
+from model_registry.registry import Registry
+from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+
+TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quantize")
+    tiny = Tiny(context=512, metadata={"tokenizer.chat_template": TEMPLATE})
+    with Registry(folder / "home") as registry:
+        pull(registry, str(write_gguf(folder / "tiny.gguf", tiny)), name="tiny", precision=Precision.FP32)
+    return folder / "home"
