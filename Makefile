@@ -41,7 +41,7 @@ bench-adapters: .venv/.installed-dev
 bench-train: .venv/.installed-dev
 	@$(BIN)/slmops pull smollm2-135m && $(BIN)/python -m tests.benchmarks.training $(ROUNDS)
 
-# The whole life of a model on real data, as docs/slmops-walkthrough.md shows it. About 40 minutes on two cores.
+# The whole life of a model on real data, as docs/slmops-walkthrough.md shows it. 40 to 60 minutes on two cores.
 walkthrough: .venv/.installed-dev
 	@$(BIN)/slmops pull smollm2-135m && $(BIN)/python -m tests.benchmarks.walkthrough $(OPTIONS)
 

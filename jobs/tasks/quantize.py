@@ -48,10 +48,10 @@ class Quantize:
 
     def plan(self, params: QuantizeParams, context: TaskContext) -> Plan:
         version, name = context.registry.resolve(params.model), _output(params)
-        served = served_variant(version).folder
-        examples = None if params.calibration is None else read_examples(params.calibration, served)
+        served = served_variant(version)
+        examples = None if params.calibration is None else read_examples(params.calibration, served.folder)
         questions, _ = questions_of(params)
-        size = max(1.0, version.size_bytes / 150e6)
+        size = max(1.0, served.size_bytes / 150e6)
         is_search = params.precision == "auto"
         what = "int8, int4 and mixtures of both" if is_search else params.precision
         summary = [f"Builds {version.label} as {what}, and measures perplexity, size, speed."]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,8 +15,12 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.tasks.protocol import TaskContext
 from jobs.tasks.quantization.candidates import GROUPS, Tried, asked, choose
+from jobs.tasks.quantization.parameters import QuantizeParams
 from jobs.tasks.quantization.refining import Unit, by_worth, most_within, units
+from jobs.tasks.quantize import Quantize
+from model_registry.records import CHECKPOINT, Variant
 from model_registry.registry import Registry
 
 
@@ -131,6 +137,22 @@ def test_one_build(home: Path, params: dict[str, Any], precision: str, build: st
 def test_what_cannot_be_built_is_refused(home: Path, wrong: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidJob, match=why):
         ended(home, wrong)
+
+
+def test_a_plan_takes_no_longer_for_the_weights_to_go_on_from(home: Path) -> None:
+    """A tuned version holds them beside what is served."""
+    with Registry(home) as registry:
+        found = registry.resolve("tiny")
+
+    def planned_s(*variants: Variant) -> float:
+        version = replace(found, variants=variants)
+        context = SimpleNamespace(registry=SimpleNamespace(resolve=lambda _: version))
+        return Quantize().plan(QuantizeParams(model="tiny"), cast(TaskContext, context)).duration_s or 0.0
+
+    tiny = found.variants[0]
+    served = replace(tiny, artifacts=(replace(tiny.artifacts[0], size_bytes=300_000_000),))
+    weights = replace(served, provider_family=CHECKPOINT)
+    assert planned_s(served, weights) == planned_s(served) > planned_s(tiny) > 0
 
 
 def test_the_choice_is_the_fastest_within_the_loss() -> None:
