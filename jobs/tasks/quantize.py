@@ -26,6 +26,7 @@ from model_registry.records import CHECKPOINT, ModelVersion, Precision
 
 _REPORT = "quantization.md"
 _BUILD_S, _SEARCH_S = 45.0, 240.0  # of a model with 135 million weights on two cores, for plans
+_SEARCH_FOR_EXAMPLES_S = 500.0  # there are more tokens of them than of the shipped texts
 _TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
 
 
@@ -59,7 +60,8 @@ class Quantize:
             summary += [f"Rounds for {len(examples.tokens)} examples, and measures perplexity by the answers of every other one."]
         summary += [f"Asks {version.label} and the build {len(questions)} questions each."] if questions else []
         summary += [f"Registers the {'fastest within the loss allowed' if is_search else 'build'} as {name}."]
-        seconds = size * (_SEARCH_S if is_search else _BUILD_S) + 2 * len(questions) * params.max_tokens / _TOKENS_PER_S
+        search_s = _SEARCH_S if examples is None else _SEARCH_FOR_EXAMPLES_S
+        seconds = size * (search_s if is_search else _BUILD_S) + 2 * len(questions) * params.max_tokens / _TOKENS_PER_S
         disk_bytes = (8 if is_search else 4) * version.size_bytes
         return Plan(tuple(summary), num_steps=1, duration_s=seconds, disk_bytes=disk_bytes, outputs=(name,))
 
