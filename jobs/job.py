@@ -16,6 +16,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+WORK = "work"  # in a job's folder, the one that its task writes in
+
 
 class JobKind(StrEnum):
     """The kinds of work; each has its file in `jobs/tasks/`."""

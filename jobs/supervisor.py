@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs.attempt import Attempt, End
 from jobs.dispatch import plan_dispatch
-from jobs.job import Failure, InvalidJob, Job, JobError, JobKind, JobNotFound, JobsElsewhere, JobStatus, Problem, WrongStatus
+from jobs.job import WORK, Failure, InvalidJob, Job, JobError, JobKind, JobNotFound, JobsElsewhere, JobStatus, Problem, WrongStatus
 from jobs.limits import JobLimits
 from jobs.messages import Start
 from jobs.ownership import Ownership
@@ -180,7 +180,7 @@ class Supervisor:
         return await self.job(id_)
 
     def folder(self, id_: str) -> Path:
-        """The job's own folder; its task writes in `work`."""
+        """The job's own folder; its task writes in `WORK` there."""
         return self._home / "jobs" / id_
 
     async def start_of(
@@ -189,7 +189,7 @@ class Supervisor:
         """With what the params refer to in place of the references. Raises InvalidJob, JobNotFound, OutOfDisk."""
         made = {need: await self.job(need) for need in jobs_in(params)}
         plain = resolved(params, lambda need: _version_made_by(made[need]), self._file_of)
-        work = folder / "work"
+        work = folder / WORK
         try:
             await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
         except OSError as error:

@@ -15,7 +15,7 @@ from jobs.tasks.evaluation.metrics import Measured
 from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.protocol import Params, TaskContext
 from jobs.tasks.quantization.builds import Builds, remove_builds
-from jobs.tasks.quantization.calibration import read_examples
+from jobs.tasks.quantization.calibration import Examples, read_examples
 from jobs.tasks.quantization.candidates import Tried, asked, choose, told
 from jobs.tasks.quantization.parameters import QuantizeParams
 from jobs.tasks.quantization.report import markdown
@@ -50,7 +50,7 @@ class Quantize:
     def plan(self, params: QuantizeParams, context: TaskContext) -> Plan:
         version, name = context.registry.resolve(params.model), _output(params)
         served = served_variant(version)
-        examples = None if params.calibration is None else read_examples(params.calibration, served.folder)
+        examples = _examples(params, served.folder)
         questions, _ = questions_of(params)
         size = max(1.0, served.size_bytes / 150e6)
         is_search = params.precision == "auto"
@@ -74,8 +74,7 @@ class Quantize:
         base = context.registry.resolve(params.model)
         checkpoint = materialise(context, base.label)
         served = served_variant(base).folder
-        examples = None if params.calibration is None else read_examples(params.calibration, served)
-        builds = Builds(checkpoint, context, examples)
+        builds = Builds(checkpoint, context, _examples(params, served))
         if params.precision == "auto":
             before, chosen = _searched(base.label, served, builds, params)
         else:
@@ -98,6 +97,10 @@ class Quantize:
 
 def _output(params: QuantizeParams) -> str:
     return checked_name(params.output or f"{params.model.partition(':')[0]}-quantized")
+
+
+def _examples(params: QuantizeParams, served: Path) -> Examples | None:
+    return None if params.calibration is None else read_examples(params.calibration, served)
 
 
 def _built(label: str, served: Path, builds: Builds, params: QuantizeParams) -> tuple[Tried, _Chosen]:

@@ -65,8 +65,11 @@ def perplexity(logits: Iterable[NDArray[np.float32]], windows: Sequence[Ids], co
         ids = windows[window]
         predicted = slice(position + 1, position + 1 + len(piece))
         targets = ids[predicted]
-        losses = _losses(piece[: len(targets)], targets)
-        total += float((losses if counts is None else losses[counts[window][predicted]]).sum())
+        rows = piece[: len(targets)]
+        if counts is not None:
+            counted = counts[window][predicted]
+            rows, targets = rows[counted], targets[counted]
+        total += float(_losses(rows, targets).sum())
         position += len(piece)
         if position >= len(ids):
             window, position = window + 1, 0

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
+from jobs.job import WORK
 from server.cli.configuration import settings_from
 from server.cli.failures import MISUSED, CommandFailed
 from server.cli.models import AsJson
@@ -257,7 +258,7 @@ def _outcome(job: dict[str, Any]) -> list[str]:
         lines.append(f"best params: {json.dumps(best, ensure_ascii=False)}")
     lines += [f"folder: {folder}"] if (folder := outcome["details"].get("folder")) else []
     lines += [f"worse: {sentence}" for sentence in outcome["details"].get("regressions", ())]
-    return lines + [f"file: {job['folder']}/work/{file}" for file in outcome["files"]]
+    return lines + [f"file: {job['folder']}/{WORK}/{file}" for file in outcome["files"]]
 
 
 def _print_plan(plan: dict[str, Any], as_json: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from jobs.job import InvalidJob, Job, JobEvent, JobKind, JobNotFound, JobStatus, Problem, WrongStatus
+from jobs.job import WORK, InvalidJob, Job, JobEvent, JobKind, JobNotFound, JobStatus, Problem, WrongStatus
 from jobs.job_queue import JobQueue
 from model_registry.uploads import FileNotKnown, Uploads
 from runtime.errors import InvalidRequest
@@ -166,7 +166,7 @@ def _result_file(folder: Path, job: Job, uploads: Uploads) -> str | None:
     """Made when it is first asked for; None before the job has succeeded."""
     if job.status is not JobStatus.SUCCEEDED:
         return None
-    note, history = folder / _RESULT, folder / "work" / "training.json"
+    note, history = folder / _RESULT, folder / WORK / "training.json"
     if not note.exists() and history.exists():
         stored = uploads.add(io.BytesIO(csv_of(json.loads(history.read_text()))), "step_metrics.csv", "fine-tune-results")
         note.write_text(stored.id)

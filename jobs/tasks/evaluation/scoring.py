@@ -52,9 +52,10 @@ def scores(
 
 def answer_perplexity(folder: Path, data: Path, num_questions: int, context: TaskContext, seed: int = 0) -> Measured:
     """Of the right answers in a data file that was found sound, given their questions, by the model in `folder`."""
-    from jobs.tasks.training.material import question_tokens
+    from jobs.tasks.training.material import read_material
+    from jobs.tasks.training.rendering import Renderer
 
-    examples = question_tokens(data, folder)[:num_questions]
+    examples = read_material(data, Renderer(folder)).tokens[:num_questions]
     context.stage("measuring the perplexity")
     model = LocalModel(folder, context)
     try:

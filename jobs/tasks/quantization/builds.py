@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from model_registry.importers.gguf.measuring import measurable_tokens, measurabl
 from model_registry.importers.gguf.mixing import mix
 from model_registry.importers.gguf.reference import Floats
 from model_registry.importers.gguf.tensors import EMBEDDING, HEAD
-from model_registry.importers.perplexity import Ids, divergence, folder_logits, folder_perplexity, text_windows
+from model_registry.importers.perplexity import divergence, folder_logits, folder_perplexity, text_windows
 from model_registry.importers.protocol import ImportOptions
 from model_registry.importers.recipe import HALF, Recipe
 from model_registry.records import Precision
@@ -45,15 +46,13 @@ class Builds:
         self._folder = context.folder / _FOLDER
         self._folder.mkdir(exist_ok=True)
         self._source, self.architecture = open_model(checkpoint)
-        self._calibration: Sequence[Ids] = ()
-        self._provenance = {} if examples is None else {"calibration_sha256": examples.sha256}
+        self._examples = examples
         if examples is None:
             self._measured = Texts(measurable_windows(self._source, self.architecture, checkpoint))
             self._guiding = Texts(text_windows(checkpoint, TEXT, _DAMAGE_TOKENS, self.architecture.context_length))
         else:
             self._measured = examples.measured(measurable_tokens(self._source, _EXAMPLE_TOKENS))
             self._guiding = examples.guiding()
-            self._calibration = self._guiding.windows
         self._predicted: list[Floats] | None = None
         if not self._measured.windows:
             message = "The model is too large to measure its perplexity here, so that builds cannot be compared."
@@ -82,12 +81,16 @@ class Builds:
     def build(self, name: str, recipe: Recipe) -> Path:
         """The folder of the build; `parameters` tells what the importer decided."""
         precision = Precision.FP32 if recipe.bits >= HALF else Precision.INT8
-        options = ImportOptions(precision, measure=False, recipe=recipe, calibration=self._calibration)
+        options = ImportOptions(precision, measure=False, recipe=recipe)
+        provenance: dict[str, str] = {}
+        if self._examples is not None:
+            options = replace(options, calibration=self._guiding.windows)
+            provenance["calibration_sha256"] = self._examples.sha256
 
         def write(folder: Path) -> None:
             self.context.reporter.message(f"Building {name}.")
             imported = CheckpointImporter().run(self._checkpoint, folder, options, StagedProgress(self.context))
-            self.kept(f"parameters of {name}", lambda: dict(imported.parameters) | self._provenance)
+            self.kept(f"parameters of {name}", lambda: dict(imported.parameters) | provenance)
 
         return self.made(name, write)
 

@@ -77,7 +77,7 @@ def _check_template(template: str | None) -> None:
         raise InvalidJob([Problem(message, param="text_template")]) from None
 
 
-def _rendered(data: Data, renderer: Renderer, max_length: int | None) -> Material:
+def _rendered(data: Data, renderer: Renderer, max_length: int | None = None) -> Material:
     tokens: list[Tokens] = []
     preferences: list[PreferenceTokens] = []
     total = longest = 0
@@ -103,13 +103,7 @@ def _rendered(data: Data, renderer: Renderer, max_length: int | None) -> Materia
 def read_material(path: Path, renderer: Renderer) -> Material:
     """Of conversations or completions of any length."""
     data = read_data(path)
-    material = _rendered(data, renderer, None)
+    material = _rendered(data, renderer)
     if data.problems:
         raise InvalidJob(data.problems)
     return material
-
-
-def question_tokens(path: Path, served: Path) -> list[Tokens]:
-    """Of every example of a file that was found sound."""
-    renderer = Renderer(served)
-    return [renderer.tokens(example) for example in read_data(path).examples if not isinstance(example, Preference)]
