@@ -64,12 +64,16 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
 
     adapter: whose weights are added to the model's, by its name in `EngineOptions.adapters`; None: nobody's.
     return_prompt_text, return_prompt_token_ids: whether Started carries them.
+    principal: who shares the model with others as one (an opaque id). group: the number of the first submission of the same
+    client request, whose n answers share its turn; None: of its own.
     """
 
     request: int
     prompt: Prompt
     params: SamplingParams = SamplingParams()
     priority: int = 0
+    principal: str = ""
+    group: int | None = None
     deadline_s: float | None = None
     adapter: str | None = None
     return_prompt_text: bool = False

@@ -219,6 +219,7 @@ class Gateway:
         if request.params.max_tokens is not None:
             series.request_params_max_tokens.observe(request.params.max_tokens)
         generations: list[MeteredGeneration] = []
+        group: int | None = None
         try:
             _check_adapter(model, lease.info)
             for prompt, params in request.submissions():
@@ -226,11 +227,14 @@ class Gateway:
                     prompt,
                     params,
                     priority=request.priority,
+                    principal=record.principal.id,
+                    group=group,
                     deadline_s=self.settings.request_timeout_s,
                     adapter=model.adapter,
                     return_prompt_text=request.return_prompt_text,
                     return_prompt_token_ids=request.return_prompt_token_ids,
                 )
+                group = generation.number if group is None else group
                 generations.append(MeteredGeneration(generation, series, record))
         except BaseException:
             for submitted in generations:

@@ -8,12 +8,17 @@ from typing import Any
 
 from starlette.types import Scope
 
+from server.principal import LOCAL, Principal
+
 _KEY = "slmops.record"
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Filled in as the request passes. arrived: on the clock of time.perf_counter. code: of the error that ended it."""
+    """Filled in as the request passes. arrived: on the clock of time.perf_counter. code: of the error that ended it.
+
+    principal: who makes the request, once it is authenticated.
+    """
 
     request_id: str
     arrived: float = field(default_factory=time.perf_counter)
@@ -24,6 +29,7 @@ class RequestRecord:
     first_token_s: float | None = None
     finish_reason: str | None = None
     code: str | None = None
+    principal: Principal = LOCAL
 
     def attach(self, scope: Scope) -> None:
         scope[_KEY] = self
