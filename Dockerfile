@@ -6,12 +6,12 @@ FROM python:3.11-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /usr/local/slmops
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY model_registry model_registry
 COPY runtime runtime
 COPY jobs jobs
 COPY server server
-RUN /usr/local/slmops/bin/pip install .
+RUN PIP_CONSTRAINT=constraints.txt /usr/local/slmops/bin/pip install .
 
 FROM python:3.11-slim
 RUN groupadd --gid 10001 slmops \

@@ -1,8 +1,11 @@
 # Two commands for a new user: `make serve` and `make test`. Everything they install goes into .venv, nothing elsewhere.
 PYTHON ?= python3
 BIN := .venv/bin
+# The versions that were tested, of everything; pip reads the variable for build environments too.
+TESTED := PIP_CONSTRAINT=constraints.txt
+PYTEST := -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: serve test check clients bench bench-pool bench-forms bench-adapters bench-train walkthrough clean
+.PHONY: serve test test-newest test-portable check clients lock bench bench-pool bench-forms bench-adapters bench-train walkthrough clean
 .DEFAULT_GOAL := serve
 
 # Serves on http://127.0.0.1:8000; the first time, the default model is fetched (with a progress bar).
@@ -11,7 +14,19 @@ serve: .venv/.installed
 
 # Everything that a change must pass. pytest is last, so that its summary is the last line.
 test: check .venv/.prometheus clients
-	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	@$(BIN)/python $(PYTEST) $(TESTS)
+
+# The newest versions that pyproject.toml allows, in an environment of their own: what would fail next month fails here first.
+test-newest: .venv/.prometheus clients
+	@$(PYTHON) -m venv --clear .venv/newest
+	@.venv/newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[dev]'
+	@.venv/newest/bin/python $(PYTEST) $(TESTS)
+
+# The suite as on other machines: PyTorch and oneDNN without AVX-512, without vector instructions, and on one core (Linux).
+test-portable: .venv/.installed-dev .venv/.prometheus clients
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(BIN)/python $(PYTEST) $(TESTS)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python $(PYTEST) $(TESTS)
+	taskset --cpu-list 0 $(BIN)/python -m pytest $(TESTS)
 
 check: .venv/.installed-dev
 	@$(BIN)/ruff check .
@@ -20,6 +35,15 @@ check: .venv/.installed-dev
 # The clients whose quick starts are tests, installed side by side.
 clients: | $(BIN)/python
 	@$(MAKE) --silent --jobs=3 .venv/.clients-openai2 .venv/.clients-openai3 .venv/.clients-node
+
+# Renews the versions that are installed: the newest that pyproject.toml allows, for every system and Python from 3.11 on.
+lock: | $(BIN)/python
+	@$(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade uv
+	@.venv/lock/bin/uv $(LOCK) --all-extras --output-file constraints.txt pyproject.toml
+	@cd tests/clients/quickstarts && for client in openai2 openai3; do \
+	  $(CURDIR)/.venv/lock/bin/uv $(LOCK) --output-file constraints-$$client.txt requirements-$$client.txt || exit 1; done
+
+LOCK := pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock'
 
 # Side by side with other servers; each that is not installed is reported as missing. PEERS="--llama-server PATH" etc. is passed on.
 bench: .venv/.installed
@@ -54,14 +78,14 @@ $(BIN)/python:
 	  { echo "slmops needs Python 3.11 or newer; name one with: make serve PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv .venv
 
-.venv/.installed: pyproject.toml | $(BIN)/python
+.venv/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing slmops into .venv (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(TESTED) $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-.venv/.installed-dev: pyproject.toml | $(BIN)/python
+.venv/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing slmops and its development tools into .venv (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(TESTED) $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/.installed
 
 # Debian's prometheus, unpacked into .venv: no service is installed or started. Without it, its test is skipped and says why.
@@ -74,10 +98,10 @@ $(BIN)/python:
 	@touch $@
 
 # Environments of their own, because beside slmops these clients would hold its dependencies back.
-.venv/.clients-openai%: tests/clients/quickstarts/requirements-openai%.txt | $(BIN)/python
+.venv/.clients-openai%: tests/clients/quickstarts/requirements-openai%.txt tests/clients/quickstarts/constraints-openai%.txt | $(BIN)/python
 	@echo "installing clients of openai $* into .venv/clients-openai$* (once)"
 	@$(BIN)/python -m venv --clear .venv/clients-openai$*
-	@.venv/clients-openai$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@.venv/clients-openai$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< --constraint $(word 2,$^)
 	@touch $@
 
 # OpenAI's client for Node. Without it, its test is skipped and says why.
