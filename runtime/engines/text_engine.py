@@ -33,7 +33,7 @@ class _Told:
     """From an answering thread: new text, the end, or what went wrong."""
 
     request: int
-    what: str | Answered | Exception
+    what: str | Answered | BaseException
 
 
 @dataclass(slots=True)
@@ -143,6 +143,7 @@ class TextEngine:
         self.fail_all()
         for thread in list(self._threads):
             thread.join()
+        self._intake.close()
         self._model.close()
 
     # ---- a request's way ----
@@ -160,8 +161,8 @@ class TextEngine:
     def _serve(self, request: int, answer: Answer) -> None:
         """On the request's own thread."""
         try:
-            ended: Answered | Exception = answer.run(lambda text: self._told.put(_Told(request, text)))
-        except Exception as error:
+            ended: Answered | BaseException = answer.run(lambda text: self._told.put(_Told(request, text)))
+        except BaseException as error:  # a library's panic too: a thread that ended in silence would leave its request open
             ended = error
         self._threads.discard(threading.current_thread())
         self._told.put(_Told(request, ended))
@@ -176,7 +177,7 @@ class TextEngine:
                 self._on_text(running, text, report)
             case Answered() as answered:
                 self._on_end(running, answered, report)
-            case Exception() as error:
+            case BaseException() as error:
                 self._leave(told.request)
                 traceback.print_tb(error.__traceback__)
                 report.failed.append(broken(told.request, error))
