@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime.batching.delivery import started
-from runtime.batching.failures import broken, ended_in, late, queue_full, too_late
+from runtime.batching.failures import broken, ended_in, failed, late, queue_full, too_late
 from runtime.batching.scheduler import Scheduler
 from runtime.batching.sequence import Sequence, Undelivered
 from runtime.engines.protocol import EngineBroken
 from runtime.engines.text_intake import TextIntake, TextRequest
 from runtime.engines.text_model import Answer, Answered, TextModel
+from runtime.errors import RuntimeFailure
 from runtime.events import Chunk, Finished, FinishReason, Timings, Usage
 from runtime.messages import EngineOptions, ModelInfo, Stats, StepReport, Submit
 from runtime.request import Prompt
@@ -174,7 +175,11 @@ class TextEngine:
             return
         match told.what:
             case str() as text:
-                self._on_text(running, text, report)
+                try:
+                    self._on_text(running, text, report)
+                except RuntimeFailure as failure:  # its tokenizer cannot read what the model wrote
+                    self._leave(told.request)
+                    report.failed.append(failed(told.request, failure))
             case Answered() as answered:
                 self._on_end(running, answered, report)
             case BaseException() as error:

@@ -64,3 +64,25 @@ def test_the_pulse_tells_how_long_the_step_has_taken() -> None:
         pulse.beat()
     pulse.beat()
     assert [beat.step_s for beat in sent] == [0.0, 7.0, 0.0]
+
+
+def test_a_preparation_that_takes_too_long_hangs_though_steps_go_on() -> None:
+    watchdog = Watchdog(PATIENCE)
+    watchdog.heard(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.0))
+    assert (watchdog.look(), watchdog.unprepared) == (None, None)
+    watchdog.heard(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.5))
+    watchdog.heard()
+    assert (watchdog.look(), watchdog.unprepared) == ("the preparation of a request took longer than 10 s", 7)
+
+
+def test_the_end_of_a_long_preparation_is_forgiven() -> None:
+    watchdog = Watchdog(PATIENCE)
+    watchdog.heard(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.5))
+    watchdog.heard(Heartbeat(step_s=0.0, preparing=8, preparing_s=0.5))
+    assert (watchdog.look(), watchdog.unprepared) == (None, None)
+
+
+def test_the_pulse_says_what_waits_longest_to_be_prepared() -> None:
+    sent: list[Heartbeat] = []
+    Pulse(sent.append, lambda: (7, 2.5), Clock()).beat()
+    assert sent == [Heartbeat(step_s=0.0, preparing=7, preparing_s=2.5)]
