@@ -118,14 +118,22 @@ def _limited(compute_s: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
+def _set_limit(kind: int, value: int) -> None:
+    """Or what the process was started with, where that is less."""
+    if sys.platform != "win32":
+        most = resource.getrlimit(kind)[1]
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.setrlimit(kind, (value, value))
+
+
 def main(compute_s: float = COMPUTE_S) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the worker decides what ends
         signal.signal(number, signal.SIG_IGN)
     replies = FrameWriter(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     if sys.platform != "win32":
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its end by a signal is ordinary
+        _set_limit(resource.RLIMIT_DATA, MEMORY_BYTES)
+        _set_limit(resource.RLIMIT_CORE, 0)  # its end by a signal is ordinary
     renderer = Renderer()
     while (body := read_frame(sys.stdin.buffer)) is not None:
         with _limited(compute_s):

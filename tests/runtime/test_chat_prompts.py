@@ -20,7 +20,7 @@ REFUSES = TURNS.replace("GUARD", "{% if m.role == 'system' %}{{ raise_exception(
 DROPS = TURNS.replace("GUARD", "{% if m.role == 'system' %}{% continue %}{% endif %}")
 ALTERNATES = (
     "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant') }}{% endif %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
 )
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
 USER: Message = {"role": "user", "content": "Hello"}

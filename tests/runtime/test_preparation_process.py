@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from runtime.constraints.grammar import to_lark
+from runtime.constraints.json_schema import MAX_SCHEMAS
 from runtime.errors import InvalidRequest
 from runtime.preparation_process import ModelPreparation
 from runtime.request import ChatPrompt, Grammar, GrammarKind
@@ -105,6 +106,14 @@ def test_a_compilation_without_end_is_ended_once(prepared: list[ModelPreparation
     assert preparation.template_error == f"the chat template cannot be compiled: it computed for more than {SECONDS} s"
     assert preparation.template_error in refusal_of(preparation, GOOD).message
     assert preparation.grammar_complaint('start: "a"') is None
+
+
+def test_the_largest_schema_and_the_longest_prompt_pass(prepared: list[ModelPreparation]) -> None:
+    preparation = new(prepared, "{% for m in messages %}{{ m.content }}{% endfor %}", compute_s=60.0)
+    properties = {f"p{number}": {"enum": [number]} for number in range(MAX_SCHEMAS - 2)}
+    assert preparation.grammar_complaint(lark_of({"type": "object", "properties": properties})) is None
+    assert len(preparation.render(ChatPrompt(messages=[{"content": "é" * 8_000_000}, {"content": "x"}]))) == 8_000_001
+    assert preparation.render(ChatPrompt(messages=[{"content": "x"}] * 280_000)) == "x" * 280_000
 
 
 def test_a_grammar_is_tried_before_it_can_hang_anybody(prepared: list[ModelPreparation]) -> None:
