@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from runtime.preparation_process import ModelPreparation
 from runtime.request import ChatPrompt, Grammar, GrammarKind
 
 SECONDS = 0.4  # of computing, for what would never end
+ends_in_time = pytest.mark.skipif(sys.platform == "win32", reason="the limit on computing is a signal")
 GOOD = ChatPrompt(messages=[{"role": "user", "content": "good"}])
 BAD = ChatPrompt(messages=[{"role": "user", "content": "bad"}])
 DOUBLING = (
@@ -76,6 +78,7 @@ def test_a_template_that_raises_says_why_and_goes_on(prepared: list[ModelPrepara
     assert preparation.render(GOOD) == "fine"
 
 
+@ends_in_time
 @pytest.mark.parametrize("source", ENDLESS.values(), ids=ENDLESS.keys())
 def test_a_rendering_without_end_is_ended_and_the_next_one_served(prepared: list[ModelPreparation], source: str) -> None:
     preparation = new(prepared, guarded(source), compute_s=SECONDS)
@@ -84,6 +87,7 @@ def test_a_rendering_without_end_is_ended_and_the_next_one_served(prepared: list
     assert preparation.render(GOOD) == "fine"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
 @pytest.mark.parametrize("source", LARGE.values(), ids=LARGE.keys())
 def test_a_rendering_that_takes_all_memory_is_refused_and_the_next_one_served(
     prepared: list[ModelPreparation], source: str
@@ -101,6 +105,7 @@ def test_a_template_that_does_not_compile_is_named_by_its_line(prepared: list[Mo
     assert preparation.grammar_complaint('start: "a"') is None
 
 
+@ends_in_time
 def test_a_compilation_without_end_is_ended_once(prepared: list[ModelPreparation]) -> None:
     preparation = new(prepared, "{{ messages }}" * 100_000, compute_s=SECONDS)
     assert preparation.template_error == f"the chat template cannot be compiled: it computed for more than {SECONDS} s"
@@ -116,6 +121,7 @@ def test_the_largest_schema_and_the_longest_prompt_pass(prepared: list[ModelPrep
     assert preparation.render(ChatPrompt(messages=[{"content": "x"}] * 280_000)) == "x" * 280_000
 
 
+@ends_in_time
 def test_a_grammar_is_tried_before_it_can_hang_anybody(prepared: list[ModelPreparation]) -> None:
     preparation = new(prepared, None, compute_s=SECONDS)
     assert preparation.template_error is None
