@@ -2,7 +2,7 @@
 
     python -m runtime.worker
 
-Four threads. One reads frames; one prepares requests (template, tokens) and answers what the tokenizer is asked, so that a long
+Five threads. One reads frames; two prepare requests (template, tokens) and answer what the tokenizer is asked, so that a long
 prompt delays neither an abort nor a step, and no step delays such an answer; one sends heartbeats; the main thread steps the
 engine. The process ends when one of them fails, since the others would wait for it without end, and when its input ends, so that no
 worker outlives its gateway. What native libraries print goes to standard error.
@@ -27,7 +27,7 @@ from runtime.engines.protocol import AdjustableEngine, Engine, EngineBroken, Pre
 from runtime.errors import RuntimeFailure
 from runtime.essential_thread import log_error, start_thread
 from runtime.framing import FrameWriter, read_frame
-from runtime.intake_thread import IntakeThread, Outcome, Refused, Skipped
+from runtime.intake_thread import IntakeThreads, Outcome, Refused, Skipped
 from runtime.messages import (
     Abort,
     Detokenize,
@@ -56,8 +56,8 @@ class Worker:
         self._engine = engine
         self._output = output
         self._inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
-        self.intake = IntakeThread(engine, output, self._inbox.put, lambda request: request in self._forgotten)
-        self.pulse = Pulse(output.write, self.intake.queue.oldest)
+        self.intake = IntakeThreads(engine, output, self._inbox.put, lambda request: request in self._forgotten)
+        self.pulse = Pulse(output.write, self.intake.oldest)
         self._unprepared: set[int] = set()  # requests that the engine does not know yet
         self._forgotten: set[int] = set()  # of those, the ones that were aborted already
         self._draining = False
@@ -206,7 +206,8 @@ def main() -> None:
     output.write(Ready(info=engine.info))
     worker = Worker(engine, output)
     start_thread("pulse", worker.pulse.run)
-    start_thread("intake", worker.intake.run)
+    start_thread("programs", worker.intake.of_programs.run)
+    start_thread("texts", worker.intake.of_texts.run)
     start_thread("frames", lambda: _read_messages(frames_in, worker))
     try:
         worker.run()

@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from runtime.errors import EngineDead, InvalidRequest
 from runtime.essential_thread import FAILED
 from runtime.messages import Abort, Drain, EngineOptions, Load, Ready, StepReport, Submit, Tokenize, Tokenized
-from runtime.request import SamplingParams, TextPrompt
+from runtime.request import ChatPrompt, SamplingParams, TextPrompt
 from runtime.watchdog import Patience
 from runtime.worker_process import WorkerProcess
 
@@ -116,22 +116,44 @@ worker.build_engine = counted
 HANGS = """
 import threading
 def prepare(self, submit, prepare=IntakeThread._prepare):
-    if submit.prompt.text == "hang": threading.Event().wait()
+    if "hang" in repr(submit.prompt): threading.Event().wait()
     return prepare(self, submit)
 IntakeThread._prepare = prepare
 """
+
+
+async def hanging_worker(patience: Patience) -> WorkerProcess:
+    pipe = asyncio.subprocess.PIPE
+    program = ["-c", INJECTED.format(injection=HANGS)]
+    process = await asyncio.create_subprocess_exec(sys.executable, *program, cwd=ROOT, stdin=pipe, stdout=pipe)
+    worker = WorkerProcess(process, "fake:1", patience)
+    worker._send(LOAD)
+    await worker.wait_ready()
+    return worker
+
+
+@pytest.mark.parametrize("chat_hangs", [True, False])
+def test_chats_and_texts_do_not_wait_for_each_other(chat_hangs: bool) -> None:
+    async def scenario() -> None:
+        worker = await hanging_worker(Patience())
+        text, chat = TextPrompt(text="hang"), ChatPrompt(messages=[{"role": "user", "content": "hang"}])
+        hangs = worker.submit(lambda n: Submit(request=n, prompt=chat if chat_hangs else text))
+        text, chat = TextPrompt(text="hi<|assistant|>"), ChatPrompt(messages=[{"role": "user", "content": "hi"}])
+        other = worker.submit(lambda n: Submit(request=n, prompt=text if chat_hangs else chat))
+        assert await asyncio.wait_for(text_of(other), 30) == "You said: hi"
+        worker.kill()
+        with pytest.raises(EngineDead):
+            await text_of(hangs)
+        await worker.reap()
+
+    run(scenario)
 
 
 def test_a_preparation_without_end_costs_the_worker_but_only_its_request_is_refused() -> None:
     """It must not come back: clients send again what failed with 503, and not what failed with 400."""
 
     async def scenario() -> None:
-        program = ["-c", INJECTED.format(injection=HANGS)]
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(sys.executable, *program, cwd=ROOT, stdin=pipe, stdout=pipe)
-        worker = WorkerProcess(process, "fake:1", Patience(step_s=0.2))
-        worker._send(LOAD)
-        await worker.wait_ready()
+        worker = await hanging_worker(Patience(step_s=0.2))
         submits = [
             worker.submit(lambda n, text=text: Submit(request=n, prompt=TextPrompt(text=text))) for text in ("hang", "other")
         ]
