@@ -11,7 +11,6 @@ import errno
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ from model_registry.errors import ModelNotFound, OutOfDisk, RegistryError, Sourc
 from model_registry.holds import hold
 from model_registry.registry import Registry
 from model_registry.telemetry import turn_off_telemetry
+from runtime.essential_thread import start_thread
 from runtime.framing import FrameWriter, read_frame
 
 PROGRESS_EVERY_S = 0.25
@@ -86,7 +86,7 @@ def main(tasks: str = "jobs.tasks.kinds") -> int:
     start = _DECODER.decode(body)
     assert isinstance(start, Start)
     reporter = FrameReporter(frames, Path(start.folder))
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, reporter), daemon=True).start()
+    start_thread("listener", lambda: _listen(sys.stdin.buffer, reporter))
     turn_off_telemetry()
     be_modest(start.memory_bytes)
     last = _last_word(tasks, start, reporter)

@@ -1,5 +1,7 @@
 """Messages to the text a model was trained on, by its own Jinja template, in a sandbox. Knows no tokens.
 
+The sandbox keeps a template from reaching anything; what it may take of time and memory, `preparation_child` limits from outside.
+
 Conventions follow Hugging Face's `apply_chat_template`: trimmed blocks, loop controls, `raise_exception`, `strftime_now`, `tojson`.
 """
 
@@ -23,8 +25,7 @@ MAX_RANGE_STEPS = 10_000_000  # of all ranges of one rendering together: nested 
 _END = "\ue000end of the final message\ue000"  # private use characters: no message and no template has them
 
 
-# What a template raises on messages that it was not made for; MemoryError and RecursionError are of its own making.
-_REFUSALS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError)
+MAX_REASON_CHARS = 500  # of what a template raises, which it may have made of whole messages
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -69,7 +70,9 @@ class ChatTemplate:
         try:
             self._template = self._environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
-            raise ValueError(f"the chat template does not compile: {error}") from error
+            raise ValueError(f"the chat template does not compile: line {error.lineno}: {error.message}") from error
+        except Exception as error:  # constants are computed while compiling, and may raise anything
+            raise ValueError(f"the chat template does not compile: {_shown(error)}") from error
 
     def render(self, prompt: ChatPrompt) -> str:
         """Raises InvalidRequest when the template refuses the messages or reaches for what the sandbox forbids."""
@@ -96,13 +99,25 @@ class ChatTemplate:
                 if size > MAX_RENDERED_CHARS:
                     raise InvalidRequest(f"The chat template wrote more than {MAX_RENDERED_CHARS} characters.", param="messages")
                 pieces.append(piece)
+        except InvalidRequest:
+            raise
         except SecurityError as error:
-            raise InvalidRequest(f"The model's chat template tried something its sandbox forbids: {error}") from error
-        except _REFUSALS as error:
-            raise InvalidRequest(
-                f"The model's chat template refused these messages: {error}", param="messages", code="chat_template_error"
-            ) from error
+            raise _refusal(f"tried something its sandbox forbids: {_shown(error)}") from error
+        except Exception as error:  # a program that is not ours, on messages that it may not have been made for
+            raise _refusal(f"refused these messages: {_shown(error)}") from error
         return "".join(pieces)
+
+
+def _refusal(what: str) -> InvalidRequest:
+    return InvalidRequest(f"The model's chat template {what}", param="messages", code="chat_template_error")
+
+
+def _shown(error: Exception) -> str:
+    """For people. Not all exceptions have a text, and some are named by it only."""
+    if isinstance(error, MemoryError):
+        return "it needed more memory than it may take"
+    text = str(error) or type(error).__name__
+    return text if len(text) <= MAX_REASON_CHARS else f"{text[:MAX_REASON_CHARS]}..."
 
 
 def _tojson(value: Any, indent: int | None = None) -> str:

@@ -118,6 +118,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a loaded model is. kv_bytes_per_token: both K and V, all layers. resident_bytes: of the whole worker, after the load.
 
     batches: whether several sequences share a step.
+    has_chat_template: one that compiles. chat_template_error: why it does not; None where it does, or there is none.
     silent_steps: a step may keep the worker's other threads from running, that of the heartbeats among them.
     tool_format, reasoning_format: how it writes tool calls and thoughts, by names in `runtime/chat_formats`; None: not at all.
     adapters: that requests may name.
@@ -132,6 +133,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     kv_bytes_per_token: int
     has_chat_template: bool
+    chat_template_error: str | None = None
     load_s: float
     resident_bytes: int
     pid: int
@@ -193,10 +195,15 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     threads: int = 0
 
 
-class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
-    """Sent every second by a thread that does nothing else. step_s: how long the step in progress has taken; 0 between steps."""
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", omit_defaults=True):
+    """Sent every second by a thread that does nothing else. step_s: how long the step in progress has taken; 0 between steps.
+
+    preparing: the request that is prepared now, or is next in line; None: all are prepared. preparing_s: for how long it has been.
+    """
 
     step_s: float
+    preparing: int | None = None
+    preparing_s: float = 0.0
 
 
 FromWorker = Ready | LoadFailed | StepReport | Stats | Heartbeat | Tokenized | Detokenized

@@ -6,7 +6,8 @@ Owns the words of genai_config.json and tokenizer_config.json; nobody else reads
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ class GenerationDefaults:
     top_p: float = 0.95
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+
+
+_VALID: Mapping[str, Callable[[float], bool]] = {
+    "temperature": lambda value: value >= 0,
+    "top_k": lambda value: value >= -1,
+    "top_p": lambda value: 0 < value <= 1,
+    "min_p": lambda value: 0 <= value <= 1,
+    "repetition_penalty": lambda value: value > 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +129,24 @@ def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _defaults(search: Mapping[str, Any], generation_config: Mapping[str, Any]) -> GenerationDefaults:
-    """Settings count only where the model says that it samples; a bare `do_sample: false` is the exporter's own default."""
+    """Settings count only where the model says that it samples; a bare `do_sample: false` is the exporter's own default.
+
+    One that no request could ask for is left out: else every request that leaves it to the model would be refused.
+    """
     named = generation_config or (search if search.get("do_sample") else {})
-    known = {name: named[name] for name in GenerationDefaults.__dataclass_fields__ if named.get(name) is not None}
+    known = {name: float(named[name]) for name, is_valid in _VALID.items() if _is_number(named.get(name)) and is_valid(named[name])}
     neutral = GenerationDefaults(temperature=1.0, top_p=1.0) if "temperature" in known else GenerationDefaults()
     return GenerationDefaults(
-        temperature=float(known.get("temperature", neutral.temperature)),
+        temperature=known.get("temperature", neutral.temperature),
         top_k=int(known.get("top_k", neutral.top_k)),
-        top_p=float(known.get("top_p", neutral.top_p)),
-        min_p=float(known.get("min_p", neutral.min_p)),
-        repetition_penalty=float(known.get("repetition_penalty", neutral.repetition_penalty)),
+        top_p=known.get("top_p", neutral.top_p),
+        min_p=known.get("min_p", neutral.min_p),
+        repetition_penalty=known.get("repetition_penalty", neutral.repetition_penalty),
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _existing(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A worker's heartbeat: tells every second that the process lives, and how long the step in progress has taken.
+"""A worker's heartbeat: says every second that the process lives, and how long the step and the preparation in progress have taken.
 
 On a thread of its own, because a step that hangs in a native library tells nothing.
 """
@@ -15,10 +15,19 @@ BEAT_EVERY_S = 1.0
 
 
 class Pulse:
-    """send: called from the heartbeat's thread. Use as `with pulse:` around each step."""
+    """send: called from the heartbeat's thread. Use as `with pulse:` around each step.
 
-    def __init__(self, send: Callable[[Heartbeat], None], clock: Callable[[], float] = time.monotonic) -> None:
+    oldest: the request that has waited longest to be prepared, and for how long; see `PreparationQueue.oldest`.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Heartbeat], None],
+        oldest: Callable[[], tuple[int | None, float]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._send = send
+        self._oldest = oldest
         self._clock = clock
         self._step_began: float | None = None
 
@@ -30,7 +39,9 @@ class Pulse:
 
     def beat(self) -> None:
         began = self._step_began
-        self._send(Heartbeat(step_s=0.0 if began is None else self._clock() - began))
+        step_s = 0.0 if began is None else self._clock() - began
+        preparing, preparing_s = self._oldest()
+        self._send(Heartbeat(step_s=step_s, preparing=preparing, preparing_s=preparing_s))
 
     def run(self) -> None:
         """The heartbeat's thread: until the gateway is gone."""

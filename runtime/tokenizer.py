@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from tokenizers import Tokenizer as HFTokenizer
+
+from runtime.errors import InvalidRequest
+from runtime.panics import is_panic
 
 _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -20,9 +24,13 @@ class Tokenizer(Protocol):
         """Characters of text that one token may stand for, at most."""
         ...
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Raises InvalidRequest (`tokenizer_error`) for a text that the tokenizer cannot read."""
+        ...
 
-    def decode(self, token_ids: list[int]) -> str: ...
+    def decode(self, token_ids: list[int]) -> str:
+        """Raises likewise."""
+        ...
 
     def token_bytes(self, *, skip_special_tokens: bool) -> Callable[[int], bytes]: ...
 
@@ -34,7 +42,9 @@ class ModelTokenizer:
         """Raises ValueError with the library's reason when the file cannot be read as a tokenizer."""
         try:
             self._inner = HFTokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
+        except BaseException as error:  # the library raises bare Exception, and panics
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
             raise ValueError(f"cannot read {path.name}: {error}") from error
         self._inner.no_truncation()
         self._inner.no_padding()
@@ -45,10 +55,12 @@ class ModelTokenizer:
         self.longest_token: int = max(map(len, self._inner.get_vocab(with_added_tokens=True)), default=1)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        return list(self._inner.encode(text, add_special_tokens=add_special_tokens).ids)
+        with _readable():
+            return list(self._inner.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def decode(self, token_ids: list[int]) -> str:
-        return str(self._inner.decode(token_ids, skip_special_tokens=False))
+        with _readable():
+            return str(self._inner.decode(token_ids, skip_special_tokens=False))
 
     def token_bytes(self, *, skip_special_tokens: bool) -> Callable[[int], bytes]:
         cache, compute, added = self._cache, self._bytes_of, self._added
@@ -67,7 +79,22 @@ class ModelTokenizer:
         if (added := self._added.get(token_id)) is not None:
             return str(added.content).encode()
         token = self._inner.id_to_token(token_id)
-        return b"" if token is None else self._to_bytes(token_id, token)
+        with _readable():
+            return b"" if token is None else self._to_bytes(token_id, token)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """A panic is about this text: a regular expression that gives up on it. The tokenizer itself stays as it was."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise InvalidRequest(
+            "The model's tokenizer cannot read this text: it panicked on it. Change the text, or use another model.",
+            code="tokenizer_error",
+        ) from error
 
 
 def _byte_reader(decoder: str, inner: HFTokenizer) -> Callable[[int, str], bytes]:

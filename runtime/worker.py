@@ -2,10 +2,10 @@
 
     python -m runtime.worker
 
-Four threads. One reads frames; one prepares requests (template, tokens) and answers what the tokenizer is asked, so that a long
+Five threads. One reads frames; two prepare requests (template, tokens) and answer what the tokenizer is asked, so that a long
 prompt delays neither an abort nor a step, and no step delays such an answer; one sends heartbeats; the main thread steps the
-engine. The process ends when its input does, so that no worker outlives its gateway. What native libraries print goes to
-standard error.
+engine. The process ends when one of them fails, since the others would wait for it without end, and when its input ends, so that no
+worker outlives its gateway. What native libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ import os
 import queue
 import signal
 import sys
-import threading
 import time
 import traceback
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import msgspec
 
 from model_registry.telemetry import turn_off_telemetry
-from runtime.batching.failures import broken
+from runtime.batching.failures import broken, failed
 from runtime.engines.build import build_engine
 from runtime.engines.protocol import AdjustableEngine, Engine, EngineBroken, Prepared
 from runtime.errors import RuntimeFailure
-from runtime.events import Failed
+from runtime.essential_thread import log_error, start_thread
 from runtime.framing import FrameWriter, read_frame
+from runtime.intake_thread import IntakeThreads, Outcome, Refused, Skipped
 from runtime.messages import (
     Abort,
     Detokenize,
@@ -42,20 +41,12 @@ from runtime.messages import (
     Tokenize,
 )
 from runtime.pulse import Pulse
-from runtime.tokenization import answered
 
 STATS_EVERY_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    """A request that did not get as far as the engine."""
-
-    failed: Failed
-
-
 Told = Submit | Tokenize | Detokenize | Abort | SetThreads | Drain  # after the Load
-Work = Prepared | _Refused | Abort | SetThreads | Drain
+Work = Outcome | Abort | SetThreads
 
 
 class Worker:
@@ -64,12 +55,11 @@ class Worker:
     def __init__(self, engine: Engine, output: FrameWriter) -> None:
         self._engine = engine
         self._output = output
-        self.pulse = Pulse(output.write)
         self._inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
-        self._submitted: queue.SimpleQueue[Submit | Tokenize | Detokenize | Drain] = queue.SimpleQueue()
+        self.intake = IntakeThreads(engine, output, self._inbox.put, lambda request: request in self._forgotten)
+        self.pulse = Pulse(output.write, self.intake.oldest)
         self._unprepared: set[int] = set()  # requests that the engine does not know yet
         self._forgotten: set[int] = set()  # of those, the ones that were aborted already
-        self._unanswered: set[int] = set()  # questions to the tokenizer that nobody has withdrawn
         self._draining = False
         self._stats_at = 0.0
         self._stats_sent: object = None
@@ -77,50 +67,14 @@ class Worker:
     def receive(self, message: Told) -> None:
         """On the reading thread. An abort overtakes what is still being prepared; a drain does not."""
         match message:
-            case Abort(request=request) if request in self._unanswered:
-                self._unanswered.discard(request)
+            case Abort(request=request) if self.intake.withdraw(request):
                 return
             case Abort() | SetThreads():
                 self._inbox.put(message)
                 return
             case Submit(request=request):
                 self._unprepared.add(request)
-            case Tokenize(request=request) | Detokenize(request=request):
-                self._unanswered.add(request)
-        self._submitted.put(message)
-
-    def prepare_all(self) -> None:
-        """The intake thread: for ever."""
-        while True:
-            match self._submitted.get():
-                case Submit() as submit:
-                    self._inbox.put(self._prepare(submit))
-                case Drain() as drain:
-                    self._inbox.put(drain)
-                case asked if asked.request in self._unanswered:
-                    self._answer(asked)
-                    self._unanswered.discard(asked.request)
-
-    def _prepare(self, submit: Submit) -> Prepared | _Refused:
-        try:
-            return self._engine.prepare(submit)
-        except RuntimeFailure as failure:
-            return _Refused(_failed(submit.request, failure))
-        except Exception as error:
-            _log(error)
-            return _Refused(broken(submit.request, error))
-
-    def _answer(self, asked: Tokenize | Detokenize) -> None:
-        """At once, whatever the engine is doing."""
-        try:
-            self._output.write(answered(self._engine, asked))
-        except RuntimeFailure as failure:
-            self._output.write(StepReport(failed=[_failed(asked.request, failure)]))
-        except BrokenPipeError:
-            pass  # the gateway is gone, as the reading thread is about to find
-        except Exception as error:
-            _log(error)
-            self._output.write(StepReport(failed=[broken(asked.request, error)]))
+        self.intake.put(message)
 
     def run(self) -> None:
         """Until drained."""
@@ -153,9 +107,11 @@ class Worker:
                     self._engine.set_threads(num_threads)
             case Drain():
                 self._draining = True
-            case _Refused(failed=failed):
-                if self._is_wanted(failed.request):
-                    report.failed.append(failed)
+            case Skipped(request=request):
+                self._is_wanted(request)
+            case Refused(failed=refusal):
+                if self._is_wanted(refusal.request):
+                    report.failed.append(refusal)
             case _:
                 if self._is_wanted(work.request):
                     self._add(work, report)
@@ -171,7 +127,7 @@ class Worker:
         try:
             self._engine.add(work)
         except RuntimeFailure as failure:
-            report.failed.append(_failed(work.request, failure))
+            report.failed.append(failed(work.request, failure))
 
     def _step(self, report: StepReport) -> None:
         try:
@@ -180,7 +136,7 @@ class Worker:
         except EngineBroken:
             raise
         except Exception as error:
-            _log(error)
+            log_error(error, "a step")
             report.failed.extend(broken(request, error) for request in self._engine.fail_all())
             return
         report.started.extend(stepped.started)
@@ -203,23 +159,6 @@ class Worker:
             self._output.write(stats)
 
 
-def _failed(request: int, failure: RuntimeFailure) -> Failed:
-    return Failed(
-        request=request,
-        kind=failure.kind,
-        message=failure.message,
-        param=failure.param,
-        code=failure.code,
-        retry_after_s=failure.retry_after_s,
-    )
-
-
-def _log(error: Exception) -> None:
-    """Where and what kind, to standard error; never the error's text, which may quote a prompt."""
-    print(f"{type(error).__name__} in the worker:", file=sys.stderr)  # noqa: T201
-    traceback.print_tb(error.__traceback__)
-
-
 def _read_messages(stream: BinaryIO, worker: Worker) -> None:
     """The reading thread. The end of the input is the end of the gateway: whatever the engine is doing, stop.
 
@@ -230,7 +169,7 @@ def _read_messages(stream: BinaryIO, worker: Worker) -> None:
         while (body := read_frame(stream)) is not None:
             worker.receive(decoder.decode(body))
     except Exception as error:
-        _log(error)
+        log_error(error, "the reading thread")
         os._exit(1)
     os._exit(0)
 
@@ -258,7 +197,7 @@ def main() -> None:
     try:
         load = msgspec.msgpack.decode(body, type=Load)
         engine = build_engine(load)
-    except Exception as error:
+    except BaseException as error:  # libraries panic, too
         traceback.print_exc()
         explained = isinstance(error, ValueError | MemoryError)  # ours, written for people; others need their name too
         message = str(error) if explained else f"{type(error).__name__}: {error}"
@@ -266,15 +205,16 @@ def main() -> None:
         return
     output.write(Ready(info=engine.info))
     worker = Worker(engine, output)
-    threading.Thread(target=worker.pulse.run, name="pulse", daemon=True).start()
-    threading.Thread(target=worker.prepare_all, name="intake", daemon=True).start()
-    threading.Thread(target=_read_messages, args=(frames_in, worker), name="frames", daemon=True).start()
+    start_thread("pulse", worker.pulse.run)
+    start_thread("programs", worker.intake.of_programs.run)
+    start_thread("texts", worker.intake.of_texts.run)
+    start_thread("frames", lambda: _read_messages(frames_in, worker))
     try:
         worker.run()
     except BrokenPipeError:
         os._exit(0)  # the gateway is gone
-    except Exception as error:
-        _log(error)
+    except BaseException as error:  # also a library's panic, which is no Exception
+        log_error(error, "the worker")
         os._exit(1)
     engine.close()
     os._exit(0)  # the other threads still wait for input

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +15,7 @@ from contextlib import suppress
 import msgspec
 
 from runtime.child_environment import child_environment
-from runtime.errors import EngineDead, InvalidRequest, NotReady
+from runtime.errors import InvalidRequest, NotReady
 from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
 from runtime.generation import Generation, failure_of
 from runtime.inquiries import Answer, Inquiries, Inquiry
@@ -38,6 +37,7 @@ from runtime.messages import (
     ToWorker,
 )
 from runtime.watchdog import LOOK_EVERY_S, Patience, Watchdog
+from runtime.worker_failures import dead, describe_exit, unpreparable
 
 log = logging.getLogger("slmops.worker")
 
@@ -101,7 +101,7 @@ class WorkerProcess:
         """How it ended, for people; once `reap` has returned."""
         if self._hung is not None:
             return f"it was ended because {self._hung}."
-        return _told_exit(self._process.returncode)
+        return describe_exit(self._process.returncode)
 
     async def wait_ready(self) -> ModelInfo:
         """Raises NotReady with the worker's reason, after which the process is gone."""
@@ -111,7 +111,7 @@ class WorkerProcess:
             self.kill()  # one that writes something else than frames would live on
             await self.reap()
             code = self._process.returncode
-            why = f"The worker of {self._label} ended while loading: {_told_exit(code)}"
+            why = f"The worker of {self._label} ended while loading: {describe_exit(code)}"
             raise NotReady(why, code="load_failed") from None
         except asyncio.CancelledError:
             self.kill()
@@ -150,7 +150,7 @@ class WorkerProcess:
     def _number(self, make: Callable[[int], Submit | Inquiry]) -> int:
         """Sends what is made of the next number. Returns the number."""
         if self.exited.is_set():
-            raise self._dead()
+            raise dead(self._label, self._hung)
         number = next(self._numbers)
         try:
             self._send(make(number))
@@ -219,7 +219,7 @@ class WorkerProcess:
         try:
             while True:
                 message = await self._receive()
-                self._watchdog.heard(message.step_s if isinstance(message, Heartbeat) else 0.0)
+                self._watchdog.heard(message if isinstance(message, Heartbeat) else None)
                 if isinstance(message, StepReport):
                     self._dispatch(message)
                 elif isinstance(message, Tokenized | Detokenized):
@@ -236,11 +236,23 @@ class WorkerProcess:
             if self._watching is not None:
                 self._watching.cancel()
             self.on_exit(self)
-            failure = self._dead()
+            self._fail_culprit()
+            failure = dead(self._label, self._hung)
             for generation in list(self._open.values()):
                 generation.fail(failure)
             self._open.clear()
             self._inquiries.fail_all(failure)
+
+    def _fail_culprit(self) -> None:
+        """The request that a worker was ended for, if it was for one."""
+        culprit = self._watchdog.unprepared
+        if self._hung is None or culprit is None:
+            return
+        failure = unpreparable(self._hung)
+        if (generation := self._open.pop(culprit, None)) is not None:
+            generation.fail(failure)
+        else:
+            self._inquiries.fail(culprit, failure)
 
     async def _watch(self) -> None:
         """Until it exits. What was killed, `_read` finds gone."""
@@ -266,22 +278,6 @@ class WorkerProcess:
                 generation.fail(failure_of(failed))
             else:
                 self._inquiries.fail(failed.request, failure_of(failed))
-
-    def _dead(self) -> EngineDead:
-        how = "ended unexpectedly" if self._hung is None else f"was ended because {self._hung}"
-        return EngineDead(
-            f"The worker that ran {self._label} {how}; it is being restarted. Retry the request.",
-            code="engine_dead",
-            retry_after_s=1.0,
-        )
-
-
-def _told_exit(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"it ended with exit code {code}; the daemon's standard error says more."
-    name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-    hint = " The system may have run out of memory." if name == "SIGKILL" else ""
-    return f"it was ended by {name}.{hint}"
 
 
 def _nobody_asked(worker: WorkerProcess) -> None:

@@ -102,7 +102,9 @@ class Settings(BaseSettings):
     request_timeout_s: Seconds = Field(600.0, gt=0, description="Longest time a request may take in its engine.")
     load_timeout_s: Seconds = Field(60.0, gt=0, description="Longest time a request waits for its model to load.")
     shutdown_grace_s: Seconds = Field(30.0, description="Time that running requests get to finish at shutdown.")
-    step_timeout_s: Seconds = Field(60.0, gt=0, description="A worker whose step takes longer hangs, and is replaced.")
+    step_timeout_s: Seconds = Field(
+        60.0, gt=0, description="A worker hangs, and is replaced, whose step or preparation takes longer."
+    )
     memory_budget: MemoryShare = Field("80%", description="Memory of all models: a share of the machine's, or a size.")
     max_loaded_models: int | None = Field(None, ge=1, le=10_000, description="Most models loaded at a time; unset: as fit.")
     keep_alive: KeepAlive = Field(600.0, description="Time a model stays loaded without requests; -1: for ever.")

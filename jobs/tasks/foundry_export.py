@@ -13,9 +13,9 @@ from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
 from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.protocol import Params, TaskContext
 from model_registry.records import ModelVersion
-from runtime.chat_template import ChatTemplate
 from runtime.errors import InvalidRequest
 from runtime.model_folder import BadModelFolder, ModelFolder, read_model_folder
+from runtime.preparation_process import ModelPreparation
 from runtime.request import ChatPrompt
 
 _MOVED = "moved"  # a mark in the job's folder: what stands in the place is this job's, if anything does
@@ -77,13 +77,15 @@ def prompt_template(folder: ModelFolder) -> dict[str, str] | None:
     """As Foundry Local's models have it: `prompt` for a user's message with the beginning of its answer. None for base models."""
     if folder.chat_template is None:
         return None
-    template = ChatTemplate(folder.chat_template, folder.special_tokens)
+    template = ModelPreparation(folder.chat_template, folder.special_tokens)
     asked = ChatPrompt(messages=[{"role": "user", "content": _CONTENT}])
     try:
         return {"assistant": _CONTENT, "prompt": template.render(asked)}
     except InvalidRequest as error:
         message = f"The model's chat template cannot be exported: {error.message}"
         raise InvalidJob([Problem(message, param="model")]) from None
+    finally:
+        template.close()
 
 
 def _folder_of(version: ModelVersion) -> ModelFolder:

@@ -156,12 +156,13 @@ def _described(model: IModel) -> FoundryVariant:
 
 def _download(model: IModel, variant: FoundryVariant, progress: Progress) -> None:
     """On a thread of its own: ctrl-C reaches Python code only, and a download is one long call into the SDK."""
-    percent, stop, failures = [0.0], threading.Event(), []
+    percent, stop = [0.0], threading.Event()
+    failures: list[BaseException] = []
 
     def work() -> None:
         try:
             model.download(lambda value: percent.__setitem__(0, value), stop)
-        except Exception as error:
+        except BaseException as error:  # whatever ends this thread: its end alone would look like success
             failures.append(error)
 
     thread = threading.Thread(target=work, name="foundry-download")

@@ -1,21 +1,31 @@
-"""Messages, tools and reasoning effort as the text that a model was trained on. Pure; knows no tokens."""
+"""Messages, tools and reasoning effort as the text that a model was trained on. Knows no tokens, and not where a template runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import msgspec
 
+from runtime.chat_formats.conversation import in_user_turns, is_instruction
 from runtime.chat_formats.reasoning_format import ReasoningFormat
 from runtime.chat_formats.recognition import is_native, reasoning_format, tool_format
 from runtime.chat_formats.tool_format import ToolFormat
-from runtime.chat_template import ChatTemplate
 from runtime.errors import InvalidRequest
 from runtime.messages import EngineOptions
 from runtime.request import ChatPrompt
 
 NO_THOUGHT = "none"  # the reasoning effort that every model can make
+_PROBE = "instructions"
+
+
+class Template(Protocol):
+    """A model's chat template, in this process (`chat_template.ChatTemplate`) or in another one."""
+
+    def render(self, prompt: ChatPrompt) -> str:
+        """Raises InvalidRequest when the template refuses the messages."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,7 @@ class ChatFormats:
 class ChatPrompts:
     """template None: the model takes no chat messages."""
 
-    def __init__(self, template: ChatTemplate | None, formats: ChatFormats) -> None:
+    def __init__(self, template: Template | None, formats: ChatFormats) -> None:
         self._template = template
         self._formats = formats
 
@@ -72,7 +82,22 @@ class ChatPrompts:
                 )
             messages = formats.tools.messages(prompt.messages, tools, native=formats.is_native)
             shown = msgspec.structs.replace(shown, messages=messages, tools=tools if tools and formats.is_native else None)
+        if any(map(is_instruction, shown.messages)) and not self._takes_instructions:
+            shown = msgspec.structs.replace(shown, messages=in_user_turns(shown.messages))
         return self._template.render(shown)
+
+    @cached_property
+    def _takes_instructions(self) -> bool:
+        """Whether the template has a system role. Some refuse one ("System role not supported"), others leave its message out."""
+        user = {"role": "user", "content": _PROBE}
+        return not self._shows_probe([user]) or self._shows_probe([{**user, "role": "system"}, {**user, "content": "Hello"}])
+
+    def _shows_probe(self, messages: list[dict[str, Any]]) -> bool:
+        assert self._template is not None
+        try:
+            return _PROBE in self._template.render(ChatPrompt(messages=messages))
+        except InvalidRequest:
+            return False
 
     def _effort(self, effort: str | None) -> dict[str, Any]:
         """What templates call it: Qwen's and SmolLM's `enable_thinking`, others' `reasoning_effort`."""

@@ -143,6 +143,7 @@ class BatchingEngine:
         )
 
     def close(self) -> None:
+        self._intake.close()
         self._runner.close()
 
     def _most_kv_bytes(self) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from runtime.batching.sampler import NothingToChoose
 from runtime.batching.sequence import Sequence
-from runtime.constraints.constraint import ConstraintBroken
-from runtime.errors import FailureKind, OverCapacity
+from runtime.constraints.constraint import ConstraintBroken, GrammarTooComplex
+from runtime.errors import FailureKind, OverCapacity, RuntimeFailure
 from runtime.events import Failed
 from runtime.messages import StepReport
 
@@ -41,12 +41,20 @@ def too_late(sequence: Sequence, now: float) -> Failed:
     )
 
 
-def broken(request: int, error: Exception) -> Failed:
+def broken(request: int, error: BaseException) -> Failed:
     """The error's kind is told; its text is not, which may quote a prompt."""
     match error:
         case NothingToChoose():
             message = "The model left no token to choose: its scores are not numbers, or what was asked excludes every token."
             code = "no_token"
+        case GrammarTooComplex(param=param):
+            return Failed(
+                request=request,
+                kind=FailureKind.INVALID_REQUEST,
+                message=f"{param} is too complex to be followed any further: its grammar outgrew a limit. Send a simpler one.",
+                param=param,
+                code="grammar_too_complex",
+            )
         case ConstraintBroken():
             message = "The answer's grammar could not be followed any further. Ask for a simpler schema or grammar, or retry."
             code = "constraint_broken"
@@ -54,3 +62,15 @@ def broken(request: int, error: Exception) -> Failed:
             message = f"The model failed while working on this request ({type(error).__name__}). It may be retried."
             code = "step_failed"
     return Failed(request=request, kind=FailureKind.STEP_FAILED, message=message, code=code)
+
+
+def failed(request: int, failure: RuntimeFailure) -> Failed:
+    """As a worker reports a failure that has a type of its own."""
+    return Failed(
+        request=request,
+        kind=failure.kind,
+        message=failure.message,
+        param=failure.param,
+        code=failure.code,
+        retry_after_s=failure.retry_after_s,
+    )

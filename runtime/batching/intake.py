@@ -10,15 +10,15 @@ from collections.abc import Callable
 import numpy as np
 
 from runtime.batching.answer_form import AnswerForms, Compiler
-from runtime.batching.chat_prompts import ChatFormats, ChatPrompts
+from runtime.batching.chat_prompts import ChatFormats, ChatPrompts, Template
 from runtime.batching.draft import Draft
 from runtime.batching.sequence import ResolvedParams, Sequence
 from runtime.batching.stop import StopMatcher
-from runtime.chat_template import ChatTemplate
 from runtime.constraints.compiler import GrammarCompiler
 from runtime.errors import InvalidRequest
 from runtime.messages import EngineOptions, Submit
 from runtime.model_folder import GenerationDefaults, ModelFolder
+from runtime.preparation_process import ModelPreparation
 from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
 from runtime.text_stream import TextStream
 from runtime.tokenizer import ModelTokenizer, Tokenizer
@@ -35,12 +35,13 @@ class Intake:
 
     vocab_size: of the model; its tokenizer may know fewer tokens, or more. compiler: None: the engine can follow no grammar.
     adapters: that requests may name, in the order that the runner counts them.
+    preparation: what runs the template and tries grammars, to be closed with the intake.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
-        template: ChatTemplate | None,
+        template: Template | None,
         *,
         defaults: GenerationDefaults,
         context_length: int,
@@ -50,6 +51,7 @@ class Intake:
         formats: ChatFormats = _NO_FORMATS,
         compiler: Compiler | None = None,
         adapters: tuple[str, ...] = (),
+        preparation: ModelPreparation | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.formats = formats
@@ -60,6 +62,13 @@ class Intake:
         self._vocab_size = vocab_size
         self._clock = clock
         self._adapters = adapters
+        self._preparation = preparation
+        self.template_error = None if preparation is None else preparation.template_error
+        self.has_template = template is not None and self.template_error is None
+
+    def close(self) -> None:
+        if self._preparation is not None:
+            self._preparation.close()
 
     @classmethod
     def of_folder(
@@ -73,20 +82,24 @@ class Intake:
     ) -> Intake:
         """As the model's folder says, and the options' formats. constrains: whether the engine can hold rows to grammars.
 
-        Raises ValueError for a format that is not known.
+        Raises ValueError for a format that is not known. A chat template that does not compile is no error here: it fails the
+        requests that need it.
         """
+        preparation = ModelPreparation(folder.chat_template, folder.special_tokens)
         tokenizer = ModelTokenizer(folder.tokenizer_path)
+        trial = preparation.grammar_complaint
         return cls(
             tokenizer,
-            ChatTemplate(folder.chat_template, folder.special_tokens) if folder.chat_template else None,
+            None if folder.chat_template is None else preparation,
             defaults=folder.defaults,
             context_length=context_length,
             vocab_size=folder.vocab_size,
             clock=time.monotonic,
             eos_ids=folder.eos_ids,
             formats=ChatFormats.of(options, folder.chat_template),
-            compiler=GrammarCompiler(tokenizer, folder.eos_ids, folder.vocab_size) if constrains else None,
+            compiler=GrammarCompiler(tokenizer, folder.eos_ids, folder.vocab_size, trial=trial) if constrains else None,
             adapters=adapters,
+            preparation=preparation,
         )
 
     def prepare(self, submit: Submit) -> Sequence:

@@ -53,10 +53,42 @@ def with_instructions(messages: Sequence[Message], instructions: str | None) -> 
     """The instructions at the end of the system message, which is made where there is none. None: nothing to instruct."""
     if instructions is None:
         return list(messages)
-    if messages and messages[0]["role"] in ("system", "developer"):
+    if messages and is_instruction(messages[0]):
         first, rest = messages[0], messages[1:]
         return [{**first, "content": f"{text_of(first.get('content'))}\n\n{instructions}"}, *rest]
     return [{"role": "system", "content": instructions}, *messages]
+
+
+def is_instruction(message: Message) -> bool:
+    return message.get("role") in ("system", "developer")
+
+
+def in_user_turns(messages: Sequence[Message]) -> list[Message]:
+    """For templates without a system role: instructions stand at the beginning of the user's next turn, as Gemma is used.
+
+    A turn is made where none follows, or where it is not the user's; instructions after the user's last turn join that turn.
+    """
+    turns: list[Message] = []
+    pending: list[str] = []
+    for message in messages:
+        if is_instruction(message):
+            pending.append(text_of(message.get("content")))
+            continue
+        if pending and message.get("role") == "user":
+            message = {**message, "content": _joined(*pending, text_of(message.get("content")))}
+        elif pending:
+            turns.append({"role": "user", "content": _joined(*pending)})
+        pending = []
+        turns.append(message)
+    if pending and turns and turns[-1].get("role") == "user":
+        turns[-1] = {**turns[-1], "content": _joined(text_of(turns[-1].get("content")), *pending)}
+    elif pending:
+        turns.append({"role": "user", "content": _joined(*pending)})
+    return turns
+
+
+def _joined(*texts: str) -> str:
+    return "\n\n".join(filter(None, texts))
 
 
 def as_plain_turns(

@@ -6,12 +6,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.constraints.grammar import refusal, to_lark
-from runtime.constraints.json_schema import MAX_SCHEMAS
 from runtime.constraints.lark import with_tokens
 from runtime.constraints.matcher import GrammarConstraint, Masks, forced_tokens
+from runtime.constraints.trial import new_matcher
 from runtime.constraints.vocabulary import Vocabulary
 from runtime.request import Grammar, GrammarKind
 from runtime.tokenizer import Tokenizer
@@ -20,17 +21,29 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 CACHED_GRAMMARS = 64
-MAX_BRANCHES = 5 * MAX_SCHEMAS  # an optional property makes four
+Trial = Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Complaint:
+    """In place of what a grammar compiles to: the same one is refused again without another attempt."""
+
+    text: str
 
 
 class GrammarCompiler:
-    """Thread-safe. eos_ids: tokens that end an answer, at least one. vocab_size: logits per row."""
+    """Thread-safe. eos_ids: tokens that end an answer, at least one. vocab_size: logits per row.
 
-    def __init__(self, tokenizer: Tokenizer, eos_ids: Iterable[int], vocab_size: int) -> None:
+    trial: says what is wrong with a Lark grammar (None: nothing) before it is compiled here, where a compilation without end could
+    not be stopped. None: every grammar is compiled at once.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, eos_ids: Iterable[int], vocab_size: int, *, trial: Trial | None = None) -> None:
         self._vocabulary = Vocabulary(tokenizer, eos_ids, vocab_size)
         self._background = ThreadPoolExecutor(1, thread_name_prefix="masks")
         self._lock = threading.Lock()
-        self._compiled: OrderedDict[tuple[GrammarKind, str], LLMatcher] = OrderedDict()
+        self._trial = trial
+        self._compiled: OrderedDict[tuple[GrammarKind, str], LLMatcher | _Complaint] = OrderedDict()
 
     def compile(self, grammar: Grammar) -> Callable[[], GrammarConstraint]:
         """Returns what makes a constraint for one row. About a millisecond for a usual schema, nothing for one seen lately.
@@ -47,21 +60,22 @@ class GrammarCompiler:
             self._compiled.move_to_end(key)
             while len(self._compiled) > CACHED_GRAMMARS:
                 self._compiled.popitem(last=False)
+        if isinstance(matcher, _Complaint):
+            raise refusal(grammar, matcher.text)
         masks = self._masks(grammar)
-        return lambda: GrammarConstraint(matcher.deep_copy(), masks, self._background)
+        return lambda: GrammarConstraint(matcher.deep_copy(), masks, self._background, grammar.param)
 
-    def _build(self, grammar: Grammar) -> LLMatcher:
-        from llguidance import LLMatcher, LLParserLimits
-
+    def _build(self, grammar: Grammar) -> LLMatcher | _Complaint:
         lark = to_lark(grammar)
+        if self._trial is not None and (complaint := self._trial(lark)) is not None:
+            return _Complaint(complaint)
         if grammar.kind is GrammarKind.CALLS:
             lark = with_tokens(lark, self._vocabulary.special)
-        limits = LLParserLimits(max_items_in_row=MAX_BRANCHES, verbose_errors=False)
-        matcher = LLMatcher(self._vocabulary.tokens, LLMatcher.grammar_from_lark(lark), log_level=0, limits=limits)
+        matcher = new_matcher(self._vocabulary.tokens, lark)
         if matcher.is_error():
-            raise refusal(grammar, matcher.get_error())
+            return _Complaint(matcher.get_error())
         if not _can_begin(matcher.deep_copy(), self._vocabulary.tokens):
-            raise refusal(grammar, "nothing satisfies it, or it is too large")
+            return _Complaint("nothing satisfies it, or it is too large")
         return matcher
 
     def _masks(self, grammar: Grammar) -> Masks:

@@ -40,3 +40,14 @@ class Constraint(Protocol):
 
 class ConstraintBroken(Exception):
     """A row's constraint cannot go on. The message never quotes the answer."""
+
+
+class GrammarTooComplex(ConstraintBroken):
+    """The grammar outgrew a limit while it was followed: it is at fault, and the same answer meets the limit again.
+
+    param: the request's field that the grammar came in.
+    """
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param

@@ -11,6 +11,8 @@ from runtime.errors import InvalidRequest
 from runtime.request import Grammar, GrammarKind
 
 MAX_BYTES = 1_000_000
+MAX_REASON_CHARS = 600  # the library quotes a whole regular expression
+_HALF = MAX_REASON_CHARS // 2
 FORMATS = "date-time, time, date, duration, email, hostname, ipv4, ipv6, uuid and uri"
 _EXCERPT = re.compile(r"^ *(\d+ \| .*|\^)$|^<.*/>$", re.MULTILINE)
 _START = re.compile(r"^start:", re.MULTILINE)
@@ -52,6 +54,7 @@ def either(calls: str, form: Grammar) -> str:
 def refusal(grammar: Grammar, complaint: str) -> InvalidRequest:
     """complaint: what llguidance says about the grammar of `to_lark`, with excerpts of it, which are left out."""
     reason = re.sub(r"\s*\n\s*", " ", _EXCERPT.sub("", _NOISE.sub("", complaint)).strip())
+    reason = reason if len(reason) <= MAX_REASON_CHARS else f"{reason[:_HALF]} ... {reason[-_HALF:]}"
     is_own_text = grammar.kind is GrammarKind.LARK
     reason = _PLACE.sub(r"line \1, column \2: " if is_own_text else "", reason)
     if (remedy := _schema_remedy(reason)) is not None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.constraints.constraint import ConstraintBroken
+from runtime.constraints.constraint import ConstraintBroken, GrammarTooComplex
+from runtime.panics import is_panic
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -45,10 +46,11 @@ class GrammarConstraint:
     A mask takes 5 us to 3 ms, handing it over 30 us, to find what is forced 5 us: that comes first, and spares the masks between.
     """
 
-    def __init__(self, matcher: LLMatcher, masks: Masks, background: Executor) -> None:
+    def __init__(self, matcher: LLMatcher, masks: Masks, background: Executor, param: str = "response_format") -> None:
         self._matcher = matcher
         self._masks = masks
         self._background = background
+        self._param = param
         self._mask = masks.empty()
         self._filling: Future[None] | None = None
         self._forced: list[int] = []
@@ -68,9 +70,7 @@ class GrammarConstraint:
     def accept(self, token: int) -> None:
         self._settle()
         if not self._matcher.consume_token(token):
-            raise ConstraintBroken(
-                f"token {token} is not allowed, or the grammar outgrew its limits ({self._matcher.stop_reason()})"
-            )
+            raise self._broken() if "too " in self._matcher.get_error() else ConstraintBroken(f"token {token} is not allowed")
         self._look_ahead()
 
     def forced(self) -> list[int]:
@@ -93,9 +93,17 @@ class GrammarConstraint:
     def _settle(self) -> None:
         """The matcher is one thread's at a time."""
         if self._filling is not None:
-            self._filling.result()
+            try:
+                self._filling.result()
+            except BaseException as error:
+                if not is_panic(error):
+                    raise
+                raise self._broken() from error
         if self._matcher.is_error():
-            raise ConstraintBroken(f"the grammar outgrew its limits ({self._matcher.stop_reason()})")
+            raise self._broken()
+
+    def _broken(self) -> GrammarTooComplex:
+        return GrammarTooComplex(f"the grammar outgrew its limits ({self._matcher.stop_reason()})", self._param)
 
 
 def forced_tokens(matcher: LLMatcher, tokens: LLTokenizer) -> list[int]:

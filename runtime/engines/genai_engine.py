@@ -185,6 +185,7 @@ class GenaiEngine:
         )
 
     def close(self) -> None:
+        self._intake.close()
         self._decoder.close()
 
     def _expire(self, report: StepReport) -> None:

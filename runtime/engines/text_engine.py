@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime.batching.delivery import started
-from runtime.batching.failures import broken, ended_in, late, queue_full, too_late
+from runtime.batching.failures import broken, ended_in, failed, late, queue_full, too_late
 from runtime.batching.scheduler import Scheduler
 from runtime.batching.sequence import Sequence, Undelivered
 from runtime.engines.protocol import EngineBroken
 from runtime.engines.text_intake import TextIntake, TextRequest
 from runtime.engines.text_model import Answer, Answered, TextModel
+from runtime.errors import RuntimeFailure
 from runtime.events import Chunk, Finished, FinishReason, Timings, Usage
 from runtime.messages import EngineOptions, ModelInfo, Stats, StepReport, Submit
 from runtime.request import Prompt
@@ -33,7 +34,7 @@ class _Told:
     """From an answering thread: new text, the end, or what went wrong."""
 
     request: int
-    what: str | Answered | Exception
+    what: str | Answered | BaseException
 
 
 @dataclass(slots=True)
@@ -143,6 +144,7 @@ class TextEngine:
         self.fail_all()
         for thread in list(self._threads):
             thread.join()
+        self._intake.close()
         self._model.close()
 
     # ---- a request's way ----
@@ -160,8 +162,8 @@ class TextEngine:
     def _serve(self, request: int, answer: Answer) -> None:
         """On the request's own thread."""
         try:
-            ended: Answered | Exception = answer.run(lambda text: self._told.put(_Told(request, text)))
-        except Exception as error:
+            ended: Answered | BaseException = answer.run(lambda text: self._told.put(_Told(request, text)))
+        except BaseException as error:  # a library's panic too: a thread that ended in silence would leave its request open
             ended = error
         self._threads.discard(threading.current_thread())
         self._told.put(_Told(request, ended))
@@ -173,10 +175,14 @@ class TextEngine:
             return
         match told.what:
             case str() as text:
-                self._on_text(running, text, report)
+                try:
+                    self._on_text(running, text, report)
+                except RuntimeFailure as failure:  # its tokenizer cannot read what the model wrote
+                    self._leave(told.request)
+                    report.failed.append(failed(told.request, failure))
             case Answered() as answered:
                 self._on_end(running, answered, report)
-            case Exception() as error:
+            case BaseException() as error:
                 self._leave(told.request)
                 traceback.print_tb(error.__traceback__)
                 report.failed.append(broken(told.request, error))

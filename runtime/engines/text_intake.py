@@ -40,6 +40,17 @@ class TextIntake:
     def tokenizer(self) -> Tokenizer:
         return self._intake.tokenizer
 
+    @property
+    def has_template(self) -> bool:
+        return self._intake.has_template
+
+    @property
+    def template_error(self) -> str | None:
+        return self._intake.template_error
+
+    def close(self) -> None:
+        self._intake.close()
+
     def tokens(self, prompt: Prompt) -> list[int]:
         """As any engine's. Raises InvalidRequest."""
         return self._intake.tokens(prompt)

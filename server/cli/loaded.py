@@ -65,6 +65,8 @@ def _leaves(row: dict[str, Any], now: float) -> str:
 def _remarks(pool: dict[str, Any]) -> Iterator[str]:
     """What stands below the table."""
     for row in pool["data"]:
+        if row["chat_template_error"]:
+            yield f"{row['id']} cannot chat: {row['chat_template_error']}"
         for fallback in row["fallbacks"]:
             yield f"{row['id']}: {fallback['provider']} could not load it ({fallback['why']})"
         if row["num_restarts"]:

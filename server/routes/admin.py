@@ -43,6 +43,7 @@ class LoadedModelBody(BaseModel):
     charge_bytes: what the memory budget counts. keep_alive_s: -1 for ever. expires_at: null while busy, and when it stays.
     threads, resident_bytes, kv_bytes, num_*: of all replicas together. reason: why it runs where it runs.
     tool_format, reasoning_format: how it writes calls and thoughts; null also when it writes none.
+    chat_template_error: why it cannot chat, though it has a chat template; null where it can, or has none.
     """
 
     id: str
@@ -56,6 +57,7 @@ class LoadedModelBody(BaseModel):
     context_length: int | None
     tool_format: str | None
     reasoning_format: str | None
+    chat_template_error: str | None
     threads: int | None
     pid: int | None
     load_s: float | None
@@ -199,6 +201,7 @@ def loaded_model_body(model: LoadedModel) -> LoadedModelBody:
         context_length=info.context_length if info else None,
         tool_format=info.tool_format if info else None,
         reasoning_format=info.reasoning_format if info else None,
+        chat_template_error=info.chat_template_error if info else None,
         threads=stats.threads if stats else info.threads if info else None,
         pid=info.pid if info else None,
         load_s=info.load_s if info else None,

@@ -262,11 +262,19 @@ def test_an_interrupt_stops_the_download_before_it_is_passed_on() -> None:
     assert model.has_stopped
 
 
+class Panic(BaseException):
+    """No Exception, as what native libraries may raise."""
+
+
 class FailingModel:
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
     def download(self, progress: Callable[[float], None], stop: threading.Event) -> None:
-        raise RuntimeError("no connection")
+        raise self._error
 
 
-def test_a_download_that_fails_says_why_and_what_to_do() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("no connection"), Panic("no connection")], ids=["an error", "a panic"])
+def test_a_download_that_fails_says_why_and_what_to_do(error: BaseException) -> None:
     with pytest.raises(SourceUnavailable, match=r"no connection.*goes on where"):
-        _download(FailingModel(), FoundryVariant(TINY, "tiny", "cpu"), SilentProgress())
+        _download(FailingModel(error), FoundryVariant(TINY, "tiny", "cpu"), SilentProgress())

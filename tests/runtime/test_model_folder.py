@@ -71,6 +71,21 @@ def test_sampling_defaults_count_only_from_a_model_that_samples(folder: Path) ->
     assert own.defaults == GenerationDefaults(temperature=0.5, top_p=1.0, repetition_penalty=1.05)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1},
+        {"temperature": "warm"},
+        {"temperature": True},
+        {"top_k": -2, "top_p": 0, "min_p": 1.5, "repetition_penalty": 0},
+        {"top_p": 1.5, "repetition_penalty": float("nan")},
+        {"min_p": -0.1, "repetition_penalty": [1.1]},
+    ],
+)
+def test_a_default_that_no_request_could_ask_for_is_left_out(folder: Path, wrong: dict[str, Any]) -> None:
+    assert write(folder, "generation_config.json", wrong).defaults == GenerationDefaults()
+
+
 @pytest.mark.parametrize("name", ["genai_config.json", "model.onnx", "tokenizer.json"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()

@@ -296,3 +296,20 @@ def test_forced_tokens_go_through_the_model_together(folder: Path) -> None:
     assert outcome.end.reason is FinishReason.STOP
     assert made.engine.stats().steps_total == 2
     made.engine.close()
+
+
+def test_a_chat_template_that_does_not_compile_costs_chat_alone(tmp_path: Path) -> None:
+    folder = write_synthetic_decoder(tmp_path)
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}\n{{ m.content }")
+    bench = bench_of(folder)
+    info = bench.engine.info
+    assert not info.has_chat_template
+    assert info.chat_template_error is not None
+    assert "does not compile: line 2" in info.chat_template_error
+    assert bench.outcomes[bench.submit(text("4"), max_tokens=2, temperature=0)] is not None
+    bench.run()
+    assert bench.outcomes[1].text == "56"
+    with pytest.raises(InvalidRequest, match="line 2") as caught:
+        bench.submit("4")
+    assert (caught.value.param, caught.value.code) == ("messages", "chat_template_error")
+    bench.engine.close()

@@ -16,7 +16,7 @@ from runtime.engines.protocol import EngineBroken
 from runtime.engines.text_engine import HUNG_S, TextEngine
 from runtime.engines.text_intake import TextIntake
 from runtime.engines.text_model import Answered
-from runtime.errors import FailureKind
+from runtime.errors import FailureKind, InvalidRequest
 from runtime.events import FinishReason
 from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import GenerationDefaults
@@ -27,7 +27,7 @@ class Dictated:
     """An answer that says what the test puts. `told` pieces, then an Answered or an exception."""
 
     def __init__(self) -> None:
-        self.script: queue.SimpleQueue[str | Answered | Exception] = queue.SimpleQueue()
+        self.script: queue.SimpleQueue[str | Answered | BaseException] = queue.SimpleQueue()
         self.is_cancelled = threading.Event()
 
     def run(self, tell: Callable[[str], None]) -> Answered:
@@ -128,21 +128,52 @@ def test_what_only_began_a_stop_string_comes_out_at_the_end(model: DictatedModel
     bench.engine.close()
 
 
+class Panic(BaseException):
+    """As libraries written in Rust raise it: no Exception."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a secret prompt"), Panic("a secret prompt")], ids=["an error", "a panic"])
 def test_an_answer_that_breaks_fails_its_request_alone_and_quotes_nothing(
-    model: DictatedModel, capsys: pytest.CaptureFixture[str]
+    model: DictatedModel, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
     bench = dictated_bench(model)
     broken, whole = bench.submit(text("abc")), bench.submit(text("abc"))
     bench.step()
-    model.answers[0].script.put(RuntimeError("a secret prompt"))
+    model.answers[0].script.put(error)
     for told in ("fine", END_OF_ANSWER):
         model.answers[1].script.put(told)
     bench.run()
     failed = bench.outcomes[broken].failed
     assert failed is not None
     assert failed.kind is FailureKind.STEP_FAILED
-    assert "RuntimeError" in failed.message
+    assert type(error).__name__ in failed.message
     assert "secret" not in failed.message + "".join(capsys.readouterr())
+    assert bench.outcomes[whole].text == "fine"
+    bench.engine.close()
+
+
+def test_a_text_that_the_tokenizer_cannot_read_fails_its_request_alone(
+    model: DictatedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = dictated_bench(model)
+    broken, whole = bench.submit(text("abc")), bench.submit(text("abc"))
+    bench.step()
+    encode = ByteTokenizer.encode
+
+    def refuse(self: ByteTokenizer, text: str, *, add_special_tokens: bool) -> list[int]:
+        if text == "unreadable":
+            raise InvalidRequest("The model's tokenizer cannot read this text.", code="tokenizer_error")
+        return encode(self, text, add_special_tokens=add_special_tokens)
+
+    monkeypatch.setattr(ByteTokenizer, "encode", refuse)
+    model.answers[0].script.put("unreadable")
+    model.answers[1].script.put("fine")
+    for answer in model.answers:
+        answer.script.put(END_OF_ANSWER)
+    bench.run()
+    failed = bench.outcomes[broken].failed
+    assert failed is not None
+    assert failed.code == "tokenizer_error"
     assert bench.outcomes[whole].text == "fine"
     bench.engine.close()
 

@@ -34,22 +34,22 @@ def test_anything_told_ends_the_silence() -> None:
 def test_time_alone_is_no_silence() -> None:
     """When the gateway slept, no look was taken, whatever the clock says."""
     watchdog = Watchdog(PATIENCE)
-    watchdog.heard(step_s=9.0)
+    watchdog.heard(Heartbeat(step_s=9.0))
     assert watchdog.look() is None
 
 
 def test_a_step_that_takes_too_long_hangs_though_the_process_lives() -> None:
     watchdog = Watchdog(PATIENCE)
     for step_s in (8.0, 10.0):
-        watchdog.heard(step_s)
+        watchdog.heard(Heartbeat(step_s=step_s))
         assert watchdog.look() is None
-    watchdog.heard(10.5)
+    watchdog.heard(Heartbeat(step_s=10.5))
     assert watchdog.look() == "a step took longer than 10 s"
 
 
 def test_the_end_of_a_long_step_is_forgiven() -> None:
     watchdog = Watchdog(PATIENCE)
-    watchdog.heard(10.5)
+    watchdog.heard(Heartbeat(step_s=10.5))
     watchdog.heard()
     assert watchdog.look() is None
 
@@ -57,10 +57,32 @@ def test_the_end_of_a_long_step_is_forgiven() -> None:
 def test_the_pulse_tells_how_long_the_step_has_taken() -> None:
     sent: list[Heartbeat] = []
     clock = Clock()
-    pulse = Pulse(sent.append, clock)
+    pulse = Pulse(sent.append, lambda: (None, 0.0), clock)
     pulse.beat()
     with pulse:
         clock.now += 7.0
         pulse.beat()
     pulse.beat()
     assert [beat.step_s for beat in sent] == [0.0, 7.0, 0.0]
+
+
+def test_a_preparation_that_takes_too_long_hangs_though_steps_go_on() -> None:
+    watchdog = Watchdog(PATIENCE)
+    watchdog.heard(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.0))
+    assert (watchdog.look(), watchdog.unprepared) == (None, None)
+    watchdog.heard(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.5))
+    watchdog.heard()
+    assert (watchdog.look(), watchdog.unprepared) == ("the preparation of a request took longer than 10 s", 7)
+
+
+def test_the_end_of_a_long_preparation_is_forgiven() -> None:
+    watchdog = Watchdog(PATIENCE)
+    watchdog.heard(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.5))
+    watchdog.heard(Heartbeat(step_s=0.0, preparing=8, preparing_s=0.5))
+    assert (watchdog.look(), watchdog.unprepared) == (None, None)
+
+
+def test_the_pulse_says_what_waits_longest_to_be_prepared() -> None:
+    sent: list[Heartbeat] = []
+    Pulse(sent.append, lambda: (7, 2.5), Clock()).beat()
+    assert sent == [Heartbeat(step_s=0.0, preparing=7, preparing_s=2.5)]

@@ -58,7 +58,7 @@ def test_an_aborted_question_is_not_answered() -> None:
     worker = Worker(build_fake_engine(EngineOptions()), FrameWriter(output))
     for message in (tokens_of("ab", 1), Abort(request=1), tokens_of("cd", 2)):
         worker.receive(message)
-    threading.Thread(target=worker.prepare_all, daemon=True).start()
+    threading.Thread(target=worker.intake.of_texts.run, daemon=True).start()
     assert output.written.wait(30)
     output.seek(0)
     body = read_frame(output)

@@ -133,6 +133,12 @@ def test_a_required_call_of_the_older_form(http: httpx.Client) -> None:
     assert answered["finish_reason"] == "function_call"
 
 
+def test_an_expression_that_outgrows_a_limit_is_the_requests_fault(http: httpx.Client) -> None:
+    body = said(f"[[reply: {'abc_' * 100}]]", structured_outputs={"regex": r"(\w{1,1000}){1,1000}"}, max_tokens=400)
+    error = error_of(http.post(CHAT, json=body), 400)
+    assert (error["param"], error["code"]) == ("structured_outputs.regex", "grammar_too_complex")
+
+
 @pytest.mark.parametrize(("field", "param"), [("tools", "tools"), ("functions", "functions")])
 def test_a_strict_schema_that_cannot_be_held_to_is_refused(http: httpx.Client, field: str, param: str) -> None:
     function = {"name": "f", "strict": True, "parameters": {"type": "object", "minProperties": 2, "uniqueItems": True}}

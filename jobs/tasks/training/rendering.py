@@ -13,10 +13,10 @@ from typing import Any
 from jobs.datasets.examples import Completion, Conversation, Example, Preference
 from jobs.tasks.training.messages import chat_messages
 from runtime.batching.chat_prompts import ChatFormats, ChatPrompts
-from runtime.chat_template import ChatTemplate
 from runtime.errors import InvalidRequest
 from runtime.messages import EngineOptions
 from runtime.model_folder import read_model_folder
+from runtime.preparation_process import ModelPreparation
 from runtime.request import ChatPrompt
 from runtime.tokenizer import ModelTokenizer
 
@@ -56,10 +56,11 @@ class Renderer:
 
     def __init__(self, served: Path) -> None:
         folder = read_model_folder(served)
-        template = ChatTemplate(folder.chat_template, folder.special_tokens) if folder.chat_template else None
+        preparation = ModelPreparation(folder.chat_template, folder.special_tokens)
+        template = None if folder.chat_template is None else preparation
         self._prompts = ChatPrompts(template, ChatFormats.of(EngineOptions(), folder.chat_template))
         self._tokenizer = ModelTokenizer(folder.tokenizer_path)
-        self._has_template = template is not None
+        self._has_template = template is not None and template.template_error is None
         self._end = min(folder.eos_ids)
         self.context_length = folder.context_length
         self.vocab_size = folder.vocab_size

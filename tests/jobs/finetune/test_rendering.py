@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.datasets.examples import Conversation, Preference
+from jobs.datasets.examples import Completion, Conversation, Preference
 from jobs.tasks.training.rendering import IGNORED, Renderer
 from model_registry.pull import pull
 from model_registry.records import Precision
@@ -103,3 +103,10 @@ def test_a_template_that_writes_earlier_turns_anew_is_refused(tmp_path: Path) ->
         renderer.tokens(Conversation(1, [user, answer]))
     with pytest.raises(InvalidRequest, match="writes earlier turns anew"):
         renderer.preference(Preference(1, [user], "a", "the"))
+
+
+def test_without_a_template_that_compiles_prompts_are_learned_as_texts_and_chats_are_refused(tmp_path: Path) -> None:
+    renderer = Renderer(served(tmp_path, "{% for m in messages %}{{ m.content }"))
+    assert renderer.tokens(Completion(1, "in", "out")).num_learned > 1
+    with pytest.raises(InvalidRequest, match="does not compile: line 1"):
+        renderer.tokens(Conversation(2, [{"role": "user", "content": "in"}, {"role": "assistant", "content": "a"}]))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from recorded_answers import Call, read
 
+from runtime.chat_formats.conversation import in_user_turns
 from runtime.chat_formats.deepseek import DeepSeek
 from runtime.chat_formats.phi4 import Phi4
 from runtime.chat_formats.recognition import TOOL_FORMATS
@@ -135,3 +136,27 @@ def test_generic_calls_are_explained_also_to_templates_that_write_tools() -> Non
     explained, *_ = native("generic", CONVERSATION)
     assert "tool_calls" in explained["content"]
     assert "weather" not in explained["content"]
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+ANSWER = {"role": "assistant", "content": "Warm."}
+MERGED = {"role": "user", "content": "Be brief.\n\nHow warm is it?"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([SYSTEM, ASK, ANSWER], [MERGED, ANSWER]),
+        ([SYSTEM, {"role": "developer", "content": [{"type": "text", "text": "In French."}]}, ASK], None),
+        ([SYSTEM], [{"role": "user", "content": "Be brief."}]),
+        ([SYSTEM, ANSWER], [{"role": "user", "content": "Be brief."}, ANSWER]),
+        ([ASK, ANSWER, SYSTEM, ASK], [ASK, ANSWER, MERGED]),
+        ([ASK, SYSTEM], [{"role": "user", "content": "How warm is it?\n\nBe brief."}]),
+        ([SYSTEM, {"role": "user", "content": [{"type": "text", "text": "How warm is it?"}]}], [MERGED]),
+        ([ASK, ANSWER], [ASK, ANSWER]),
+        ([], []),
+    ],
+)
+def test_instructions_stand_in_the_users_turns(messages: list[dict[str, Any]], expected: list[dict[str, Any]] | None) -> None:
+    both = [{"role": "user", "content": "Be brief.\n\nIn French.\n\nHow warm is it?"}]
+    assert in_user_turns(messages) == (both if expected is None else expected)

@@ -233,3 +233,10 @@ def test_a_lenient_rule_passes_over_what_it_cannot_express(compiler: GrammarComp
     assert not accepts(make(), '["a"]')
     with pytest.raises(InvalidRequest, match='"uniqueItems" is not supported'):
         compiler.compile(grammar(GrammarKind.CALLS, f"start: {json_rule(schema)}"))
+
+
+def test_a_refusal_does_not_quote_a_whole_expression(compiler: GrammarCompiler) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        compiler.compile(grammar(GrammarKind.REGEX, "(" * 5000 + "a" + ")" * 5000))
+    assert caught.value.code == "invalid_grammar"
+    assert len(caught.value.message) < 1000

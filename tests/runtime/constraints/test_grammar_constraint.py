@@ -12,9 +12,12 @@ from small_tokenizer import EOS_IDS, SPECIAL, small_tokenizer
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
+from runtime.batching.failures import broken
 from runtime.constraints.compiler import GrammarCompiler
-from runtime.constraints.constraint import ConstraintBroken
+from runtime.constraints.constraint import ConstraintBroken, GrammarTooComplex
 from runtime.constraints.lark import token
+from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
+from runtime.errors import FailureKind
 from runtime.request import Grammar, GrammarKind
 from runtime.tokenizer import ModelTokenizer
 
@@ -188,3 +191,20 @@ def test_a_clients_grammar_whose_forced_text_never_ends_does_not_hang(compiler: 
     constraint = compiler.compile(Grammar(kind=GrammarKind.LARK, source=f"{option}start: /a+/ /a+/"))()
     assert constraint.forced() == []
     assert constraint.allowed() is not None
+
+
+def test_a_grammar_that_outgrows_a_limit_is_named_by_its_field() -> None:
+    source = r"(\w{1,1000}){1,1000}"
+    form = Grammar(kind=GrammarKind.REGEX, source=source, param="structured_outputs.regex")
+    constraint = GrammarCompiler(ByteTokenizer(), {EOS}, VOCAB_SIZE).compile(form)()
+
+    def follow() -> None:
+        for number in range(1000):
+            constraint.allowed()
+            constraint.accept(ord("ab1_"[number % 4]))
+
+    with pytest.raises(GrammarTooComplex) as caught:
+        follow()
+    failed = broken(7, caught.value)
+    assert (failed.kind, failed.param, failed.code) == (FailureKind.INVALID_REQUEST, form.param, "grammar_too_complex")
+    assert "simpler" in failed.message

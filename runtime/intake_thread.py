@@ -1,0 +1,149 @@
+"""What a worker's two intake threads do: prepare requests, and answer what the tokenizer is asked. They step no engine.
+
+What is prepared by programs of others, chat templates and grammars, has a thread of its own: plain texts never wait for it.
+A library's panic is one request's failure, like any exception; whatever else is no `Exception` ends the thread and the worker.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runtime.batching.failures import broken, failed
+from runtime.engines.protocol import Engine, Prepared
+from runtime.errors import RuntimeFailure
+from runtime.essential_thread import log_error
+from runtime.events import Failed
+from runtime.framing import FrameWriter
+from runtime.messages import Detokenize, Drain, StepReport, Submit, Tokenize
+from runtime.panics import is_panic
+from runtime.preparation_queue import PreparationQueue, Unprepared
+from runtime.request import ChatPrompt
+from runtime.tokenization import answered
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that did not get as far as the engine."""
+
+    failed: Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A request that was aborted before it was prepared."""
+
+    request: int
+
+
+Outcome = Prepared | Refused | Skipped | Drain
+
+
+class IntakeThreads:
+    """deliver: gets the outcomes, and a Drain once all before it are delivered. is_aborted: whether nobody waits for a request."""
+
+    def __init__(
+        self, engine: Engine, output: FrameWriter, deliver: Callable[[Outcome], None], is_aborted: Callable[[int], bool]
+    ) -> None:
+        self._deliver = deliver
+        self._drains = 0
+        self._draining = threading.Lock()
+        self.of_programs = IntakeThread(engine, output, self._deliver_once, is_aborted)
+        self.of_texts = IntakeThread(engine, output, self._deliver_once, is_aborted)
+
+    def put(self, message: Unprepared) -> None:
+        """From the reading thread."""
+        if isinstance(message, Drain):
+            self.of_programs.put(message)
+            self.of_texts.put(message)
+        elif _runs_programs(message):
+            self.of_programs.put(message)
+        else:
+            self.of_texts.put(message)
+
+    def withdraw(self, request: int) -> bool:
+        """From the reading thread. Returns whether it was a question to the tokenizer."""
+        return self.of_programs.withdraw(request) or self.of_texts.withdraw(request)
+
+    def oldest(self) -> tuple[int | None, float]:
+        """As `PreparationQueue.oldest`, of both."""
+        return max(self.of_programs.queue.oldest(), self.of_texts.queue.oldest(), key=lambda oldest: oldest[1])
+
+    def _deliver_once(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Drain):
+            with self._draining:
+                self._drains += 1
+                if self._drains < 2:
+                    return
+        self._deliver(outcome)
+
+
+def _runs_programs(message: Submit | Tokenize | Detokenize) -> bool:
+    if isinstance(message, Detokenize):
+        return False
+    return isinstance(message.prompt, ChatPrompt) or (isinstance(message, Submit) and message.params.grammar is not None)
+
+
+class IntakeThread:
+    """One of them. It delivers in the order in which requests came."""
+
+    def __init__(
+        self, engine: Engine, output: FrameWriter, deliver: Callable[[Outcome], None], is_aborted: Callable[[int], bool]
+    ) -> None:
+        self._engine = engine
+        self._output = output
+        self._deliver = deliver
+        self._is_aborted = is_aborted
+        self._unanswered: set[int] = set()  # questions to the tokenizer that nobody has withdrawn
+        self.queue = PreparationQueue()
+
+    def put(self, message: Unprepared) -> None:
+        if isinstance(message, Tokenize | Detokenize):
+            self._unanswered.add(message.request)
+        self.queue.put(message)
+
+    def withdraw(self, request: int) -> bool:
+        was_unanswered = request in self._unanswered
+        self._unanswered.discard(request)
+        return was_unanswered
+
+    def run(self) -> None:
+        """For ever."""
+        while True:
+            match self.queue.first():
+                case Submit() as submit:
+                    self._deliver(self._prepare(submit))
+                case Drain() as drain:
+                    self._deliver(drain)
+                case inquiry if inquiry.request in self._unanswered:
+                    self._answer(inquiry)
+                    self._unanswered.discard(inquiry.request)
+            self.queue.done()
+
+    def _prepare(self, submit: Submit) -> Prepared | Refused | Skipped:
+        if self._is_aborted(submit.request):
+            return Skipped(submit.request)
+        try:
+            return self._engine.prepare(submit)
+        except BaseException as error:
+            return Refused(_failure_of(submit.request, error))
+
+    def _answer(self, inquiry: Tokenize | Detokenize) -> None:
+        """At once, whatever the engine is doing."""
+        try:
+            self._output.write(answered(self._engine, inquiry))
+        except BrokenPipeError:
+            pass  # the gateway is gone, as the reading thread is about to find
+        except BaseException as error:
+            self._output.write(StepReport(failed=[_failure_of(inquiry.request, error)]))
+
+
+def _failure_of(request: int, error: BaseException) -> Failed:
+    """Raises what is more than one request's failure."""
+    if isinstance(error, RuntimeFailure):
+        return failed(request, error)
+    if not isinstance(error, Exception) and not is_panic(error):
+        raise error
+    log_error(error, "the preparation of a request")
+    return broken(request, error)

@@ -1,0 +1,169 @@
+"""What happens to a worker, and to its other requests, when the preparation of one request fails, hangs, or ends a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from event_loops import run
+from pool_bench import text_of
+from synthetic_decoder import write_synthetic_decoder
+from test_worker_process import LOAD, ROOT, WORKER, saying, told
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+
+from runtime.errors import EngineDead, InvalidRequest
+from runtime.essential_thread import FAILED
+from runtime.messages import Abort, Drain, EngineOptions, Load, Ready, StepReport, Submit, Tokenize, Tokenized
+from runtime.request import ChatPrompt, SamplingParams, TextPrompt
+from runtime.watchdog import Patience
+from runtime.worker_process import WorkerProcess
+
+# How long this regex takes doubles with every A, until the library gives up with a panic.
+PANICS, PANICKING_TEXT = "(A|AA)+$", "A" * 60 + "B"
+
+INJECTED = """
+import runtime.worker as worker
+from runtime.engines.fake import build_fake_engine
+from runtime.intake_thread import IntakeThread
+from runtime.pulse import Pulse
+class Lost(BaseException): pass
+def fail(*_): raise Lost
+{injection}
+worker.main()
+"""
+
+
+def panicking_model(folder: Path) -> Load:
+    write_synthetic_decoder(folder)
+    path = str(folder / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(path)
+    split = pre_tokenizers.Split(Regex(PANICS), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, tokenizer.pre_tokenizer])
+    tokenizer.save(path)
+    return Load(engine="onnx", folder=str(folder), options=EngineOptions(num_slots=2, threads=1))
+
+
+def completing(text: str, number: int) -> Submit:
+    return Submit(request=number, prompt=TextPrompt(text=text), params=SamplingParams(max_tokens=3, temperature=0.0))
+
+
+def test_a_tokenizer_that_panics_fails_the_request_alone(tmp_path: Path) -> None:
+    load = panicking_model(tmp_path / "model")
+    bad = [completing(PANICKING_TEXT, 1), Tokenize(request=2, prompt=TextPrompt(text=PANICKING_TEXT))]
+    good = [completing("B", 3), Tokenize(request=4, prompt=TextPrompt(text="B"))]
+    said, _, code = told(WORKER, load, *bad, *good, Drain())
+    reports = [message for message in said if isinstance(message, StepReport)]
+    failures = {failed.request: failed for report in reports for failed in report.failed}
+    assert {(failed.kind, failed.code) for failed in failures.values()} == {("invalid_request", "tokenizer_error")}
+    assert set(failures) == {1, 2}
+    assert [finished.request for report in reports for finished in report.finished] == [3]
+    assert [message.token_ids for message in said if isinstance(message, Tokenized)] == [[33]]
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("thread", "injection"),
+    [
+        ("intake", "IntakeThread._prepare = fail"),
+        ("pulse", "Pulse.beat = fail"),
+        (
+            "frames",
+            "worker.Worker.receive = fail",
+        ),
+        ("main", "worker.Worker._step = fail"),
+    ],
+)
+def test_a_thread_that_fails_ends_the_worker_at_once(thread: str, injection: str) -> None:
+    said, printed, code = told(["-c", INJECTED.format(injection=injection)], LOAD, saying("[[endless]]"), saying("x", 2), Drain())
+    assert isinstance(said[0], Ready)
+    assert code == FAILED
+    assert b"Lost in " in printed, thread
+
+
+def test_a_request_that_was_aborted_before_is_not_prepared() -> None:
+    slow = """
+import threading, time
+aborted = threading.Event()
+def prepare(self, submit, prepare=IntakeThread._prepare):
+    if submit.request == 1: assert aborted.wait(20)
+    return prepare(self, submit)
+IntakeThread._prepare = prepare
+def handle(self, work, report, handle=worker.Worker._handle):
+    handle(self, work, report)
+    if isinstance(work, worker.Abort): aborted.set()
+worker.Worker._handle = handle
+build = worker.build_engine
+def counted(load):
+    engine = build(load)
+    prepare = engine.prepare
+    def printed(submit):
+        print("prepares", submit.request, flush=True)
+        return prepare(submit)
+    engine.prepare = printed
+    return engine
+worker.build_engine = counted
+"""
+    messages = (saying("a", 1), saying("b", 2), Abort(request=2), saying("c", 3), Drain())
+    said, printed, code = told(["-c", INJECTED.format(injection=slow)], LOAD, *messages)
+    reports = [message for message in said if isinstance(message, StepReport)]
+    assert [finished.request for report in reports for finished in report.finished] == [1, 3]
+    assert printed.decode().splitlines() == ["prepares 1", "prepares 3"]
+    assert code == 0
+
+
+HANGS = """
+import threading
+def prepare(self, submit, prepare=IntakeThread._prepare):
+    if "hang" in repr(submit.prompt): threading.Event().wait()
+    return prepare(self, submit)
+IntakeThread._prepare = prepare
+"""
+
+
+async def hanging_worker(patience: Patience) -> WorkerProcess:
+    pipe = asyncio.subprocess.PIPE
+    program = ["-c", INJECTED.format(injection=HANGS)]
+    process = await asyncio.create_subprocess_exec(sys.executable, *program, cwd=ROOT, stdin=pipe, stdout=pipe)
+    worker = WorkerProcess(process, "fake:1", patience)
+    worker._send(LOAD)
+    await worker.wait_ready()
+    return worker
+
+
+@pytest.mark.parametrize("chat_hangs", [True, False])
+def test_chats_and_texts_do_not_wait_for_each_other(chat_hangs: bool) -> None:
+    async def scenario() -> None:
+        worker = await hanging_worker(Patience())
+        text, chat = TextPrompt(text="hang"), ChatPrompt(messages=[{"role": "user", "content": "hang"}])
+        hangs = worker.submit(lambda n: Submit(request=n, prompt=chat if chat_hangs else text))
+        text, chat = TextPrompt(text="hi<|assistant|>"), ChatPrompt(messages=[{"role": "user", "content": "hi"}])
+        other = worker.submit(lambda n: Submit(request=n, prompt=text if chat_hangs else chat))
+        assert await asyncio.wait_for(text_of(other), 30) == "You said: hi"
+        worker.kill()
+        with pytest.raises(EngineDead):
+            await text_of(hangs)
+        await worker.reap()
+
+    run(scenario)
+
+
+def test_a_preparation_without_end_costs_the_worker_but_only_its_request_is_refused() -> None:
+    """It must not come back: clients send again what failed with 503, and not what failed with 400."""
+
+    async def scenario() -> None:
+        worker = await hanging_worker(Patience(step_s=0.2))
+        submits = [
+            worker.submit(lambda n, text=text: Submit(request=n, prompt=TextPrompt(text=text))) for text in ("hang", "other")
+        ]
+        answers = await asyncio.gather(*map(text_of, submits), return_exceptions=True)
+        culprit, other = answers
+        assert isinstance(culprit, InvalidRequest)
+        assert culprit.code == "preparation_timeout"
+        assert "preparation of a request took longer than 0.2 s" in culprit.message
+        assert isinstance(other, EngineDead)
+        await worker.reap()
+        assert "preparation" in worker.death
+
+    run(scenario)
