@@ -5,6 +5,7 @@ Knows the pool and the registry's names; knows no HTTP and no wire format.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Gateway:
         self._plans = plans
         self._lifecycle = lifecycle
         self._is_warming = False
+        self._groups = itertools.count(1)  # of our own: replicas number what they get each for itself
         self._refusals: dict[str, RuntimeFailure] = {}  # why a model could not even begin to load when it was last asked for
 
     def resolve(self, name: str | None) -> ServedModel:
@@ -219,7 +221,7 @@ class Gateway:
         if request.params.max_tokens is not None:
             series.request_params_max_tokens.observe(request.params.max_tokens)
         generations: list[MeteredGeneration] = []
-        group: int | None = None
+        group = next(self._groups)
         try:
             _check_adapter(model, lease.info)
             for prompt, params in request.submissions():
@@ -234,7 +236,6 @@ class Gateway:
                     return_prompt_text=request.return_prompt_text,
                     return_prompt_token_ids=request.return_prompt_token_ids,
                 )
-                group = generation.number if group is None else group
                 generations.append(MeteredGeneration(generation, series, record))
         except BaseException:
             for submitted in generations:

@@ -45,6 +45,7 @@ class FairQueue:
         self._num_served = 0
         self._principal_rows: Counter[str] = Counter()
         self._request_rows: Counter[ClientRequest] = Counter()
+        self._served_requests: set[ClientRequest] = set()  # that have been given a row and are not forgotten
 
     def __len__(self) -> int:
         return self._num_waiting
@@ -98,6 +99,7 @@ class FairQueue:
         self._served[sequence.principal] = self._num_served
         self._principal_rows[sequence.principal] += 1
         self._request_rows[sequence.client_request] += 1
+        self._served_requests.add(sequence.client_request)
         self._end_turn(sequence)
 
     def release(self, sequence: Sequence) -> None:
@@ -123,14 +125,21 @@ class FairQueue:
             del self._levels[sequence.priority]
 
     def forget(self, sequence: Sequence) -> None:
-        """It has left for good: its place in the order of arrival is not needed any more."""
+        """It has left for good, and with the last of a client request that one."""
         del self._arrivals[sequence.request]
+        request = sequence.client_request
+        if request not in self._request_rows and not self._is_waiting(request, sequence.priority):
+            self._served_requests.discard(request)
 
     def _end_turn(self, sequence: Sequence) -> None:
         """Its client request goes behind all others that wait."""
-        requests = self._levels.get(sequence.priority, {}).get(sequence.principal, {})
-        if sequence.client_request in requests:
-            requests[sequence.client_request] = requests.pop(sequence.client_request)
+        request = sequence.client_request
+        if self._is_waiting(request, sequence.priority):
+            requests = self._levels[sequence.priority][sequence.principal]
+            requests[request] = requests.pop(request)
+
+    def _is_waiting(self, request: ClientRequest, priority: int) -> bool:
+        return request in self._levels.get(priority, {}).get(request.principal, {})
 
     def _arrival(self, sequence: Sequence) -> int:
         return self._arrivals[sequence.request]
@@ -179,19 +188,35 @@ class FairQueue:
 
     # ---- places in the queue ----
 
-    def plan_refusal(self, newcomer: Sequence) -> tuple[Sequence, ...]:
-        """Who is refused when the queue is full and one more comes: what waits of one client request, of which nothing has begun.
+    def plan_refusal(self, newcomer: Sequence, *, has_reserve: bool) -> tuple[Sequence, ...]:
+        """Who is refused when the queue is full and one more comes: what waits of one client request, the newcomer as its last.
 
-        That of the principal with the most waiting, and of its requests the one with the most, of several the newest; a request is
-        refused whole, since its caller takes all of its answers or none. The newcomer counts as waiting, and may be the one.
+        It is a request of the principal with the most waiting, the newcomer counted; of its requests of which nothing has begun,
+        and the newcomer's, the one with the most waiting, of several the newest. A request is refused whole, since its caller takes
+        all of its answers or none. Where only requests that have begun hold more places, a newcomer with nothing yet may use the
+        reserve (then nobody is refused); without one, another principal loses such a request all the same.
         """
-        waiting: dict[ClientRequest, list[Sequence]] = {}
-        for sequence in sorted((each for each in self if not each.has_begun), key=self._arrival):
-            waiting.setdefault(sequence.client_request, []).append(sequence)
-        waiting[newcomer.client_request] = [*waiting.pop(newcomer.client_request, []), newcomer]  # the newest request
+        waiting = self._unbegun_by_request()
+        own, served = newcomer.client_request, self._served_requests
+        is_first = own not in waiting and own not in served
+        waiting[own] = [*waiting.pop(own, []), newcomer]
         sizes: Counter[str] = Counter()
         for request, sequences in waiting.items():
             sizes[request.principal] += len(sequences)
         largest = max(sizes, key=lambda principal: (sizes[principal], principal == newcomer.principal))
-        newest_first = [sequences for request, sequences in reversed(waiting.items()) if request.principal == largest]
-        return tuple(max(newest_first, key=len))
+        theirs = [request for request in reversed(waiting) if request.principal == largest]
+        losers = [request for request in theirs if request == own or request not in served]
+        loser = max(losers, key=lambda request: len(waiting[request]), default=None)
+        if loser is not None and loser != own:
+            return tuple(waiting[loser])
+        most = max(theirs, key=lambda request: len(waiting[request]))
+        if has_reserve and is_first and len(waiting[most]) > len(waiting[own]):
+            return ()
+        return tuple(waiting[own if largest == own.principal else most])
+
+    def _unbegun_by_request(self) -> dict[ClientRequest, list[Sequence]]:
+        """Those that wait and of which nothing has begun, by request: the newest request last, and of each the newest."""
+        waiting: dict[ClientRequest, list[Sequence]] = {}
+        for sequence in sorted((each for each in self if not each.has_begun), key=self._arrival):
+            waiting.setdefault(sequence.client_request, []).append(sequence)
+        return waiting

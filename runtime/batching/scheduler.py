@@ -70,11 +70,12 @@ class Scheduler:
     def plan_refusal(self, newcomer: Sequence) -> tuple[Sequence, ...]:
         """Who must be refused before the newcomer can be added, perhaps itself; nobody while there is room.
 
-        Rows that are free count as room: the limit is on those that truly wait.
+        Rows that are free count as room: the limit is on those that truly wait. The reserve is an eighth more.
         """
-        if self.num_waiting < self._max_waiting + max(0, self._num_rows - len(self.running)):
+        room = self._max_waiting + max(0, self._num_rows - len(self.running)) - self.num_waiting
+        if room > 0:
             return ()
-        return self._waiting.plan_refusal(newcomer)
+        return self._waiting.plan_refusal(newcomer, has_reserve=-room < (self._max_waiting + 7) // 8)
 
     def add(self, sequence: Sequence) -> None:
         self._waiting.add(sequence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sequences import make_sequence
@@ -255,7 +256,56 @@ def test_of_equals_the_newcomer_is_refused() -> None:
     assert rows.scheduler.plan_refusal(newcomer) == (newcomer,)
 
 
-def test_what_has_begun_is_never_refused() -> None:
+def begun_flood(max_waiting: int = 8) -> Rows:
+    """One request's answers hold the only row and every place in the queue."""
+    rows = Rows(num_rows=1, max_waiting=max_waiting)
+    rows.add("flood", 1 + max_waiting, group=1)
+    rows.fill()
+    return rows
+
+
+@pytest.mark.parametrize("principal", ["flood", "chat"])
+def test_beside_a_request_that_has_begun_and_fills_the_queue_others_use_the_reserve(principal: str) -> None:
+    rows = begun_flood(max_waiting=16)
+    for _ in range(2):
+        assert rows.scheduler.plan_refusal(make_sequence(principal=principal)) == ()
+        rows.add(principal)
+    assert rows.scheduler.plan_refusal(make_sequence(principal=principal)) != ()
+
+
+def test_the_reserve_is_not_for_more_of_the_same_request() -> None:
+    rows = begun_flood()
+    newcomer = make_sequence(principal="flood", group=1)
+    assert rows.scheduler.plan_refusal(newcomer)[-1] is newcomer
+
+
+def test_beyond_the_reserve_another_principal_loses_what_has_begun_and_ones_own_requests_wait() -> None:
+    rows = begun_flood()
+    rows.add("flood")
+    own = make_sequence(principal="flood")
+    assert rows.scheduler.plan_refusal(own) == (own,)
+    (single,) = rows.scheduler.plan_refusal(make_sequence(principal="chat"))
+    assert single.group is None, "first what has not begun"
+    rows.scheduler.remove(single)
+    rows.add("chat")
+    refused = rows.scheduler.plan_refusal(make_sequence(principal="chat"))
+    assert [each.group for each in refused] == [1] * 8
+
+
+def test_a_request_that_has_ended_is_not_remembered() -> None:
+    rows = begun_flood(max_waiting=1)
+    for sequence in [*rows.scheduler.running, *rows.fill()]:
+        rows.end(sequence)
+    rows.fill()
+    (last,) = rows.scheduler.running
+    rows.end(last)
+    rows.add("chat")
+    rows.fill()
+    flood = rows.add("flood", 1, group=1)
+    assert rows.scheduler.plan_refusal(make_sequence(principal="flood", group=1))[0] is flood[0]
+
+
+def test_an_answer_that_has_begun_is_never_refused() -> None:
     rows = Rows(num_rows=4, max_waiting=1)
     flood = rows.add("flood", 4)
     rows.fill()
