@@ -94,7 +94,7 @@ class Gateway:
         """Waits for the model and for the first event. The caller closes the inference. Raises RuntimeFailure."""
         self._check_count(request, model)
         record.model = model.label
-        lease = await self.acquire(model, request.keep_alive_s)
+        lease = await self.acquire(model, request.keep_alive_s, record.principal.id)
         inference = self._submitted(model, lease, request, record)
         try:
             await inference.begin()
@@ -111,12 +111,13 @@ class Gateway:
         finally:
             inference.close()
 
-    async def acquire(self, model: ServedModel, keep_alive_s: float | None = None) -> Lease:
-        """A lease on the model, loaded now if it was not. Raises NotReady, EngineDead."""
+    async def acquire(self, model: ServedModel, keep_alive_s: float | None = None, principal: str = "") -> Lease:
+        """A lease on the model, loaded now if it was not. principal: who asks. Raises NotReady, EngineDead."""
         self.metrics.of_model(model.label)
         try:
             spec = self.pool.spec_of(model.label) or await self._plans.spec(model)
-            lease = await self.pool.acquire(spec, timeout_s=self.settings.load_timeout_s, keep_alive_s=keep_alive_s)
+            timeout_s = self.settings.load_timeout_s
+            lease = await self.pool.acquire(spec, timeout_s=timeout_s, keep_alive_s=keep_alive_s, principal=principal)
         except RuntimeFailure as failure:
             if failure.code in _LASTING and not failure.retry_after_s:
                 self._refusals[model.label] = failure

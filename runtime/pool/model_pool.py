@@ -53,15 +53,17 @@ class ModelPool:
 
     # ---- asked from outside ----
 
-    async def acquire(self, spec: LoadSpec, *, timeout_s: float, keep_alive_s: float | None = None) -> Lease:
+    async def acquire(self, spec: LoadSpec, *, timeout_s: float, keep_alive_s: float | None = None, principal: str = "") -> Lease:
         """Joins or starts a load, when its turn has come. keep_alive_s: holds from now on, instead of the spec's.
+
+        principal: who asks, and takes turns with others.
 
         Raises NotReady: no room, still loading after timeout_s, draining, or failed; it says why.
         """
         deadline = time.monotonic() + timeout_s
         while True:
             self._check_open()
-            model = await self._queue.place(spec, deadline)
+            model = await self._queue.place(spec, deadline, principal)
             if keep_alive_s is not None:
                 model.keep(keep_alive_s)
             model.hold()
