@@ -104,10 +104,8 @@ class FairQueue:
 
     def release(self, sequence: Sequence) -> None:
         """It gives its row back."""
-        for rows, key in ((self._principal_rows, sequence.principal), (self._request_rows, sequence.client_request)):
-            rows[key] -= 1
-            if not rows[key]:
-                del rows[key]
+        self._principal_rows = self._principal_rows - Counter((sequence.principal,))
+        self._request_rows = self._request_rows - Counter((sequence.client_request,))
         self._end_turn(sequence)
 
     def discard(self, sequence: Sequence) -> None:
