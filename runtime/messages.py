@@ -19,8 +19,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     context_length: None means the model's own. max_token_gap_s: a prefill chunk may delay running rows by at most this much.
     prefix_cache_bytes: KV bytes kept of finished rows. kv_budget_bytes: of all rows, above which cached rows leave and then
-    the newest sequence waits again (preemption); None means half of the machine's free memory. max_waiting: sequences queued before
-    new ones are shed (OverCapacity).
+    a sequence waits again (preemption); None means half of the machine's free memory. max_waiting: sequences queued before those of
+    whoever has the most of them there are refused (OverCapacity).
     tool_format, reasoning_format: names in `runtime/chat_formats`; None: as the chat template shows.
     adapters: PEFT folders by name, of those that requests may name; only for the engine `onnx`, others serve none.
     """
@@ -64,8 +64,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
 
     adapter: whose weights are added to the model's, by its name in `EngineOptions.adapters`; None: nobody's.
     return_prompt_text, return_prompt_token_ids: whether Started carries them.
-    principal: who shares the model with others as one (an opaque id). group: the number of the first submission of the same
-    client request, whose n answers share its turn; None: of its own.
+    principal: who shares the model with others as one (an opaque id). group: a number that the answers of one client request have
+    in common and no other of the principal's requests has: they share its turn; None: a turn of its own.
     """
 
     request: int

@@ -5,6 +5,7 @@ Knows the pool and the registry's names; knows no HTTP and no wire format.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Gateway:
         self._plans = plans
         self._lifecycle = lifecycle
         self._is_warming = False
+        self._groups = itertools.count(1)  # of our own: replicas number what they get each for itself
         self._refusals: dict[str, RuntimeFailure] = {}  # why a model could not even begin to load when it was last asked for
 
     def resolve(self, name: str | None) -> ServedModel:
@@ -92,7 +94,7 @@ class Gateway:
         """Waits for the model and for the first event. The caller closes the inference. Raises RuntimeFailure."""
         self._check_count(request, model)
         record.model = model.label
-        lease = await self.acquire(model, request.keep_alive_s)
+        lease = await self.acquire(model, request.keep_alive_s, record.principal.id)
         inference = self._submitted(model, lease, request, record)
         try:
             await inference.begin()
@@ -109,12 +111,13 @@ class Gateway:
         finally:
             inference.close()
 
-    async def acquire(self, model: ServedModel, keep_alive_s: float | None = None) -> Lease:
-        """A lease on the model, loaded now if it was not. Raises NotReady, EngineDead."""
+    async def acquire(self, model: ServedModel, keep_alive_s: float | None = None, principal: str = "") -> Lease:
+        """A lease on the model, loaded now if it was not. principal: who asks. Raises NotReady, EngineDead."""
         self.metrics.of_model(model.label)
         try:
             spec = self.pool.spec_of(model.label) or await self._plans.spec(model)
-            lease = await self.pool.acquire(spec, timeout_s=self.settings.load_timeout_s, keep_alive_s=keep_alive_s)
+            timeout_s = self.settings.load_timeout_s
+            lease = await self.pool.acquire(spec, timeout_s=timeout_s, keep_alive_s=keep_alive_s, principal=principal)
         except RuntimeFailure as failure:
             if failure.code in _LASTING and not failure.retry_after_s:
                 self._refusals[model.label] = failure
@@ -219,7 +222,7 @@ class Gateway:
         if request.params.max_tokens is not None:
             series.request_params_max_tokens.observe(request.params.max_tokens)
         generations: list[MeteredGeneration] = []
-        group: int | None = None
+        group = next(self._groups)
         try:
             _check_adapter(model, lease.info)
             for prompt, params in request.submissions():
@@ -234,7 +237,6 @@ class Gateway:
                     return_prompt_text=request.return_prompt_text,
                     return_prompt_token_ids=request.return_prompt_token_ids,
                 )
-                group = generation.number if group is None else group
                 generations.append(MeteredGeneration(generation, series, record))
         except BaseException:
             for submitted in generations:

@@ -91,4 +91,4 @@ GENERATION_TOKENS = CounterName("vllm:generation_tokens", "Tokens generated.")
 REQUEST_SUCCESS = CounterName(
     "vllm:request_success", "Requests that ended, by reason.", "finished_reason", ("stop", "length", "abort", "error")
 )
-ADMISSION_REJECTIONS = CounterName("vllm:admission_rejections", "Requests shed at the door, by reason.", "reason", ("queue_full",))
+ADMISSION_REJECTIONS = CounterName("vllm:admission_rejections", "Requests refused a place, by reason.", "reason", ("queue_full",))

@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     keep_alive: KeepAlive = Field(600.0, description="Time a model stays loaded without requests; -1: for ever.")
     replicas: Replicas = Field(1, description="Workers per model.")
     num_slots: NumSlots = Field(16, description="Sequences decoded together, per worker.")
-    max_waiting: MaxWaiting = Field(256, description="Sequences queued per worker before 429.")
+    max_waiting: MaxWaiting = Field(256, description="Answers queued per worker before whoever has the most waiting gets 429.")
     threads: Threads = Field(0, description="Threads per worker; 0 means a share of the cores.")
     context_length: ContextLength | None = Field(None, description="Cut of the models' context, in tokens.")
     max_token_gap_s: MaxTokenGap = Field(0.1, description="Longest delay of running rows by a prefill chunk.")

@@ -11,7 +11,7 @@ import numpy as np
 from runtime.batching.chooser import Chooser
 from runtime.batching.costs import StepCosts
 from runtime.batching.delivery import Delivery, started
-from runtime.batching.failures import ended_in, late, queue_full, too_late
+from runtime.batching.failures import ended_in, late, queue_full, refuse, too_late
 from runtime.batching.intake import Intake
 from runtime.batching.jumps import plan_jump
 from runtime.batching.runner import Runner
@@ -66,11 +66,12 @@ class BatchingEngine:
         self._sequences: dict[int, Sequence] = {}
         self._num_preemptions = 0
         self._num_steps = 0
-        self._report = StepReport()  # of a step that has not returned
+        self._report = StepReport()  # of the next step, or of one that has not returned
 
     @property
     def num_unfinished(self) -> int:
-        return len(self._sequences)
+        """With those whose failure no step has reported yet."""
+        return len(self._sequences) + len(self._report.failed)
 
     def prepare(self, submit: Submit) -> Sequence:
         return self._intake.prepare(submit)
@@ -83,8 +84,8 @@ class BatchingEngine:
         return self._intake.tokens(prompt)
 
     def add(self, sequence: Sequence) -> None:
-        if not self._scheduler.can_add():
-            raise queue_full(self._limits.options.max_waiting, self._costs.decode_s * 64)
+        full = queue_full(self._limits.options.max_waiting, self._costs.decode_s * 64)
+        refuse(self._scheduler.plan_refusal(sequence), sequence, full, self._leave, self._report)
         self._sequences[sequence.request] = sequence
         self._scheduler.add(sequence)
 
@@ -99,6 +100,7 @@ class BatchingEngine:
         Among them those that ended in that step: its report is lost, and nobody may be left waiting.
         """
         requests = [*self._sequences, *ended_in(self._report)]
+        self._report = StepReport()
         for sequence in list(self._sequences.values()):
             self._leave(sequence)
         self._slots.shrink(0)
@@ -107,7 +109,7 @@ class BatchingEngine:
 
     def step(self) -> StepReport:
         """One prefill or one decode of all running rows."""
-        report = self._report = StepReport()
+        report = self._report
         self._expire(report)
         self._relieve()
         self._admit()
@@ -131,7 +133,7 @@ class BatchingEngine:
         active = sum(s.num_computed for s in running) * self._runner.kv.bytes_per_token
         return Stats(
             num_running=len(running),
-            num_waiting=len(self._scheduler.waiting),
+            num_waiting=self._scheduler.num_waiting,
             kv_usage=min(1.0, active / self._most_kv_bytes()),
             kv_bytes=self._slots.backed_bytes(),
             prefix_queries_total=self._slots.queries,
@@ -167,26 +169,25 @@ class BatchingEngine:
             report.failed.append(too_late(sequence, now))
 
     def _relieve(self) -> None:
-        """Keeps KV memory within its budget: unused and cached rows leave first, then the last sequence in rank waits again.
+        """Keeps KV memory within its budget: unused and cached rows leave first, then a running sequence waits again.
 
         Nobody waits for pages that a row's earlier holder touched: they are freed when the row is.
         """
         budget, token_bytes = self._limits.kv_budget_bytes, self._runner.kv.bytes_per_token
-        if self._slots.backed_bytes() <= budget:
-            return
-        self._slots.give_back()
-        tokens_over = -(-(self._slots.backed_bytes() - budget) // token_bytes)
-        if tokens_over > 0:
-            self._slots.shrink(max(0, self._slots.num_cached_tokens - tokens_over))
+        self._slots.relieve(budget)
         if sum(s.num_computed for s in self._scheduler.running) * token_bytes <= budget:
             return
         victim = self._scheduler.plan_preemption()
         if victim is not None:
-            self._slots.release(victim, was_decoding=victim.status is SequenceStatus.DECODE)
+            self._preempt(victim)
             self._slots.shrink(0)
-            self._scheduler.preempt(victim)
-            victim.lose_row()
-            self._num_preemptions += 1
+
+    def _preempt(self, victim: Sequence) -> None:
+        """What it computed is kept, while there is memory for it, and computed again otherwise."""
+        self._slots.release(victim, was_decoding=victim.status is SequenceStatus.DECODE, returns=True)
+        self._scheduler.preempt(victim)
+        victim.lose_row()
+        self._num_preemptions += 1
 
     def _tidy(self) -> None:
         """With nothing to do, memory beyond what cached rows hold goes back to the system, once it is worth the calls."""
@@ -195,17 +196,27 @@ class BatchingEngine:
             self._slots.give_back()
 
     def _admit(self) -> None:
-        while self._scheduler.can_admit() and self._has_memory_for(self._scheduler.waiting[0]):
-            sequence = self._scheduler.admit()
-            self._slots.place(sequence)
-            if sequence.admitted_at is None:
-                sequence.admitted_at = self._clock()
+        while (sequence := self._scheduler.first_waiting()) is not None and self._has_memory_for(sequence):
+            self._enter(sequence)
+        while (swap := self._scheduler.plan_exchange()) is not None and self._has_memory_for(swap.newcomer, swap.victim):
+            self._preempt(swap.victim)
+            self._enter(swap.newcomer)
 
-    def _has_memory_for(self, sequence: Sequence) -> bool:
+    def _enter(self, sequence: Sequence) -> None:
+        self._scheduler.admit(sequence)
+        self._slots.place(sequence)
+        if sequence.admitted_at is None:
+            sequence.admitted_at = self._clock()
+        if sequence.num_computed >= sequence.prompt_len:  # it had been preempted, and its row is still there
+            self._slots.start_decoding(sequence)
+            sequence.move_to(SequenceStatus.DECODE)
+
+    def _has_memory_for(self, sequence: Sequence, instead_of: Sequence | None = None) -> bool:
         """With other rows running, a prompt must fit beside what they hold; cached rows make room."""
-        if not self._scheduler.running:
+        others = [each for each in self._scheduler.running if each is not instead_of]
+        if not others:
             return True
-        held = sum(s.num_tokens + 1 for s in self._scheduler.running) + sequence.num_tokens + 1  # each grows in the next step
+        held = sum(s.num_tokens + 1 for s in others) + sequence.num_tokens + 1  # each grows in the next step
         return held * self._runner.kv.bytes_per_token <= self._limits.kv_budget_bytes
 
     def _announce(self, sequence: Sequence, report: StepReport) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from runtime.batching.sampler import NothingToChoose
 from runtime.batching.sequence import Sequence
@@ -14,10 +14,22 @@ from runtime.messages import StepReport
 
 def queue_full(max_waiting: int, retry_after_s: float = 1.0) -> OverCapacity:
     return OverCapacity(
-        f"The model's queue is full: at most {max_waiting} requests may wait. Retry later.",
+        f"The model's queue is full: at most {max_waiting} answers may wait. Retry later, or send fewer at a time.",
         code="queue_full",
         retry_after_s=max(1.0, retry_after_s),
     )
+
+
+def refuse(
+    losers: Iterable[Sequence], newcomer: Sequence, failure: OverCapacity, leave: Callable[[Sequence], None], report: StepReport
+) -> None:
+    """Fails these, as `Scheduler.plan_refusal` has chosen them, so that the newcomer may wait. Raises the failure if it is one."""
+    for loser in losers:
+        if loser is newcomer:
+            raise failure
+        leave(loser)
+        kind, message, code, retry_after_s = failure.kind, failure.message, failure.code, failure.retry_after_s
+        report.failed.append(Failed(request=loser.request, kind=kind, message=message, code=code, retry_after_s=retry_after_s))
 
 
 def late(sequences: Iterable[Sequence], now: float) -> list[Sequence]:

@@ -123,6 +123,8 @@ class Intake:
             stop=StopMatcher(asked.stop, include=asked.include_stop_str_in_output),
             rng=np.random.Generator(np.random.Philox(seed)),
             priority=submit.priority,
+            principal=submit.principal,
+            group=submit.group,
             arrived_at=now,
             deadline_at=None if submit.deadline_s is None else now + submit.deadline_s,
             adapter=adapter,

@@ -16,12 +16,14 @@ class CachedRow:
     """What a finished sequence left in its row: tokens int32 [n] whose KV is there. used_at: a count of uses, higher is later.
 
     num_exact: how many of the tokens were computed as prompt, see `slots`. adapter: with whose weights.
+    returns_to: the request that was preempted and will take the row back.
     """
 
     tokens: NDArray[np.int32]
     num_exact: int
     used_at: int
     adapter: int = 0
+    returns_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Which sequences enter and what the next step does. Pure: no clock, lock, thread, log or array.
 
 The decision, in order:
-    1. Admit waiting sequences, lowest priority number first, then first come first served, while rows are free.
+    1. Admit waiting sequences while rows are free, in the order of `fair_queue`; with none free, exchange rows as it says.
     2. If the last step was a prefill and rows are decoding, decode: running rows are never starved by prompts.
-    3. If a prompt is unfinished, prefill: chunks of the earliest prompts, together at most the token budget.
+    3. If a prompt is unfinished, prefill: chunks of prompts in the order of `prefill_turns`, together at most the token budget.
     4. Otherwise decode every running row.
 
 The budget of a prefill step follows from the gap that running rows may see (Sarathi-Serve, Agrawal et al. 2024):
@@ -12,9 +12,11 @@ see `prefill_budget`.
 
 from __future__ import annotations
 
-import bisect
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from runtime.batching.fair_queue import Exchange, FairQueue
+from runtime.batching.prefill_turns import PrefillTurns
 from runtime.batching.sequence import Sequence, SequenceStatus
 
 
@@ -47,60 +49,71 @@ def prefill_budget(*, gap_s: float, decode_s: float, token_s: float, num_decodin
 
 
 class Scheduler:
-    """The queues. waiting is sorted by (priority, arrival); running holds admitted sequences in admission order."""
+    """Who waits, and who runs: `running` holds admitted sequences in admission order."""
 
     def __init__(self, *, num_rows: int, max_waiting: int) -> None:
         self._num_rows = num_rows
         self._max_waiting = max_waiting
-        self._order: dict[int, int] = {}
-        self._arrivals = 0
+        self._waiting = FairQueue()
+        self._turns = PrefillTurns()
         self._last_was_prefill = False
-        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
 
     @property
-    def num_unfinished(self) -> int:
-        return len(self.waiting) + len(self.running)
+    def num_waiting(self) -> int:
+        return len(self._waiting)
 
-    def can_add(self) -> bool:
-        """Rows that are free count as room: the limit is on those that truly wait."""
-        return len(self.waiting) < self._max_waiting + max(0, self._num_rows - len(self.running))
+    @property
+    def num_unfinished(self) -> int:
+        return self.num_waiting + len(self.running)
+
+    def plan_refusal(self, newcomer: Sequence) -> tuple[Sequence, ...]:
+        """Who must be refused before the newcomer can be added, perhaps itself; nobody while there is room.
+
+        Rows that are free count as room: the limit is on those that truly wait. The reserve is an eighth more.
+        """
+        room = self._max_waiting + max(0, self._num_rows - len(self.running)) - self.num_waiting
+        if room > 0:
+            return ()
+        return self._waiting.plan_refusal(newcomer, has_reserve=-room < (self._max_waiting + 7) // 8)
 
     def add(self, sequence: Sequence) -> None:
-        """Queues a new sequence, or one that lost its slot: that one keeps its place in the order of arrival."""
-        if sequence.request not in self._order:
-            self._order[sequence.request] = self._arrivals
-            self._arrivals += 1
-        bisect.insort(self.waiting, sequence, key=self._rank)
+        self._waiting.add(sequence)
 
-    def _rank(self, sequence: Sequence) -> tuple[int, int]:
-        return sequence.priority, self._order[sequence.request]
+    def first_waiting(self) -> Sequence | None:
+        """The one to `admit` next; None when nobody waits, or no row is free."""
+        return self._waiting.first() if len(self.running) < self._num_rows else None
 
-    def can_admit(self) -> bool:
-        return bool(self.waiting) and len(self.running) < self._num_rows
-
-    def admit(self) -> Sequence:
-        """Takes the first waiting sequence in. The caller gives it a slot."""
-        sequence = self.waiting.pop(0)
+    def admit(self, sequence: Sequence) -> None:
+        """Takes a waiting sequence in. The caller gives it a slot."""
+        self._waiting.take(sequence)
         sequence.move_to(SequenceStatus.PREFILL)
         self.running.append(sequence)
-        return sequence
+
+    def plan_exchange(self) -> Exchange | None:
+        """Whom to preempt and whom to admit instead, when nobody can be admitted otherwise."""
+        return self._waiting.plan_exchange(self.running) if self.num_waiting else None
 
     def preempt(self, sequence: Sequence) -> None:
-        """Sends a running sequence back to wait; its tokens stay, its KV is computed again."""
+        """Sends a running sequence back to wait; its tokens stay."""
         self.running.remove(sequence)
+        self._waiting.release(sequence)
         sequence.move_to(SequenceStatus.WAITING)
-        self.add(sequence)
+        self._waiting.add(sequence)
 
     def plan_preemption(self) -> Sequence | None:
-        """Who gives way when KV memory is short: the last in rank. None when only one is left, which must be able to finish."""
-        return max(self.running, key=self._rank) if len(self.running) > 1 else None
+        """Who gives way when KV memory is short. None when only one is left, which must be able to finish."""
+        return self._waiting.plan_preemption(self.running) if len(self.running) > 1 else None
 
     def remove(self, sequence: Sequence) -> None:
         """Takes a sequence out, wherever it is."""
-        (self.waiting if sequence.status is SequenceStatus.WAITING else self.running).remove(sequence)
+        if sequence.status is SequenceStatus.WAITING:
+            self._waiting.discard(sequence)
+        else:
+            self.running.remove(sequence)
+            self._waiting.release(sequence)
+        self._waiting.forget(sequence)
         sequence.move_to(SequenceStatus.FINISHED)
-        del self._order[sequence.request]
 
     def plan_step(self, budget: int) -> StepPlan:
         """The next step, from the queues as they are; `budget` as `prefill_budget` gives it."""
@@ -108,7 +121,9 @@ class Scheduler:
         prefilling = [s for s in self.running if s.status is SequenceStatus.PREFILL]
         if prefilling and not (self._last_was_prefill and decoding):
             self._last_was_prefill = True
-            return StepPlan(prefill=_chunks(prefilling, budget))
+            chunks = _chunks(self._turns.order(prefilling), budget)
+            self._turns.end(chunk.sequence for chunk in chunks)
+            return StepPlan(prefill=chunks)
         self._last_was_prefill = False
         return StepPlan(decode=decoding)
 
@@ -124,7 +139,7 @@ def chunk_size(left: int, most: int) -> int:
     return size if size >= min(2, left) else 0
 
 
-def _chunks(prefilling: list[Sequence], budget: int) -> tuple[PrefillChunk, ...]:
+def _chunks(prefilling: Iterable[Sequence], budget: int) -> tuple[PrefillChunk, ...]:
     chunks: list[PrefillChunk] = []
     for sequence in prefilling:
         size = chunk_size(sequence.prompt_len - sequence.num_computed, budget)

@@ -48,6 +48,15 @@ class ResolvedParams:
     asked: SamplingParams
 
 
+@dataclass(frozen=True, slots=True)
+class ClientRequest:
+    """What shares a turn: the answers of one request of a principal's. group: see Submit; None: number is the only answer's."""
+
+    principal: str
+    group: int | None = None
+    number: int | None = None
+
+
 @dataclass(slots=True)
 class Undelivered:
     """What of the answer no event has carried yet. logprobs: of its tokens, but for an end token; empty unless asked for."""
@@ -63,6 +72,7 @@ class Sequence:
 
     tokens: int32 [prompt_len + max_tokens], of which `num_tokens` are valid: the prompt, then what was generated.
     num_computed: tokens whose KV is in the slot. max_exact: how many of those can be exact at most, see `slots`.
+    principal, group: whose it is and with which others it takes its turn, see Submit; client_request: both as one value.
     adapter: whose weights are added to the model's, counted from 1; 0: none.
     constraint: what may follow, where anything limits it; thought: counts the tokens of the thought, and is the constraint or its
     outer part where it limits anything; draft: what the answer is expected to repeat.
@@ -83,6 +93,8 @@ class Sequence:
     priority: int
     arrived_at: float
     deadline_at: float | None
+    principal: str = ""
+    group: int | None = None
     adapter: int = 0
     constraint: Constraint | None = None
     thought: Thinking | None = None
@@ -104,6 +116,11 @@ class Sequence:
     prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)
     cumulative_logprob: float = 0.0
     undelivered: Undelivered = field(default_factory=Undelivered)
+    client_request: ClientRequest = field(init=False)
+
+    def __post_init__(self) -> None:
+        number = self.request if self.group is None else None
+        self.client_request = ClientRequest(self.principal, self.group, number)
 
     def move_to(self, status: SequenceStatus) -> None:
         """The one place of transition. Raises RuntimeError for a move that the life-cycle does not have."""
@@ -114,6 +131,11 @@ class Sequence:
     @property
     def num_generated(self) -> int:
         return self.num_tokens - self.prompt_len
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its caller knows that it runs, or has got something of it."""
+        return self.is_announced or self.num_generated > 0
 
     @property
     def is_repeatable(self) -> bool:

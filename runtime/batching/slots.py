@@ -67,8 +67,10 @@ class Slots:
 
         The end of the prompt is always computed anew: its logits choose the first token.
         """
-        match = self._match(sequence)
         row = next(row for row in range(self.num_decoding, self._num_slots) if row not in self._active)
+        if self._take_back(sequence, row):
+            return
+        match = self._match(sequence)
         sequence.max_exact = sequence.prompt_len
         if match is not None:
             sequence.max_exact = self._max_exact(sequence, match)
@@ -79,6 +81,17 @@ class Slots:
         self._hold(row, sequence)
         self.queries += sequence.prompt_len
         self.hits += sequence.num_computed
+
+    def _take_back(self, sequence: Sequence, row: int) -> bool:
+        """Whether the row that it lost is still there: then it has it again, bit for bit, and nothing is computed anew."""
+        kept = next((kept for kept, held in self._cached.items() if held.returns_to == sequence.request), None)
+        if kept is None:
+            return False
+        held = self._cached.pop(kept)
+        self._rows.move(kept, row)
+        sequence.num_computed = len(held.tokens)
+        self._hold(row, sequence)
+        return True
 
     def catch_up(self, sequence: Sequence) -> None:
         """Before a placed sequence's first chunk: what others have computed since may hold more of its prompt."""
@@ -142,19 +155,22 @@ class Slots:
             self._relocate(sequence, target)
         self.num_decoding += 1
 
-    def release(self, sequence: Sequence, *, was_decoding: bool) -> None:
-        """The sequence leaves. What it computed is kept for its prefix, within the budget; a decoding row's hole is closed."""
+    def release(self, sequence: Sequence, *, was_decoding: bool, returns: bool = False) -> None:
+        """The sequence leaves. What it computed is kept for its prefix, within the budget; a decoding row's hole is closed.
+
+        returns: it was preempted, and takes its row back if that is still kept when it is placed again.
+        """
         row = sequence.slot
         del self._active[row]
         sequence.slot = -1
-        self._keep(row, sequence)
+        self._keep(row, sequence, returns_to=sequence.request if returns else None)
         if was_decoding:
             self.num_decoding -= 1
             if row != self.num_decoding:
                 self._relocate(self._active[self.num_decoding], row)
         self.shrink(self._max_cached_tokens)
 
-    def _keep(self, row: int, sequence: Sequence) -> None:
+    def _keep(self, row: int, sequence: Sequence, returns_to: int | None) -> None:
         if not 0 < sequence.num_computed <= self._max_cached_tokens:
             return
         spare = range(self._num_slots, 2 * self._num_slots)
@@ -162,13 +178,22 @@ class Slots:
         target = free[0] if free else min(self._cached, key=lambda row: self._cached[row].used_at)
         self._rows.move(row, target)
         self._uses += 1
-        self._cached[target] = CachedRow(sequence.computed.copy(), sequence.num_exact, self._uses, sequence.adapter)
+        self._cached[target] = CachedRow(sequence.computed.copy(), sequence.num_exact, self._uses, sequence.adapter, returns_to)
 
     def shrink(self, max_tokens: int) -> None:
         """Gives up cached rows until they hold at most `max_tokens`, and their memory with them."""
         for row in plan_eviction(self._cached, max_tokens):
             del self._cached[row]
             self._rows.free(row)
+
+    def relieve(self, budget_bytes: int) -> None:
+        """Brings memory down to so much, as far as rows that nobody computes on allow: unused ones first, then cached ones."""
+        if self.backed_bytes() <= budget_bytes:
+            return
+        self.give_back()
+        tokens_over = -(-(self.backed_bytes() - budget_bytes) // self._rows.bytes_per_token)
+        if tokens_over > 0:
+            self.shrink(max(0, self.num_cached_tokens - tokens_over))
 
     def give_back(self) -> None:
         """Frees the memory of rows that hold nothing of use: whoever left one behind left its pages in place for the next."""

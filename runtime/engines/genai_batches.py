@@ -43,6 +43,8 @@ class _Turn:
 class BatchDecoder:
     """Implements `genai_engine.Decoder`. One turn of one genai request per sequence."""
 
+    can_pause = False  # genai steps all that it has
+
     def __init__(self, og: Any, model: Any, limits: BatchLimits) -> None:
         self._og = og
         self._model = model

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from runtime.batching.delivery import Delivery, started
 from runtime.batching.engine import Limits
-from runtime.batching.failures import broken, ended_in, late, queue_full, too_late
+from runtime.batching.failures import broken, ended_in, late, queue_full, refuse, too_late
 from runtime.batching.intake import Intake
 from runtime.batching.scheduler import Scheduler, StepPlan
 from runtime.batching.sequence import Sequence, SequenceStatus
@@ -49,8 +49,12 @@ def refuse_beyond(sequence: Sequence, fields: Iterable[str]) -> None:
 
 
 class Decoder(Protocol):
-    """What a vendor's runtime does for sequences that were admitted. Byte counts are of the KV memory that it holds."""
+    """What a vendor's runtime does for sequences that were admitted. Byte counts are of the KV memory that it holds.
 
+    can_pause: whether a sequence that was started may be left out of steps for a while.
+    """
+
+    can_pause: bool
     prefix_queries: int
     prefix_hits: int
 
@@ -116,11 +120,13 @@ class GenaiEngine:
         self._delivery = Delivery(limits.eos_ids, clock, intake.tokenizer.token_bytes(skip_special_tokens=False))
         self._sequences: dict[int, Sequence] = {}
         self._num_steps = 0
-        self._report = StepReport()  # of a step that has not returned
+        self._num_preemptions = 0
+        self._report = StepReport()  # of the next step, or of one that has not returned
 
     @property
     def num_unfinished(self) -> int:
-        return len(self._sequences)
+        """With those whose failure no step has reported yet."""
+        return len(self._sequences) + len(self._report.failed)
 
     def prepare(self, submit: Submit) -> Sequence:
         sequence = self._intake.prepare(submit)
@@ -135,8 +141,8 @@ class GenaiEngine:
         return self._intake.tokens(prompt)
 
     def add(self, sequence: Sequence) -> None:
-        if not self._scheduler.can_add():
-            raise queue_full(self._limits.options.max_waiting)
+        full = queue_full(self._limits.options.max_waiting)
+        refuse(self._scheduler.plan_refusal(sequence), sequence, full, self._leave, self._report)
         self._sequences[sequence.request] = sequence
         self._scheduler.add(sequence)
 
@@ -151,12 +157,13 @@ class GenaiEngine:
         for sequence in self._sequences.values():
             self._scheduler.remove(sequence)
         self._sequences.clear()
+        self._report = StepReport()
         self._decoder.reset()
         return requests
 
     def step(self) -> StepReport:
         """Admits, and advances every running sequence by a token, or prompts by a chunk."""
-        report = self._report = StepReport()
+        report = self._report
         self._expire(report)
         self._admit(report)
         num_decoding = sum(s.status is SequenceStatus.DECODE for s in self._scheduler.running)
@@ -173,12 +180,12 @@ class GenaiEngine:
         whole = self.info.num_slots * self.info.context_length * self.info.kv_bytes_per_token
         return Stats(
             num_running=len(self._scheduler.running),
-            num_waiting=len(self._scheduler.waiting),
+            num_waiting=self._scheduler.num_waiting,
             kv_usage=min(1.0, running / max(1, min(whole, self._limits.kv_budget_bytes))),
             kv_bytes=running + self._decoder.cached_bytes(),
             prefix_queries_total=self._decoder.prefix_queries,
             prefix_hits_total=self._decoder.prefix_hits,
-            preemptions_total=0,
+            preemptions_total=self._num_preemptions,
             steps_total=self._num_steps,
             resident_bytes=self._resident_bytes(),
             threads=self.info.threads,
@@ -195,15 +202,33 @@ class GenaiEngine:
             report.failed.append(too_late(sequence, now))
 
     def _admit(self, report: StepReport) -> None:
-        while self._scheduler.can_admit() and self._decoder.can_start(self._scheduler.waiting[0]):
-            sequence = self._scheduler.admit()
-            sequence.admitted_at = self._clock()
-            try:
-                self._decoder.start(sequence)
-            except Exception as error:  # whatever the vendor raises: one sequence's misfortune must not be all the others'
-                self._fail(sequence, error, report)
-                continue
-            report.started.append(started(sequence))
+        while (sequence := self._scheduler.first_waiting()) is not None and self._can_enter(sequence):
+            self._enter(sequence, report)
+        if not self._decoder.can_pause:
+            return
+        while (swap := self._scheduler.plan_exchange()) is not None and self._can_enter(swap.newcomer):
+            self._scheduler.preempt(swap.victim)
+            self._num_preemptions += 1
+            self._enter(swap.newcomer, report)
+
+    def _can_enter(self, sequence: Sequence) -> bool:
+        """One that was preempted has kept what it needs."""
+        return sequence.is_announced or self._decoder.can_start(sequence)
+
+    def _enter(self, sequence: Sequence, report: StepReport) -> None:
+        self._scheduler.admit(sequence)
+        if sequence.is_announced:
+            if sequence.num_generated:
+                sequence.move_to(SequenceStatus.DECODE)
+            return
+        sequence.admitted_at = self._clock()
+        try:
+            self._decoder.start(sequence)
+        except Exception as error:  # whatever the vendor raises: one sequence's misfortune must not be all the others'
+            self._fail(sequence, error, report)
+            return
+        sequence.is_announced = True
+        report.started.append(started(sequence))
 
     def _deliver(self, decoded: Decoded, report: StepReport) -> None:
         sequence = decoded.sequence
@@ -230,7 +255,7 @@ class GenaiEngine:
         report.failed.append(broken(sequence.request, error))
 
     def _leave(self, sequence: Sequence) -> None:
-        if sequence.status is not SequenceStatus.WAITING:
+        if sequence.is_announced:
             self._decoder.stop(sequence)
         self._forget(sequence)
 

@@ -81,6 +81,8 @@ class GeneratorLimits:
 class GeneratorDecoder:
     """create: makes a generator for so many tokens. token_bytes: what each token stands for. Implements `genai_engine.Decoder`."""
 
+    can_pause = True  # its generator waits with it
+
     def __init__(
         self,
         create: Callable[[int], Generator],

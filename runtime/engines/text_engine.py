@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime.batching.delivery import started
-from runtime.batching.failures import broken, ended_in, failed, late, queue_full, too_late
+from runtime.batching.failures import broken, ended_in, failed, late, queue_full, refuse, too_late
 from runtime.batching.scheduler import Scheduler
 from runtime.batching.sequence import Sequence, Undelivered
 from runtime.engines.protocol import EngineBroken
@@ -73,11 +73,12 @@ class TextEngine:
         self._cancelled: dict[threading.Thread, float] = {}  # of these, the ones whose answer nobody wants, and since when
         self._told: queue.SimpleQueue[_Told] = queue.SimpleQueue()
         self._num_steps = 0
-        self._report = StepReport()  # of a step that has not returned
+        self._report = StepReport()  # of the next step, or of one that has not returned
 
     @property
     def num_unfinished(self) -> int:
-        return len(self._requests)
+        """With those whose failure no step has reported yet."""
+        return len(self._requests) + len(self._report.failed)
 
     def prepare(self, submit: Submit) -> TextRequest:
         self._model.check(submit.params)
@@ -91,8 +92,8 @@ class TextEngine:
         return self._intake.tokens(prompt)
 
     def add(self, prepared: TextRequest) -> None:
-        if not self._scheduler.can_add():
-            raise queue_full(self._options.max_waiting)
+        losers, full = self._scheduler.plan_refusal(prepared.sequence), queue_full(self._options.max_waiting)
+        refuse(losers, prepared.sequence, full, lambda loser: self._leave(loser.request), self._report)
         self._requests[prepared.request] = prepared
         self._scheduler.add(prepared.sequence)
 
@@ -105,15 +106,17 @@ class TextEngine:
         requests = list(self._requests)
         for request in requests:
             self._leave(request)
-        return requests + ended_in(self._report)
+        requests += ended_in(self._report)
+        self._report = StepReport()
+        return requests
 
     def step(self) -> StepReport:
         """Admits what may run, then waits for text: at most `WAIT_S`. Raises EngineBroken when a cancelled answer never ends."""
-        report = self._report = StepReport()
+        report = self._report
         self._check_cancelled()
         self._expire(report)
-        while self._can_start():
-            self._start(self._scheduler.admit(), report)
+        while (sequence := self._scheduler.first_waiting()) is not None and self._can_start(sequence):
+            self._start(sequence, report)
         try:
             told = self._told.get(timeout=WAIT_S)
             while True:
@@ -129,7 +132,7 @@ class TextEngine:
         whole = self.info.num_slots * self.info.context_length * self.info.kv_bytes_per_token
         return Stats(
             num_running=len(self._scheduler.running),
-            num_waiting=len(self._scheduler.waiting),
+            num_waiting=self._scheduler.num_waiting,
             kv_usage=min(1.0, reserved / max(1, min(whole, self._kv_budget_bytes))),
             kv_bytes=reserved,
             prefix_queries_total=0,
@@ -151,6 +154,7 @@ class TextEngine:
 
     def _start(self, sequence: Sequence, report: StepReport) -> None:
         request = self._requests[sequence.request]
+        self._scheduler.admit(sequence)
         sequence.admitted_at = self._clock()
         answer = self._model.answer(request.text, sequence.params)
         thread = threading.Thread(target=self._serve, args=(sequence.request, answer), name="answer", daemon=True)
@@ -251,11 +255,11 @@ class TextEngine:
             self._leave(sequence.request)
             report.failed.append(too_late(sequence, now))
 
-    def _can_start(self) -> bool:
+    def _can_start(self, sequence: Sequence) -> bool:
         """While a cancelled answer still computes, it takes its slot. A request that runs alone always has memory."""
-        if not self._scheduler.can_admit() or len(self._threads) >= self._options.num_slots:
+        if len(self._threads) >= self._options.num_slots:
             return False
-        needed = self._bytes_of(self._scheduler.waiting[0])
+        needed = self._bytes_of(sequence)
         return not self._running or self._reserved_bytes() + needed <= self._kv_budget_bytes
 
     def _reserved_bytes(self) -> int:

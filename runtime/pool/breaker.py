@@ -1,6 +1,7 @@
-"""When to stop restarting a model that keeps failing, and when to try again. Knows no process.
+"""When a model that keeps failing is tried again, and when it is left alone for a while. Knows no process.
 
-Closed: failures are retried, later each time. Open: after MOST_IN_ROW failures with no answer between them, nothing is tried until
+Closed: attempts are spaced, each failure in a row by a longer pause, whoever would begin the next one: a restart waits for the end
+of the pause, a request is refused until then. Open: after MOST_IN_ROW failures with no answer between them, nothing is tried until
 COOLDOWN_S have passed or an operator resets it; then one failure opens it again. (Nygard, Release It!, "Circuit Breaker".)
 """
 
@@ -23,19 +24,22 @@ class Breaker:
         self._label = label
         self._clock = clock
         self._in_row = 0
-        self._opened_at: float | None = None
+        self._resumes_at = clock()
         self.last_error: str | None = None
 
     def failed(self, why: str) -> None:
+        """During a pause it was an attempt that had begun before, beside the one that failed first: both count as one."""
         self.last_error = why
+        if self.pause_s > 0:
+            return
         self._in_row += 1
-        if self._in_row >= MOST_IN_ROW:
-            self._opened_at = self._clock()
+        pause_s = COOLDOWN_S if self._in_row >= MOST_IN_ROW else RETRY_DELAYS_S[min(self._in_row, len(RETRY_DELAYS_S)) - 1]
+        self._resumes_at = self._clock() + pause_s
 
     def worked(self) -> None:
         """An answer was finished, which proves that the model can."""
         self._in_row = 0
-        self._opened_at = None
+        self._resumes_at = self._clock()
 
     def reset(self) -> None:
         self.worked()
@@ -43,20 +47,26 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        return self._left_s() > 0
+        return self._in_row >= MOST_IN_ROW and self.pause_s > 0
 
     @property
-    def retry_delay_s(self) -> float:
-        return RETRY_DELAYS_S[min(max(self._in_row - 1, 0), len(RETRY_DELAYS_S) - 1)]
+    def pause_s(self) -> float:
+        """Seconds until the next attempt may begin; 0: it may now."""
+        return max(0.0, self._resumes_at - self._clock())
 
     def refusal(self) -> NotReady:
-        """What is told to who asks while it is open."""
+        """What a request gets while nothing is tried."""
+        pause_s, last_error = self.pause_s, (self.last_error or "unknown").rstrip(".")
+        if self.is_open:
+            return NotReady(
+                f"{self._label} failed {self._in_row} times in a row and is not tried for another {pause_s:.0f} s; the last "
+                f"error: {last_error}. Fix the cause, then POST /admin/models/{self._label}/reset.",
+                code="model_broken",
+                retry_after_s=max(1.0, pause_s),
+            )
+        times = "once" if self._in_row == 1 else f"{self._in_row} times in a row"
         return NotReady(
-            f"{self._label} failed {self._in_row} times in a row and is not tried for another {self._left_s():.0f} s; the last "
-            f"error: {(self.last_error or 'unknown').rstrip('.')}. Mend the cause, then POST /admin/models/{self._label}/reset.",
-            code="model_broken",
-            retry_after_s=max(1.0, self._left_s()),
+            f"{self._label} failed {times} and may be tried again in {pause_s:.1f} s; the last error: {last_error}. Retry then.",
+            code="load_failed",
+            retry_after_s=max(1.0, pause_s),
         )
-
-    def _left_s(self) -> float:
-        return 0.0 if self._opened_at is None else max(0.0, self._opened_at + COOLDOWN_S - self._clock())

@@ -1,4 +1,7 @@
-"""Loads that wait for room, first come, first served: one per model, however many ask for it. Has room made for the first.
+"""Loads that wait for room: one per model, however many ask for it. Has room made for the first.
+
+The first is that of the principal whose last load is longest ago; of one principal's, first come, first served. So who asks for
+fifty models in turn delays the loads of others by one at most.
 
 Nobody starves: a load that waits behind busy models gets its turn although they are asked for all the time, since each of them,
 once it has served for TURN_S, takes nothing new until the load has its room. What is asked of them meanwhile waits in the queue.
@@ -26,7 +29,7 @@ class Room(Protocol):
     def find(self, label: str) -> ResidentModel | None: ...
 
     def why_not(self, label: str) -> NotReady | None:
-        """Why this model is not tried at the moment, if so."""
+        """Why this model is not tried at the moment, if so: it has failed."""
         ...
 
     def plan(self, spec: LoadSpec) -> Verdict: ...
@@ -42,32 +45,37 @@ class Room(Protocol):
 
 @dataclass(slots=True)
 class _WaitingLoad:
-    """placed: the model, once it loads. num_asking: how many wait for it."""
+    """placed: the model, once it loads. askers: the principal of each that waits for it."""
 
     spec: LoadSpec
     placed: asyncio.Future[ResidentModel] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    num_asking: int = 0
+    askers: list[str] = field(default_factory=list)
 
 
 class LoadQueue:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._loads: dict[str, _WaitingLoad] = {}
+        self._served: dict[str, int] = {}  # of each principal, the number of the last load that was placed for it
+        self._num_served = 0
         self._yielding: frozenset[str] = frozenset()  # busy models that take nothing new
         self._next_look: asyncio.TimerHandle | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The next one first."""
-        return tuple(self._loads)
+        return tuple(load.spec.label for load in sorted(self._loads.values(), key=self._turn))
 
-    async def place(self, spec: LoadSpec, deadline: float) -> ResidentModel:
+    def _turn(self, load: _WaitingLoad) -> int:
+        return min((self._served.get(principal, 0) for principal in load.askers), default=0)
+
+    async def place(self, spec: LoadSpec, deadline: float, principal: str = "") -> ResidentModel:
         """The model, loading at least. deadline: by the monotonic clock. Raises NotReady: no room, now or ever."""
         model = self._room.find(spec.label)
         if model is not None and spec.label not in self._yielding:
             return model
         load = self._loads.setdefault(spec.label, _WaitingLoad(spec))
-        load.num_asking += 1
+        load.askers.append(principal)
         try:
             self.look()
             if not load.placed.done():
@@ -76,7 +84,7 @@ class LoadQueue:
                 raise self._room.no_room(spec)
             return load.placed.result()
         finally:
-            self._leave(load)
+            self._leave(load, principal)
 
     def respecify(self, spec: LoadSpec) -> None:
         """A load of this model that waits will be made as `spec` says."""
@@ -86,7 +94,7 @@ class LoadQueue:
     def look(self) -> None:
         """Places loads while there is room, and has room made for the next. To be called whenever anything has changed."""
         self._yielding = frozenset()
-        while (load := next(iter(self._loads.values()), None)) is not None:
+        while (load := min(self._loads.values(), key=self._turn, default=None)) is not None:
             label = load.spec.label
             if (model := self._room.find(label)) is not None:
                 self._place(load, model)
@@ -130,6 +138,8 @@ class LoadQueue:
 
     def _place(self, load: _WaitingLoad, model: ResidentModel) -> None:
         del self._loads[load.spec.label]
+        self._num_served += 1
+        self._served |= dict.fromkeys(load.askers, self._num_served)
         load.placed.set_result(model)
 
     def _refuse(self, load: _WaitingLoad, why: NotReady) -> None:
@@ -137,9 +147,9 @@ class LoadQueue:
         load.placed.set_exception(why)
         load.placed.exception()  # who waited may have left in this moment: then nobody else would ask for it
 
-    def _leave(self, load: _WaitingLoad) -> None:
+    def _leave(self, load: _WaitingLoad, principal: str) -> None:
         """One who asked is served, or gives up; a load that nobody waits for any more makes way."""
-        load.num_asking -= 1
-        if not load.num_asking and not load.placed.done():
+        load.askers.remove(principal)
+        if not load.askers and not load.placed.done():
             del self._loads[load.spec.label]
             self.look()

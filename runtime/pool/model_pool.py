@@ -31,9 +31,12 @@ Listener = Callable[[PoolEvent], None]
 
 
 class ModelPool:
-    """listeners: told of everything that happens to a model. What a worker prints goes to the gateway's own standard error."""
+    """listeners: told of everything that happens to a model. What a worker prints goes to the gateway's own standard error.
 
-    def __init__(self, limits: PoolLimits | None = None) -> None:
+    clock: by which attempts to load a model that fails are spaced.
+    """
+
+    def __init__(self, limits: PoolLimits | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits or PoolLimits()
         self.listeners: list[Listener] = []
         self._models: dict[str, ResidentModel] = {}
@@ -46,18 +49,21 @@ class ModelPool:
         self._failures: dict[str, NotReady] = {}
         self._settling: asyncio.TimerHandle | None = None
         self._closing = False
+        self._clock = clock
 
     # ---- asked from outside ----
 
-    async def acquire(self, spec: LoadSpec, *, timeout_s: float, keep_alive_s: float | None = None) -> Lease:
+    async def acquire(self, spec: LoadSpec, *, timeout_s: float, keep_alive_s: float | None = None, principal: str = "") -> Lease:
         """Joins or starts a load, when its turn has come. keep_alive_s: holds from now on, instead of the spec's.
+
+        principal: who asks, and takes turns with others.
 
         Raises NotReady: no room, still loading after timeout_s, draining, or failed; it says why.
         """
         deadline = time.monotonic() + timeout_s
         while True:
             self._check_open()
-            model = await self._queue.place(spec, deadline)
+            model = await self._queue.place(spec, deadline, principal)
             if keep_alive_s is not None:
                 model.keep(keep_alive_s)
             model.hold()
@@ -194,7 +200,7 @@ class ModelPool:
 
     def why_not(self, label: str) -> NotReady | None:
         breaker = self._breaker(label)
-        return breaker.refusal() if breaker.is_open else None
+        return breaker.refusal() if breaker.pause_s > 0 else None
 
     def plan(self, spec: LoadSpec) -> Verdict:
         return self._ledger.plan(spec, self._residents())
@@ -284,7 +290,7 @@ class ModelPool:
         self._settling = asyncio.get_running_loop().call_later(SETTLE_S + 0.01, self._share_out)
 
     def _breaker(self, label: str) -> Breaker:
-        return self._breakers.setdefault(label, Breaker(label))
+        return self._breakers.setdefault(label, Breaker(label, self._clock))
 
     def _check_open(self) -> None:
         if self._closing:

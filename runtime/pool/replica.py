@@ -153,7 +153,7 @@ class Replica:
         self._breaker.failed(f"The worker died: {dead.death}")
         if self._breaker.is_open:
             raise self._breaker.refusal()
-        await asyncio.sleep(self._breaker.retry_delay_s)
+        await asyncio.sleep(self._breaker.pause_s)
         return await self._start()
 
     def _loaded(self, loading: asyncio.Task[ModelInfo]) -> None:

@@ -24,7 +24,7 @@ def serve(
     num_slots: Annotated[int | None, typer.Option(help="Sequences decoded together, per worker.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads per worker; 0: a share of the cores.")] = None,
     context_length: Annotated[int | None, typer.Option(help="Cut of the model's context, in tokens.")] = None,
-    max_waiting: Annotated[int | None, typer.Option(help="Sequences queued per worker before clients get 429.")] = None,
+    max_waiting: Annotated[int | None, typer.Option(help="Answers queued per worker before 429.")] = None,
     max_token_gap_s: Annotated[float | None, typer.Option(help="Longest delay of running answers by a new prompt.")] = None,
     prefix_cache_bytes: Annotated[str | None, typer.Option(help="KV memory kept for prefix reuse, e.g. 512MiB.")] = None,
     request_timeout_s: Annotated[float | None, typer.Option(help="Longest time of one request.")] = None,

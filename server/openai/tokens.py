@@ -49,10 +49,11 @@ def tokens_router(gateway: Gateway) -> APIRouter:
     ) -> T:
         """The answer of the model that the body names. Raises RuntimeFailure, ModelNotFound, ClientGone."""
         model = gateway.resolve(body.model)
-        RequestRecord.of(request.scope).model = model.label
+        record = RequestRecord.of(request.scope)
+        record.model = model.label
 
         async def answer() -> T:
-            with await gateway.acquire(model, body.keep_alive_s) as lease:
+            with await gateway.acquire(model, body.keep_alive_s, record.principal.id) as lease:
                 return await _within(gateway.settings.request_timeout_s, question(lease))
 
         return await unless_disconnected(request.receive, answer())

@@ -53,15 +53,32 @@ class EngineBench:
         self.clock = clock
         self.outcomes: dict[int, Outcome] = {}
 
-    def submit(self, prompt: Prompt | str, *, priority: int = 0, deadline_s: float | None = None, **params: Any) -> int:
-        """A text stands for a chat message of the user."""
+    def submit(
+        self,
+        prompt: Prompt | str,
+        *,
+        priority: int = 0,
+        principal: str = "",
+        group: int | None = None,
+        deadline_s: float | None = None,
+        **params: Any,
+    ) -> int:
+        """A text stands for a chat message of the user. What is refused at once has its outcome too."""
         if isinstance(prompt, str):
             prompt = ChatPrompt(messages=[{"role": "user", "content": prompt}])
         number = len(self.outcomes) + 1
         asked = SamplingParams(**params)
-        submit = Submit(request=number, prompt=prompt, params=asked, priority=priority, deadline_s=deadline_s)
-        self.engine.add(self.engine.prepare(submit))
+        submit = Submit(
+            request=number,
+            prompt=prompt,
+            params=asked,
+            priority=priority,
+            principal=principal,
+            group=group,
+            deadline_s=deadline_s,
+        )
         self.outcomes[number] = Outcome()
+        self.engine.add(self.engine.prepare(submit))
         return number
 
     def step(self) -> StepReport:

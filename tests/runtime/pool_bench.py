@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,11 @@ async def first_chunk(generation: Generation) -> Chunk:
 
 
 @asynccontextmanager
-async def new_pool(limits: PoolLimits | None = None) -> AsyncIterator[ModelPool]:
+async def new_pool(limits: PoolLimits | None = None, *, clock: Callable[[], float] = time.monotonic) -> AsyncIterator[ModelPool]:
     """Nothing may be left behind: no worker, and no failure that nobody has heard of."""
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
-    pool = ModelPool(limits)
+    pool = ModelPool(limits, clock=clock)
     try:
         yield pool
     finally:

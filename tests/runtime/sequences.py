@@ -41,6 +41,8 @@ def make_sequence(
     request: int | None = None,
     max_tokens: int = 16,
     priority: int = 0,
+    principal: str = "",
+    group: int | None = None,
 ) -> Sequence:
     asked = asked or SamplingParams()
     ids = list(prompt)
@@ -59,6 +61,8 @@ def make_sequence(
         priority=priority,
         arrived_at=0.0,
         deadline_at=None,
+        principal=principal,
+        group=group,
     )
     for token in generated:
         sequence.append(token)

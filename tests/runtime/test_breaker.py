@@ -18,22 +18,44 @@ def breaker(clock: Clock) -> Breaker:
     return Breaker("some:1", clock)
 
 
-def fail(breaker: Breaker, times: int) -> None:
+def fail(breaker: Breaker, clock: Clock, times: int) -> None:
+    """Attempts that each begin as soon as they may."""
     for n in range(times):
+        clock.now += breaker.pause_s
         breaker.failed(f"failure {n + 1}.")
 
 
-def test_each_failure_in_a_row_delays_the_next_try_more(breaker: Breaker) -> None:
-    delays = [breaker.retry_delay_s]
+def test_each_failure_in_a_row_makes_the_pause_before_the_next_attempt_longer(breaker: Breaker, clock: Clock) -> None:
+    pauses = [breaker.pause_s]
     for _ in range(MOST_IN_ROW - 1):
-        breaker.failed("again.")
-        delays.append(breaker.retry_delay_s)
-    assert delays == [0.0, *RETRY_DELAYS_S]
+        fail(breaker, clock, 1)
+        pauses.append(breaker.pause_s)
+    assert pauses == [0.0, *RETRY_DELAYS_S]
     assert not breaker.is_open
 
 
+def test_a_pause_ends_by_itself_and_says_how_long_it_lasts(breaker: Breaker, clock: Clock) -> None:
+    fail(breaker, clock, 4)
+    clock.now += 1.5
+    refusal = breaker.refusal()
+    assert (refusal.code, refusal.retry_after_s) == ("load_failed", 3.5)
+    for part in ("some:1 failed 4 times in a row", "tried again in 3.5 s", "failure 4"):
+        assert part in refusal.message
+    clock.now += 3.5
+    assert breaker.pause_s == 0.0
+
+
+def test_failures_of_attempts_that_ran_side_by_side_count_as_one(breaker: Breaker, clock: Clock) -> None:
+    """Of several replicas, that is."""
+    fail(breaker, clock, 2)
+    for _ in range(MOST_IN_ROW):
+        breaker.failed("the same.")
+    assert not breaker.is_open
+    assert breaker.pause_s == RETRY_DELAYS_S[1]
+
+
 def test_it_opens_after_so_many_in_a_row_and_says_why(breaker: Breaker, clock: Clock) -> None:
-    fail(breaker, MOST_IN_ROW)
+    fail(breaker, clock, MOST_IN_ROW)
     assert breaker.is_open
     clock.now += 100
     refusal = breaker.refusal()
@@ -43,15 +65,15 @@ def test_it_opens_after_so_many_in_a_row_and_says_why(breaker: Breaker, clock: C
         assert part in refusal.message
 
 
-def test_an_answer_between_failures_begins_a_new_row(breaker: Breaker) -> None:
-    fail(breaker, MOST_IN_ROW - 1)
+def test_an_answer_between_failures_begins_a_new_row(breaker: Breaker, clock: Clock) -> None:
+    fail(breaker, clock, MOST_IN_ROW - 1)
     breaker.worked()
-    fail(breaker, MOST_IN_ROW - 1)
+    fail(breaker, clock, MOST_IN_ROW - 1)
     assert not breaker.is_open
 
 
 def test_after_a_while_one_more_failure_opens_it_again(breaker: Breaker, clock: Clock) -> None:
-    fail(breaker, MOST_IN_ROW)
+    fail(breaker, clock, MOST_IN_ROW)
     clock.now += COOLDOWN_S
     assert not breaker.is_open
     breaker.failed("still.")
@@ -59,16 +81,16 @@ def test_after_a_while_one_more_failure_opens_it_again(breaker: Breaker, clock: 
 
 
 def test_after_a_while_one_answer_closes_it(breaker: Breaker, clock: Clock) -> None:
-    fail(breaker, MOST_IN_ROW)
+    fail(breaker, clock, MOST_IN_ROW)
     clock.now += COOLDOWN_S
     breaker.worked()
-    fail(breaker, MOST_IN_ROW - 1)
+    fail(breaker, clock, MOST_IN_ROW - 1)
     assert not breaker.is_open
 
 
-def test_a_reset_closes_it_at_once(breaker: Breaker) -> None:
-    fail(breaker, MOST_IN_ROW)
+def test_a_reset_closes_it_at_once(breaker: Breaker, clock: Clock) -> None:
+    fail(breaker, clock, MOST_IN_ROW)
     breaker.reset()
     assert not breaker.is_open
-    assert breaker.retry_delay_s == 0.0
+    assert breaker.pause_s == 0.0
     assert breaker.last_error is None

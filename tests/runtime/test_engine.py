@@ -79,7 +79,7 @@ def test_a_full_queue_sheds_and_says_when_to_retry() -> None:
     bench = fake_bench(num_slots=1, max_waiting=2)
     for _ in range(3):
         bench.submit(ENDLESS)
-    with pytest.raises(OverCapacity, match="at most 2 requests may wait") as caught:
+    with pytest.raises(OverCapacity, match="at most 2 answers may wait") as caught:
         bench.submit("one too many")
     assert caught.value.retry_after_s
     assert caught.value.retry_after_s >= 1

@@ -29,6 +29,8 @@ class Request:
     priority: int
     grammar: Grammar | None = None
     prediction: str | None = None
+    principal: str = ""
+    group: int | None = None
 
     @property
     def is_repeatable(self) -> bool:
@@ -68,6 +70,8 @@ requests = st.builds(
     priority=st.sampled_from([0, 0, 1]),
     grammar=st.none() | grammars,
     prediction=st.none() | predictions,
+    principal=st.sampled_from(["", "", "other"]),
+    group=st.none() | st.just(1),
 )
 
 
@@ -106,7 +110,7 @@ def test_each_answer_is_the_one_it_gets_alone(
     prefix_cache_bytes: int,
     kv_budget_bytes: int,
 ) -> None:
-    """Random mixes with shared prefixes, chunked prompts, aborts, priorities, a cache budget and too little KV memory."""
+    """Random mixes with shared prefixes, chunked prompts, aborts, priorities, principals, a cache budget, too little KV memory."""
     mix = with_follow_ups(mix, asked)
     bench = two_kernel_bench(
         num_slots=num_slots,
@@ -121,7 +125,8 @@ def test_each_answer_is_the_one_it_gets_alone(
         for request in mix:
             if request.arrives == step:
                 prompt = TokensPrompt(token_ids=list(request.prompt))
-                numbers[bench.submit(prompt, priority=request.priority, **request.params)] = request
+                whose = {"priority": request.priority, "principal": request.principal, "group": request.group}
+                numbers[bench.submit(prompt, **whose, **request.params)] = request
         for number, request in numbers.items():
             if request.aborts == step:
                 bench.engine.remove(number)

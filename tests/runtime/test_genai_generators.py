@@ -294,3 +294,41 @@ def test_what_generators_cannot_do_is_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match="engine onnx") as caught:
         bench_of(Vendor()).submit(TextPrompt(text="a"), **asked)
     assert (caught.value.param, caught.value.code) == (next(iter(asked)), "unsupported_parameter")
+
+
+def test_a_chat_gets_a_row_of_a_flood_whose_answers_go_on_where_they_were() -> None:
+    bench = bench_of(Vendor())
+    answers = [bench.submit(TextPrompt(text=letter), max_tokens=20, group=1) for letter in "aaaaa"]
+    for _ in range(5):
+        bench.step()
+    chat = submit(bench, "k")
+    bench.step()
+    assert bench.outcomes[chat].started is not None
+    bench.run()
+    assert bench.outcomes[chat].text == "lmnop"
+    assert {bench.outcomes[each].text for each in answers} == {"bcdefghijklmnopqrstu"}
+    assert bench.engine.stats().preemptions_total == 1
+
+
+def test_what_gave_way_to_another_leaves_its_memory_when_it_is_aborted() -> None:
+    bench = bench_of(Vendor(), prefix_cache_bytes=0)
+    answers = [bench.submit(TextPrompt(text="a"), max_tokens=20, group=1) for _ in range(4)]
+    bench.step()
+    submit(bench, "k")
+    bench.step()
+    for number in answers:
+        bench.engine.remove(number)
+    bench.run()
+    assert bench.engine.stats().kv_bytes == 0
+
+
+def test_a_full_queue_refuses_the_request_with_the_most_waiting() -> None:
+    bench = bench_of(Vendor())
+    for letter in "abcd":
+        submit(bench, letter, max_tokens=20)
+    bench.step()
+    flood = [bench.submit(TextPrompt(text="x"), max_tokens=20, group=9) for _ in range(3)]
+    chat = submit(bench, "k")
+    assert [failed.request for failed in bench.step().failed] == flood
+    bench.run()
+    assert bench.outcomes[chat].text == "lmnop"

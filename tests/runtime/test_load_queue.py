@@ -70,9 +70,9 @@ class Room:
             return True
         return False
 
-    async def ask(self, *labels: str, timeout_s: float = 60.0) -> list[asyncio.Task[ResidentModel]]:
+    async def ask(self, *labels: str, timeout_s: float = 60.0, principal: str = "") -> list[asyncio.Task[ResidentModel]]:
         deadline = time.monotonic() + timeout_s
-        return await settle(*(self.queue.place(spec_of(label), deadline) for label in labels))
+        return await settle(*(self.queue.place(spec_of(label), deadline, principal) for label in labels))
 
 
 def test_what_is_loaded_is_found_and_what_fits_is_begun_at_once() -> None:
@@ -278,3 +278,22 @@ def test_who_is_refused_in_the_moment_of_leaving_leaves_no_failure_behind(caplog
 
     run(scenario)
     assert caplog.records == []
+
+
+def test_who_asks_for_many_models_delays_anothers_load_by_one_at_most() -> None:
+    async def scenario() -> None:
+        room = Room()
+        many = [f"m{number}:1" for number in range(50)]
+        room.verdicts |= dict.fromkeys([*many, "other:1"], MustWait())
+        flood = await room.ask(*many, principal="flood")
+        del room.verdicts[many[0]]
+        room.queue.look()
+        assert [spec.label for spec in room.begun] == [many[0]]
+        (other,) = await room.ask("other:1", principal="other")
+        assert room.queue.labels == ("other:1", *many[1:])
+        room.verdicts.clear()
+        room.queue.look()
+        await asyncio.gather(other, *flood)
+        assert [spec.label for spec in room.begun] == [many[0], "other:1", *many[1:]]
+
+    run(scenario)

@@ -11,6 +11,7 @@ import time
 
 import psutil
 import pytest
+from engine_bench import Clock
 from event_loops import LOOPS, run
 from pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, spec_of, text_of
 
@@ -105,7 +106,30 @@ def test_a_model_that_crashes_again_and_again_is_left_alone_until_it_is_reset(mo
     run(scenario)
 
 
-def test_a_load_that_fails_again_and_again_is_not_tried_until_it_is_reset() -> None:
+def test_requests_do_not_try_a_load_that_fails_faster_than_the_pauses_allow() -> None:
+    """Five requests in a row used to be five attempts within a second."""
+
+    async def scenario() -> None:
+        clock = Clock()
+        async with new_pool(clock=clock) as pool:
+            broken, attempts = spec_of("bad:1", engine="unheard-of"), []
+            pool.listeners.append(lambda event: attempts.append(clock.now - 1000))
+            while len(attempts) < breaker.MOST_IN_ROW:
+                with pytest.raises(NotReady, match="there is no engine") as caught:
+                    await pool.acquire(broken, timeout_s=PATIENCE_S)
+                assert caught.value.code == "load_failed"
+                clock.now += 0.25
+            assert attempts == [0.0, 0.25, 0.75, 2.75, 7.75]
+            with pytest.raises(NotReady) as caught:
+                await pool.acquire(broken, timeout_s=PATIENCE_S)
+            assert (caught.value.code, caught.value.retry_after_s) == ("model_broken", breaker.COOLDOWN_S - 0.25)
+
+    run(scenario)
+
+
+def test_a_load_that_fails_again_and_again_is_not_tried_until_it_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "RETRY_DELAYS_S", (0.0,))
+
     async def scenario() -> None:
         async with new_pool() as pool:
             broken = spec_of("bad:1", engine="unheard-of")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from event_loops import run
@@ -154,8 +155,9 @@ def test_when_the_new_one_could_never_fit_the_old_goes_on() -> None:
     async def scenario() -> None:
         async with new_pool(TIGHT) as pool:
             (await pool.acquire(OLD, timeout_s=PATIENCE_S)).release()
+            larger = spec_of("some:1", folder=Path("another"), mib=200)  # of which nothing has been measured
             with pytest.raises(NotReady, match="needs 200 MiB") as caught:
-                await pool.reload(spec_of("some:1", mib=200), timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
+                await pool.reload(larger, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
             assert caught.value.code == "insufficient_memory"
             assert slots(pool) == [4]
 

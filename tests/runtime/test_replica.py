@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+from engine_bench import Clock
 from event_loops import run
 from scripted_workers import INFO, Fleet, ScriptedWorker, settle
 
@@ -22,9 +23,9 @@ from runtime.worker_process import WorkerProcess
 class Bench:
     """A replica with everything that it tells."""
 
-    def __init__(self, *script: Callable[[], ScriptedWorker]) -> None:
+    def __init__(self, *script: Callable[[], ScriptedWorker], clock: Clock | None = None) -> None:
         self.fleet = Fleet(script)
-        self.breaker = Breaker("some:1")
+        self.breaker = Breaker("some:1", clock or Clock())
         self.num_ready = 0
         self.deaths: list[str] = []
         self.lost: list[str] = []
@@ -58,12 +59,18 @@ class Bench:
 
 
 @pytest.fixture
-def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Before restarts; nobody waits."""
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
+    """Before restarts; nobody waits, but the clock moves on."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
+        clock.now += seconds
 
     monkeypatch.setattr(replica_module, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": sleep}))
     return slept
@@ -81,9 +88,9 @@ def test_a_load_makes_it_ready() -> None:
     run(scenario)
 
 
-def test_each_crash_in_a_row_delays_the_restart_more_until_it_is_given_up(delays: list[float]) -> None:
+def test_each_crash_in_a_row_delays_the_restart_more_until_it_is_given_up(delays: list[float], clock: Clock) -> None:
     async def scenario() -> None:
-        bench = Bench()
+        bench = Bench(clock=clock)
         await bench.load()
         for _ in range(MOST_IN_ROW):
             bench.workers[-1].die()
@@ -100,9 +107,9 @@ def test_each_crash_in_a_row_delays_the_restart_more_until_it_is_given_up(delays
     run(scenario)
 
 
-def test_an_answer_begins_a_new_row(delays: list[float]) -> None:
+def test_an_answer_begins_a_new_row(delays: list[float], clock: Clock) -> None:
     async def scenario() -> None:
-        bench = Bench()
+        bench = Bench(clock=clock)
         await bench.load()
         for _ in range(3):
             bench.workers[-1].die()

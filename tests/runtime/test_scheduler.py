@@ -20,9 +20,14 @@ def scheduler_with(*sequences: Sequence, num_rows: int = 4, max_waiting: int = 8
 
 def admit_all(scheduler: Scheduler) -> list[Sequence]:
     admitted = []
-    while scheduler.can_admit():
-        admitted.append(scheduler.admit())
+    while (sequence := scheduler.first_waiting()) is not None:
+        scheduler.admit(sequence)
+        admitted.append(sequence)
     return admitted
+
+
+def has_room(scheduler: Scheduler) -> bool:
+    return not scheduler.plan_refusal(make_sequence())
 
 
 def carry_out(plan: StepPlan) -> None:
@@ -50,26 +55,26 @@ def test_a_lower_priority_number_goes_first_and_equals_keep_their_order() -> Non
 def test_no_more_are_admitted_than_rows_exist() -> None:
     scheduler = scheduler_with(*(make_sequence() for _ in range(5)), num_rows=2)
     assert len(admit_all(scheduler)) == 2
-    assert len(scheduler.waiting) == 3
+    assert scheduler.num_waiting == 3
 
 
 def test_the_queue_limit_counts_those_that_truly_wait() -> None:
     scheduler = scheduler_with(num_rows=2, max_waiting=1)
     for _ in range(3):  # two rows are free, one may wait
-        assert scheduler.can_add()
+        assert has_room(scheduler)
         scheduler.add(make_sequence())
-    assert not scheduler.can_add()
+    assert not has_room(scheduler)
     admit_all(scheduler)
-    assert not scheduler.can_add()
+    assert not has_room(scheduler)
     scheduler.remove(scheduler.running[0])
-    assert scheduler.can_add()
+    assert has_room(scheduler)
 
 
 def test_no_queue_still_fills_the_rows() -> None:
     scheduler = scheduler_with(num_rows=1, max_waiting=0)
-    assert scheduler.can_add()
+    assert has_room(scheduler)
     scheduler.add(make_sequence())
-    assert not scheduler.can_add()
+    assert not has_room(scheduler)
 
 
 def test_after_a_prefill_the_running_rows_decode() -> None:
@@ -125,7 +130,7 @@ def test_nothing_running_plans_nothing() -> None:
     assert scheduler_with().plan_step(64) == StepPlan()
 
 
-def test_the_last_in_rank_gives_way_and_returns_to_its_place() -> None:
+def test_the_newest_gives_way_and_returns_to_its_place() -> None:
     first, second, third = (make_sequence() for _ in range(3))
     later = make_sequence()
     scheduler = scheduler_with(first, second, third, num_rows=3)
@@ -135,7 +140,7 @@ def test_the_last_in_rank_gives_way_and_returns_to_its_place() -> None:
     assert victim is third
     scheduler.preempt(third)
     assert third.status is SequenceStatus.WAITING
-    assert scheduler.waiting == [third, later]
+    assert admit_all(scheduler) == [third]
 
 
 def test_priority_decides_who_gives_way() -> None:
@@ -156,7 +161,7 @@ def test_removal_finishes_a_sequence_wherever_it_is(running: bool) -> None:
     sequence = make_sequence()
     scheduler = scheduler_with(sequence)
     if running:
-        scheduler.admit()
+        scheduler.admit(sequence)
     scheduler.remove(sequence)
     assert sequence.status is SequenceStatus.FINISHED
     assert scheduler.num_unfinished == 0
@@ -195,9 +200,10 @@ def test_everything_finishes_within_its_bounds(requests: list[tuple[int, int, in
     for step in range(12 + 2 * sum(size + answer for _, size, answer, _ in requests)):
         while coming and coming[0][0] <= step:
             scheduler.add(coming.pop(0)[1])
-        while scheduler.can_admit():
-            first = min(order[s.request] for s in scheduler.waiting)
-            assert order[scheduler.admit().request] == first
+        while (sequence := scheduler.first_waiting()) is not None:
+            waiting = [s for s in unfinished[: len(unfinished) - len(coming)] if s.status is SequenceStatus.WAITING]
+            assert order[sequence.request] == min(order[s.request] for s in waiting)
+            scheduler.admit(sequence)
         assert len(scheduler.running) <= num_rows
         plan = scheduler.plan_step(budget)
         check_plan(scheduler, plan, budget)

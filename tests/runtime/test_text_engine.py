@@ -68,7 +68,9 @@ def model() -> DictatedModel:
 END_OF_ANSWER = Answered(FinishReason.STOP, 3, 5)
 
 
-def dictated_bench(model: DictatedModel, *, kv_budget_bytes: int = 1 << 30, num_slots: int = 2) -> EngineBench:
+def dictated_bench(
+    model: DictatedModel, *, kv_budget_bytes: int = 1 << 30, num_slots: int = 2, max_waiting: int = 1
+) -> EngineBench:
     info = ModelInfo(
         engine="dictated",
         provider="none",
@@ -85,13 +87,18 @@ def dictated_bench(model: DictatedModel, *, kv_budget_bytes: int = 1 << 30, num_
     )
     clock = Clock()
     intake = Intake(ByteTokenizer(), None, defaults=GenerationDefaults(), context_length=64, vocab_size=VOCAB_SIZE, clock=clock)
-    options = EngineOptions(num_slots=num_slots, max_waiting=1)
+    options = EngineOptions(num_slots=num_slots, max_waiting=max_waiting)
     return EngineBench(
         TextEngine(
             info, model, TextIntake(intake), options, kv_budget_bytes=kv_budget_bytes, resident_bytes=lambda: 7, clock=clock
         ),
         clock,
     )
+
+
+def until_started(bench: EngineBench, number: int) -> None:
+    while bench.outcomes[number].started is None:
+        bench.step()
 
 
 def until_told(bench: EngineBench, number: int, pieces: int) -> None:
@@ -238,4 +245,34 @@ def test_a_cancelled_answer_that_never_ends_breaks_the_engine(model: DictatedMod
     with pytest.raises(EngineBroken, match="has not ended for 300 s"):
         bench.step()
     model.answers[0].script.put(END_OF_ANSWER)
+    bench.engine.close()
+
+
+def test_requests_take_turns(model: DictatedModel) -> None:
+    bench = dictated_bench(model, num_slots=1, max_waiting=2)
+    flood = [bench.submit(text("abc"), group=1) for _ in range(2)]
+    bench.step()
+    chat = bench.submit(text("abc"))
+    model.answers[0].script.put(END_OF_ANSWER)
+    until_started(bench, chat)
+    assert bench.outcomes[flood[1]].started is None
+    model.answers[1].script.put(END_OF_ANSWER)
+    until_started(bench, flood[1])
+    model.answers[2].script.put(END_OF_ANSWER)
+    bench.run()
+    bench.engine.close()
+
+
+def test_a_full_queue_refuses_the_request_with_the_most_waiting(model: DictatedModel) -> None:
+    bench = dictated_bench(model, num_slots=1, max_waiting=2)
+    running = bench.submit(text("abc"))
+    bench.step()
+    flood = [bench.submit(text("abc"), group=9) for _ in range(2)]
+    chat = bench.submit(text("abc"))
+    assert [failed.request for failed in bench.step().failed] == flood
+    model.answers[0].script.put(END_OF_ANSWER)
+    until_started(bench, chat)
+    assert bench.outcomes[running].finished is not None
+    model.answers[1].script.put(END_OF_ANSWER)
+    bench.run()
     bench.engine.close()
