@@ -194,7 +194,7 @@ def _network_errors_told(source: SourceReference) -> Iterator[None]:
     """For what sources ask of the network beside downloads."""
     try:
         yield
-    except httpx.RequestError as error:
+    except (httpx.RequestError, httpx.InvalidURL) as error:
         raise SourceUnavailable(
             f"{source} could not be fetched: {str(error) or type(error).__name__}. "
             "Check the network, the proxy variables and any mirror in use."
