@@ -22,6 +22,7 @@ from model_registry.artifacts import StagedVariant
 from model_registry.catalog import Catalog, load_catalog
 from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_bytes
 from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, OutOfDisk, SourceUnavailable, UnsupportedModel
+from model_registry.folders import check_source
 from model_registry.handling import PLAIN, Handling
 from model_registry.importers import Imported, ImportOptions, run_first
 from model_registry.names import check_model_name, model_name_from
@@ -110,10 +111,12 @@ def fetch(registry: Registry, plan: PullPlan, source: Source, downloads: Path, s
     full = disk_full_means_out_of_disk(registry.home, tree_bytes(downloads), f"fetching {plan.name}")
     try:
         with full, _network_errors_told(plan.source):
-            return source.fetch(downloads, scratch, progress)
+            fetched = source.fetch(downloads, scratch, progress)
     except OutOfDisk:
         remove_tree(downloads)
         raise
+    check_source(fetched.path)
+    return fetched
 
 
 def _import(
