@@ -21,7 +21,15 @@ from filelock import FileLock, Timeout
 from model_registry.artifacts import StagedVariant
 from model_registry.catalog import Catalog, load_catalog
 from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_bytes
-from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, OutOfDisk, SourceUnavailable, UnsupportedModel
+from model_registry.errors import (
+    ChecksumMismatch,
+    CorruptModel,
+    InvalidReference,
+    OutOfDisk,
+    SourceUnavailable,
+    UnloadableModel,
+    UnsupportedModel,
+)
 from model_registry.folders import check_source
 from model_registry.handling import PLAIN, Handling
 from model_registry.importers import Imported, ImportOptions, run_first
@@ -43,7 +51,9 @@ from model_registry.verification import problems_of
 
 REQUESTED_PRECISION = "requested_precision"  # a manifest parameter: what `--precision` said
 REQUESTED = "requested"  # another: what else was asked for, where anything was
-_BAD = (CorruptModel, UnsupportedModel, ChecksumMismatch, InvalidReference)  # no retry with the same bytes can help
+# No retry with the same bytes can help: they are bad, or show a defect of ours.
+_BAD = (CorruptModel, UnsupportedModel, UnloadableModel, ChecksumMismatch, InvalidReference)
+_DEFECTS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 _LIBRARIES = ("slmops", "onnx", "onnxruntime", "gguf", "tokenizers")
 
 
@@ -168,6 +178,7 @@ def _manifest(
         parameters=parameters,
         metrics=imported.metrics,
         library_versions=_library_versions(handling.libraries),
+        warnings=imported.warnings,
     )
 
 
@@ -232,7 +243,7 @@ def downloads_of(home: Path, source: SourceReference, handling: Handling = PLAIN
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder
-    except _BAD:
+    except (*_BAD, *_DEFECTS):
         remove_tree(folder)
         raise
     else:

@@ -62,6 +62,7 @@ class Manifest:
     licence: SPDX identifier, or "unknown". parent: `name:number` of the version it was derived from.
     metrics: e.g. {"perplexity": 29.37, "perplexity_source": 29.17, "perplexity_tokens": 2048}.
     parameters: what the importer or job was told, e.g. {"precision": "int8", "block_size": 32}.
+    warnings: what is wrong with the model and only limits it, in whole sentences; a version can be served all the same.
     """
 
     source: str
@@ -75,6 +76,7 @@ class Manifest:
     parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     library_versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from model_registry.importers.gguf.tokenizer import KEY, TokenType, Vocabulary
 
 # Control tokens that end a turn in one chat format or another; converters often leave them out of the metadata.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>")
+NO_END = "The model names no token that ends an answer, so every answer has the most tokens that it may have."
 SAMPLING_KEYS = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -46,8 +47,7 @@ def model_config(
     }
     if bos is not None:
         model["bos_token_id"] = bos
-    if ends:
-        model["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+    model["eos_token_id"] = ends[0] if len(ends) == 1 else ends
     if padding is not None or ends:
         model["pad_token_id"] = ends[0] if padding is None else padding
     return model
