@@ -55,12 +55,13 @@ class _TryAgain(Exception):
         self.wait_s = wait_s
 
 
-def http_client() -> httpx.Client:
+def http_client(transport: httpx.BaseTransport | None = None) -> httpx.Client:
     """Trusts the machine's certificates (and SSL_CERT_FILE), honours the proxy variables, follows redirects.
 
     Authorization goes to no other host than the first, and a redirect from HTTPS to HTTP is not followed (SourceUnavailable).
     """
     return httpx.Client(
+        transport=transport,
         verify=ssl.create_default_context(),
         follow_redirects=True,
         timeout=httpx.Timeout(30.0, connect=15.0),

@@ -35,7 +35,7 @@ from model_registry.handling import PLAIN, Handling
 from model_registry.importers import Imported, ImportOptions, run_first
 from model_registry.names import check_model_name, model_name_from
 from model_registry.progress import Progress, SilentProgress
-from model_registry.records import LIVE, Manifest, ModelVersion, Precision
+from model_registry.records import CANDIDATE, LIVE, Manifest, ModelVersion, Precision
 from model_registry.references import (
     CatalogReference,
     FoundryReference,
@@ -92,6 +92,7 @@ def pull(
 
     alias: which one moves to it where the model has versions already. handling: what is done otherwise than plainly.
 
+    What was not loaded once, though `handling` has a trial, becomes `candidate` where the model has versions already.
     Two pulls of one reference, in any processes, run one after the other, and the second finds the work done.
     Raises any RegistryError; KeyboardInterrupt stops it cleanly.
     """
@@ -143,10 +144,15 @@ def _import(
     with disk_full_means_out_of_disk(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
         importer, imported = run_first(fetched.path, staged, options, progress, handling.importers)
     _write_sampling(staged, plan.sampling)
+    alias = plan.alias
+    if handling.trial is not None:
+        progress.stage("loading it once")
+        if (untried := handling.trial(staged, imported)) is not None:
+            imported, alias = replace(imported, warnings=(*imported.warnings, untried)), CANDIDATE
     manifest = _manifest(plan, pin, precision, importer, fetched, imported, handling)
     progress.stage("publishing")
     variant = StagedVariant(imported.precision, imported.provider_family, staged)
-    return registry.publish(plan.name, manifest, [variant], alias=plan.alias)
+    return registry.publish(plan.name, manifest, [variant], alias=alias)
 
 
 def _write_sampling(folder: Path, sampling: Mapping[str, float]) -> None:

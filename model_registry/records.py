@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 LIVE = "live"  # the alias that a bare model name means
+CANDIDATE = "candidate"  # the alias of what may become live: made by a job, or not yet tried
 CHECKPOINT = "checkpoint"  # provider family of weights to go on from: a Hugging Face checkpoint, never served
 ADAPTER = "adapter"  # provider family of a LoRA adapter in PEFT's layout, never served by itself
 NOT_SERVED = frozenset({CHECKPOINT, ADAPTER})

@@ -56,7 +56,7 @@ class CheckpointImporter:
         load_tokenizer(destination / "tokenizer.json")
         vocab_size = source.tensors[EMBEDDING].shape[0]
         if config.vocab_size not in (None, vocab_size):
-            raise CorruptModel(f"{FILE} says vocab_size {config.vocab_size}, and the weights have {vocab_size} rows. Fetch it again.")
+            raise CorruptModel(f"{FILE} has vocab_size {config.vocab_size}, and the weights {vocab_size} rows. Fetch it again.")
         ends, wishes = _generation(path, config)
         bos, padding = _token(config.bos_token_id, vocab_size), _token(config.pad_token_id, vocab_size)
         model = model_config(architecture, vocab_size, bos=bos, ends=ends, padding=padding)
@@ -105,7 +105,7 @@ def open_checkpoint(path: Path, config: CheckpointConfig, architecture: Architec
         for theirs, stored in open_safetensors(file).items():
             ours = names.get(theirs, theirs)
             if ours in tensors:
-                raise CorruptModel(f"Tensor {theirs} stands twice in the checkpoint, the second time in {file.name}. Fetch it again.")
+                raise CorruptModel(f"Tensor {theirs} stands twice in the checkpoint, also in {file.name}. Fetch it again.")
             if not (ours == "output.weight" and config.tie_word_embeddings):
                 tensors[ours], places[ours] = _placed(file, theirs, ours, stored)
     is_gemma = architecture.name == "gemma3"

@@ -1,4 +1,4 @@
-"""What a checkpoint's config.json says of the network: its fields and their bounds, as the metadata of a GGUF file. Reads no weights.
+"""What a checkpoint's config.json says of the network: its fields and their bounds, as a GGUF file's metadata. Reads no weights.
 
 A field that cannot be is a CorruptModel by its name; a network that is sound and not ours an UnsupportedModel.
 """

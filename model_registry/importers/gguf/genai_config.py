@@ -28,6 +28,25 @@ def end_ids(metadata: Metadata, vocabulary: Vocabulary) -> list[int]:
     return list(dict.fromkeys(index for index in [*named, *usual] if index is not None))
 
 
+def metadata_warnings(
+    metadata: Metadata, architecture: Architecture, vocabulary: Vocabulary, num_rows: int
+) -> tuple[str, ...]:
+    """What the file says that does not fit, or leaves out, and only limits the model. num_rows: of the embedding."""
+    warnings = []
+    vocab_size = metadata.integer(f"{architecture.name}.vocab_size", num_rows)
+    if vocab_size != num_rows:
+        warnings.append(
+            f"The GGUF file says {architecture.name}.vocab_size {vocab_size}, but its embedding has {num_rows} rows, which are used. "
+            "The file was converted wrongly, or from another model's settings."
+        )
+    if vocabulary.kind == "gpt2" and metadata.text(f"{KEY}.pre") is None:
+        warnings.append(
+            f"The GGUF file does not name its pre-tokenizer ({KEY}.pre), so texts are cut as by default: they may become other tokens "
+            "than those that the model was trained on. Choose a newer conversion of the model."
+        )
+    return (*warnings, *(() if end_ids(metadata, vocabulary) else (NO_END,)))
+
+
 def genai_config(metadata: Metadata, architecture: Architecture, vocabulary: Vocabulary, vocab_size: int) -> dict[str, Any]:
     """`genai_config.json`. vocab_size: rows of the head, which may exceed the tokens."""
     ends = end_ids(metadata, vocabulary)
