@@ -136,6 +136,7 @@ def _is_wheel_of(filename: str, wanted: PackageReference) -> bool:
     parts = filename.removesuffix(".whl").split("-")
     return (
         filename.endswith(".whl")
+        and PurePosixPath(filename).name == filename
         and len(parts) in (5, 6)
         and _normalized(parts[0]) == _normalized(wanted.package)
         and parts[1] == wanted.version.replace("-", "_")

@@ -98,6 +98,10 @@ def test_the_hub_s_cache(registry: Registry, tmp_path: Path) -> None:
         pull(registry, str(snapshot), name="other")
 
 
+def dangle(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
 def make_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as opened:
         here = Path.cwd()
@@ -107,7 +111,7 @@ def make_socket(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "more.onnx", "model.safetensors"])
-@pytest.mark.parametrize("make", [os.mkfifo, make_socket, lambda path: path.symlink_to("nowhere")], ids=["pipe", "socket", "dangling"])
+@pytest.mark.parametrize("make", [os.mkfifo, make_socket, dangle], ids=["pipe", "socket", "dangling"])
 def test_what_is_no_file_is_not_opened(registry: Registry, folder: Path, name: str, make: Callable[[Path], None]) -> None:
     (folder / name).unlink(missing_ok=True)
     make(folder / name)

@@ -18,7 +18,7 @@ IMPOSSIBLE = [
 
 @pytest.mark.parametrize("name", LEAVING)
 def test_a_name_that_leaves_the_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CorruptModel, match="The hub holds the name .* leaves its folder"):
+    with pytest.raises(CorruptModel, match=r"The hub holds the name .* leaves its folder"):
         inside(tmp_path, name, "The hub")
 
 
@@ -28,7 +28,7 @@ def test_a_name_that_is_no_file_s_everywhere(name: str) -> None:
         safe_name(name, "The hub")
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "onnx/model_q4.onnx_data", "a b/ü.txt", "./x.json", "console.json", "x" * 240, ".x"])
+@pytest.mark.parametrize("name", ["model.onnx", "onnx/m.onnx_data", "a b/ü.txt", "./x.json", "console.json", "x" * 240, ".x"])
 def test_a_sound_name(tmp_path: Path, name: str) -> None:
     assert inside(tmp_path, name, "The hub") == tmp_path / name
 

@@ -36,13 +36,13 @@ def metadata_warnings(
     vocab_size = metadata.integer(f"{architecture.name}.vocab_size", num_rows)
     if vocab_size != num_rows:
         warnings.append(
-            f"The GGUF file says {architecture.name}.vocab_size {vocab_size}, but its embedding has {num_rows} rows, which are used. "
-            "The file was converted wrongly, or from another model's settings."
+            f"The GGUF file has {architecture.name}.vocab_size {vocab_size}, but its embedding has {num_rows} rows, which are "
+            "used. The file was converted wrongly, or from another model's settings."
         )
     if vocabulary.kind == "gpt2" and metadata.text(f"{KEY}.pre") is None:
         warnings.append(
-            f"The GGUF file does not name its pre-tokenizer ({KEY}.pre), so texts are cut as by default: they may become other tokens "
-            "than those that the model was trained on. Choose a newer conversion of the model."
+            f"The GGUF file does not name its pre-tokenizer ({KEY}.pre), so texts are cut as by default: they may become other "
+            "tokens than those that the model was trained on. Choose a newer conversion of the model."
         )
     return (*warnings, *(() if end_ids(metadata, vocabulary) else (NO_END,)))
 
