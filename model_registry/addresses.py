@@ -7,6 +7,7 @@ import re
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+_USER = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/'\"]*@", re.IGNORECASE)  # of any kind of address
 _ADDRESS = re.compile(r"\b((?:https?|wss?|ftps?|socks\w*|git\+\w+)://)([^\s'\"<>`\\)\]}]+)", re.IGNORECASE)
 _TOKENS = re.compile(r"\b(?:hf_[A-Za-z0-9]{6,}|(?<=Bearer )[^\s'\",;]+|(?<=Basic )[A-Za-z0-9+/=]{6,})")
 _QUOTED_TAIL = ".,;:!?"  # what follows an address in a sentence
@@ -17,7 +18,8 @@ def without_credentials(text: str) -> str:
 
     For messages, logs, progress and manifests: a query may hold a token or a signature under any name.
     """
-    return _TOKENS.sub("***", _ADDRESS.sub(lambda match: match[1] + _plain(match[2]), text))
+    bare = _ADDRESS.sub(lambda match: match[1] + _plain(match[2]), text)
+    return _TOKENS.sub("***", _USER.sub(r"\1", bare))
 
 
 def _plain(rest: str) -> str:

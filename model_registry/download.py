@@ -254,4 +254,3 @@ def _strong_etag(response: httpx.Response) -> str:
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
-

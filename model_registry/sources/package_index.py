@@ -145,4 +145,3 @@ def _is_wheel_of(filename: str, wanted: PackageReference) -> bool:
 
 def _normalized(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
-

@@ -52,9 +52,13 @@ def pull(
 
 
 def _what_next(version: ModelVersion) -> str:
-    from runtime.model_folder import read_model_folder
+    from runtime.model_folder import BadModelFolder, read_model_folder
 
-    if any(read_model_folder(variant.folder).chat_template for variant in version.variants):
+    try:
+        is_chat = any(read_model_folder(variant.folder).chat_template for variant in version.variants)
+    except BadModelFolder as error:
+        return f"but it cannot be served as it is: {error}"
+    if is_chat:
         return f"try: slmops run -m {version.model} Hello"
     return "it has no chat template and continues text: ask it through /v1/completions"
 

@@ -26,6 +26,7 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
         ("('https://u:secret@h/x?y=secret', timeout)", "('https://h/x', timeout)"),
         ("got Bearer secret, and hf_abcdefghij", "got Bearer ***, and ***"),
         ("http://h:80/a@b and hf://org/x@main/y#sha256=0", "http://h:80/a@b and hf://org/x@main/y#sha256=0"),
+        ("'hf://user:secret@host/x' is none", "'hf://host/x' is none"),
         ("https://host/a/b is away.", "https://host/a/b is away."),
     ],
 )

@@ -139,7 +139,17 @@ def test_errors_share_one_root():
 @pytest.mark.parametrize(
     "text",
     [
-        *("hf://../../etc", "hf://../x", "hf://a/..", "hf://a/.", "hf://.a/b", "hf://a/-b", "hf://a/b.", "hf://a/b..c", "hf://a/b%2f"),
+        *(
+            "hf://../../etc",
+            "hf://../x",
+            "hf://a/..",
+            "hf://a/.",
+            "hf://.a/b",
+            "hf://a/-b",
+            "hf://a/b.",
+            "hf://a/b..c",
+            "hf://a/b%2f",
+        ),
         *("hf://a/b@..%2F..%2Fetc", "hf://a/b@/x", "hf://a/b@x%00", "hf://a/b@-x", "hf://a/b@x y", "hf://ä/b"),
         *("hf://a/b/../c", "hf://a/b/c\nd", "hf://a/b/c:d", "hf://a/b/con.gguf", f"hf://a/{'x' * 97}", "hf://user:pw@host/b"),
         *("pypi://p==1/../x", "pypi://p==1/a\x1bb", "pypi://../x==1/y", "foundry://../x", "foundry://a b"),

@@ -28,9 +28,7 @@ def end_ids(metadata: Metadata, vocabulary: Vocabulary) -> list[int]:
     return list(dict.fromkeys(index for index in [*named, *usual] if index is not None))
 
 
-def metadata_warnings(
-    metadata: Metadata, architecture: Architecture, vocabulary: Vocabulary, num_rows: int
-) -> tuple[str, ...]:
+def metadata_warnings(metadata: Metadata, architecture: Architecture, vocabulary: Vocabulary, num_rows: int) -> tuple[str, ...]:
     """What the file says that does not fit, or leaves out, and only limits the model. num_rows: of the embedding."""
     warnings = []
     vocab_size = metadata.integer(f"{architecture.name}.vocab_size", num_rows)

@@ -99,9 +99,7 @@ class Metadata:
         return value
 
     def _wrong(self, key: str, wanted: str) -> CorruptModel:
-        return CorruptModel(
-            f"{self.owner}'s {key} is not {wanted}. The file is damaged or was converted wrongly; fetch it again."
-        )
+        return CorruptModel(f"{self.owner}'s {key} is not {wanted}. The file is damaged or was converted wrongly; fetch it again.")
 
     def _absent(self, key: str) -> CorruptModel:
         return CorruptModel(f"{self.owner} has no {key}. The file is incomplete; fetch it again, or convert the model anew.")
