@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from model_registry.errors import CorruptModel
 
@@ -29,7 +29,7 @@ def decompressed(path: Path) -> Iterator[IO[bytes]]:
 
 def _reader(magic: bytes, raw: IO[bytes]) -> IO[bytes]:
     if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=raw)
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
     if magic.startswith(b"BZh"):
         return bz2.open(raw)
     return lzma.open(raw) if magic.startswith((b"\xfd7zXZ\x00", b"\x5d\x00\x00")) else raw

@@ -46,9 +46,9 @@ def check_distinct(names: Iterable[PurePosixPath], owner: str) -> None:
         if folded in files:
             raise CorruptModel(f"{owner} holds {files[folded]!r} and {str(name)!r}, which are one file on some systems.")
         files[folded] = str(name)
-    for folded, name in files.items():
+    for folded, said in files.items():
         if any(str(parent) in files for parent in PurePosixPath(folded).parents):
-            raise CorruptModel(f"{owner} holds {name!r} below a file. It is damaged.")
+            raise CorruptModel(f"{owner} holds {said!r} below a file. It is damaged.")
 
 
 def _folded(name: PurePosixPath) -> str:

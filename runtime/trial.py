@@ -79,7 +79,7 @@ async def _try_first(folder: Path, choices: Sequence[Choice]) -> None:
 async def _answer_once(folder: Path, choice: Choice) -> None:
     """Raises RuntimeFailure, TimeoutError. The worker is gone after this, however it ends."""
     load = Load(engine=choice.engine, folder=str(folder), options=_OPTIONS, provider=choice.provider)
-    worker = await WorkerProcess.start(load, _NAME)
+    worker = await WorkerProcess.start(load, _NAME, quiet=True)
     async with asyncio.timeout(LOAD_TIMEOUT_S):
         await worker.wait_ready()
     try:
@@ -98,6 +98,6 @@ async def _answer_once(folder: Path, choice: Choice) -> None:
 
 def _unloadable(reason: str) -> UnloadableModel:
     return UnloadableModel(
-        f"The model was imported, but cannot be loaded, so nothing was published: {reason} "
+        f"The model was imported, but cannot be loaded, so nothing was published: {reason.rstrip('. ')}. "
         "Choose another build of the model; what was fetched is dropped."
     )

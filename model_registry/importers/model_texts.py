@@ -7,6 +7,7 @@ warning, which the version keeps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,11 +100,23 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if (size := path.stat().st_size) > MAX_TOKENIZER_BYTES:
         raise CorruptModel(f"{path.name} has {size / 1e6:.0f} MB, more than any tokenizer needs. Fetch it again.")
     try:
-        return Tokenizer.from_file(str(path))
-    except BaseException as error:  # the Rust library raises bare Exception, or panics with a BaseException of its own
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
+        with panics_are_damage(path.name):
+            return Tokenizer.from_file(str(path))
+    except CorruptModel:
+        raise
+    except Exception as error:  # the library raises nothing narrower
         raise CorruptModel(f"{path.name} cannot be read ({str(error)[:300]}). Fetch it again.") from error
+
+
+@contextmanager
+def panics_are_damage(file: str) -> Iterator[None]:
+    """A panic of the tokenizers' Rust code, which is no Exception, becomes CorruptModel."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise CorruptModel(f"{file} cannot be used ({str(error)[:300]}). Choose another build of the model.") from error
 
 
 def check_texts(folder: Path) -> tuple[str, ...]:
