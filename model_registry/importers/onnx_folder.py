@@ -108,7 +108,9 @@ class OnnxFolderImporter:
         model, generation = read_object(config), layout.find("generation_config.json")
         said = read_object(generation) if generation else {}
         checked(said, Generation, "generation_config.json")
-        return write_config(model, said, graph, layout.graph.name)
+        written = write_config(model, said, graph, layout.graph.name)
+        checked(written, GenaiConfig, "config.json")
+        return written
 
 
 def _layout(path: Path) -> _Layout:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from model_registry.errors import CorruptModel
 
-if TYPE_CHECKING:
-    from google.protobuf.descriptor import Descriptor
-
+Descriptor = Any  # protobuf's, which comes without types
 MAX_FIELDS = 2_000_000  # the largest decoders have some 100,000
 MAX_BYTES = (1 << 31) - 1  # protobuf's own limit
 _MAX_DEPTH = 90  # protobuf refuses from 100 on

@@ -6,6 +6,7 @@ Honours HF_ENDPOINT and HF_TOKEN; sends no telemetry. Files come through our own
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -117,10 +118,8 @@ class HubSource:
     def _api(self) -> HfApi:
         turn_off_telemetry()
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import logging
 
-        logging.set_verbosity_error()  # its warnings hold addresses with all that is in them
-
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings hold addresses with all that is in them
         return HfApi(endpoint=self._endpoint)
 
     @contextlib.contextmanager

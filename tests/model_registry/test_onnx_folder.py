@@ -22,6 +22,7 @@ from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
 from model_registry.importers import Imported, Importer, ImportOptions, all_importers, choose, run_first
 from model_registry.importers.onnx_folder import OnnxFolderImporter
 from model_registry.progress import SilentProgress
+from model_registry.pull import pull
 from model_registry.records import Precision
 
 
@@ -199,6 +200,19 @@ def test_a_configuration_of_other_types_is_refused_by_file(tmp_path, field):
         (destination := tmp_path / str(number)).mkdir()
         with pytest.raises((CorruptModel, UnsupportedModel), match=r"genai_config\.json|decoders in one graph"):
             run(source, destination)
+
+
+@pytest.mark.parametrize(
+    "options", [[{"../../../../tmp/x": {}}], [{"/tmp/x": {}}], [{"a\\b": {}}], [{"": {}}], 5, "cuda", {"cuda": {}}]
+)
+def test_a_provider_that_is_none_names_no_folder(tmp_path, registry, options):
+    source = write_genai_folder(tmp_path / "source")
+    config = genai_config()
+    config["model"]["decoder"]["session_options"]["provider_options"] = options
+    (source / "genai_config.json").write_text(json.dumps(config))
+    with pytest.raises(CorruptModel, match=r"genai_config\.json"):
+        pull(registry, str(source))
+    assert registry.models() == ()
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
