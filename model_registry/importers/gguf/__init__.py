@@ -157,7 +157,7 @@ def _licence(metadata: Metadata) -> str | None:
     name = metadata.text("general.license")
     if not name:
         return None
-    return _LICENCES.get(name.lower(), "LicenseRef-" + "".join(c if c.isalnum() or c in ".-" else "-" for c in name))
+    return _LICENCES.get(name.lower(), "LicenseRef-" + "".join(c if c.isalnum() or c in ".-" else "-" for c in name[:80]))
 
 
 def _measure(model: _Model, folder: Path, progress: Progress) -> dict[str, float]:
