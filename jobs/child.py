@@ -141,6 +141,7 @@ def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter)
         threads=start.threads or psutil.cpu_count(logical=False) or 1,
         memory_bytes=start.memory_bytes,
         offline=start.offline,
+        grants=start.grants,
     )
     hold_versions(start.params, registry)
     if start.plan:

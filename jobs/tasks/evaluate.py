@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
+from jobs.places import InputFile
 from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.evaluation.judge import grades, preferences
 from jobs.tasks.evaluation.metrics import Answered, Measured, measured
@@ -41,7 +42,7 @@ class EvaluateParams(Params):
     """Measures what a model's answers are worth."""
 
     target: str | Endpoint = Field(description="A version of the registry, or an OpenAI-compatible endpoint.")
-    data: str = Field(min_length=1, description="A JSON Lines file; the last assistant turn of a line is the right answer.")
+    data: InputFile = Field(min_length=1, description="A JSON Lines file; the last assistant turn of a line is the right answer.")
     metrics: list[Metric] = Field(["exact_match", "f1"], min_length=1, description="What to measure.")
     against: str | Endpoint | None = Field(None, description="Who else answers; win_rate is the target's over it.")
     judge: str | Endpoint | None = Field(None, description="The model that grades and compares.")
