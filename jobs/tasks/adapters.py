@@ -14,7 +14,7 @@ def merged(checkpoint: Path, adapter: Path) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, trust_remote_code=False)
     return PeftModel.from_pretrained(base, adapter).merge_and_unload()
 
 

@@ -17,8 +17,9 @@ from jobs.tasks.distillation.comparing import compared
 from jobs.tasks.distillation.cutting import cut
 from jobs.tasks.distillation.parameters import Cut, DistilParams
 from jobs.tasks.distillation.teaching import taught
+from jobs.tasks.evaluation.endpoints import Endpoint
 from jobs.tasks.evaluation.questions import Question, read_questions
-from jobs.tasks.evaluation.targets import Endpoint, check_target
+from jobs.tasks.evaluation.targets import check_target
 from jobs.tasks.protocol import Params, TaskContext, problems_of
 from jobs.tasks.serving_build import build, save_weights
 from jobs.tasks.training.four_bits import check_four_bits

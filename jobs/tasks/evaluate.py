@@ -12,12 +12,13 @@ from pydantic import Field, model_validator
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
 from jobs.places import InputFile
 from jobs.tasks.checkpoints import served_variant
+from jobs.tasks.evaluation.endpoints import Endpoint
 from jobs.tasks.evaluation.judge import grades, preferences
 from jobs.tasks.evaluation.metrics import Answered, Measured, measured
 from jobs.tasks.evaluation.questions import Question, read_questions
 from jobs.tasks.evaluation.report import Column, write_reports
 from jobs.tasks.evaluation.scoring import answer_perplexity, ask, scores
-from jobs.tasks.evaluation.targets import Endpoint, check_target, open_target
+from jobs.tasks.evaluation.targets import check_target, open_target
 from jobs.tasks.protocol import Params, TaskContext
 from model_registry.evaluations import Evaluation, Evaluations
 
@@ -41,7 +42,7 @@ _TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
 class EvaluateParams(Params):
     """Measures what a model's answers are worth."""
 
-    target: str | Endpoint = Field(description="A version of the registry, or an OpenAI-compatible endpoint.")
+    target: str | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
     data: InputFile = Field(min_length=1, description="A JSON Lines file; the last assistant turn of a line is the right answer.")
     metrics: list[Metric] = Field(["exact_match", "f1"], min_length=1, description="What to measure.")
     against: str | Endpoint | None = Field(None, description="Who else answers; win_rate is the target's over it.")
