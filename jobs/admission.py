@@ -85,7 +85,7 @@ class Admission:
 
     def _output(self, text: str) -> Path:
         try:
-            return path_under(text, (self.home / EXPORTS, *self.permissions.output_roots))
+            return path_under(text, (self.home / EXPORTS, *self.permissions.output_roots), inside=True)
         except NotAllowed as error:
             remedy = f"Choose one in {self.home / EXPORTS}, or list its folder in jobs.output_roots of slmops.toml"
             raise NotAllowed(f"the folder {text!r} {error}. {remedy}") from None

@@ -10,10 +10,10 @@ class NotAllowed(ValueError):
     """The path may not be used; the message says why, without a final stop."""
 
 
-def path_under(text: str, roots: Iterable[Path | str]) -> Path:
+def path_under(text: str, roots: Iterable[Path | str], *, inside: bool = False) -> Path:
     """The path with its folders' links followed; its last part keeps its name, which tells what kind of file it is.
 
-    Never says whether something exists outside of the roots. Raises NotAllowed.
+    inside: a root itself is not enough. Never says whether something exists outside of the roots. Raises NotAllowed.
     """
     try:
         path = Path(text).expanduser()
@@ -21,7 +21,7 @@ def path_under(text: str, roots: Iterable[Path | str]) -> Path:
             raise NotAllowed("is not a whole path, from the root")
         real = path.resolve()
         folders = [Path(root).expanduser().resolve() for root in roots]
-        if not any(real.is_relative_to(folder) and real != folder for folder in folders):
+        if not any(real.is_relative_to(folder) and not (inside and real == folder) for folder in folders):
             raise NotAllowed("lies in no folder that is allowed")
         return path.parent.resolve() / path.name if path.name != ".." else real
     except (OSError, RuntimeError) as error:

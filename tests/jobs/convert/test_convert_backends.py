@@ -23,6 +23,7 @@ from jobs.tasks.protocol import StopReason, TaskContext
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.records import ModelVersion
 from model_registry.registry import Registry
+from tests.jobs.permissive import EVERYWHERE
 from tests.jobs.tiny_checkpoint import answer, served_logits, source_logits, task_context, write_checkpoint
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 from tests.model_registry.registry_http import LocalServer, add_repository, local_server
@@ -129,7 +130,7 @@ def test_a_stop_ends_the_build_and_leaves_nothing(context: TaskContext, llama: P
 
 def test_cancelled_in_its_own_process_it_is_not_waited_for(tmp_path: Path, llama: Path) -> None:
     async def cancelled() -> tuple[Job, float]:
-        queue = JobQueue(tmp_path / "home")
+        queue = JobQueue(tmp_path / "home", permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.CONVERT, {"source": str(llama), "output": "made", "backend": "genai-builder"})

@@ -19,6 +19,7 @@ from jobs.tasks.distillation.parameters import DistilParams
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
+from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
@@ -52,7 +53,7 @@ def ended(home: Path, params: dict[str, Any], *, killed: bool = False) -> Job:
     """killed: the process, at its first checkpoint."""
 
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1, retry_after_s=(0.01,)))
+        queue = JobQueue(home, JobLimits(threads=1, retry_after_s=(0.01,)), permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.DISTIL, params)
@@ -146,7 +147,7 @@ def test_what_a_distillation_would_pass_over_is_refused_by_name(useless: dict[st
 
 def test_a_plan_tells_what_a_remote_teacher_costs(home: Path, asked: dict[str, Any]) -> None:
     async def main() -> tuple[str, ...]:
-        queue = JobQueue(home)
+        queue = JobQueue(home, permissions=EVERYWHERE)
         teacher = {"url": "http://192.0.2.7/v1", "model": "big", "allow_remote": True, "price_per_million_tokens": 1e6}
         try:
             return (await queue.plan(JobKind.DISTIL, {**asked, "teacher": teacher, "student": "small"})).summary

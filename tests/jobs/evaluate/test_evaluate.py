@@ -18,6 +18,7 @@ from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from server.settings import Settings
+from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 from tests.server.live_server import LiveServer
 
@@ -43,7 +44,7 @@ def data(tmp_path: Path) -> str:
 
 def ended(home: Path, kind: JobKind, params: dict[str, Any]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1))
+        queue = JobQueue(home, JobLimits(threads=1), permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(kind, params)

@@ -20,6 +20,7 @@ from jobs.tasks.training.rendering import IGNORED, Renderer
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
+from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
@@ -56,7 +57,7 @@ def data(tmp_path: Path) -> Path:
 
 def in_queue(home: Path, body: Callable[[JobQueue], Awaitable[Job]]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, LIMITS)
+        queue = JobQueue(home, LIMITS, permissions=EVERYWHERE)
         await queue.start()
         try:
             return await body(queue)
