@@ -6,6 +6,7 @@ checked is the one that is connected to, whatever the name means a moment later.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Mapping
@@ -49,29 +50,25 @@ class Endpoint(BaseModel):
 
 
 def access_to(endpoint: Endpoint, context: TaskContext, param: str) -> EndpointAccess:
-    """Raises InvalidJob for one that was not granted, or whose name means a private address without permission."""
+    """Raises InvalidJob for one that was not granted."""
     access = context.grants.endpoints.get(endpoint.endpoint)
     if access is None:
         message = f"The configuration has no endpoint {endpoint.endpoint!r}: add it to slmops.toml, and start the daemon anew."
         raise InvalidJob([Problem(message, param=f"{param}.endpoint", code="not_allowed")])
-    try:
-        _checked_addresses(access)
-    except OSError:
-        pass  # it may be found when it is asked
-    except _Private as error:
-        message = f"The endpoint {endpoint.endpoint!r} {error}"
-        raise InvalidJob([Problem(message, param=f"{param}.endpoint", code="not_allowed")]) from None
     return access
 
 
-def name_of(endpoint: Endpoint, access: EndpointAccess) -> str:
-    """Never the label of a version here."""
+def check_endpoint(endpoint: Endpoint, context: TaskContext, param: str) -> str:
+    """Its name, never the label of a version here. Raises InvalidJob, also when its name means an address that it may not mean."""
+    access = access_to(endpoint, context, param)
+    with contextlib.suppress(OSError):  # it may be found when it is asked
+        _addresses(endpoint, access, param)
     place = urlsplit(access.url).netloc
     return f"{place}/{endpoint.model}" if endpoint.model else place
 
 
 class EndpointClient:
-    """Posts to one server. Resolves its name once. Raises JobFailure when that fails. close() when done."""
+    """Posts to one server, whose name it resolves once. Raises JobFailure when that fails, InvalidJob. close() when done."""
 
     def __init__(self, endpoint: Endpoint, access: EndpointAccess) -> None:
         parts = urlsplit(access.url)
@@ -80,7 +77,7 @@ class EndpointClient:
         self._url, self._extensions = access.url, {}
         if proxy is None:
             headers["Host"] = parts.netloc
-            self._url, self._extensions = _pinned(parts, _address(endpoint, access)), {"sni_hostname": parts.hostname}
+            self._url, self._extensions = _pinned(parts, self._address(endpoint, access)), {"sni_hostname": parts.hostname}
         self._http = httpx.Client(
             headers=headers, timeout=endpoint.timeout_s, trust_env=False, proxy=proxy, follow_redirects=False
         )
@@ -92,29 +89,25 @@ class EndpointClient:
     def close(self) -> None:
         self._http.close()
 
-
-class _Private(ValueError):
-    """The name means an address that it may not mean; the message goes on after the endpoint's name."""
-
-
-def _address(endpoint: Endpoint, access: EndpointAccess) -> IpAddress:
-    try:
-        return _checked_addresses(access)[0]
-    except OSError as error:
-        message = f"The host of the endpoint {endpoint.endpoint!r} cannot be found ({error.strerror})."
-        raise JobFailure(message, code="endpoint_failed", may_pass=True) from error
-    except _Private as error:
-        raise JobFailure(f"The endpoint {endpoint.endpoint!r} {error}", code="not_allowed") from None
+    @staticmethod
+    def _address(endpoint: Endpoint, access: EndpointAccess) -> IpAddress:
+        try:
+            return _addresses(endpoint, access, "target")[0]
+        except OSError as error:
+            message = f"The host of the endpoint {endpoint.endpoint!r} cannot be found ({error.strerror})."
+            raise JobFailure(message, code="endpoint_failed", may_pass=True) from error
 
 
-def _checked_addresses(access: EndpointAccess) -> list[IpAddress]:
-    """What the host means, at least one address. Raises OSError, _Private."""
+def _addresses(endpoint: Endpoint, access: EndpointAccess, param: str) -> list[IpAddress]:
+    """What the host means, at least one address. Raises OSError, InvalidJob."""
     host = urlsplit(access.url).hostname or ""
     found = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in socket.getaddrinfo(host, None)]
     if not (access.is_private or _is_written_out(host)) and (private := [each for each in found if not _is_public(each)]):
-        raise _Private(
-            f"means {private[0]}, an address of this machine or its network. Set `private = true` in its table in slmops.toml if it may."
+        message = (
+            f"The endpoint {endpoint.endpoint!r} means {private[0]}, an address of this machine or its network. "
+            "Set `private = true` in its table in slmops.toml if it may."
         )
+        raise InvalidJob([Problem(message, param=f"{param}.endpoint", code="not_allowed")])
     return found
 
 

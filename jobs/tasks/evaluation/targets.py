@@ -12,7 +12,7 @@ import httpx
 
 from jobs.job import JobFailure
 from jobs.tasks.checkpoints import served_variant
-from jobs.tasks.evaluation.endpoints import Endpoint, EndpointClient, access_to, name_of
+from jobs.tasks.evaluation.endpoints import Endpoint, EndpointClient, access_to, check_endpoint
 from jobs.tasks.evaluation.local_model import LocalModel
 from jobs.tasks.evaluation.metrics import Answered
 from jobs.tasks.evaluation.questions import Question
@@ -38,12 +38,11 @@ def check_target(target: str | Endpoint, context: TaskContext, param: str) -> st
         version = context.registry.resolve(target)
         served_variant(version)
         return version.label
-    return name_of(target, access_to(target, context, param))
+    return check_endpoint(target, context, param)
 
 
 def open_target(target: str | Endpoint, context: TaskContext) -> Target:
     """Raises what `check_target` does, however the job was planned, and JobFailure."""
-    check_target(target, context, "target")
     if isinstance(target, Endpoint):
         return RemoteModel(target, context)
     version = context.registry.resolve(target)
