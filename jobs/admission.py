@@ -16,15 +16,18 @@ from pydantic import BaseModel
 
 from jobs.job import InvalidJob, Problem
 from jobs.permissions import EXPORTS, EndpointAccess, EndpointSource, Grants, JobPermissions
-from jobs.places import Place, Placed, replaced
 from jobs.places import Path as ParamPath
+from jobs.places import Place, Placed, replaced
 from jobs.roots import NotAllowed, path_under
 from model_registry.errors import InvalidReference
 from model_registry.references import PathReference, parse_reference
 
 _FILE = re.compile(r"file-[A-Za-z0-9]+")
 _MADE = re.compile(r"@[A-Za-z0-9_-]+")  # a version that another job makes: not known before that has ended
-_UPLOAD = "Upload the file to /v1/files and give its id (`slmops jobs create` does so by itself), or list its folder in jobs.data_roots"
+_UPLOAD = (
+    "Upload the file to /v1/files and give its id (`slmops jobs create` does so by itself), or list its folder in jobs.data_roots "
+    "of slmops.toml"
+)
 _LIST = "List its folder in jobs.data_roots of slmops.toml, or bring the model in with `slmops pull` first"
 
 
@@ -111,9 +114,7 @@ class _Found:
 def files_in(model: type[BaseModel], params: Mapping[str, Any]) -> tuple[str, ...]:
     """Ids of the uploaded files that the params name in fields declared for them, each once, in order."""
     files = (Place.FILE, Place.SOURCE, Place.FOLDER)
-    return tuple(
-        dict.fromkeys(each.text for each in _placed(model, params) if each.place in files and _FILE.fullmatch(each.text))
-    )
+    return tuple(dict.fromkeys(each.text for each in _placed(model, params) if each.place in files and _FILE.fullmatch(each.text)))
 
 
 def _placed(model: type[BaseModel], params: Mapping[str, Any]) -> list[Placed]:

@@ -58,7 +58,8 @@ def _message_problem(message: Any) -> Wrong | None:
     if role not in _ROLES:
         return f"has no role that is known; roles are {', '.join(_ROLES)}.", "wrong_roles"
     if calls is not None and (role != "assistant" or not _are_calls(calls)):
-        return "has tool_calls that are no assistant's functions with a name and arguments, as an object or its JSON text.", "wrong_tools"
+        what = "has tool_calls that are no assistant's functions with a name, and arguments as an object or as its JSON text."
+        return what, "wrong_tools"
     if content is not None and not isinstance(content, str):
         return "has a content that is no text.", "wrong_content"
     if not (content and content.strip()) and not calls and role != "tool":

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.places import InputFile
 from jobs.outputs import Output, checked_name, made_by, register
+from jobs.places import InputFile
 from jobs.roots import NotAllowed, path_under
 from jobs.tasks.checkpoints import materialise
 from jobs.tasks.code_in_folders import code_in
@@ -31,7 +31,7 @@ _OUTPUT = "output"  # in the job's folder: where Olive writes
 class OliveParams(Params):
     """Runs a workflow of Olive, and registers the models that it makes."""
 
-    workflow: InputFile | dict[str, Any] = Field(description="Its object, or a file, JSON or YAML: uploaded, or in jobs.data_roots.")
+    workflow: InputFile | dict[str, Any] = Field(description="Its object, or a JSON or YAML file: uploaded, or in jobs.data_roots.")
     output: str = Field(min_length=1, description="Name of the model made; several become versions of it.")
     model: str | None = Field(None, description="A version whose checkpoint takes the place of the workflow's input model.")
 

@@ -8,7 +8,7 @@ checkpoints there, and ends with the same result as one that was never interrupt
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -102,7 +102,7 @@ class TaskContext:
     threads: int = 2
     memory_bytes: int | None = None
     offline: bool = False
-    grants: Grants = Grants()
+    grants: Grants = field(default_factory=Grants)
 
     def check(self) -> None:
         """Raises Stopped when the job is paused or cancelled. A task calls it at least twice a second where it can stop."""

@@ -86,4 +86,5 @@ def file_object(stored: StoredFile) -> FileObject:
         expires_at=int(stored.expires_at.timestamp()) if stored.expires_at else None,
         filename=stored.filename,
         purpose=stored.purpose,
+        sha256=stored.sha256,
     )

@@ -36,7 +36,7 @@ class DistilParams(Params):
     teacher: str | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
     student: str | Cut = Field(description="A smaller model, or how many of the teacher's layers stay.")
     data: InputFile = Field(min_length=1, description="A JSON Lines file of prompts; answers in it are not learned.")
-    validation: InputFile | None = Field(None, description="Such a file with right answers, to compare teacher, student and baseline.")
+    validation: InputFile | None = Field(None, description="Such a file with right answers, to compare them all.")
     preset: Literal["conversation", "qa", "nli", "classification", "math", "summarization", "tools"] = Field(
         "conversation", description="What samples, temperature, max_tokens, filters and the figures compared are by default."
     )

@@ -43,8 +43,8 @@ class Endpoint(BaseModel):
     def _by_name(cls, given: Any) -> Any:
         if isinstance(given, Mapping) and (wrong := [name for name in _CONFIGURED if name in given]):
             raise ValueError(
-                f"{' and '.join(wrong)} cannot be set by a job: add [endpoints.NAME] with url and key_env to slmops.toml, start the "
-                'daemon anew, and name it here as {"endpoint": "NAME"}'
+                f"{' and '.join(wrong)} cannot be set by a job: add [endpoints.NAME] with url and key_env to slmops.toml, start "
+                'the daemon anew, and name it here as {"endpoint": "NAME"}'
             )
         return given
 
@@ -78,9 +78,7 @@ class EndpointClient:
         if proxy is None:
             headers["Host"] = parts.netloc
             self._url, self._extensions = _pinned(parts, self._address(endpoint, access)), {"sni_hostname": parts.hostname}
-        self._http = httpx.Client(
-            headers=headers, timeout=endpoint.timeout_s, trust_env=False, proxy=proxy, follow_redirects=False
-        )
+        self._http = httpx.Client(headers=headers, timeout=endpoint.timeout_s, trust_env=False, proxy=proxy, follow_redirects=False)
 
     def post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
         """Raises httpx.HTTPError."""

@@ -140,7 +140,7 @@ def _refusal(status: int, endpoint: Endpoint) -> str:
         case 404:
             advice = " Look at its url in slmops.toml, which goes up to and with /v1, and at model."
         case 301 | 302 | 303 | 307 | 308:
-            advice = " It sends requests elsewhere, which is not followed: write the address that it means as its url in slmops.toml."
+            advice = " It sends requests elsewhere, which is not followed: write the address that it means into slmops.toml."
         case 429 | 503:
             advice = f" It was asked {_PATIENCE} times: lower concurrency or requests_per_minute."
         case _:

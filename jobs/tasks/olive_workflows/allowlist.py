@@ -18,8 +18,15 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.onnx")
 _PLACED = frozenset({"output_dir", "cache_dir", "cache_config", "clean_cache", "clean_evaluation_cache"})  # replaced by our own
 _ENGINE = frozenset(
     {
-        *("host", "target", "search_strategy", "evaluate_input_model", "plot_pareto_frontier", "no_artifacts", "log_severity_level"),
-        *("ort_log_severity_level", "ort_py_log_severity_level", "enable_shared_cache", "log_to_file", *_PLACED),
+        *("host", "target", "search_strategy", "evaluate_input_model", "plot_pareto_frontier", "no_artifacts"),
+        *(
+            "log_severity_level",
+            "ort_log_severity_level",
+            "ort_py_log_severity_level",
+            "enable_shared_cache",
+            "log_to_file",
+            *_PLACED,
+        ),
     }
 )
 _TOP = frozenset({"workflow_id", "input_model", "systems", "engine", "passes"})

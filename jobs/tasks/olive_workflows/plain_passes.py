@@ -69,8 +69,7 @@ PLAIN_PASSES: Mapping[str, frozenset[str]] = MappingProxyType(
         "onnxopversionconversion": _SAVING | {"target_opset"},
         "onnxpeepholeoptimizer": _SAVING | _PEEPHOLE,
         "orttransformersoptimization": _SAVING | _FUSION,
-        "matmulnbitstoqdq": _SAVING
-        | {"use_transpose_op", "use_int4", "use_signed_int", "add_zero_point", "nodes_to_exclude"},
+        "matmulnbitstoqdq": _SAVING | {"use_transpose_op", "use_int4", "use_signed_int", "add_zero_point", "nodes_to_exclude"},
         "dynamictofixedshape": _SAVING | {"dim_param", "dim_value", "input_name", "input_shape"},
     }
 )

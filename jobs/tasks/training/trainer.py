@@ -133,9 +133,7 @@ def build_trainer(
     bf16 = uses_bf16(params)
     dtype = torch.bfloat16 if bf16 and params.method is not Method.FULL else torch.float32
     four_bits = in_four_bits(dtype) if params.method is Method.QLORA else None
-    model = AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=dtype, quantization_config=four_bits, trust_remote_code=False
-    )
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, quantization_config=four_bits, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -1,4 +1,4 @@
-"""What a job's params may touch: files, folders and endpoints of declared fields, and nothing that the configuration does not list."""
+"""What a job's params may touch: files, folders and endpoints of declared fields, and nothing that is not listed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,12 @@ def admit(home: Path) -> Admit:
 
 DECLARED = {
     "finetune": {"data": Place.FILE, "validation": Place.FILE},
-    "evaluate": {"data": Place.FILE, "target.endpoint": Place.ENDPOINT, "judge.endpoint": Place.ENDPOINT, "against.endpoint": Place.ENDPOINT},
+    "evaluate": {
+        "data": Place.FILE,
+        "target.endpoint": Place.ENDPOINT,
+        "judge.endpoint": Place.ENDPOINT,
+        "against.endpoint": Place.ENDPOINT,
+    },
     "distil": {"data": Place.FILE, "validation": Place.FILE, "teacher.endpoint": Place.ENDPOINT, "judge.endpoint": Place.ENDPOINT},
     "quantize": {"data": Place.FILE, "calibration": Place.FILE},
     "olive": {"workflow": Place.FILE},
@@ -47,7 +52,7 @@ DECLARED = {
     "foundry-export": {"folder": Place.OUTPUT},
     "benchmark": {},
     "register": {},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in JobKind if kind is not JobKind.SEARCH])
@@ -74,11 +79,22 @@ def test_only_declared_fields_are_files(admit: Admit) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/etc/passwd", "{root}/secret/key", "{root}/data/../secret/key", "{root}/data/link/key", "{root}/data/file",
-        "relative.jsonl", "~/x.jsonl", "/proc/self/environ", "{root}/database/x", "a\0b", "{root}/data/loop/x", "", "//etc/passwd",
+        "/etc/passwd",
+        "{root}/secret/key",
+        "{root}/data/../secret/key",
+        "{root}/data/link/key",
+        "{root}/data/file",
+        "relative.jsonl",
+        "~/x.jsonl",
+        "/proc/self/environ",
+        "{root}/database/x",
+        "a\0b",
+        "{root}/data/loop/x",
+        "",
+        "//etc/passwd",
         "{root}/home/files/file-abc/other.jsonl",
     ],
-)  # fmt: skip
+)
 def test_no_path_leads_out_of_the_roots(admit: Admit, home: Path, path: str) -> None:
     data = home.parent / "data"
     (data / "link").symlink_to(home.parent / "secret")
@@ -141,8 +157,18 @@ def test_what_a_search_varies_is_admitted_too(admit: Admit) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["/tmp/x", "{home}", "{home}/models/x", "{home}/exports", "{home}/exports/../x", "{home}/exports/link/x", "exports/x", "{home}/exports/.."]
-)  # fmt: skip
+    "folder",
+    [
+        "/tmp/x",
+        "{home}",
+        "{home}/models/x",
+        "{home}/exports",
+        "{home}/exports/../x",
+        "{home}/exports/link/x",
+        "exports/x",
+        "{home}/exports/..",
+    ],
+)
 def test_outputs_stay_in_the_exports_of_the_home(admit: Admit, home: Path, folder: str) -> None:
     (home / "exports/link").symlink_to(home.parent / "secret")
     with pytest.raises(InvalidJob, match=r"or list its folder in jobs\.output_roots"):

@@ -100,7 +100,9 @@ def test_a_server_is_a_target_and_a_judge(home: Path, data: str, tmp_path: Path)
     with LiveServer(Settings(engine="fake", home=tmp_path / "fake", port=0)) as server:
         endpoint = {"endpoint": "fake"}
         params = {"target": endpoint, "against": "tiny", "judge": endpoint, "data": data, "max_tokens": 4}
-        job = ended(home, JobKind.EVALUATE, {**params, "metrics": ["f1", "win_rate"], "limit": 5}, fake=EndpointSource(f"{server.url}/v1"))
+        job = ended(
+            home, JobKind.EVALUATE, {**params, "metrics": ["f1", "win_rate"], "limit": 5}, fake=EndpointSource(f"{server.url}/v1")
+        )
     metrics = metrics_of(job)
     assert metrics["win_rate"] == 0.5  # the judge only echoes
     assert job.outcome is not None
