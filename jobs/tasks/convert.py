@@ -19,7 +19,7 @@ from model_registry.handling import Handling
 from model_registry.progress import Progress
 from model_registry.pull import PullPlan, plan_pull, pull
 from model_registry.records import Precision
-from model_registry.references import PathReference
+from model_registry.references import HubReference, PathReference
 
 
 class ConvertParams(BuilderOptions):
@@ -125,11 +125,21 @@ class StagedProgress:
 
 def _planned(params: ConvertParams) -> PullPlan:
     try:
-        return plan_pull(params.source, params.output)
+        planned = plan_pull(params.source, params.output)
     except InvalidReference as error:
         raise InvalidJob([Problem(error.message, param="source")]) from None
     except InvalidName as error:
         raise InvalidJob([Problem(error.message, param="output")]) from None
+    if isinstance(planned.source, HubReference) and not _is_plain(planned.source):
+        message = f"{params.source!r} names no repository of a hub: hf://org/repo has neither `.` nor `..` as a part."
+        raise InvalidJob([Problem(message, param="source")])
+    return planned
+
+
+def _is_plain(source: HubReference) -> bool:
+    """Whether no part of it would lead out of the folder of downloads, or of the hub's addresses."""
+    parts = [*source.repo.split("/"), *(source.revision or "main").replace("\\", "/").split("/")]
+    return all(part and part.strip(".") for part in parts)
 
 
 TASK = Convert()

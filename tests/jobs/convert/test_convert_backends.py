@@ -172,6 +172,19 @@ def test_nothing_is_fetched_offline(tmp_path: Path) -> None:
         TASK.plan(ConvertParams(source="hf://a/b"), context)
 
 
+@pytest.mark.parametrize("source", ["hf://../../etc", "hf://../etc", "hf://a/..", "hf://./b", "hf://a/b@..", "hf://a/b@x%2F..%2Fy"])
+def test_no_reference_leads_out_of_a_hub(tmp_path: Path, source: str) -> None:
+    with task_context(tmp_path) as context, pytest.raises(InvalidJob) as caught:
+        TASK.plan(ConvertParams(source=source, output="made"), context)
+    assert caught.value.param == "source"
+
+
+def test_the_builder_trusts_no_folder_s_code() -> None:
+    order = ConvertParams(source="/x", backend="genai-builder").build_order()
+    assert order is not None
+    assert order.extra["hf_remote"] == "false"
+
+
 class Evil:
     """Unpickled, it makes a folder."""
 
