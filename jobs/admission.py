@@ -58,6 +58,7 @@ class Admission:
                 found.problems.append(Problem(f"{each.param}: {error}.", param=each.param, code="not_allowed"))
         if found.problems:
             raise InvalidJob(found.problems)
+        found.texts |= {each.path: self.file_of(each.text) for each in found.uploads}
         roots = tuple(str(root) for root in self.permissions.data_roots)
         grants = Grants(self.permissions.allow_code, roots, found.endpoints)
         return Admitted(replaced(params, found.texts), grants)
@@ -72,7 +73,7 @@ class Admission:
             case Place.OUTPUT:
                 found.texts[each.path] = str(self._output(text))
             case _ if _FILE.fullmatch(text):
-                found.texts[each.path] = self.file_of(text)
+                found.uploads.append(each)
             case Place.FILE:
                 found.texts[each.path] = str(self._read(text, _UPLOAD))
             case Place.SOURCE if (path := _path_of(text)) is not None:
@@ -108,6 +109,7 @@ class Admission:
 class _Found:
     texts: dict[ParamPath, str] = field(default_factory=dict)
     endpoints: dict[str, EndpointAccess] = field(default_factory=dict)
+    uploads: list[Placed] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import psutil
 from pydantic import ValidationError
 
+from jobs.hub_kernels import use_no_hub_kernels
 from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan
 from jobs.memory_limit import set_limit
 from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, Progressed, Refused, Said, Staged, Start, Stop
@@ -88,6 +89,7 @@ def main(tasks: str = "jobs.tasks.kinds") -> int:
     reporter = FrameReporter(frames, Path(start.folder))
     threading.Thread(target=_listen, args=(sys.stdin.buffer, reporter), daemon=True).start()
     turn_off_telemetry()
+    use_no_hub_kernels()
     be_modest(start.memory_bytes)
     last = _last_word(tasks, start, reporter)
     reporter.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +46,16 @@ def test_a_child_runs_the_same_code_and_looks_for_no_kernels(monkeypatch: pytest
     assert made["PYTHONPATH"].endswith(f"{os.pathsep}/mine")
     assert made["USE_HUB_KERNELS"] == "NO"
     assert "https_proxy" not in made
+
+
+def test_every_process_is_started_with_it() -> None:
+    """Workers, jobs and their plans, the discovery of providers; and whatever is added."""
+    root, without, count = Path(__file__).parents[2], [], 0
+    for path in [each for layer in ("server", "jobs", "runtime", "model_registry") for each in (root / layer).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in {"create_subprocess_exec", "Popen"}:
+                count += 1
+                given = next((keyword.value for keyword in node.keywords if keyword.arg == "env"), None)
+                if "child_environment(" not in ast.unparse(given or ast.Constant("")):
+                    without.append(path.name)
+    assert (without, count >= 3) == ([], True)
