@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,8 @@ class Admission:
                 found.uploads.append(each)
             case Place.FILE:
                 found.texts[each.path] = str(self._read(text, _UPLOAD))
-            case Place.SOURCE if (path := _path_of(text)) is not None:
-                found.texts[each.path] = str(self._read(path, _LIST))
+            case Place.SOURCE if (reference := _path_reference(text)) is not None:
+                found.texts[each.path] = self._source(text.strip(), reference)
             case Place.FOLDER if _looks_like_path(text):
                 found.texts[each.path] = str(self._read(text, _LIST))
 
@@ -86,6 +86,12 @@ class Admission:
             return path_under(text, self.permissions.data_roots)
         except NotAllowed as error:
             raise NotAllowed(f"the path {text!r} {error}. {remedy}") from None
+
+    def _source(self, text: str, reference: PathReference) -> str:
+        """A path stays one; an address `file://` keeps the hash that it promises."""
+        if not text.startswith("file:"):
+            return str(self._read(text, _LIST))
+        return str(replace(reference, path=self._read(str(reference.path), _LIST)))
 
     def _output(self, text: str) -> Path:
         try:
@@ -141,15 +147,13 @@ def _key_of(name: str, source: EndpointSource) -> str | None:
     return key
 
 
-def _path_of(text: str) -> str | None:
-    """The path that a reference to a model is; None for one that is none."""
+def _path_reference(text: str) -> PathReference | None:
+    """The reference, where it is one to this machine."""
     try:
         reference = parse_reference(text)
     except InvalidReference:
         return None  # the task says what is wrong with it
-    if not isinstance(reference, PathReference):
-        return None
-    return str(reference.path) if text.strip().startswith("file:") else text.strip()
+    return reference if isinstance(reference, PathReference) else None
 
 
 def _looks_like_path(text: str) -> bool:

@@ -37,7 +37,7 @@ class SearchParams(Params):
     def placed(cls, params: Mapping[str, Any]) -> Iterator[Placed]:
         """Those of the other kind's params, in any trial."""
         kind = params.get("kind")
-        if kind in set(JobKind) - {JobKind.SEARCH}:
+        if isinstance(kind, str) and kind in set(JobKind) - {JobKind.SEARCH}:
             yield from placed_in(task_for(JobKind(kind)).params, params.get("params"), ("params",))
 
 

@@ -21,22 +21,22 @@ _ID = re.compile(r"file-[A-Za-z0-9]+|@[A-Za-z0-9_-]+")  # an upload, or what ano
 _PURPOSES = {"evaluate": "evals", "olive": "user_data", "convert": "user_data"}  # other kinds learn from their data
 
 
-def with_files(daemon: Daemon, kind: str, params: Mapping[str, Any], roots: Sequence[Path]) -> dict[str, Any]:
+def with_files(daemon: Daemon, kind: Any, params: Any, roots: Sequence[Path]) -> Any:
     """The params with ids in place of local files. roots: whose files the daemon reads by their paths.
 
-    What is no file here is left to the daemon, which says what is wrong. Raises CommandFailed.
+    kind, params: whatever a file holds. What is no job and no file here is left to the daemon, which says what is wrong.
+    Raises CommandFailed.
     """
     from jobs.job import JobKind
     from jobs.tasks.kinds import task_for
 
-    if kind not in set(JobKind):
-        return dict(params)
+    if not isinstance(kind, str) or kind not in set(JobKind) or not isinstance(params, Mapping):
+        return params
     texts: dict[tuple[str | int, ...], str] = {}
     for each in task_for(JobKind(kind)).params.placed(params):
         if not _ID.fullmatch(each.text) and (text := _named(daemon, kind, each, roots)) is not None:
             texts[each.path] = text
-    found: dict[str, Any] = replaced(params, texts)
-    return found
+    return replaced(params, texts)
 
 
 def _named(daemon: Daemon, kind: str, each: Placed, roots: Sequence[Path]) -> str | None:

@@ -84,8 +84,8 @@ def pipeline(
     roots = settings_from().jobs.data_roots
     with _daemon() as daemon:
         for step in asked.get("steps") or ():
-            if isinstance(step, dict) and isinstance(step.get("params"), dict):
-                step["params"] = with_files(daemon, str(step.get("kind")), step["params"], roots)
+            if isinstance(step, dict) and "params" in step:
+                step["params"] = with_files(daemon, step.get("kind"), step["params"], roots)
         chain = daemon.call("POST", "/admin/pipelines", asked)
         _begun(daemon, chain, [job["id"] for job in chain["jobs"]], follow, as_json)
 
