@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 from pydantic import ValidationError
 
+from jobs.hub_kernels import use_no_hub_kernels
 from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan
 from jobs.memory_limit import set_limit
 from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, Progressed, Refused, Said, Staged, Start, Stop
@@ -88,6 +89,7 @@ def main(tasks: str = "jobs.tasks.kinds") -> int:
     reporter = FrameReporter(frames, Path(start.folder))
     start_thread("listener", lambda: _listen(sys.stdin.buffer, reporter))
     turn_off_telemetry()
+    use_no_hub_kernels()
     be_modest(start.memory_bytes)
     last = _last_word(tasks, start, reporter)
     reporter.close()
@@ -141,6 +143,7 @@ def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter)
         threads=start.threads or psutil.cpu_count(logical=False) or 1,
         memory_bytes=start.memory_bytes,
         offline=start.offline,
+        grants=start.grants,
     )
     hold_versions(start.params, registry)
     if start.plan:

@@ -10,12 +10,21 @@ from pathlib import Path
 
 import msgspec
 
+from jobs.job import JobKind
 from jobs.messages import FromChild, Start, Stop, ToChild
 from jobs.tasks.protocol import StopReason
 from runtime.child_environment import child_environment
 from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
 
 _DECODER: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)
+
+
+_FETCHING = frozenset({JobKind.CONVERT, JobKind.MERGE, JobKind.QUANTIZE, JobKind.FINETUNE, JobKind.DISTIL})
+
+
+def _fetches(start: Start) -> bool:
+    """Whether it may have to download a model's source; plans never do, and code that arrived as data gets no token."""
+    return start.kind in _FETCHING and not (start.plan or start.offline)
 
 
 class ChildProcess:
@@ -39,7 +48,7 @@ class ChildProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
-                env=child_environment(),
+                env=child_environment(network=bool(start.grants.endpoints), fetches=_fetches(start)),
                 limit=1 << 20,
             )
         child = cls(process)

@@ -12,10 +12,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from jobs.admission import Admission, files_in
 from jobs.attempt import Attempt, End
 from jobs.job import InvalidJob, Job, JobEvent, JobFailure, JobKind, JobStatus, Plan, Problem, WrongStatus
 from jobs.limits import JobLimits
 from jobs.messages import Failed, Planned, Refused
+from jobs.permissions import JobPermissions
 from jobs.references import jobs_in
 from jobs.store import JobStore
 from jobs.supervisor import LOG, Supervisor, now
@@ -33,7 +35,7 @@ def _no_files(id_: str) -> str:
 class JobQueue:
     """start() before use, close() when done. tasks: the module that knows the kinds. file_of: an uploaded file's path by its id.
 
-    on_change: told of each job after it was created, moved or got further.
+    permissions: what the configuration allows jobs. on_change: told of each job after it was created, moved or got further.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class JobQueue:
         *,
         tasks: str = "jobs.tasks.kinds",
         file_of: Callable[[str], str] = _no_files,
+        permissions: JobPermissions | None = None,
         on_change: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self._tasks = tasks
         self._store = JobStore(home)
         limits = limits or JobLimits()
-        self._supervisor = Supervisor(home, self._store, limits, tasks=tasks, file_of=file_of, on_change=on_change)
+        admission = Admission(home, permissions or JobPermissions(), file_of)
+        self._supervisor = Supervisor(home, self._store, limits, tasks=tasks, admission=admission, on_change=on_change)
 
     async def start(self) -> None:
         """Takes up what an earlier daemon left; while another process runs the home's jobs, later."""
@@ -76,6 +80,10 @@ class JobQueue:
         """The JSON Schema of such a job's params."""
         schema: dict[str, Any] = import_module(self._tasks).task_for(kind).params.model_json_schema()
         return schema
+
+    def files_of(self, job: Job) -> tuple[str, ...]:
+        """Ids of the uploaded files that a job reads."""
+        return files_in(import_module(self._tasks).task_for(job.kind).params, job.params)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """How many jobs there are, by kind and status."""
@@ -115,6 +123,7 @@ class JobQueue:
         all_needs = tuple(dict.fromkeys([*needs, *jobs_in(params)]))
         needed = [await self.job(need) for need in all_needs]
         is_ready = all(job.status is JobStatus.SUCCEEDED for job in needed)
+        await self._supervisor.admit(kind, params)
         plan = await self.plan(kind, params) if is_ready else None
         id_ = f"job-{secrets.token_hex(6)}"
         job = Job(id_, kind, dict(params), JobStatus.QUEUED, now(), all_needs, pipeline, dict(metadata or {}), plan=plan)

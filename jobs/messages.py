@@ -11,10 +11,14 @@ from typing import Any
 import msgspec
 
 from jobs.job import Outcome, Plan, Problem
+from jobs.permissions import Grants
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
-    """The first message. plan: say what would be done, instead of doing it. memory_bytes: None if unlimited."""
+    """The first message. plan: say what would be done, instead of doing it. memory_bytes: None if unlimited.
+
+    grants: what the configuration allows, with the keys of endpoints, which stand nowhere else.
+    """
 
     job: str
     kind: str
@@ -26,6 +30,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     threads: int = 0
     memory_bytes: int | None = None
     offline: bool = False
+    grants: Grants = Grants()
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):

@@ -50,5 +50,5 @@ def in_order(steps: Sequence[Step]) -> tuple[Step, ...]:
 
 def with_jobs(params: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
     """The params with jobs' ids in place of steps' names. ids: by name of the step."""
-    named: dict[str, Any] = resolved(params, lambda name: f"@{ids[name]}", lambda file: file)
+    named: dict[str, Any] = resolved(params, lambda name: f"@{ids[name]}")
     return named

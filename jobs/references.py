@@ -1,4 +1,4 @@
-"""What a job's params refer to: `@ID` for the version that another job makes, `file-ID` for an uploaded file. Pure."""
+"""What a job's params refer to: `@ID` for the version that another job makes. Uploaded files are `admission`'s. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _JOB = re.compile(r"@([A-Za-z0-9_-]+)")
-_FILE = re.compile(r"file-[A-Za-z0-9]+")
 
 
 def jobs_in(params: Any) -> tuple[str, ...]:
@@ -16,20 +15,13 @@ def jobs_in(params: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def files_in(params: Any) -> tuple[str, ...]:
-    """Ids of the uploaded files that the params name, each once, in order."""
-    return tuple(dict.fromkeys(text for text in texts_in(params) if _FILE.fullmatch(text)))
-
-
-def resolved(params: Any, version_of: Callable[[str], str], file_of: Callable[[str], str]) -> Any:
-    """The params with versions' labels for jobs and paths for files. Raises what the functions raise."""
+def resolved(params: Any, version_of: Callable[[str], str]) -> Any:
+    """The params with versions' labels in place of jobs. Raises what the function raises."""
     if isinstance(params, Mapping):
-        return {key: resolved(value, version_of, file_of) for key, value in params.items()}
+        return {key: resolved(value, version_of) for key, value in params.items()}
     if isinstance(params, list | tuple):
-        return [resolved(value, version_of, file_of) for value in params]
-    if isinstance(params, str) and (match := _JOB.fullmatch(params)):
-        return version_of(match[1])
-    return file_of(params) if isinstance(params, str) and _FILE.fullmatch(params) else params
+        return [resolved(value, version_of) for value in params]
+    return version_of(match[1]) if isinstance(params, str) and (match := _JOB.fullmatch(params)) else params
 
 
 def texts_in(value: Any) -> Iterator[str]:

@@ -13,14 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jobs.admission import Admission
 from jobs.attempt import Attempt, End
 from jobs.dispatch import plan_dispatch
-from jobs.job import WORK, Failure, InvalidJob, Job, JobError, JobKind, JobNotFound, JobsElsewhere, JobStatus, Problem, WrongStatus
+from jobs.job import Failure, InvalidJob, Job, JobError, JobKind, JobNotFound, JobsElsewhere, JobStatus, Problem, WrongStatus
 from jobs.limits import JobLimits
 from jobs.messages import Start
 from jobs.ownership import Ownership
 from jobs.record import JobRecord
 from jobs.references import jobs_in, resolved
+from jobs.starting import Starter
 from jobs.store import JobStore
 from jobs.tasks.protocol import StopReason
 from jobs.verdict import judge
@@ -35,10 +37,9 @@ def now() -> datetime:
 
 
 class Supervisor:
-    """start() before use, close() when done. tasks: the module that knows the kinds. file_of: an uploaded file's path by its id.
+    """start() before use, close() when done. tasks: the module that knows the kinds. admission: what params may touch.
 
-    on_change: told of each job whenever it is stored. Raises JobNotFound, WrongStatus and
-    JobsElsewhere as `JobQueue` says.
+    on_change: told of each job whenever it is stored. Raises JobNotFound, WrongStatus and JobsElsewhere as `JobQueue` says.
     """
 
     def __init__(
@@ -48,14 +49,14 @@ class Supervisor:
         limits: JobLimits,
         *,
         tasks: str,
-        file_of: Callable[[str], str],
+        admission: Admission,
         on_change: Callable[[Job], None],
     ) -> None:
         self._home = home
         self._store = store
         self._limits = limits
         self._tasks = tasks
-        self._file_of = file_of
+        self._starter = Starter(home, limits, tasks, admission)
         self._on_change = on_change
         self._records: dict[str, JobRecord] = {}
         self._attempts: dict[str, Attempt] = {}
@@ -183,31 +184,17 @@ class Supervisor:
         """The job's own folder; its task writes in `WORK` there."""
         return self._home / "jobs" / id_
 
+    async def admit(self, kind: JobKind, params: Mapping[str, Any]) -> None:
+        """Raises InvalidJob with what of the params the configuration does not allow."""
+        await self._starter.admit(kind, params)
+
     async def start_of(
         self, id_: str, kind: JobKind, params: Mapping[str, Any], folder: Path, *, attempt: int = 1, plan: bool = False
     ) -> Start:
         """With what the params refer to in place of the references. Raises InvalidJob, JobNotFound, OutOfDisk."""
         made = {need: await self.job(need) for need in jobs_in(params)}
-        plain = resolved(params, lambda need: _version_made_by(made[need]), self._file_of)
-        work = folder / WORK
-        try:
-            await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
-        except OSError as error:
-            message = f"The job's folder {work} cannot be made: {error.strerror}. Free some space, and try again."
-            raise OutOfDisk(message, needed_bytes=1 << 20) from error
-        limits = self._limits
-        return Start(
-            job=id_,
-            kind=str(kind),
-            params=plain,
-            home=str(self._home),
-            folder=str(work),
-            plan=plan,
-            attempt=attempt,
-            threads=limits.threads,
-            memory_bytes=limits.memory_bytes,
-            offline=limits.offline,
-        )
+        known = resolved(params, lambda need: _version_made_by(made[need]))
+        return await self._starter.start(id_, kind, known, folder, attempt=attempt, plan=plan)
 
     # ---- inside ----
 

@@ -89,7 +89,12 @@ def create_app(
     limits = settings.jobs.limits(offline=settings.offline)
     uploads = Uploads(settings.home)
     jobs = JobQueue(
-        settings.home, limits, tasks=tasks, file_of=lambda id_: str(uploads.get(id_).path), on_change=job_metrics.changed
+        settings.home,
+        limits,
+        tasks=tasks,
+        file_of=lambda id_: str(uploads.get(id_).path),
+        permissions=settings.jobs.permissions({name: table.source() for name, table in settings.endpoints.items()}),
+        on_change=job_metrics.changed,
     )
     job_metrics.watch(jobs)
     parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs)

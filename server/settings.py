@@ -28,7 +28,8 @@ from runtime.pool.capacity import Budget
 from runtime.pool.limits import PoolLimits
 from runtime.watchdog import Patience
 from server.durations import KeepAlive
-from server.job_settings import JobSettings, from_text
+from server.endpoint_settings import EndpointSettings, EndpointTables
+from server.job_settings import ONLY_IN_FILE, JobSettings, from_text, names_what_is_only_in_file
 from server.memory_share import MemoryShare, bytes_of
 from server.model_settings import (
     ContextLength,
@@ -118,6 +119,7 @@ class Settings(BaseSettings):
     kv_budget_bytes: KvBudgetBytes | None = Field(None, description="Most KV of a worker; unset: a share of memory_budget.")
     models: Tables = Field({}, description="Settings of single models, by name or `name:number`.")
     jobs: JobTable = Field(default_factory=lambda: JobSettings(), description="Settings of jobs that run beside serving.")
+    endpoints: EndpointTables = Field({}, description="Servers that jobs may ask, by name.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
     offline: bool = Field(False, description="Never download anything.")
@@ -129,6 +131,7 @@ class Settings(BaseSettings):
         file = _find_file(given)
         content = _read_file(file)
         origins = dict.fromkeys(content, str(file)) | _variables() | dict.fromkeys(given, "flag")
+        _check_only_in_file(given.get("jobs"))
         try:
             super().__init__(**given)
         except ValidationError as error:
@@ -236,6 +239,17 @@ def _variables() -> dict[str, str]:
     return {names[key.upper()]: key for key, value in os.environ.items() if value and key.upper() in names}
 
 
+def _check_only_in_file(flag: object) -> None:
+    """Raises InvalidSettings when a flag or a variable sets what only the file may set."""
+    variables = [(key, value) for key, value in os.environ.items() if key.upper() == f"{ENV_PREFIX}JOBS"]
+    for place, value in (("flag", flag), *variables):
+        if names_what_is_only_in_file(value):
+            raise InvalidSettings(
+                f"setting 'jobs.{ONLY_IN_FILE}' (from {place}) can be set in {FILE_NAME} only, under [jobs]: "
+                "code runs only where the machine's configuration file says so"
+            )
+
+
 def _explain(problem: ErrorDetails, origins: Mapping[str, str]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     origin = origins.get(name.split(".")[0], "default")
@@ -252,4 +266,6 @@ def _what_is_known(location: tuple[int | str, ...]) -> str:
         return f"the settings are {', '.join(Settings.model_fields)}"
     if location[0] == "jobs":
         return f"the settings of jobs are {', '.join(JobSettings.model_fields)}"
+    if location[0] == "endpoints":
+        return f"the settings of an endpoint are {', '.join(EndpointSettings.model_fields)}"
     return f'the settings of a model are {", ".join(ModelSettings.model_fields)}; a name with dots needs quotes: [models."a.b"]'

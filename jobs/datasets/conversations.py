@@ -32,6 +32,25 @@ def conversation_problem(messages: Any, tools: Any, *, ends_with_assistant: bool
     return None
 
 
+def with_arguments_as_text(messages: Any) -> Any:
+    """Arguments of calls that are objects, as JSON text, which is how OpenAI has them; everything else as it is."""
+    if not isinstance(messages, list) or not any(isinstance(each, dict) and each.get("tool_calls") for each in messages):
+        return messages
+    return [
+        {**each, "tool_calls": [_call(call) for call in each["tool_calls"]]}
+        if isinstance(each, dict) and isinstance(each.get("tool_calls"), list)
+        else each
+        for each in messages
+    ]
+
+
+def _call(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), dict):
+        return call
+    return {**call, "function": {**function, "arguments": msgspec.json.encode(function["arguments"]).decode()}}
+
+
 def _message_problem(message: Any) -> Wrong | None:
     if not isinstance(message, dict):
         return "is no object.", "wrong_message"
@@ -39,7 +58,8 @@ def _message_problem(message: Any) -> Wrong | None:
     if role not in _ROLES:
         return f"has no role that is known; roles are {', '.join(_ROLES)}.", "wrong_roles"
     if calls is not None and (role != "assistant" or not _are_calls(calls)):
-        return "has tool_calls that are no assistant's functions with a name and arguments as JSON text.", "wrong_tools"
+        what = "has tool_calls that are no assistant's functions with a name, and arguments as an object or as its JSON text."
+        return what, "wrong_tools"
     if content is not None and not isinstance(content, str):
         return "has a content that is no text.", "wrong_content"
     if not (content and content.strip()) and not calls and role != "tool":

@@ -1,21 +1,27 @@
-"""Reads JSON Lines into examples. Everything wrong becomes a problem with its line; no problem quotes the data."""
+"""Reads JSON Lines into examples. Everything wrong becomes a problem with its line; no problem quotes the data.
+
+What can be left out without harm is: lines that are there already, and lines of validation data that are learned.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
-from jobs.datasets.conversations import conversation_problem
+from jobs.datasets.conversations import conversation_problem, with_arguments_as_text
 from jobs.datasets.examples import Completion, Conversation, Example, Preference
+from jobs.datasets.lines import MAX_LINE_BYTES, beginning_of, lines_of, of_broken_utf8, what_it_looks_like
+from jobs.datasets.surrogates import broken_text
 from jobs.job import Problem
 
 MAX_PROBLEMS = 1000
+FEW = 5  # lines that a sentence names
 _PAIRS = (("prompt", "completion"), ("input", "output"), ("question", "answer"), ("instruction", "response"))
 _CHAT = {"messages", "tools", "parallel_tool_calls", "functions"}
 _PREFERENCE = {"input", "preferred_output", "non_preferred_output"}
@@ -32,77 +38,164 @@ class BadLine(ValueError):
 
 
 @dataclass(slots=True)
+class LeftOut:
+    """Lines that are not used. first: at most FEW of them."""
+
+    count: int = 0
+    first: list[int] = field(default_factory=list)
+
+    def add(self, line: int) -> None:
+        self.count += 1
+        if len(self.first) < FEW:
+            self.first.append(line)
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.first)) + (", ..." if self.count > len(self.first) else "")
+        return f"{self.count} line{'s' if self.count > 1 else ''} ({shown})"
+
+
+@dataclass(slots=True)
 class Data:
-    """A file's examples; sha256: of its bytes. problems: at most MAX_PROBLEMS; num_problems: all."""
+    """A file's examples; sha256: of its bytes. problems: at most MAX_PROBLEMS; num_problems: all.
+
+    known: fingerprints of its examples; duplicates: of earlier lines, leaked: of data that is learned, both left out.
+    """
 
     path: Path
     examples: list[Example] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     num_problems: int = 0
     sha256: str = ""
+    num_examples: int = 0
+    known: set[bytes] = field(default_factory=set)
+    duplicates: LeftOut = field(default_factory=LeftOut)
+    leaked: LeftOut = field(default_factory=LeftOut)
 
     def blame(self, line: int | None, message: str, code: str) -> None:
         self.num_problems += 1
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(Problem(message, file=str(self.path), line=line, code=code))
 
+    def left_out(self) -> tuple[str, ...]:
+        """A sentence for each reason for which lines are not used."""
+        told = []
+        if self.duplicates.count:
+            told.append(f"{self.path.name}: {self.duplicates} left out, which say the same as earlier ones.")
+        if self.leaked.count:
+            told.append(f"{self.path.name}: {self.leaked} left out, which are training data: validation must be new to the model.")
+        return tuple(told)
+
 
 def read_data(path: Path, *, objective: str = "supervised", text_template: str | None = None) -> Data:
     """objective: supervised or dpo. text_template: `{column}` in place of each column's text; then any columns may be there."""
     data = Data(path)
-    if not path.is_file():
-        advice = "" if path.is_absolute() else " Give its whole path, as the daemon's machine has it."
-        data.blame(None, f"There is no such file.{advice}", "file_not_found")
-        return data
+    data.examples.extend(stream(data, objective=objective, text_template=text_template))
+    return data
+
+
+def stream(
+    data: Data, *, objective: str = "supervised", text_template: str | None = None, learned: Set[bytes] = frozenset()
+) -> Iterator[Example]:
+    """The examples one by one, none of which it keeps; fills in everything else of `data`. learned: fingerprints of training data.
+
+    Takes some 100 bytes per line, and one line.
+    """
+    if not _is_readable(data):
+        return
     digest = hashlib.sha256()
-    seen: dict[bytes, int] = {}
-    with path.open("rb") as file:
-        for line, raw in enumerate(file, 1):
-            digest.update(raw)
+    with data.path.open("rb") as file:
+        source = _Digesting(file, digest)
+        for line, raw in enumerate(lines_of(source), 1):  # type: ignore[arg-type]
+            if raw is None:
+                data.blame(line, f"It is longer than {MAX_LINE_BYTES >> 20} MiB, which no example is: split it.", "line_too_long")
+                continue
             if not raw.strip():
                 continue
             try:
                 example = _example(line, _object(raw), objective, text_template)
+            except _NotUtf8:
+                what, remedy, code = of_broken_utf8(raw)
+                data.blame(line, f"The file {what}. {remedy}", code)
+                return
             except BadLine as error:
                 data.blame(line, error.message, error.code)
                 continue
-            first = seen.setdefault(fingerprint(example), line)
-            if first != line:
-                data.blame(line, f"It is a duplicate of line {first}: take one out.", "duplicate")
+            mark = fingerprint(example)
+            if mark in data.known:
+                data.duplicates.add(line)
+            elif mark in learned:
+                data.leaked.add(line)
             else:
-                data.examples.append(example)
+                data.known.add(mark)
+                data.num_examples += 1
+                yield example
     data.sha256 = digest.hexdigest()
-    if not data.examples and not data.problems:
+    if not data.num_examples and not data.problems:
+        _blame_emptiness(data)
+
+
+def _is_readable(data: Data) -> bool:
+    if not data.path.is_file():
+        advice = "" if data.path.is_absolute() else " Give its whole path, as the daemon's machine has it."
+        data.blame(None, f"There is no such file.{advice}", "file_not_found")
+        return False
+    found = what_it_looks_like(beginning_of(data.path))
+    if found is not None:
+        what, remedy, code = found
+        data.blame(None, f"The file {what}. {remedy}", code)
+    return found is None
+
+
+def _blame_emptiness(data: Data) -> None:
+    if data.leaked.count:
+        data.blame(None, "All of its rows are training data: validation must be new to the model.", "leaked")
+    else:
         data.blame(None, "The file has no examples.", "empty_file")
-    return data
 
 
-def blame_leaks(training: Data, validation: Data) -> None:
-    """Rows of the validation that the training has too are problems of the validation."""
-    known = {fingerprint(example): example.line for example in training.examples}
-    for example in validation.examples:
-        line = known.get(fingerprint(example))
-        if line is not None:
-            message = f"It is line {line} of the training data: validation must be new to the model."
-            validation.blame(example.line, message, "leaked")
+class _NotUtf8(Exception):
+    """The line is no UTF-8."""
+
+
+class _Digesting:
+    """Reads lines of a file, all of whose bytes are counted in."""
+
+    def __init__(self, file: BinaryIO, digest: Any) -> None:
+        self._file = file
+        self._digest = digest
+
+    def readline(self, size: int) -> bytes:
+        raw = self._file.readline(size)
+        self._digest.update(raw)
+        return raw
 
 
 def fingerprint(example: Example) -> bytes:
     """Equal for examples that say the same, wherever they stand."""
     said = {name: getattr(example, name) for name in example.__slots__ if name != "line"}
-    return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).digest()
+    return hashlib.blake2b(msgspec.json.encode(said, order="deterministic"), digest_size=16).digest()
 
 
 def _object(raw: bytes) -> Mapping[str, Any]:
     try:
         value = msgspec.json.decode(raw)
-    except UnicodeDecodeError:
-        raise BadLine("It is not UTF-8.", "not_utf8") from None
-    except msgspec.DecodeError as error:
-        raise BadLine(f"It is not JSON: {error}.", "not_json") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _why_not_json(raw, error) from None
     if not isinstance(value, dict):
         raise BadLine("It is JSON, but no object: write one object in a line.", "not_an_object")
     return value
+
+
+def _why_not_json(raw: bytes, error: Exception) -> Exception:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return _NotUtf8()
+    if isinstance(error, RecursionError):
+        return BadLine("It is nested too deeply.", "not_json")
+    if "surrogate" in str(error) and (place := broken_text(text)) is not None:
+        return BadLine(f"{place} has half of a surrogate pair (as \\ud83d alone): write the whole character.", "lone_surrogate")
+    return BadLine(f"It is not JSON: {error}.", "not_json")
 
 
 def _example(line: int, row: Mapping[str, Any], objective: str, text_template: str | None) -> Example:
@@ -121,10 +214,11 @@ def _example(line: int, row: Mapping[str, Any], objective: str, text_template: s
 
 
 def _conversation(line: int, row: Mapping[str, Any]) -> Conversation:
-    problem = conversation_problem(row["messages"], row.get("tools"))
+    messages = with_arguments_as_text(row["messages"])
+    problem = conversation_problem(messages, row.get("tools"))
     if problem is not None:
         raise BadLine(*problem)
-    return Conversation(line, row["messages"], row.get("tools") or ())
+    return Conversation(line, messages, row.get("tools") or ())
 
 
 def _preference(line: int, row: Mapping[str, Any]) -> Preference:
@@ -141,6 +235,7 @@ def _preference(line: int, row: Mapping[str, Any]) -> Preference:
     else:
         forms = "neither input, preferred_output and non_preferred_output nor prompt, chosen and rejected"
         raise BadLine(f"It has {forms}.", "unknown_form")
+    messages = with_arguments_as_text(messages)
     problem = conversation_problem(messages, tools, ends_with_assistant=False)
     if problem is not None or messages is None:
         raise BadLine(*problem or ("It has no messages.", "empty"))

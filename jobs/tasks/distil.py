@@ -17,8 +17,9 @@ from jobs.tasks.distillation.comparing import compared
 from jobs.tasks.distillation.cutting import cut
 from jobs.tasks.distillation.parameters import Cut, DistilParams
 from jobs.tasks.distillation.teaching import taught
-from jobs.tasks.evaluation.questions import Question, read_questions
-from jobs.tasks.evaluation.targets import Endpoint, check_target
+from jobs.tasks.evaluation.endpoints import Endpoint
+from jobs.tasks.evaluation.questions import Question, QuestionData, read_questions
+from jobs.tasks.evaluation.targets import check_target
 from jobs.tasks.protocol import Params, TaskContext, problems_of
 from jobs.tasks.serving_build import build, save_weights
 from jobs.tasks.training.four_bits import check_four_bits
@@ -39,14 +40,15 @@ class Distil:
 
     def plan(self, params: DistilParams, context: TaskContext) -> Plan:
         name, teacher = _output(params, context), check_target(params.teacher, context, "teacher")
-        base, questions = _base(params, context), _questions(params, params.data)
+        base, data = _base(params, context), _questions(params.data)
+        questions, left_out = data.questions, data.left_out
         tune = _tuning(params, base.label)
         if params.logits is not None:
             _check_vocabulary(params, base, context)
         if params.judge is not None:
             check_target(params.judge, context, "judge")
         if params.validation:
-            _questions(params, params.validation)
+            left_out += _questions(params.validation).left_out
         num_answers = len(questions) * params.num_samples
         tokens = num_answers * params.num_tokens
         summary = [f"Asks {teacher} {len(questions)} prompts, {params.num_samples} times each: at most {tokens} tokens."]
@@ -57,13 +59,16 @@ class Distil:
         seconds = tokens / _TOKENS_PER_S
         if isinstance(params.teacher, Endpoint) and params.teacher.requests_per_minute:
             seconds = max(seconds, 60 * num_answers / params.teacher.requests_per_minute)
-        return Plan(tuple(summary), num_steps=num_answers, duration_s=seconds, outputs=(name,))
+        return Plan(tuple(summary), num_steps=num_answers, duration_s=seconds, outputs=(name,), warnings=left_out)
 
     def run(self, params: DistilParams, context: TaskContext) -> Outcome:
         name, base = _output(params, context), _base(params, context)
         if (made := made_by(context.registry, name, context.job)) is not None:
             return Outcome(made.label, dict(made.manifest.metrics), ("report.md", "report.html"))
-        questions = _questions(params, params.data)
+        data = _questions(params.data)
+        questions = data.questions
+        for sentence in data.left_out:
+            context.reporter.message(sentence, "warning")
         lessons, counts = taught(params, questions, context)
         served = served_variant(base).folder
         tune = _tuning(params, base.label).model_copy(update={"data": str(lessons)})
@@ -127,8 +132,8 @@ def _base(params: DistilParams, context: TaskContext) -> ModelVersion:
     return version
 
 
-def _questions(params: DistilParams, path: str) -> list[Question]:
-    return read_questions(Path(path).expanduser(), None)[0]
+def _questions(path: str) -> QuestionData:
+    return read_questions(Path(path).expanduser(), None)
 
 
 def _tuning(params: DistilParams, student: str) -> FinetuneParams:

@@ -10,13 +10,15 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
+from jobs.places import InputFile
 from jobs.tasks.checkpoints import served_variant
+from jobs.tasks.evaluation.endpoints import Endpoint
 from jobs.tasks.evaluation.judge import grades, preferences
 from jobs.tasks.evaluation.metrics import Answered, Measured, measured
-from jobs.tasks.evaluation.questions import Question, read_questions
+from jobs.tasks.evaluation.questions import Question, QuestionData, read_questions
 from jobs.tasks.evaluation.report import Column, write_reports
 from jobs.tasks.evaluation.scoring import answer_perplexity, ask, scores
-from jobs.tasks.evaluation.targets import Endpoint, check_target, open_target
+from jobs.tasks.evaluation.targets import check_target, open_target
 from jobs.tasks.protocol import Params, TaskContext
 from model_registry.evaluations import Evaluation, Evaluations
 
@@ -40,8 +42,8 @@ _TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
 class EvaluateParams(Params):
     """Measures what a model's answers are worth."""
 
-    target: str | Endpoint = Field(description="A version of the registry, or an OpenAI-compatible endpoint.")
-    data: str = Field(min_length=1, description="A JSON Lines file; the last assistant turn of a line is the right answer.")
+    target: str | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
+    data: InputFile = Field(min_length=1, description="A JSON Lines file; the last assistant turn of a line is the right answer.")
     metrics: list[Metric] = Field(["exact_match", "f1"], min_length=1, description="What to measure.")
     against: str | Endpoint | None = Field(None, description="Who else answers; win_rate is the target's over it.")
     judge: str | Endpoint | None = Field(None, description="The model that grades and compares.")
@@ -68,17 +70,21 @@ class Evaluate:
     params: ClassVar[type[Params]] = EvaluateParams
 
     def plan(self, params: EvaluateParams, context: TaskContext) -> Plan:
-        questions, _ = _questions(params)
+        data = _questions(params)
+        questions = data.questions
         targets = {"target": params.target, "against": params.against, "judge": params.judge}
         names = {name: check_target(target, context, name) for name, target in targets.items() if target is not None}
         summary = [f"Asks {names['target']} {len(questions)} questions and measures {', '.join(params.metrics)}."]
         summary += [f"Asks {names['against']} the same."] if "against" in names else []
         summary += [f"Lets {names['judge']} judge."] if "judge" in names else []
         seconds = len(questions) * params.max_tokens * len(names) / _TOKENS_PER_S
-        return Plan(tuple(summary), num_steps=len(questions), duration_s=seconds)
+        return Plan(tuple(summary), num_steps=len(questions), duration_s=seconds, warnings=data.left_out)
 
     def run(self, params: EvaluateParams, context: TaskContext) -> Outcome:
-        questions, sha256 = _questions(params)
+        data = _questions(params)
+        questions, sha256 = data.questions, data.sha256
+        for sentence in data.left_out:
+            context.reporter.message(sentence, "warning")
         name, other = _checked(params, context)
         answers = _answers("target", params.target, questions, params, context)
         figures = _figures(params, questions, answers)
@@ -123,11 +129,11 @@ def _checked(params: EvaluateParams, context: TaskContext) -> tuple[str, str]:
     return check_target(params.target, context, "target"), other
 
 
-def _questions(params: EvaluateParams) -> tuple[list[Question], str]:
-    questions, sha256 = read_questions(Path(params.data).expanduser(), params.limit)
-    if "tool_call_match" in params.metrics and not any(question.tools for question in questions):
+def _questions(params: EvaluateParams) -> QuestionData:
+    data = read_questions(Path(params.data).expanduser(), params.limit)
+    if "tool_call_match" in params.metrics and not any(question.tools for question in data.questions):
         raise InvalidJob([Problem("tool_call_match needs questions with tools.", param="metrics", file=params.data)])
-    return questions, sha256
+    return data
 
 
 def _answers(

@@ -15,7 +15,7 @@ from jobs.tasks.protocol import Params, TaskContext
 from jobs.tasks.serving_build import build, save_weights
 from jobs.tasks.training import estimate
 from jobs.tasks.training.four_bits import check_four_bits
-from jobs.tasks.training.material import Material, prepare
+from jobs.tasks.training.material import Material, Sizes, measure, prepare
 from jobs.tasks.training.olive_pass import check_olive, train_with_olive
 from jobs.tasks.training.parameters import Backend, FinetuneParams, Method
 from jobs.tasks.training.settings import num_steps
@@ -37,7 +37,7 @@ class Finetune:
     def plan(self, params: FinetuneParams, context: TaskContext) -> Plan:
         base, name = context.registry.resolve(params.model), _output(params)
         folder = served_variant(base).folder
-        training, validation = prepare(params, folder)
+        training, validation = measure(params, folder)
         if params.method is Method.QLORA:
             check_four_bits()
         if params.backend is Backend.OLIVE:
@@ -62,6 +62,7 @@ class Finetune:
             memory_bytes=estimate.memory_bytes(shape, params.method, batch_tokens, checkpointing=params.gradient_checkpointing),
             disk_bytes=shape.num_weights * (24 if params.method is Method.FULL else 10),
             outputs=(name,),
+            warnings=_left_out(training, validation),
         )
 
     def run(self, params: FinetuneParams, context: TaskContext) -> Outcome:
@@ -71,6 +72,8 @@ class Finetune:
         base = context.registry.resolve(params.model)
         context.stage("reading the data")
         training, validation = prepare(params, served_variant(base).folder)
+        for sentence in _left_out(training, validation):
+            context.reporter.message(sentence, "warning")
         checkpoint = materialise(context, base.label)
 
         train = train_with_olive if params.backend is Backend.OLIVE else train_with_trl
@@ -109,11 +112,15 @@ def _output(params: FinetuneParams) -> str:
     return checked_name(params.output or f"{params.model.partition(':')[0]}-tuned")
 
 
+def _left_out(training: Material | Sizes, validation: Material | Sizes | None) -> tuple[str, ...]:
+    return training.left_out + (() if validation is None else validation.left_out)
+
+
 def _trained_tokens(params: FinetuneParams, training: Material) -> float:
     return round(training.num_tokens * _passes(params, training))
 
 
-def _passes(params: FinetuneParams, training: Material) -> float:
+def _passes(params: FinetuneParams, training: Material | Sizes) -> float:
     per_epoch = estimate.steps_per_epoch(training.num_rows, params.batch_size, params.gradient_accumulation)
     return num_steps(params, training) / per_epoch
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
+from jobs.places import OutputFolder
 from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.protocol import Params, TaskContext
 from model_registry.records import ModelVersion
@@ -26,7 +27,9 @@ class FoundryExportParams(Params):
     """Writes a version as a folder that Foundry Local loads."""
 
     model: str = Field(min_length=1, description="A version of the registry.")
-    folder: str | None = Field(None, description="Where to; must not exist. By default `export` in the job's own folder.")
+    folder: OutputFolder | None = Field(
+        None, description="Where to, in `exports` of the home or jobs.output_roots; must not exist. By default in the job's own."
+    )
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="The model's name there.")
 
 

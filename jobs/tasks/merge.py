@@ -9,6 +9,7 @@ from pydantic import Field
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
 from jobs.outputs import Output, checked_name, made_by, register
+from jobs.places import FolderOrVersion
 from jobs.tasks.adapters import is_adapter, merged
 from jobs.tasks.checkpoints import materialise
 from jobs.tasks.protocol import Params, TaskContext
@@ -20,7 +21,7 @@ from model_registry.records import Precision
 class MergeParams(Params):
     """Merges a LoRA or DoRA adapter into a model's weights."""
 
-    adapter: str = Field(min_length=1, description="A version with an adapter, or a folder in PEFT's layout.")
+    adapter: FolderOrVersion = Field(min_length=1, description="A version with an adapter, or a folder in PEFT's layout.")
     model: str | None = Field(None, description="The base; by default the one that the adapter's version was made from.")
     output: str | None = Field(None, description="Name of the model made; by default the base's with -merged.")
     precision: Precision = Field(Precision.AUTO, description="How the weights that are served are stored.")
@@ -61,7 +62,7 @@ def _asked(params: MergeParams, context: TaskContext) -> tuple[Path, str, str]:
     """(the adapter's folder, the base's label, the output's name). Raises InvalidJob, RegistryError."""
     path = Path(params.adapter).expanduser()
     base = params.model
-    if path.is_dir():
+    if path.is_absolute():
         if not is_adapter(path):
             message = f"{params.adapter} holds no adapter_config.json with adapter_model.safetensors."
             raise InvalidJob([Problem(message, param="adapter")])

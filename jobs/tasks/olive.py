@@ -12,7 +12,11 @@ from pydantic import Field
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
 from jobs.outputs import Output, checked_name, made_by, register
+from jobs.places import InputFile
+from jobs.roots import NotAllowed, path_under
 from jobs.tasks.checkpoints import materialise
+from jobs.tasks.code_in_folders import code_in
+from jobs.tasks.olive_workflows.allowlist import check_runs_no_code, model_path_of
 from jobs.tasks.olive_workflows.made import Made, made_of, servable
 from jobs.tasks.olive_workflows.running import run_workflow
 from jobs.tasks.olive_workflows.silence import EXTRA, import_olive
@@ -27,7 +31,7 @@ _OUTPUT = "output"  # in the job's folder: where Olive writes
 class OliveParams(Params):
     """Runs a workflow of Olive, and registers the models that it makes."""
 
-    workflow: str | dict[str, Any] = Field(description="A file (JSON or YAML) on the daemon's machine, or its object.")
+    workflow: InputFile | dict[str, Any] = Field(description="Its object, or a JSON or YAML file: uploaded, or in jobs.data_roots.")
     output: str = Field(min_length=1, description="Name of the model made; several become versions of it.")
     model: str | None = Field(None, description="A version whose checkpoint takes the place of the workflow's input model.")
 
@@ -44,6 +48,7 @@ class Olive:
         checked_name(params.output)
         base = context.registry.resolve(params.model) if params.model else None
         workflow = read_workflow(params.workflow)
+        _check_code(workflow, params, context)
         own = placed(workflow, context.folder, Path("checkpoint") if base else None)
         import_olive(context.folder / "scratch")
         with chdir(_place_of(params, context)):
@@ -57,8 +62,11 @@ class Olive:
         if (made := made_by(context.registry, params.output, context.job)) is not None:
             return Outcome(made.label, dict(made.manifest.metrics))
         base = context.registry.resolve(params.model) if params.model else None
-        checkpoint = materialise(context, base.label) if base else None
         workflow = read_workflow(params.workflow)
+        _check_code(workflow, params, context)
+        checkpoint = materialise(context, base.label) if base else None
+        if checkpoint is not None:
+            _check_folder(checkpoint, "model", context)
         own = placed(workflow, context.folder, checkpoint)
         context.stage("loading Olive")
         scratch = context.folder / "scratch"
@@ -112,6 +120,33 @@ class Olive:
         if len(registered) > 1:
             context.registry.set_alias(params.output, CANDIDATE, registered[0].number)
         return registered, kept
+
+
+def _check_code(workflow: dict[str, Any], params: OliveParams, context: TaskContext) -> None:
+    """Before Olive is imported. Raises InvalidJob for a workflow that could run code, unless the configuration allows that."""
+    if context.grants.allow_code:
+        return
+    check_runs_no_code(workflow, has_own_model=params.model is not None)
+    given = None if params.model is not None else model_path_of(workflow)
+    if given is None:
+        return
+    path, place = _place_of(params, context) / Path(given).expanduser(), "workflow.input_model.model_path"
+    try:
+        path = path_under(str(path), (*context.grants.data_roots, context.folder))
+    except NotAllowed as error:
+        remedy = "List its folder in jobs.data_roots of slmops.toml, or name a version in `model`."
+        raise InvalidJob([Problem(f"{place}: the path {given!r} {error}. {remedy}", param=place, code="not_allowed")]) from None
+    if path.is_dir():
+        _check_folder(path, place, context)
+    elif path.suffix != ".onnx":
+        raise InvalidJob([Problem(f"{place}: {path.name} is neither a checkpoint's folder nor an .onnx file.", param=place)])
+
+
+def _check_folder(folder: Path, place: str, context: TaskContext) -> None:
+    """Raises InvalidJob when reading it could run code, unless the configuration allows that."""
+    if not context.grants.allow_code and (why := code_in(folder)) is not None:
+        remedy = "Choose another, or set allow_code = true in [jobs] of slmops.toml where such code may run."
+        raise InvalidJob([Problem(f"{place}: {folder.name} {why}. {remedy}", param=place, code="code_not_allowed")])
 
 
 def _place_of(params: OliveParams, context: TaskContext) -> Path:

@@ -7,8 +7,8 @@ checkpoints there, and ends with the same result as one that was never interrupt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from jobs.job import JobKind, Outcome, Plan, Problem
+from jobs.permissions import Grants
+from jobs.places import Placed, placed_in
 from model_registry.registry import Registry
 
 
@@ -39,6 +41,11 @@ class Params(BaseModel):
     """What a task is asked. Each task has its own subclass; unknown fields are refused, defaults are told in descriptions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @classmethod
+    def placed(cls, params: Mapping[str, Any]) -> Iterator[Placed]:
+        """The files, folders and endpoints that params of this kind name, by its fields' declarations (`jobs.places`)."""
+        return placed_in(cls, params)
 
 
 _CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unsupported_parameter"}  # of kinds of validation errors
@@ -84,6 +91,7 @@ class TaskContext:
     """What a task works with. job: its id; attempt: from 1; folder: its own, kept between attempts.
 
     threads: to compute with. memory_bytes: what it may take, None if unlimited. offline: nothing may be fetched.
+    grants: what the machine's configuration allows it.
     """
 
     job: str
@@ -94,6 +102,7 @@ class TaskContext:
     threads: int = 2
     memory_bytes: int | None = None
     offline: bool = False
+    grants: Grants = field(default_factory=Grants)
 
     def check(self) -> None:
         """Raises Stopped when the job is paused or cancelled. A task calls it at least twice a second where it can stop."""

@@ -12,7 +12,7 @@ from jobs.job import JobKind, Outcome, Plan
 from jobs.outputs import Output, checked_name, made_by, register
 from jobs.tasks.checkpoints import materialise, served_variant
 from jobs.tasks.evaluation.metrics import Measured
-from jobs.tasks.evaluation.questions import Question
+from jobs.tasks.evaluation.questions import Question, QuestionData
 from jobs.tasks.protocol import Params, TaskContext
 from jobs.tasks.quantization.builds import Builds, remove_builds
 from jobs.tasks.quantization.calibration import Examples, read_examples
@@ -51,7 +51,8 @@ class Quantize:
         version, name = context.registry.resolve(params.model), _output(params)
         served = served_variant(version)
         examples = _examples(params, served.folder)
-        questions, _ = questions_of(params)
+        data = questions_of(params)
+        questions = data.questions if data is not None else []
         size = max(1.0, served.size_bytes / 150e6)
         is_search = params.precision == "auto"
         what = "int8, int4 and mixtures of both" if is_search else params.precision
@@ -63,18 +64,23 @@ class Quantize:
         search_s = _SEARCH_S if examples is None else _SEARCH_FOR_EXAMPLES_S
         seconds = size * (search_s if is_search else _BUILD_S) + 2 * len(questions) * params.max_tokens / _TOKENS_PER_S
         disk_bytes = (8 if is_search else 4) * version.size_bytes
-        return Plan(tuple(summary), num_steps=1, duration_s=seconds, disk_bytes=disk_bytes, outputs=(name,))
+        warnings = _left_out(examples, data)
+        return Plan(tuple(summary), 1, seconds, disk_bytes=disk_bytes, outputs=(name,), warnings=warnings)
 
     def run(self, params: QuantizeParams, context: TaskContext) -> Outcome:
         name = _output(params)
         if (made := made_by(context.registry, name, context.job)) is not None:
             remove_builds(context)
             return Outcome(made.label, dict(made.manifest.metrics), (_REPORT,), {"parameters": dict(made.manifest.parameters)})
-        questions, sha256 = questions_of(params)
+        data = questions_of(params)
+        questions, sha256 = (data.questions, data.sha256) if data is not None else ([], None)
         base = context.registry.resolve(params.model)
         checkpoint = materialise(context, base.label)
         served = served_variant(base).folder
-        builds = Builds(checkpoint, context, _examples(params, served))
+        examples = _examples(params, served)
+        for sentence in _left_out(examples, data):
+            context.reporter.message(sentence, "warning")
+        builds = Builds(checkpoint, context, examples)
         if params.precision == "auto":
             before, chosen = _searched(base.label, served, builds, params)
         else:
@@ -101,6 +107,10 @@ def _output(params: QuantizeParams) -> str:
 
 def _examples(params: QuantizeParams, served: Path) -> Examples | None:
     return None if params.calibration is None else read_examples(params.calibration, served)
+
+
+def _left_out(examples: Examples | None, data: QuestionData | None) -> tuple[str, ...]:
+    return tuple(sentence for each in (examples, data) if each is not None for sentence in each.left_out)
 
 
 def _built(label: str, served: Path, builds: Builds, params: QuantizeParams) -> tuple[Tried, _Chosen]:

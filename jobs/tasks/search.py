@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
 from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
+from jobs.places import Placed, placed_in
 from jobs.tasks.kinds import task_for
 from jobs.tasks.protocol import Params, Reporter, StopReason, TaskContext, problems_of
 from jobs.tasks.searching.plot import page
@@ -31,6 +32,13 @@ class SearchParams(Params):
     prune_on: str | None = Field(None, description="A figure told on the way, by which hopeless trials end early.")
     output: str = Field("search", description="Begins the names of models that trials make; only the best one's stays.")
     seed: int = Field(0, ge=0, lt=2**32)
+
+    @classmethod
+    def placed(cls, params: Mapping[str, Any]) -> Iterator[Placed]:
+        """Those of the other kind's params, in any trial."""
+        kind = params.get("kind")
+        if isinstance(kind, str) and kind in set(JobKind) - {JobKind.SEARCH}:
+            yield from placed_in(task_for(JobKind(kind)).params, params.get("params"), ("params",))
 
 
 class Search:
@@ -84,15 +92,7 @@ class Search:
         folder = context.folder / "trials" / str(trial.number)
         folder.mkdir(parents=True, exist_ok=True)
         reporter = _TrialReporter(context.reporter, trial, params.prune_on)
-        inner = TaskContext(
-            f"{context.job}-{trial.number}",
-            context.registry,
-            folder,
-            reporter,
-            threads=context.threads,
-            memory_bytes=context.memory_bytes,
-            offline=context.offline,
-        )
+        inner = replace(context, job=f"{context.job}-{trial.number}", folder=folder, reporter=reporter, attempt=1)
         try:
             outcome = task_for(params.kind).run(_validated(params, asked, trial.number), inner)
         except optuna.TrialPruned:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import quote
 
 import httpx
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _ANSWER_TIMEOUT = httpx.Timeout(None, connect=5.0)  # a stream may pause for as long as its model loads
 _PROBE_TIMEOUT_S = 1.0
+_TOO_LARGE = 413
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a daemon bound everywhere is reached
 
 
@@ -74,6 +75,18 @@ class Daemon:
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The JSON that a route answers."""
         content: dict[str, Any] = self._answer(method, path, body).json()
+        return content
+
+    def upload(self, file: BinaryIO, filename: str, purpose: str) -> dict[str, Any]:
+        """The file's object, as `/v1/files` answers it."""
+        try:
+            response = self._http.post("/v1/files", files={"file": (filename, file)}, data={"purpose": purpose})
+        except httpx.HTTPError as error:
+            raise CommandFailed(f"{filename} could not be uploaded to {self.url} ({error})") from error
+        if response.status_code >= httpx.codes.BAD_REQUEST:
+            advice = "; or list its folder in jobs.data_roots of slmops.toml" if response.status_code == _TOO_LARGE else ""
+            raise CommandFailed(f"{filename} could not be uploaded: {_problem(response).rstrip('.')}{advice}")
+        content: dict[str, Any] = response.json()
         return content
 
     def text(self, path: str) -> str:

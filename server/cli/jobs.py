@@ -13,8 +13,9 @@ import typer
 from jobs.job import WORK
 from server.cli.configuration import settings_from
 from server.cli.failures import MISUSED, CommandFailed
+from server.cli.job_plan import print_plan
 from server.cli.models import AsJson
-from server.cli.terminal import print_json, print_line, print_note, print_table, size, span
+from server.cli.terminal import print_json, print_line, print_note, print_table, span
 
 if TYPE_CHECKING:
     from server.cli.daemon import Daemon
@@ -45,7 +46,9 @@ def commands() -> typer.Typer:
 
 def create(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="As `slmops jobs kinds` lists them.")] = None,
-    param: Annotated[list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="VALUE: JSON, or text.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="VALUE: JSON, or text; local data is uploaded.")
+    ] = None,
     file: Annotated[Path | None, typer.Option(help='A JSON file with "kind" and "params".')] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
     follow: Watch = False,
@@ -57,9 +60,13 @@ def create(
     asked["params"] = {**asked.get("params", {}), **dict(_pair(each) for each in param or ())}
     if "kind" not in asked:
         raise CommandFailed("name a KIND, or a file that has one; `slmops jobs kinds` lists them", MISUSED)
+    from server.cli.job_files import with_files
+
+    roots = settings_from().jobs.data_roots
     with _daemon() as daemon:
+        asked["params"] = with_files(daemon, asked["kind"], asked["params"], roots)
         if dry_run:
-            _print_plan(daemon.call("POST", "/admin/job-plans", {name: asked[name] for name in ("kind", "params")}), as_json)
+            print_plan(daemon.call("POST", "/admin/job-plans", {name: asked[name] for name in ("kind", "params")}), as_json)
             return
         job = daemon.call("POST", "/admin/jobs", asked)
         _begun(daemon, job, [job["id"]], follow, as_json)
@@ -71,8 +78,14 @@ def pipeline(
     as_json: AsJson = False,
 ) -> None:
     """Create a chain of jobs: all of them, or none when one cannot work."""
+    from server.cli.job_files import with_files
+
     asked = _read(file)
+    roots = settings_from().jobs.data_roots
     with _daemon() as daemon:
+        for step in asked.get("steps") or ():
+            if isinstance(step, dict) and "params" in step:
+                step["params"] = with_files(daemon, step.get("kind"), step["params"], roots)
         chain = daemon.call("POST", "/admin/pipelines", asked)
         _begun(daemon, chain, [job["id"] for job in chain["jobs"]], follow, as_json)
 
@@ -259,27 +272,6 @@ def _outcome(job: dict[str, Any]) -> list[str]:
     lines += [f"folder: {folder}"] if (folder := outcome["details"].get("folder")) else []
     lines += [f"worse: {sentence}" for sentence in outcome["details"].get("regressions", ())]
     return lines + [f"file: {job['folder']}/{WORK}/{file}" for file in outcome["files"]]
-
-
-def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(plan)
-        return
-    for sentence in plan["summary"]:
-        print_line(sentence)
-    figures = (
-        ("steps", plan["num_steps"], str),
-        ("takes about", plan["duration_s"], span),
-        ("memory", plan["memory_bytes"], size),
-        ("disk", plan["disk_bytes"], size),
-    )
-    for name, value, shown in figures:
-        if value is not None:
-            print_line(f"{name}: {shown(value)}")
-    for name in plan["outputs"]:
-        print_line(f"registers: {name}")
-    for warning in plan["warnings"]:
-        print_note(warning)
 
 
 def _first_line(schema: dict[str, Any]) -> str:

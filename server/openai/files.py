@@ -9,7 +9,6 @@ from fastapi import APIRouter, Form, Query, UploadFile
 from starlette.responses import FileResponse, Response
 
 from jobs.job_queue import JobQueue
-from jobs.references import files_in
 from model_registry.uploads import FileNotKnown, StoredFile, Uploads
 from runtime.errors import InvalidRequest
 from server.errors import FileInUse, documented
@@ -71,7 +70,7 @@ def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
     async def delete(file_id: str) -> FileDeleted:
         """Refused while a job that has not ended reads it: it may have to begin anew."""
         for job in jobs.active():
-            if file_id in files_in(job.params):
+            if file_id in jobs.files_of(job):
                 raise FileInUse(file_id, job.id, job.status)
         await asyncio.to_thread(uploads.remove, file_id)
         return FileDeleted(id=file_id)
@@ -87,4 +86,5 @@ def file_object(stored: StoredFile) -> FileObject:
         expires_at=int(stored.expires_at.timestamp()) if stored.expires_at else None,
         filename=stored.filename,
         purpose=stored.purpose,
+        sha256=stored.sha256,
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
@@ -15,6 +13,7 @@ from jobs.job import Job, JobEvent, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from server.errors import documented
 from server.event_stream import STREAMS
+from server.job_log import MAX_LINES, end_of
 from server.json_route import JsonRoute
 from server.routes.job_bodies import (
     Deleted,
@@ -33,7 +32,6 @@ from server.routes.job_bodies import (
 
 _EVENTS = "text/event-stream"
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
-_MOST_LINES = 1_000_000
 MAX_EVENTS = 10_000
 
 
@@ -96,11 +94,11 @@ def jobs_router(queue: JobQueue) -> APIRouter:
 
     @router.get("/jobs/{id}/log", response_class=Response, responses=documented(400, 404, 500) | _TEXT, summary="Read its log")
     async def log(
-        id: str, tail: Annotated[int | None, Query(ge=1, le=_MOST_LINES, description="Only so many last lines.")] = None
+        id: str, tail: Annotated[int | None, Query(ge=1, le=MAX_LINES, description="Only so many last lines.")] = None
     ) -> Response:
-        """What its processes printed; empty before the first."""
+        """What its processes printed, at most the last 16 MiB of it; empty before the first."""
         await queue.job(id)
-        return PlainTextResponse(await asyncio.to_thread(_read, queue.log(id), tail or _MOST_LINES))
+        return PlainTextResponse(await asyncio.to_thread(end_of, queue.log(id), tail or MAX_LINES))
 
     @router.post("/jobs/{id}/cancel", responses=documented(404, 409, 500), summary="End a job")
     async def cancel(id: str) -> JobBody:
@@ -133,10 +131,3 @@ async def _frames(queue: JobQueue, id_: str, after: int) -> AsyncIterator[bytes]
         else:
             data = event_body(event).model_dump_json()
             yield f"id: {event.number}\nevent: {event.type}\ndata: {data}\n\n".encode()
-
-
-def _read(log: Path, num_lines: int) -> str:
-    if not log.exists():
-        return ""
-    with log.open(encoding="utf-8", errors="replace") as file:
-        return "".join(deque(file, num_lines))

@@ -75,6 +75,10 @@ class Walk:
         self._client = openai.OpenAI(base_url=f"{url}/v1", api_key="unused", timeout=600)
         self._data = data
 
+    def upload(self, file: Path) -> str:
+        """Its id, by which jobs name it."""
+        return self._client.files.create(file=file, purpose="fine-tune").id
+
     def job(self, kind: str, **params: Any) -> dict[str, Any]:
         """Created and followed to its end. Fails unless it succeeds."""
         created = self._api.post("/admin/jobs", json={"kind": kind, "params": params})
@@ -171,12 +175,13 @@ def main() -> None:
         file = Path(folder) / "training.jsonl"
         file.write_text("\n".join(json.dumps(as_example(question)) for _, question in training))
         walk = Walk(daemon.url, data)
+        uploaded = walk.upload(file)
         tuned, student = f"calls-tuned-{stamp}", f"calls-student-{stamp}"
         rows = [walk.row(MODEL, test)]
         walk.job(
             "finetune",
             model=MODEL,
-            data=str(file),
+            data=uploaded,
             output=tuned,
             epochs=given.epochs,
             batch_size=2,
@@ -191,7 +196,7 @@ def main() -> None:
             "distil",
             teacher=tuned,
             student={"layers": given.layers},
-            data=str(file),
+            data=uploaded,
             preset="tools",
             logits={"alpha": 0.5},
             training={

@@ -82,6 +82,20 @@ def test_what_cannot_work_is_refused_in_one_line(slmops: Slmops, tmp_path: Path)
         assert (run.returncode in (1, 2), run.stderr.count("\n")) == (True, 1), run.stderr
 
 
+def test_a_local_file_is_uploaded_once_and_a_folder_needs_a_root(slmops: Slmops, home: Path, source: Path, tmp_path: Path) -> None:
+    rows = home / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps({"prompt": f"the {n}", "completion": "a cat"}) for n in range(4)))
+    for name in ("rows.jsonl", "./rows.jsonl", str(rows)):
+        plan = slmops("jobs", "create", "finetune", "-p", "model=tiny", "-p", f"data={name}", "--dry-run")
+        assert (plan.returncode, "on 4 examples" in plan.stdout) == (0, True), plan.stderr
+    uploaded = [path.name for path in (home / "files").rglob("*.jsonl")]
+    assert uploaded == ["rows.jsonl"]
+    missing = slmops("jobs", "create", "finetune", "-p", "model=tiny", "-p", "data=none.jsonl", "--dry-run")
+    assert (missing.returncode, "data: the path 'none.jsonl' is not a whole path" in missing.stderr) == (1, True), missing.stderr
+    folder = slmops("jobs", "create", "convert", "-p", f"source={source.parent}", "--dry-run")
+    assert (folder.returncode, "List its folder in jobs.data_roots" in folder.stderr) == (1, True), folder.stderr
+
+
 def test_a_pipeline_from_a_file(slmops: Slmops, source: Path, tmp_path: Path) -> None:
     steps = [{"name": "convert", "kind": "convert", "params": {"source": str(source), "output": "chained", "precision": "fp32"}}]
     file = tmp_path / "chain.json"

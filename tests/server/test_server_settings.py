@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from jobs.permissions import EndpointSource
 from runtime.pool.capacity import Budget
 from runtime.pool.memory import machine_memory_bytes
+from server.job_settings import JobSettings
 from server.settings import MASK, EffectiveSetting, InvalidSettings, Settings, effective
 
 
@@ -217,4 +219,68 @@ def test_a_bad_table_is_named(monkeypatch: pytest.MonkeyPatch, text: str, messag
 def test_a_name_with_dots_that_was_not_quoted_is_explained() -> None:
     Path("slmops.toml").write_text("[models.qwen2.5-0.5b]\npin = true\n")
     with pytest.raises(InvalidSettings, match=r'a name with dots needs quotes: \[models."a.b"\]'):
+        Settings()
+
+
+def test_code_is_allowed_by_the_file_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().jobs.allow_code is False
+    Path("slmops.toml").write_text("[jobs]\nallow_code = true\n")
+    assert Settings().jobs.allow_code is True
+    monkeypatch.setenv("SLMOPS_JOBS", '{"max_running": 2}')
+    assert Settings().jobs.allow_code is False, "the variable replaces the whole table"
+    for value in ('{"allow_code": true}', '{"allow_code": false, "threads": 1}'):
+        monkeypatch.setenv("SLMOPS_JOBS", value)
+        with pytest.raises(InvalidSettings, match=r"jobs\.allow_code' \(from SLMOPS_JOBS\) can be set in slmops\.toml only"):
+            Settings()
+    monkeypatch.delenv("SLMOPS_JOBS")
+    monkeypatch.setenv("slmops_jobs", '{"allow_code": true}')
+    with pytest.raises(InvalidSettings, match="slmops_jobs"):
+        Settings()
+    monkeypatch.delenv("slmops_jobs")
+    for flag in ({"allow_code": True}, JobSettings(allow_code=True)):
+        with pytest.raises(InvalidSettings, match="from flag"):
+            Settings(jobs=flag)
+
+
+def test_roots_are_whole_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    jobs = Settings(jobs={"data_roots": ["~/data", "/more"], "output_roots": ["/out"]}).jobs
+    assert jobs.permissions({}).data_roots == (Path("/somewhere/data"), Path("/more"))
+    with pytest.raises(InvalidSettings, match=r"jobs\.data_roots.*must be a whole path"):
+        Settings(jobs={"data_roots": ["data"]})
+
+
+def test_endpoints_own_their_keys() -> None:
+    text = '[endpoints.teacher]\nurl = "https://host/v1/"\nkey_env = "TEACHER_KEY"\n[endpoints.here]\nurl = "http://127.0.0.1:8080/v1"\n'
+    Path("slmops.toml").write_text(text)
+    settings = Settings()
+    assert settings.endpoints["teacher"].source() == EndpointSource("https://host/v1", "TEACHER_KEY")
+    assert of(settings, "endpoints").value == {
+        "teacher": {"url": "https://host/v1", "key_env": "TEACHER_KEY", "private": False},
+        "here": {"url": "http://127.0.0.1:8080/v1", "private": False},
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"url": "ftp://host/v1"}, "must be an address"),
+        ({"url": "https://user:pw@host/v1"}, "no user and password"),
+        ({"url": "https://host/v1?key=x"}, "without"),
+        ({"url": "http://host:99999/v1"}, "no address"),
+        ({"url": "https://host/v1", "key": "s3cret"}, "unknown setting 'endpoints.teacher.key'.*settings of an endpoint are url"),
+        ({"url": "https://host/v1", "key_env": "A", "key_file": "/b"}, "not both"),
+        ({}, "required"),
+    ],
+)
+def test_endpoints_that_cannot_be_used(table: dict[str, str], said: str) -> None:
+    with pytest.raises(InvalidSettings, match=said) as caught:
+        Settings(endpoints={"teacher": table})
+    assert "s3cret" not in str(caught.value)
+    assert "pw@" not in str(caught.value)
+
+
+def test_an_endpoint_s_name_is_a_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLMOPS_ENDPOINTS", '{"../x": {"url": "https://host/v1"}}')
+    with pytest.raises(InvalidSettings, match="is no endpoint's name"):
         Settings()

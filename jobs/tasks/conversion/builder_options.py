@@ -128,5 +128,6 @@ def _in_their_words(asked: BuilderOptions, precision: Precision) -> dict[str, st
     if asked.execution_provider is Provider.CPU:
         named["windowed_kv_cache"] = False  # our engine keeps every layer's KV over the whole context
     named["hf_token"] = False  # it would look one up
+    named["hf_remote"] = False  # it would run the code of a model's folder
     given = {name: value for name, value in named.items() if value is not None}
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}

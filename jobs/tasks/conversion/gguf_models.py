@@ -18,12 +18,12 @@ def write_checkpoint(path: Path, folder: Path, progress: Progress) -> None:
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    asked: dict[str, Any] = {"gguf_file": path.name, "dtype": torch.float32}
+    asked: dict[str, Any] = {"gguf_file": path.name, "dtype": torch.float32, "trust_remote_code": False}
     if hasattr(transformers, "GgufConfig"):  # later releases keep the blocks unless they are told not to
         asked["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
         model = AutoModelForCausalLM.from_pretrained(path.parent, **asked)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     except Exception as error:  # whatever its many converters stumble over
         if isinstance(error, MemoryError | ImportError) or (isinstance(error, OSError) and error.errno is not None):
             raise

@@ -53,7 +53,8 @@ def _loaded(checkpoint: Path, threads: int) -> Any:
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
-    return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)  # in evaluation mode, as that leaves it
+    # in evaluation mode, as that leaves it
+    return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, trust_remote_code=False)
 
 
 def _logits(model: Any, windows: Sequence[measure.Ids]) -> Iterator[NDArray[np.float32]]:

@@ -27,7 +27,7 @@ def workflow(checkpoint: Path, scratch: Path, order: BuildOrder) -> dict[str, An
     target = {"type": "LocalSystem", "accelerators": [{"device": device, "execution_providers": [provider]}]}
     built = {"type": "ModelBuilder", "precision": str(order.precision), "extra_options": dict(order.extra)}
     return {
-        "input_model": {"type": "HfModel", "model_path": str(checkpoint)},
+        "input_model": {"type": "HfModel", "model_path": str(checkpoint), "load_kwargs": {"trust_remote_code": False}},
         "systems": {"target": target},
         "target": "target",
         "passes": {"builder": built},

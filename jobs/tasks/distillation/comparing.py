@@ -33,7 +33,7 @@ def compared(
     """(figures of the student, and of teacher and baseline under their names; the reports' names)."""
     if params.validation is None:
         return {}, ()
-    questions = read_questions(Path(params.validation).expanduser(), None)[0]
+    questions = read_questions(Path(params.validation).expanduser(), None).questions
     if stay:
         work = staging / "untuned"
         work.mkdir()

@@ -30,7 +30,7 @@ def cut(checkpoint: Path, num_layers: int, examples: Sequence[Tokens], folder: P
     if any(len(set(config.get(name) or ())) > 1 for name in _PER_LAYER):
         raise UnsupportedModel(f"Layers of a {config['model_type']} are of several kinds: name a smaller model as the student.")
     context.stage("choosing layers")
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, trust_remote_code=False)
     total = model.config.num_hidden_layers
     influence = [0.0] * total
     with torch.no_grad():

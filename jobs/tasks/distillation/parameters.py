@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from jobs.places import InputFile
 from jobs.tasks.distillation.filters import Filters
 from jobs.tasks.distillation.presets import PRESETS
-from jobs.tasks.evaluation.targets import Endpoint
+from jobs.tasks.evaluation.endpoints import Endpoint
 from jobs.tasks.protocol import Params
 
 
@@ -32,10 +33,10 @@ class Logits(BaseModel):
 class DistilParams(Params):
     """Teaches a smaller model by a larger one's answers."""
 
-    teacher: str | Endpoint = Field(description="A version of the registry, or an OpenAI-compatible endpoint.")
+    teacher: str | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
     student: str | Cut = Field(description="A smaller model, or how many of the teacher's layers stay.")
-    data: str = Field(min_length=1, description="A JSON Lines file of prompts; answers in it are not learned.")
-    validation: str | None = Field(None, description="Such a file with right answers, to compare teacher, student and baseline.")
+    data: InputFile = Field(min_length=1, description="A JSON Lines file of prompts; answers in it are not learned.")
+    validation: InputFile | None = Field(None, description="Such a file with right answers, to compare them all.")
     preset: Literal["conversation", "qa", "nli", "classification", "math", "summarization", "tools"] = Field(
         "conversation", description="What samples, temperature, max_tokens, filters and the figures compared are by default."
     )

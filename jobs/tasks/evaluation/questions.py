@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.datasets.examples import Completion, Conversation, Message
-from jobs.datasets.reading import read_data
+from jobs.datasets.reading import Data, stream
 from jobs.job import InvalidJob
 
 Call = tuple[str, Mapping[str, Any]]  # name, arguments
@@ -27,13 +27,22 @@ class Question:
     prompt: str | None = None
 
 
-def read_questions(path: Path, limit: int | None) -> tuple[list[Question], str]:
-    """(questions, sha256 of the file). Raises InvalidJob with every line that cannot be used."""
-    data = read_data(path)
+@dataclass(frozen=True, slots=True)
+class QuestionData:
+    """Questions of a file; sha256: of the file. left_out: a sentence for each reason for which lines are not used."""
+
+    questions: list[Question]
+    sha256: str
+    left_out: tuple[str, ...] = ()
+
+
+def read_questions(path: Path, limit: int | None) -> QuestionData:
+    """Raises InvalidJob with every line that cannot be used."""
+    data = Data(path)
+    questions = [_question(example) for example in stream(data) if isinstance(example, Conversation | Completion)]
     if data.problems:
         raise InvalidJob(data.problems)
-    questions = [_question(example) for example in data.examples if isinstance(example, Conversation | Completion)]
-    return questions[:limit], data.sha256
+    return QuestionData(questions[:limit], data.sha256, data.left_out())
 
 
 def _question(example: Conversation | Completion) -> Question:

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.job import InvalidJob, JobFailure, Problem
+from jobs.job import JobFailure
 from jobs.tasks.checkpoints import served_variant
+from jobs.tasks.evaluation.endpoints import Endpoint, EndpointClient, access_to, check_endpoint
 from jobs.tasks.evaluation.local_model import LocalModel
 from jobs.tasks.evaluation.metrics import Answered
 from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.protocol import TaskContext
 from jobs.tasks.training.messages import arguments_of
-from model_registry.addresses import without_credentials
 
 _BUSY = 429
 _PATIENCE = 6  # times that a question is asked of a server that is too busy
-
-
-class Endpoint(BaseModel):
-    """An OpenAI-compatible server. url: up to and with `/v1`. key_env: the variable of the daemon that holds the key."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    url: str = Field(pattern=r"^https?://")
-    model: str = ""
-    key_env: str | None = None
-    concurrency: int = Field(8, ge=1, le=256)
-    timeout_s: float = Field(600.0, gt=0)
-    requests_per_minute: float | None = Field(None, gt=0, description="No more than it allows.")
-    price_per_million_tokens: float | None = Field(None, ge=0, description="For the estimate of a plan, in any currency.")
-    allow_remote: bool = Field(False, description="Questions leave this machine.")
 
 
 class Target(Protocol):
@@ -58,19 +38,11 @@ def check_target(target: str | Endpoint, context: TaskContext, param: str) -> st
         version = context.registry.resolve(target)
         served_variant(version)
         return version.label
-    if not target.allow_remote and not _is_here(target.url):
-        shown = without_credentials(target.url)
-        message = f"{shown} is another machine, which would get the questions: set allow_remote if it may."
-        raise InvalidJob([Problem(message, param=f"{param}.allow_remote")])
-    if target.key_env is not None and not os.environ.get(target.key_env):
-        raise InvalidJob([Problem(f"The daemon has no variable {target.key_env} with the key.", param=f"{param}.key_env")])
-    place = urlsplit(without_credentials(target.url)).netloc
-    return f"{place}/{target.model}" if target.model else place  # never the label of a version here
+    return check_endpoint(target, context, param)
 
 
 def open_target(target: str | Endpoint, context: TaskContext) -> Target:
-    """Raises what `check_target` does, however the job was planned: nothing leaves this machine unasked. And JobFailure."""
-    check_target(target, context, "target")
+    """Raises what `check_target` does, however the job was planned, and JobFailure."""
     if isinstance(target, Endpoint):
         return RemoteModel(target, context)
     version = context.registry.resolve(target)
@@ -89,9 +61,7 @@ class RemoteModel:
         self._context = context
         self._turn = threading.Lock()
         self._next_turn = 0.0
-        key = os.environ.get(endpoint.key_env) if endpoint.key_env else None
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(headers=headers, timeout=endpoint.timeout_s, trust_env=not _is_here(endpoint.url))
+        self._client = EndpointClient(endpoint, access_to(endpoint, context, "target"))
 
     def answers(
         self, questions: Sequence[tuple[int, Question]], max_tokens: int, temperature: float = 0.0, seed: int = 0
@@ -111,7 +81,7 @@ class RemoteModel:
                     future.cancel()
 
     def close(self) -> None:
-        self._http.close()
+        self._client.close()
 
     def _wait_for_turn(self) -> None:
         """Requests begin at least a minute's share apart; a job that is to end does not wait."""
@@ -149,7 +119,7 @@ class RemoteModel:
         """What it says, once it is not too busy to say anything else; at last, that it is."""
         for attempt in range(_PATIENCE):
             self._wait_for_turn()
-            response = self._http.post(f"{self._endpoint.url.rstrip('/')}/chat/completions", json=body)
+            response = self._client.post("chat/completions", body)
             if response.status_code not in (_BUSY, httpx.codes.SERVICE_UNAVAILABLE):
                 break
             self._wait_until(time.monotonic() + busy_s(response.headers.get("Retry-After"), attempt))
@@ -166,23 +136,13 @@ def busy_s(retry_after: str | None, attempt: int) -> float:
 def _refusal(status: int, endpoint: Endpoint) -> str:
     match status:
         case 401 | 403:
-            key = (
-                f"the key in {endpoint.key_env}" if endpoint.key_env else "key_env, which names the daemon's variable with the key"
-            )
-            advice = f" Look at {key}."
+            advice = f" Look at key_env or key_file of [endpoints.{endpoint.endpoint}] in slmops.toml."
         case 404:
-            advice = " Look at its url, which goes up to and with /v1, and at model."
+            advice = " Look at its url in slmops.toml, which goes up to and with /v1, and at model."
+        case 301 | 302 | 303 | 307 | 308:
+            advice = " It sends requests elsewhere, which is not followed: write the address that it means into slmops.toml."
         case 429 | 503:
             advice = f" It was asked {_PATIENCE} times: lower concurrency or requests_per_minute."
         case _:
             advice = ""
     return f"The endpoint answered {status}.{advice}"
-
-
-def _is_here(url: str) -> bool:
-    """Whether the host is this machine's loopback."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return all(ipaddress.ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
-    except (OSError, ValueError):
-        return False

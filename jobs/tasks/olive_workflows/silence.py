@@ -51,6 +51,7 @@ def _fit_the_builder(scratch: Path) -> None:
         places = (model_name, input_path, output_dir, precision, provider, cache_dir)
         options = {key.removeprefix(_FORMER): value for key, value in given.items()}
         options.setdefault("hf_token", "false")
+        options.setdefault("hf_remote", "false")  # it would run the code of a model's folder
         builder.check_extra_options(*places, options)
         create(*places, **options)
 

@@ -33,11 +33,15 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """A task's examples as the model is served them. sha256: of their file. longest: of an example, in tokens; the end is read."""
+    """A task's examples as the model is served them. sha256: of their file. longest: of an example, in tokens; the end is read.
+
+    left_out: a sentence for each reason for which lines are not used.
+    """
 
     tokens: Sequence[Tokens]
     sha256: str
     longest: int = LONGEST
+    left_out: tuple[str, ...] = ()
 
     def measured(self, num_tokens: int) -> Texts:
         """Every other example, as many as begin within num_tokens."""
@@ -68,4 +72,4 @@ def read_examples(path: str, served: Path) -> Examples:
     material = read_material(Path(path).expanduser(), renderer)
     if len(material.tokens) < 2:
         raise InvalidJob([Problem("Calibration takes at least two examples; hundreds are better.", param="calibration", file=path)])
-    return Examples(material.tokens, material.sha256, min(LONGEST, renderer.context_length))
+    return Examples(material.tokens, material.sha256, min(LONGEST, renderer.context_length), material.left_out)

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from jobs.places import InputFile
 from jobs.tasks.protocol import Params
 from jobs.tasks.quantization.candidates import Algorithm, Group
 
@@ -29,10 +30,10 @@ class QuantizeParams(Params):
     block_size: Literal[16, 32, 64, 128] | None = Field(None, description="Weights per scale; by default 32 for 4 bits, 64 for 8.")
     head_bits: Literal[4, 8, 16, 32] | None = Field(None, description="Of the head and the embedding; by default 8, or a float's.")
     max_quality_loss: float = Field(1.03, ge=1, le=10, description="For auto: perplexity over the source's, at most.")
-    calibration: str | None = Field(
+    calibration: InputFile | None = Field(
         None, min_length=1, description="Training data of a task, for whose examples weights are rounded and measured."
     )
-    data: str | None = Field(None, min_length=1, description="Evaluation data: scores before and after, by metrics.")
+    data: InputFile | None = Field(None, min_length=1, description="Evaluation data: scores before and after, by metrics.")
     metrics: list[Metric] | None = Field(None, min_length=1, description="Of data; by default exact_match and f1.")
     max_tokens: int = Field(256, ge=1, le=32_768, description="Of an answer to a question of data.")
     limit: int | None = Field(None, ge=1, description="Only so many first questions of data.")

@@ -8,20 +8,20 @@ from pathlib import Path
 from jobs.job import InvalidJob, Problem
 from jobs.tasks.evaluation.local_model import LocalModel
 from jobs.tasks.evaluation.metrics import Measured
-from jobs.tasks.evaluation.questions import Question, read_questions
+from jobs.tasks.evaluation.questions import Question, QuestionData, read_questions
 from jobs.tasks.evaluation.scoring import answer_perplexity, ask, scores
 from jobs.tasks.protocol import TaskContext
 from jobs.tasks.quantization.parameters import QuantizeParams
 
 
-def questions_of(params: QuantizeParams) -> tuple[list[Question], str | None]:
-    """(the questions, sha256 of the data); none without data. Raises InvalidJob."""
+def questions_of(params: QuantizeParams) -> QuestionData | None:
+    """None without data. Raises InvalidJob."""
     if params.data is None:
-        return [], None
-    questions, sha256 = read_questions(Path(params.data).expanduser(), params.limit)
-    if "tool_call_match" in params.chosen_metrics and not any(question.tools for question in questions):
+        return None
+    data = read_questions(Path(params.data).expanduser(), params.limit)
+    if "tool_call_match" in params.chosen_metrics and not any(question.tools for question in data.questions):
         raise InvalidJob([Problem("tool_call_match needs questions with tools.", param="metrics", file=params.data)])
-    return questions, sha256
+    return data
 
 
 def task_scores(

@@ -82,7 +82,7 @@ def _model(checkpoint: Path) -> Any:
             tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
             return tokenizer
 
-    return Padded(model_path=str(checkpoint), task="text-generation")
+    return Padded(model_path=str(checkpoint), task="text-generation", load_kwargs={"trust_remote_code": False})
 
 
 def _rows(material: Material) -> list[dict[str, list[int]]]:

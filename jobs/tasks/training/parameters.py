@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from jobs.places import InputFile
 from jobs.tasks.protocol import Params
 from model_registry.records import Precision
 
@@ -35,8 +36,8 @@ class FinetuneParams(Params):
     """Tunes a model on conversations, pairs of texts, or preferences."""
 
     model: str = Field(min_length=1, description="The version to begin from: a name, name:number or name:alias.")
-    data: str = Field(min_length=1, description="A JSON Lines file on this machine, or the id of an uploaded file.")
-    validation: str | None = Field(None, description="Such a file whose loss is measured and never learned.")
+    data: InputFile = Field(min_length=1, description="The id of an uploaded JSON Lines file, or its path in jobs.data_roots.")
+    validation: InputFile | None = Field(None, description="Such a file whose loss is measured and never learned.")
     output: str | None = Field(None, description="Name of the model made; by default the base's with -tuned.")
     method: Method = Field(Method.LORA, description="full, lora, dora, or qlora: lora on a base in 4 bits.")
     backend: Backend = Field(Backend.TRL, description="trl, or olive: Olive's fine-tuning pass, with fewer settings.")

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.tasks.training import estimate
-from jobs.tasks.training.material import Material
+from jobs.tasks.training.material import Material, Sizes
 from jobs.tasks.training.parameters import FinetuneParams
 
 
-def num_steps(params: FinetuneParams, training: Material) -> int:
+def num_steps(params: FinetuneParams, training: Material | Sizes) -> int:
     """Of the whole tuning: those of its epochs, or max_steps if these are fewer."""
     return estimate.num_steps(training.num_rows, params.batch_size, params.gradient_accumulation, params.epochs, params.max_steps)
 

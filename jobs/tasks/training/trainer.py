@@ -133,8 +133,8 @@ def build_trainer(
     bf16 = uses_bf16(params)
     dtype = torch.bfloat16 if bf16 and params.method is not Method.FULL else torch.float32
     four_bits = in_four_bits(dtype) if params.method is Method.QLORA else None
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, quantization_config=four_bits)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, quantization_config=four_bits, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     callbacks = [follower]
@@ -155,7 +155,8 @@ def build_trainer(
     if teacher is not None:
         from jobs.tasks.training.logits import LogitsTrainer
 
-        theirs = AutoModelForCausalLM.from_pretrained(teacher.checkpoint, dtype=torch.bfloat16 if bf16 else torch.float32)
+        precision = torch.bfloat16 if bf16 else torch.float32
+        theirs = AutoModelForCausalLM.from_pretrained(teacher.checkpoint, dtype=precision, trust_remote_code=False)
         return _learning_in_full(LogitsTrainer(**shared, teacher=theirs, alpha=teacher.alpha, temperature=teacher.temperature))
     return _learning_in_full(SupervisedTrainer(**shared, custom_loss=loss_named(params.loss) if params.loss else None))
 

@@ -10,6 +10,8 @@ Purpose = Literal["fine-tune", "evals", "user_data"]
 
 
 class FileObject(BaseModel):
+    """sha256: of its content, which OpenAI's has not: whoever uploads can see that it is there already."""
+
     id: str
     object: Literal["file"] = "file"
     bytes: int
@@ -17,6 +19,7 @@ class FileObject(BaseModel):
     expires_at: int | None
     filename: str
     purpose: str
+    sha256: str
     status: Literal["processed"] = "processed"
 
 

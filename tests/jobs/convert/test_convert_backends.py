@@ -23,6 +23,7 @@ from jobs.tasks.protocol import StopReason, TaskContext
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.records import ModelVersion
 from model_registry.registry import Registry
+from tests.jobs.permissive import EVERYWHERE
 from tests.jobs.tiny_checkpoint import answer, served_logits, source_logits, task_context, write_checkpoint
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 from tests.model_registry.registry_http import LocalServer, add_repository, local_server
@@ -129,7 +130,7 @@ def test_a_stop_ends_the_build_and_leaves_nothing(context: TaskContext, llama: P
 
 def test_cancelled_in_its_own_process_it_is_not_waited_for(tmp_path: Path, llama: Path) -> None:
     async def cancelled() -> tuple[Job, float]:
-        queue = JobQueue(tmp_path / "home")
+        queue = JobQueue(tmp_path / "home", permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.CONVERT, {"source": str(llama), "output": "made", "backend": "genai-builder"})
@@ -169,6 +170,19 @@ def test_what_does_not_go_together(params: dict[str, Any], said: str) -> None:
 def test_nothing_is_fetched_offline(tmp_path: Path) -> None:
     with task_context(tmp_path, offline=True) as context, pytest.raises(InvalidJob, match="offline"):
         TASK.plan(ConvertParams(source="hf://a/b"), context)
+
+
+@pytest.mark.parametrize("source", ["hf://../../etc", "hf://../etc", "hf://a/..", "hf://./b", "hf://a/b@..", "hf://a/b@x%2F..%2Fy"])
+def test_no_reference_leads_out_of_a_hub(tmp_path: Path, source: str) -> None:
+    with task_context(tmp_path) as context, pytest.raises(InvalidJob) as caught:
+        TASK.plan(ConvertParams(source=source, output="made"), context)
+    assert caught.value.param == "source"
+
+
+def test_the_builder_trusts_no_folder_s_code() -> None:
+    order = ConvertParams(source="/x", backend="genai-builder").build_order()
+    assert order is not None
+    assert order.extra["hf_remote"] == "false"
 
 
 class Evil:

@@ -8,9 +8,11 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from jobs.job import InvalidJob, Job, JobKind, JobNotFound, JobsElsewhere, JobStatus, WrongStatus
@@ -89,6 +91,24 @@ def test_a_job_runs_to_its_end(tmp_path: Path) -> None:
         assert next(event.number for event in [each async for each in queue.events(job.id, after=2)] if event) == 3
 
     in_queue(tmp_path, body)
+
+
+def test_the_daemon_s_secrets_do_not_reach_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "SSH_AUTH_SOCK", "SLMOPS_API_KEY", "HF_TOKEN", "https_proxy")
+    for name in secrets:
+        monkeypatch.setenv(name, "s3cret")
+
+    async def body(queue: JobQueue) -> None:
+        job = await queue.create(COUNT, {"steps": 2, "gate": str(tmp_path / "gate")})
+        await until(queue, job, "checkpoint")
+        (process,) = [child for child in psutil.Process().children() if "jobs.child" in child.cmdline()]
+        variables = process.environ()
+        assert "s3cret" not in variables.values()
+        assert variables["USE_HUB_KERNELS"] == "NO"
+        (tmp_path / "gate").touch()
+        assert (await ended(queue, job)).status is JobStatus.SUCCEEDED
+
+    in_queue(tmp_path, body, replace(LIMITS, offline=True))
 
 
 def test_bad_params_and_bad_data_are_refused_before_anything_is_queued(tmp_path: Path) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import hashlib
 import json
+import lzma
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.datasets.examples import Completion, Conversation, Preference
-from jobs.datasets.reading import Data, blame_leaks, columns_of, read_data
+from jobs.datasets.lines import MAX_LINE_BYTES
+from jobs.datasets.reading import Data, columns_of, read_data, stream
 
 USER = {"role": "user", "content": "hi"}
 ANSWER = {"role": "assistant", "content": "hello"}
@@ -75,15 +81,125 @@ def test_what_is_wrong_is_told_with_its_line_and_without_its_text(tmp_path: Path
     assert "hello" not in problem.message
 
 
-def test_duplicates_leaks_and_empty_files(tmp_path: Path) -> None:
+def test_duplicates_and_leaks_are_left_out_and_told(tmp_path: Path) -> None:
     row = {"prompt": "a", "completion": "b"}
-    training = read(tmp_path, row, {"completion": "b", "prompt": "a"}, {"prompt": "a", "completion": "c"})
-    assert [(each.line, each.code) for each in training.problems] == [(2, "duplicate")]
-    validation = read(tmp_path, {"prompt": "z", "completion": "c"}, row)
-    blame_leaks(training, validation)
-    assert [(each.line, each.code) for each in validation.problems] == [(2, "leaked")]
+    training = read(tmp_path, row, {"completion": "b", "prompt": "a"}, {"prompt": "a", "completion": "c"}, *[row] * 7)
+    assert not training.problems
+    assert [each.line for each in training.examples] == [1, 3]
+    assert training.left_out() == ("data.jsonl: 8 lines (2, 4, 5, 6, 7, ...) left out, which say the same as earlier ones.",)
+    (tmp_path / "new.jsonl").write_text("\n".join(json.dumps(each) for each in ({"prompt": "z", "completion": "c"}, row)))
+    validation = Data(tmp_path / "new.jsonl")
+    assert [each.line for each in stream(validation, learned=training.known)] == [1]
+    assert validation.left_out() == (
+        "new.jsonl: 1 line (2) left out, which are training data: validation must be new to the model.",
+    )
+    (tmp_path / "new.jsonl").write_text(json.dumps(row))
+    nothing = Data(tmp_path / "new.jsonl")
+    assert list(stream(nothing, learned=training.known)) == []
+    assert [problem.code for problem in nothing.problems] == ["leaked"]
+
+
+def test_no_examples_and_no_file(tmp_path: Path) -> None:
     assert read(tmp_path, b"").problems[0].code == "empty_file"
     assert read_data(tmp_path / "none.jsonl").problems[0].code == "file_not_found"
+
+
+ROWS = "\n".join(json.dumps({"prompt": f"a{n} \u00e9 \u2019", "completion": "b"}, ensure_ascii=False) for n in range(12))
+
+
+@pytest.mark.parametrize("text", [ROWS.encode(), b"\xef\xbb\xbf" + ROWS.encode(), ROWS.replace("\n", "\r\n").encode()])
+def test_a_byte_order_mark_and_the_ends_of_lines_change_nothing(tmp_path: Path, text: bytes) -> None:
+    plain, other = tmp_path / "plain.jsonl", tmp_path / "other.jsonl"
+    plain.write_bytes(ROWS.encode())
+    other.write_bytes(text)
+    assert read_data(other).examples == read_data(plain).examples
+    assert len(read_data(other).examples) == 12
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        (ROWS.encode("utf-16"), "not_utf8", "looks like UTF-16LE. Save it as UTF-8: iconv -f UTF-16LE -t UTF-8"),
+        (ROWS.encode("utf-16-le"), "not_utf8", "UTF-16LE"),
+        (ROWS.encode("utf-16-be"), "not_utf8", "UTF-16BE"),
+        (ROWS.encode("utf-32"), "not_utf8", "UTF-32LE"),
+        (ROWS.encode("cp1252"), "not_utf8", "looks like WINDOWS-1252. Save it as UTF-8: iconv -f WINDOWS-1252"),
+        (ROWS.replace("\u2019", "").encode("latin-1"), "not_utf8", "looks like ISO-8859-1 (Latin-1)"),
+        (gzip.compress(ROWS.encode()), "compressed", "(gzip). Unpack it first: gunzip FILE"),
+        (bz2.compress(ROWS.encode()), "compressed", "(bzip2)"),
+        (lzma.compress(ROWS.encode()), "compressed", "(xz)"),
+        (b"PK\x03\x04" + bytes(40), "compressed", "zip archive"),
+    ],
+)
+def test_another_encoding_is_named_once_with_the_remedy(tmp_path: Path, content: bytes, code: str, said: str) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(content)
+    (problem,) = read_data(path).problems
+    assert (problem.code, said in problem.message) == (code, True), problem.message
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        (rb'{"messages": [{"role": "user", "content": "\ud83d x"}, {"role": "assistant", "content": "a"}]}', "messages.0.content"),
+        (rb'{"prompt": "\udc00", "completion": "b"}', "prompt"),
+        (rb'{"prompt": "a", "completion": "b", "\udc00": 1}', "A field's name"),
+    ],
+)
+def test_half_a_surrogate_pair_names_its_field(tmp_path: Path, row: bytes, field: str) -> None:
+    (problem,) = read(tmp_path, row).problems
+    assert (problem.line, problem.code) == (1, "lone_surrogate")
+    assert problem.message.startswith(f"{field} has half of a surrogate pair")
+    assert not read(tmp_path, rb'{"prompt": "\ud83d\ude00", "completion": "b"}').problems
+
+
+def test_arguments_of_calls_are_read_alike_as_text_and_as_object(tmp_path: Path) -> None:
+    def called(arguments: Any) -> dict[str, Any]:
+        call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        return {"messages": [USER, {"role": "assistant", "tool_calls": [call]}]}
+
+    data = read(tmp_path, called({"when": [1, "\u00e9"]}), called('{"when":[1,"\u00e9"]}'))
+    assert (data.num_examples, data.duplicates.count) == (1, 1)
+    (example,) = data.examples
+    assert isinstance(example, Conversation)
+    assert example.messages[1]["tool_calls"][0]["function"]["arguments"] == '{"when":[1,"\u00e9"]}'
+    assert read(tmp_path, called([1])).problems[0].code == "wrong_tools"
+    assert read(tmp_path, called('"{}"')).problems[0].code == "wrong_tools"
+
+
+def test_a_line_too_long_is_refused_by_its_number_in_bounded_memory(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"prompt": "a", "completion": "b"}\n{"prompt": "')
+        for _ in range(64):
+            file.write(b"x" * (1 << 20))
+        file.write(b'", "completion": "b"}\n{"prompt": "c", "completion": "d"}\n')
+    tracemalloc.start()
+    try:
+        data = read_data(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [(each.line, each.code) for each in data.problems] == [(2, "line_too_long")]
+    assert [example.line for example in data.examples] == [1, 3]
+    assert peak < 4 * MAX_LINE_BYTES
+    assert data.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_stream_keeps_no_example(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    with path.open("w") as file:
+        for number in range(5000):
+            file.write(json.dumps({"prompt": f"{number}", "completion": "b" * 4000}) + "\n")
+    data = Data(path)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in stream(data)) == 5000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert data.examples == []
+    assert peak < 4 << 20, "the file has 20 MB"
 
 
 def test_a_file_of_nothing_but_mistakes_is_counted_whole_and_shown_in_part(tmp_path: Path) -> None:

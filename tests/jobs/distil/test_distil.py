@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.permissions import EndpointSource
 from jobs.tasks.distil import _tuning
 from jobs.tasks.distillation.parameters import DistilParams
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
+from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
@@ -52,7 +55,7 @@ def ended(home: Path, params: dict[str, Any], *, killed: bool = False) -> Job:
     """killed: the process, at its first checkpoint."""
 
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1, retry_after_s=(0.01,)))
+        queue = JobQueue(home, JobLimits(threads=1, retry_after_s=(0.01,)), permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.DISTIL, params)
@@ -124,8 +127,8 @@ def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_student(home: Pa
         ({"training": {"epoch": 3}}, "training.epoch"),
         ({"filters": {"min_grade": 4}}, "judge"),
         ({"samples": 3}, "all the same"),
-        ({"teacher": {"url": "http://127.0.0.1:1/v1"}, "logits": {}}, "endpoint"),
-        ({"teacher": {"url": "http://192.0.2.7/v1", "model": "gpt"}}, "allow_remote"),
+        ({"teacher": {"endpoint": "big"}, "logits": {}}, "neither its logits"),
+        ({"teacher": {"url": "http://192.0.2.7/v1", "model": "gpt", "allow_remote": True}}, "cannot be set by a job"),
     ],
 )
 def test_what_cannot_be_taught_is_refused(home: Path, asked: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
@@ -146,8 +149,9 @@ def test_what_a_distillation_would_pass_over_is_refused_by_name(useless: dict[st
 
 def test_a_plan_tells_what_a_remote_teacher_costs(home: Path, asked: dict[str, Any]) -> None:
     async def main() -> tuple[str, ...]:
-        queue = JobQueue(home)
-        teacher = {"url": "http://192.0.2.7/v1", "model": "big", "allow_remote": True, "price_per_million_tokens": 1e6}
+        endpoints = {"far": EndpointSource("http://192.0.2.7/v1")}
+        queue = JobQueue(home, permissions=replace(EVERYWHERE, endpoints=endpoints))
+        teacher = {"endpoint": "far", "model": "big", "price_per_million_tokens": 1e6}
         try:
             return (await queue.plan(JobKind.DISTIL, {**asked, "teacher": teacher, "student": "small"})).summary
         finally:

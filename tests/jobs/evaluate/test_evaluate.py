@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.permissions import EndpointSource
 from jobs.tasks.benchmark import regressions
 from model_registry.evaluations import Evaluation, Evaluations
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from server.settings import Settings
+from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 from tests.server.live_server import LiveServer
 
@@ -41,9 +44,9 @@ def data(tmp_path: Path) -> str:
     return str(path)
 
 
-def ended(home: Path, kind: JobKind, params: dict[str, Any]) -> Job:
+def ended(home: Path, kind: JobKind, params: dict[str, Any], **endpoints: EndpointSource) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1))
+        queue = JobQueue(home, JobLimits(threads=1), permissions=replace(EVERYWHERE, endpoints=endpoints))
         await queue.start()
         try:
             job = await queue.create(kind, params)
@@ -95,9 +98,11 @@ def test_answers_that_are_kept_are_not_asked_again(home: Path, data: str, tmp_pa
 
 def test_a_server_is_a_target_and_a_judge(home: Path, data: str, tmp_path: Path) -> None:
     with LiveServer(Settings(engine="fake", home=tmp_path / "fake", port=0)) as server:
-        endpoint = {"url": f"{server.url}/v1"}
+        endpoint = {"endpoint": "fake"}
         params = {"target": endpoint, "against": "tiny", "judge": endpoint, "data": data, "max_tokens": 4}
-        job = ended(home, JobKind.EVALUATE, {**params, "metrics": ["f1", "win_rate"], "limit": 5})
+        job = ended(
+            home, JobKind.EVALUATE, {**params, "metrics": ["f1", "win_rate"], "limit": 5}, fake=EndpointSource(f"{server.url}/v1")
+        )
     metrics = metrics_of(job)
     assert metrics["win_rate"] == 0.5  # the judge only echoes
     assert job.outcome is not None
@@ -111,8 +116,8 @@ def test_a_server_is_a_target_and_a_judge(home: Path, data: str, tmp_path: Path)
         ({"metrics": ["win_rate"], "judge": "tiny"}, "needs against"),
         ({"metrics": ["tool_call_match"]}, "questions with tools"),
         ({"metrics": ["magic"]}, "metrics"),
-        ({"target": {"url": "http://192.0.2.1/v1"}}, "allow_remote"),
-        ({"target": {"url": "http://127.0.0.1:1/v1", "key_env": "NO_SUCH_KEY"}}, "NO_SUCH_KEY"),
+        ({"target": {"url": "http://192.0.2.1/v1", "key_env": "PATH"}}, r"url and key_env cannot be set by a job: add \[endpoints"),
+        ({"target": {"endpoint": "nobody"}}, "no endpoint 'nobody'"),
         ({"target": "nothing"}, "no model 'nothing'"),
         ({"data": "/none.jsonl"}, "no such file"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ from jobs.datasets.examples import Completion, Conversation
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.tasks.finetune import Finetune
+from jobs.tasks.training.material import measure, prepare
+from jobs.tasks.training.parameters import FinetuneParams
 from jobs.tasks.training.rendering import IGNORED, Renderer
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
+from tests.jobs.permissive import EVERYWHERE
+from tests.jobs.tiny_checkpoint import task_context
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
@@ -56,7 +62,7 @@ def data(tmp_path: Path) -> Path:
 
 def in_queue(home: Path, body: Callable[[JobQueue], Awaitable[Job]]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, LIMITS)
+        queue = JobQueue(home, LIMITS, permissions=EVERYWHERE)
         await queue.start()
         try:
             return await body(queue)
@@ -219,11 +225,37 @@ def test_bad_data_is_refused_before_training(home: Path, data: Path, tmp_path: P
     assert [(each.line, each.code) for each in caught.value.problems] == [(9, "empty"), (10, "not_json")]
     with pytest.raises(InvalidJob, match="raise max_length"):
         tuned(home, {**SMALL, "data": str(data), "max_length": 3})
-    with pytest.raises(InvalidJob, match="line 1 of the training data"):
+    with pytest.raises(InvalidJob, match="All of its rows are training data"):
         tuned(home, {**SMALL, "data": str(data), "validation": str(data)})
     for wrong in ({"early_stopping": 1}, {"loss": "none"}, {"learning_rate": 0.0}, {"max_length": 9999}, {"output": "No Name"}):
         with pytest.raises(InvalidJob):
             tuned(home, {**SMALL, "data": str(data), **wrong})
+
+
+def test_what_can_be_left_out_is_left_out_and_told_in_the_plan(home: Path, data: Path, tmp_path: Path) -> None:
+    rows = data.read_text().splitlines()
+    more, validation = tmp_path / "more.jsonl", tmp_path / "validation.jsonl"
+    more.write_text("\n".join([*rows, *rows[:3]]))
+    validation.write_text("\n".join([rows[0], rows[0].replace("a cat", "a dog")]))
+    asked = FinetuneParams(**{**SMALL, "data": str(more), "validation": str(validation)})
+    with task_context(tmp_path / "empty") as context, Registry(home) as registry:
+        plan = Finetune().plan(asked, replace(context, registry=registry))
+    assert plan.summary[0].startswith("Tunes tiny:1 on 8 examples")
+    assert plan.summary[1] == "Measures the loss on 1 examples that are not learned."
+    assert plan.warnings == (
+        "more.jsonl: 3 lines (9, 10, 11) left out, which say the same as earlier ones.",
+        "validation.jsonl: 1 line (1) left out, which are training data: validation must be new to the model.",
+    )
+
+
+@pytest.mark.parametrize("more", [{}, {"packing": True, "max_length": 64}])
+def test_a_plan_counts_what_a_tuning_prepares(home: Path, data: Path, more: dict[str, Any]) -> None:
+    asked = FinetuneParams(**{**SMALL, "data": str(data), **more})
+    with Registry(home) as registry:
+        served = registry.resolve("tiny").variants[0].folder
+    sizes, (material, _) = measure(asked, served)[0], prepare(asked, served)
+    for name in ("num_examples", "num_tokens", "longest", "num_rows", "left_out"):
+        assert getattr(sizes, name) == getattr(material, name)
 
 
 def test_tokens_are_counted_as_they_are_learned_also_when_a_batch_is_not_full(home: Path, data: Path) -> None:

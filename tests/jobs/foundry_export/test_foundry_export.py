@@ -19,6 +19,7 @@ from model_registry.records import Precision
 from model_registry.registry import Registry
 from model_registry.sources.foundry import foundry_local
 from tests.jobs.heard import Heard
+from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
@@ -39,7 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ended(home: Path, params: dict[str, Any]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1))
+        queue = JobQueue(home, JobLimits(threads=1), permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.FOUNDRY_EXPORT, params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from jobs.job import InvalidJob, JobFailure
 from jobs.outputs import source_of
+from jobs.permissions import Grants
 from jobs.tasks import convert, olive
 from jobs.tasks.olive_workflows.made import Made, servable
 from jobs.tasks.protocol import TaskContext
@@ -25,6 +27,12 @@ from tests.model_registry.peft_folder import random_matrices, write_peft
 pytestmark = pytest.mark.filterwarnings("ignore")  # of PyTorch, transformers and Olive, about each other
 IDS = [5, 9, 100, 33, 7, 8]
 BUILD = {"type": "ModelBuilder", "precision": "fp32"}
+
+
+@pytest.fixture
+def context(context: TaskContext, tmp_path_factory: pytest.TempPathFactory) -> TaskContext:
+    """Of a machine whose models lie where tests make them."""
+    return replace(context, grants=Grants(data_roots=(str(tmp_path_factory.getbasetemp()),)))
 
 
 @pytest.fixture
@@ -145,8 +153,9 @@ def test_an_adapter_is_a_variant_beside_the_merged_model(context: TaskContext, l
     ],
 )
 def test_workflows_that_cannot_work_are_refused(context: TaskContext, llama: Path, asked: Any, field: str, said: str) -> None:
+    trusting = replace(context, grants=Grants(allow_code=True))
     with pytest.raises(InvalidJob) as caught:
-        olive.TASK.plan(olive.OliveParams(workflow={**workflow(llama), **asked}, output="made"), context)
+        olive.TASK.plan(olive.OliveParams(workflow={**workflow(llama), **asked}, output="made"), trusting)
     assert (field, True) in [(problem.param, said in problem.message) for problem in caught.value.problems]
 
 

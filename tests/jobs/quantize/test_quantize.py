@@ -22,11 +22,12 @@ from jobs.tasks.quantization.refining import Unit, by_worth, most_within, units
 from jobs.tasks.quantize import Quantize
 from model_registry.records import CHECKPOINT, Variant
 from model_registry.registry import Registry
+from tests.jobs.permissive import EVERYWHERE
 
 
 def ended(home: Path, params: dict[str, Any]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1))
+        queue = JobQueue(home, JobLimits(threads=1), permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.QUANTIZE, {"model": "tiny", **params})

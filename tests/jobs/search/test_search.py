@@ -16,6 +16,7 @@ from jobs.tasks.searching.space import Range, filled, ranges
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
+from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
 
@@ -38,7 +39,7 @@ def asked(tmp_path: Path) -> dict[str, Any]:
 
 def ended(home: Path, params: dict[str, Any]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1))
+        queue = JobQueue(home, JobLimits(threads=1), permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.SEARCH, params)

@@ -11,11 +11,12 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from model_registry.registry import Registry
+from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import GEMMA, Tiny, write_gguf
 
 
 async def ended(home: Path, params: dict[str, Any]) -> Job:
-    queue = JobQueue(home)
+    queue = JobQueue(home, permissions=EVERYWHERE)
     await queue.start()
     try:
         job = await queue.create(JobKind.CONVERT, params)

@@ -1,0 +1,160 @@
+"""What a job's params may touch, decided before its process starts: files, folders and endpoints, by the fields that declare them.
+
+Touches the file system; runs in a thread. What it lets through is whole: uploads as their paths, folders with their links followed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from jobs.job import InvalidJob, Problem
+from jobs.permissions import EXPORTS, EndpointAccess, EndpointSource, Grants, JobPermissions
+from jobs.places import Path as ParamPath
+from jobs.places import Place, Placed, replaced
+from jobs.roots import NotAllowed, path_under
+from model_registry.errors import InvalidReference
+from model_registry.references import PathReference, parse_reference
+
+_FILE = re.compile(r"file-[A-Za-z0-9]+")
+_MADE = re.compile(r"@[A-Za-z0-9_-]+")  # a version that another job makes: not known before that has ended
+_UPLOAD = (
+    "Upload the file to /v1/files and give its id (`slmops jobs create` does so by itself), or list its folder in jobs.data_roots "
+    "of slmops.toml"
+)
+_LIST = "List its folder in jobs.data_roots of slmops.toml, or bring the model in with `slmops pull` first"
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """params: with real paths in place of what was given. grants: what the process may do."""
+
+    params: dict[str, Any]
+    grants: Grants
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """file_of: an uploaded file's path by its id."""
+
+    home: Path
+    permissions: JobPermissions
+    file_of: Callable[[str], str]
+
+    def admit(self, model: type[BaseModel], params: Mapping[str, Any]) -> Admitted:
+        """model: the kind's params, which declare the fields. Raises InvalidJob with everything that is not allowed, and what
+        `file_of` raises."""
+        found = _Found()
+        for each in _placed(model, params):
+            try:
+                self._admit(each, found)
+            except NotAllowed as error:
+                found.problems.append(Problem(f"{each.param}: {error}.", param=each.param, code="not_allowed"))
+        if found.problems:
+            raise InvalidJob(found.problems)
+        found.texts |= {each.path: self.file_of(each.text) for each in found.uploads}
+        roots = tuple(str(root) for root in self.permissions.data_roots)
+        grants = Grants(self.permissions.allow_code, roots, found.endpoints)
+        return Admitted(replaced(params, found.texts), grants)
+
+    def _admit(self, each: Placed, found: _Found) -> None:
+        text = each.text
+        if _MADE.fullmatch(text):
+            return
+        match each.place:
+            case Place.ENDPOINT:
+                found.endpoints[text] = self._endpoint(text)
+            case Place.OUTPUT:
+                found.texts[each.path] = str(self._output(text))
+            case _ if _FILE.fullmatch(text):
+                found.uploads.append(each)
+            case Place.FILE:
+                found.texts[each.path] = str(self._read(text, _UPLOAD))
+            case Place.SOURCE if (reference := _path_reference(text)) is not None:
+                found.texts[each.path] = self._source(text.strip(), reference)
+            case Place.FOLDER if _looks_like_path(text):
+                found.texts[each.path] = str(self._read(text, _LIST))
+
+    def _read(self, text: str, remedy: str) -> Path:
+        try:
+            return path_under(text, self.permissions.data_roots)
+        except NotAllowed as error:
+            raise NotAllowed(f"the path {text!r} {error}. {remedy}") from None
+
+    def _source(self, text: str, reference: PathReference) -> str:
+        """A path stays one; an address `file://` keeps the hash that it promises."""
+        if not text.startswith("file:"):
+            return str(self._read(text, _LIST))
+        return str(replace(reference, path=self._read(str(reference.path), _LIST)))
+
+    def _output(self, text: str) -> Path:
+        try:
+            return path_under(text, (self.home / EXPORTS, *self.permissions.output_roots), inside=True)
+        except NotAllowed as error:
+            remedy = f"Choose one in {self.home / EXPORTS}, or list its folder in jobs.output_roots of slmops.toml"
+            raise NotAllowed(f"the folder {text!r} {error}. {remedy}") from None
+
+    def _endpoint(self, name: str) -> EndpointAccess:
+        source = self.permissions.endpoints.get(name)
+        if source is None:
+            known = ", ".join(sorted(self.permissions.endpoints)) or "none"
+            raise NotAllowed(
+                f"there is no endpoint {name!r} in the configuration, which has {known}. Add [endpoints.{name}] with its url to "
+                "slmops.toml, and start the daemon anew"
+            )
+        return EndpointAccess(source.url, _key_of(name, source), source.is_private)
+
+
+@dataclass(slots=True)
+class _Found:
+    texts: dict[ParamPath, str] = field(default_factory=dict)
+    endpoints: dict[str, EndpointAccess] = field(default_factory=dict)
+    uploads: list[Placed] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def files_in(model: type[BaseModel], params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ids of the uploaded files that the params name in fields declared for them, each once, in order."""
+    files = (Place.FILE, Place.SOURCE, Place.FOLDER)
+    return tuple(dict.fromkeys(each.text for each in _placed(model, params) if each.place in files and _FILE.fullmatch(each.text)))
+
+
+def _placed(model: type[BaseModel], params: Mapping[str, Any]) -> list[Placed]:
+    declare: Any = model
+    return list(declare.placed(params))
+
+
+def _key_of(name: str, source: EndpointSource) -> str | None:
+    if source.key_env is not None:
+        key = os.environ.get(source.key_env, "").strip()
+        if not key:
+            raise NotAllowed(f"the daemon has no variable {source.key_env} with the key of the endpoint {name!r}")
+        return key
+    if source.key_file is None:
+        return None
+    try:
+        key = source.key_file.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotAllowed(f"the key file of the endpoint {name!r} cannot be read ({type(error).__name__})") from None
+    if not key:
+        raise NotAllowed(f"the key file of the endpoint {name!r} is empty")
+    return key
+
+
+def _path_reference(text: str) -> PathReference | None:
+    """The reference, where it is one to this machine."""
+    try:
+        reference = parse_reference(text)
+    except InvalidReference:
+        return None  # the task says what is wrong with it
+    return reference if isinstance(reference, PathReference) else None
+
+
+def _looks_like_path(text: str) -> bool:
+    return any(mark in text for mark in ("/", "\\")) or text.startswith(("~", "."))

@@ -1,0 +1,80 @@
+"""Files of this machine as a job's data: uploaded to the daemon, once for the same content, and named by their ids.
+
+Which params are files is what each kind's params declare. Paths that the daemon may read by itself stay paths, made whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.places import Place, Placed, replaced
+from server.cli.failures import MISUSED, CommandFailed
+
+if TYPE_CHECKING:
+    from server.cli.daemon import Daemon
+
+_ID = re.compile(r"file-[A-Za-z0-9]+|@[A-Za-z0-9_-]+")  # an upload, or what another job makes
+_PURPOSES = {"evaluate": "evals", "olive": "user_data", "convert": "user_data"}  # other kinds learn from their data
+
+
+def with_files(daemon: Daemon, kind: Any, params: Any, roots: Sequence[Path]) -> Any:
+    """The params with ids in place of local files. roots: whose files the daemon reads by their paths.
+
+    kind, params: whatever a file holds. What is no job and no file here is left to the daemon, which says what is wrong.
+    Raises CommandFailed.
+    """
+    from jobs.job import JobKind
+    from jobs.tasks.kinds import task_for
+
+    if not isinstance(kind, str) or kind not in set(JobKind) or not isinstance(params, Mapping):
+        return params
+    texts: dict[tuple[str | int, ...], str] = {}
+    for each in task_for(JobKind(kind)).params.placed(params):
+        if not _ID.fullmatch(each.text) and (text := _named(daemon, kind, each, roots)) is not None:
+            texts[each.path] = text
+    return replaced(params, texts)
+
+
+def _named(daemon: Daemon, kind: str, each: Placed, roots: Sequence[Path]) -> str | None:
+    """How the daemon is told of it; None for as it is."""
+    from jobs.roots import NotAllowed, path_under
+
+    if each.place is Place.ENDPOINT:
+        return None
+    path = Path(each.text).expanduser()
+    if each.place is Place.OUTPUT:
+        return str(path.absolute())
+    if not _is_path(each, path):
+        return None
+    try:
+        return str(path_under(str(path.absolute()), roots))
+    except NotAllowed:
+        return _uploaded(daemon, path, _PURPOSES.get(kind, "fine-tune")) if path.is_file() else str(path.absolute())
+
+
+def _is_path(each: Placed, path: Path) -> bool:
+    """Whether it is a file here; or, where a folder may be named, that, by a text that looks like no version's name."""
+    try:
+        if each.place is Place.FILE or path.is_file():
+            return path.is_file()
+        return path.is_dir() and ("/" in each.text or each.text.startswith((".", "~")))
+    except (OSError, ValueError):
+        return False
+
+
+def _uploaded(daemon: Daemon, path: Path, purpose: str) -> str:
+    """The id of the file, which is not sent again when it is there."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            for known in daemon.call("GET", f"/v1/files?purpose={purpose}")["data"]:
+                if (known.get("sha256"), known["filename"]) == (digest, path.name):
+                    return str(known["id"])
+            file.seek(0)
+            return str(daemon.upload(file, path.name, purpose)["id"])
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be read: {error.strerror}", MISUSED) from None
