@@ -150,13 +150,17 @@ class Message(BaseModel):
 
 
 def _within_limits(messages: object) -> object:
+    """Before each is looked at: what they hold together."""
+    num_parts = sum(len(_list(message.get("content"))) for message in _list(messages) if isinstance(message, dict))
+    if num_parts > MAX_PARTS:
+        raise ValueError(f"has {num_parts} content parts; at most {MAX_PARTS} are possible")
     check_together(_arguments_in(messages))
     return messages
 
 
 def _arguments_in(messages: object) -> Iterator[str]:
     """The arguments of all calls of a conversation whose shape has not been checked."""
-    for message in messages if isinstance(messages, list) else ():
+    for message in _list(messages):
         calls = [message.get("function_call"), *_list(message.get("tool_calls"))] if isinstance(message, dict) else []
         for call in calls:
             function = call.get("function", call) if isinstance(call, dict) else None
@@ -165,7 +169,7 @@ def _arguments_in(messages: object) -> Iterator[str]:
                 yield arguments
 
 
-def _list(value: object) -> list[object]:
+def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
