@@ -33,13 +33,13 @@ Choices = Annotated[list[Pattern], FAIL_FAST, at_most(_MAX_CHOICES), Field(min_l
 
 
 class JsonSchemaFormat(BaseModel):
-    """OpenAI's. The schema always holds, strict or not; without one, the answer is any JSON."""
+    """OpenAI's. The schema always holds, strict or not."""
 
     model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
 
     name: str = Field(pattern=NAME, description="Letters, digits, _ and -, up to 64.")
     description: str | None = Field(None, description="What the format is for; accepted, without effect.")
-    schema_: dict[str, Any] | None = Field(None, alias="schema", description="A JSON Schema.")
+    schema_: dict[str, Any] = Field(alias="schema", description="A JSON Schema; {} is any JSON.")
     strict: bool | None = Field(None, description="Accepted: the schema holds in any case.")
 
 
