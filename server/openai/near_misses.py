@@ -74,10 +74,19 @@ def refuse_near_constraints(unknown: Mapping[str, Any]) -> None:
 
 def warnings_of(request: BaseModel) -> list[str]:
     """A sentence per unknown field that is nearly one of the request's; ASCII, as a header takes it."""
-    known = [field.alias or name for name, field in type(request).model_fields.items()]
-    unknown = [name for name, value in (request.model_extra or {}).items() if value is not None and _NAME.fullmatch(name)]
-    meant = {name: _OTHER_NAMES.get(_plain(name)) or _nearest(name, known) for name in unknown[:_MOST_COMPARED]}
-    return [f"The field {name} is unknown and ignored; use {field}." for name, field in meant.items() if field is not None]
+    meant = _meant(request, _OTHER_NAMES)
+    options = getattr(request, "stream_options", None)
+    if isinstance(options, BaseModel):
+        meant |= {f"stream_options.{name}": f"stream_options.{field}" for name, field in _meant(options, {}).items()}
+    return [f"The field {name} is unknown and ignored; use {field}." for name, field in meant.items()]
+
+
+def _meant(part: BaseModel, other_names: Mapping[str, str]) -> dict[str, str]:
+    """Unknown fields, and those that were probably meant."""
+    known = [field.alias or name for name, field in type(part).model_fields.items()]
+    unknown = [name for name, value in (part.model_extra or {}).items() if value is not None and _NAME.fullmatch(name)]
+    found = {name: other_names.get(_plain(name)) or _nearest(name, known) for name in unknown[:_MOST_COMPARED]}
+    return {name: field for name, field in found.items() if field is not None}
 
 
 def refuse_unknown(part: BaseModel, within: str, *, harmless: Collection[str] = ()) -> None:

@@ -206,6 +206,11 @@ def test_other_near_misses_are_warned_of(http: httpx.Client, field: str, meant: 
     assert f"The field {field} is unknown and ignored; use {meant}" in answer.headers["x-slmops-warning"]
 
 
+def test_options_of_a_stream_are_warned_of(http: httpx.Client) -> None:
+    body = said("hi", stream=True, stream_options={"includeUsage": True}, max_tokens=1)
+    assert "use stream_options.include_usage." in http.post("/v1/chat/completions", json=body).headers["x-slmops-warning"]
+
+
 def test_completions_warn_too(http: httpx.Client) -> None:
     answer = http.post("/v1/completions", json={"prompt": "hi", "maxTokens": 3})
     assert "use max_tokens" in answer.headers["x-slmops-warning"]
