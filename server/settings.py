@@ -45,6 +45,7 @@ from server.model_settings import (
     Threads,
     split_names,
 )
+from server.text_encoding import why_not_utf8, without_bom
 
 FILE_NAME = "slmops.toml"
 ENV_PREFIX = "SLMOPS_"
@@ -224,12 +225,16 @@ def _read_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
+        content = without_bom(path.read_bytes())
     except OSError as error:
         raise InvalidSettings(f"{path} cannot be read: {error.strerror}; make it readable or remove it") from None
+    encoding = why_not_utf8(content)
+    if encoding is not None:
+        raise InvalidSettings(f"{path} cannot be read: {encoding}")
+    try:
+        return tomllib.loads(content.decode())
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
 
 
 def _variables() -> dict[str, str]:

@@ -347,3 +347,19 @@ def test_gzip_in_any_slices_is_what_was_compressed(data: bytes, slice_bytes: int
     assert asyncio.run(read()) == data
 
 
+
+
+@pytest.mark.parametrize(
+    ("form", "named"),
+    [
+        ({"files": [("file", ("a", b"x"))] * 2, "data": {"purpose": "evals"}}, "Too many files"),
+        ({"files": {"file": ("a", b"x")}, "data": {"purpose": "evals"} | {str(n): "x" for n in range(20)}}, "Too many fields"),
+        ({"files": {"file": ("a", b"x")}, "data": {"purpose": "e" * 5000}}, "maximum size of 4KB"),
+        ({"data": {"purpose": "x" * 5000}}, "multipart/form-data"),
+        ({"content": b"{}", "headers": {"Content-Type": "application/json"}}, "multipart/form-data"),
+    ],
+    ids=["files", "fields", "field", "urlencoded", "json"],
+)
+def test_a_form_holds_one_file_and_short_fields(http: httpx.Client, form: dict[str, Any], named: str) -> None:
+    error = error_of(http.post("/v1/files", **form), 400)
+    assert named in error["message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,4 +218,25 @@ def test_a_bad_table_is_named(monkeypatch: pytest.MonkeyPatch, text: str, messag
 def test_a_name_with_dots_that_was_not_quoted_is_explained() -> None:
     Path("slmops.toml").write_text("[models.qwen2.5-0.5b]\npin = true\n")
     with pytest.raises(InvalidSettings, match=r'a name with dots needs quotes: \[models."a.b"\]'):
+        Settings()
+
+
+def test_a_byte_order_mark_in_the_file_is_read_over() -> None:
+    Path("slmops.toml").write_bytes(b"\xef\xbb\xbfport = 9001\r\n")
+    assert Settings().port == 9001
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("port = 9001".encode("utf-16"), "slmops.toml cannot be read: it is UTF-16: save or send it as UTF-8"),
+        ("port = 9001".encode("utf-16-be"), "it is UTF-16"),
+        ("port = 9001".encode("utf-32"), "it is UTF-32"),
+        ("model = 'caf\u00e9'".encode("latin-1"), "it is not UTF-8 (byte 12): save or send it as UTF-8"),
+        (b"\x1f\x8b\x08\x00", "it is compressed with gzip"),
+    ],
+)
+def test_other_encodings_of_the_file_are_named_with_the_remedy(content: bytes, named: str) -> None:
+    Path("slmops.toml").write_bytes(content)
+    with pytest.raises(InvalidSettings, match=re.escape(named)):
         Settings()
