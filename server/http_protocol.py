@@ -37,14 +37,14 @@ class ConnectionLimits:
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection. `limits` is set by `protocol_with`."""
+    """One connection. `limits`, and `idle`, the connections of the server without a request, longest first, are of its class."""
 
     limits: ConnectionLimits
+    idle: dict[HttpProtocol, None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.app: Any = _AsItsVersionHasIt(self.app)
-        self._idle_since: float | None = None  # None: a request is open
         self._is_header_open = False
         self._is_body_open = False
         self._has_many_headers = False
@@ -58,12 +58,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._idle_since = self.loop.time()
+        self.idle[self] = None
         self._watch_header()
         if len(self.connections) > self.limits.max_connections:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.idle.pop(self, None)
         self._stop_read_timer()
         self._stop_write_timer()
         super().connection_lost(exc)
@@ -78,7 +79,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse_headers()
         elif self._is_body_open:
             self._watch_body()
-        elif self._is_header_open or self._idle_since is not None:
+        elif self._is_header_open or self in self.idle:
             self._watch_header()
 
     def on_message_begin(self) -> None:
@@ -95,7 +96,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_header_open, self._is_body_open = False, True
-        self._idle_since = None
+        self.idle.pop(self, None)
         self._num_overhead_bytes = 0
         self._stop_read_timer()
         super().on_headers_complete()
@@ -113,8 +114,8 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         had_more = bool(self.pipeline)
         super().on_response_complete()
-        if not had_more:
-            self._idle_since = self.loop.time()
+        if not had_more and not self.transport.is_closing():
+            self.idle[self] = None
         if self.transport.get_write_buffer_size():
             self._watch_writing()
 
@@ -133,10 +134,10 @@ class HttpProtocol(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def _make_room(self) -> None:
-        others = [each for each in self.connections if isinstance(each, HttpProtocol) and each is not self]
-        idle = [each for each in others if each._idle_since is not None and not each.transport.is_closing()]
-        if idle:
-            min(idle, key=lambda each: each._idle_since or 0.0).transport.abort()
+        longest = next(iter(self.idle))
+        if longest is not self:
+            del self.idle[longest]
+            longest.transport.abort()
             return
         head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
         self.transport.write(head + b"content-length: %d\r\n\r\n" % len(_FULL) + _FULL)
@@ -205,7 +206,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 def protocol_with(limits: ConnectionLimits) -> type[HttpProtocol]:
     """The class that uvicorn makes one of per connection."""
-    return type("LimitedHttpProtocol", (HttpProtocol,), {"limits": limits})
+    return type("LimitedHttpProtocol", (HttpProtocol,), {"limits": limits, "idle": {}})
 
 
 class _AsItsVersionHasIt:

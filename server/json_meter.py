@@ -28,7 +28,7 @@ class JsonLimits:
 
     num_values: int = 1 << 19  # a prompt of half a million token ids
     num_members: int = 1 << 16  # 4,096 messages with calls, and 128 tools
-    depth: int = 256
+    depth: int = 512
     digits: int = 512
 
 

@@ -98,10 +98,10 @@ class _Connections:
         self._state = ServerState()
         self._config = uvicorn.Config(_app, log_config=None, ws="none", interface="asgi3")
         self._config.load()
+        self._kind: Any = protocol_with(LIMITS)
 
     def open(self) -> tuple[HttpProtocol, _Transport]:
-        made: Any = protocol_with(LIMITS)
-        protocol = made(config=self._config, server_state=self._state, app_state={}, _loop=self.clock)
+        protocol = self._kind(config=self._config, server_state=self._state, app_state={}, _loop=self.clock)
         transport: Any = _Transport()
         protocol.connection_made(transport)
         return protocol, transport
