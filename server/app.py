@@ -18,6 +18,7 @@ from runtime.pool.model_pool import ModelPool
 from server import errors, logs
 from server.body_limit import BodyLimit
 from server.gateway import Gateway
+from server.http_paths import PathsAndMethods
 from server.job_metrics import JobMetrics
 from server.lifecycle import Lifecycle
 from server.load_plans import LoadPlans
@@ -120,6 +121,7 @@ def create_app(
         version=slmops_version(),
         description="Serves small language models on this machine through OpenAI's API.",
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.state.parts = parts
     for router in (
@@ -146,7 +148,8 @@ def create_app(
     policy = Policy.of(settings)
     app.add_middleware(Security, policy=policy)
     app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics)
-    app.add_middleware(Cors, policy=policy)  # added last, so outermost
+    app.add_middleware(Cors, policy=policy)
+    app.add_middleware(PathsAndMethods)  # added last, so outermost
     return app
 
 

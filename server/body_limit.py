@@ -1,10 +1,12 @@
-"""The limit on the size of a request's body, by its Content-Length and while it streams in. Knows no content."""
+"""The limit on the size of a request's body, by its Content-Length, while it streams in, and decompressed. Knows no content."""
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import BodyTooLarge, reply_to
+from server.body_errors import BodyTooLarge, UnsupportedCoding
+from server.content_coding import decompressed
+from server.errors import reply_to
 
 UPLOADS = frozenset({"/v1/files"})
 
@@ -29,7 +31,12 @@ class BodyLimit:
             reply = reply_to(BodyTooLarge(limit))
             await reply.response()(scope, receive, send)
             return
-        await self._app(scope, _counted(receive, limit), send)
+        try:
+            scope, receive = decompressed(scope, _counted(receive, limit), limit)
+        except UnsupportedCoding as error:
+            await reply_to(error).response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def _counted(receive: Receive, limit: int) -> Receive:

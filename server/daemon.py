@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +21,14 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from server.http_protocol import ConnectionLimits, protocol_with
 from server.settings import Settings
 
 _CLOSE_CONNECTIONS_S = 1
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
+_LEAST_CONNECTIONS = 8
+_OTHER_FILES = 128
 _log = logging.getLogger("slmops.daemon")
 
 
@@ -52,13 +56,32 @@ def _why_not(error: Exception, host: str, port: int) -> str:
     return f"cannot listen on {host} port {port}: {error}; choose others with --host and --port"
 
 
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    """No more connections than the process may open files, beside those of workers, databases and logs."""
+    return ConnectionLimits(
+        header_s=settings.header_timeout_s,
+        body_s=settings.body_timeout_s,
+        write_s=settings.write_timeout_s,
+        max_connections=min(settings.max_connections, max(_LEAST_CONNECTIONS, _most_open_files() - _OTHER_FILES)),
+    )
+
+
+def _most_open_files() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows, where sockets are not among them
+        return sys.maxsize
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if most == resource.RLIM_INFINITY else most
+
+
 class Daemon(uvicorn.Server):
     """uvicorn with our end: at the first signal `drain` runs, with connections still accepted, and then it stops."""
 
     def __init__(self, app: ASGIApp, settings: Settings, drain: Callable[[], Awaitable[None]]) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=protocol_with(_connection_limits(settings)),
             ws="none",
             lifespan="on",
             log_config=None,

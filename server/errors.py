@@ -25,6 +25,7 @@ from jobs.job import Problem
 from model_registry import errors as registry
 from model_registry.uploads import FileNotKnown
 from runtime import errors as runtime
+from server.body_errors import BodyTooComplex, BodyTooLarge, InvalidBody, UnsupportedCoding
 from server.disconnection import ClientGone
 from server.request_record import RequestRecord
 
@@ -34,22 +35,6 @@ PERMISSION = "permission_error"
 RATE_LIMIT = "rate_limit_error"
 SERVER = "server_error"
 NOT_IMPLEMENTED = "not_implemented_error"
-
-
-class BodyTooLarge(HTTPException):
-    """The request's body is over the limit. An HTTPException, so that FastAPI lets it pass while it reads a body."""
-
-    def __init__(self, max_body_bytes: int) -> None:
-        message = f"The request body is over {max_body_bytes} bytes; send less, or raise max_body_bytes."
-        # What was not read would be taken for the next request, so the connection ends.
-        super().__init__(413, message, {"Connection": "close"})
-
-
-class InvalidBody(HTTPException):
-    """The request's body is not JSON. An HTTPException for the same reason."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(400, f"The request body is not valid JSON: {problem}.")
 
 
 class ModelNotLoadedError(Exception):
@@ -101,6 +86,8 @@ TABLE: Mapping[type[Exception], Rule] = {
     DrainingError: Rule(503, SERVER, "draining", retry_after_s=5),
     ModelNotLoadedError: Rule(404, INVALID, "model_not_loaded", param="name"),
     BodyTooLarge: Rule(413, INVALID, "body_too_large"),
+    BodyTooComplex: Rule(400, INVALID, "body_too_complex"),
+    UnsupportedCoding: Rule(415, INVALID, "unsupported_content_encoding"),
     InvalidBody: Rule(400, INVALID, "invalid_json"),
     NotImplementedHere: Rule(501, NOT_IMPLEMENTED, "not_implemented"),
     jobs.InvalidJob: Rule(400, INVALID, "invalid_value", param="params"),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from msgspec import structs
+from msgspec.msgpack import encode
 
 from model_registry.errors import RegistryError
 from runtime.errors import InvalidRequest, NotReady, RuntimeFailure
@@ -32,6 +33,7 @@ from server.served_models import ServedModel, ServedModels
 from server.settings import Settings
 
 _LASTING = ("insufficient_memory", "no_provider")  # refusals that do not pass by themselves, unless they say when
+_MOST_COPIED_BYTES = 32 << 20  # 128 choices of 256 KiB
 _HANG_S = 2.0  # an engine that ends no late request for so long hangs
 _log = logging.getLogger("slmops.gateway")
 
@@ -209,6 +211,8 @@ class Gateway:
         num_sequences = len(request.prompts) * request.num_choices
         if num_sequences == 1:
             return
+        if request.num_choices > 1:
+            _check_copies(request)
         options = self._plans.settings_of(model.label).engine_options()
         capacity = options.num_slots + options.max_waiting
         if num_sequences > capacity:
@@ -245,6 +249,14 @@ class Gateway:
             raise
         parsing = AnswerParsing.of(lease.info, request.prompts[0])
         return Inference(model, lease, generations, self.settings.request_timeout_s + _HANG_S, parsing=parsing)
+
+
+def _check_copies(request: InferenceRequest) -> None:
+    """Each choice sends its prompt to the worker."""
+    num_bytes = len(encode(request.prompts)) * request.num_choices
+    if num_bytes > _MOST_COPIED_BYTES:
+        asked = f"{request.num_choices} choices of this prompt are {num_bytes} bytes, more than the {_MOST_COPIED_BYTES} possible"
+        raise InvalidRequest(f"{asked}; ask for fewer choices, or send less text.", param="n")
 
 
 def _check_adapter(model: ServedModel, info: ModelInfo) -> None:

@@ -12,6 +12,8 @@ import time
 import traceback
 from typing import Any, TextIO
 
+from server.visible_text import visible
+
 
 def configure(level: str, log_format: str) -> None:
     """Sends every line of the process to standard error. The HTTP server's own chatter is kept to warnings."""
@@ -46,19 +48,26 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time (Unix seconds), level, logger, event, and the event's fields."""
+    """One JSON object per line, in ASCII: time (Unix seconds), level, logger, event, and the event's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {"time": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name}
-        return json.dumps(line | {"event": record.getMessage()} | _fields_of(record), default=str)
+        whole = line | {"event": record.getMessage()} | _fields_of(record)
+        try:
+            return json.dumps(whole, default=str, allow_nan=False)
+        except ValueError:  # a figure that is no number, which JSON has not
+            return json.dumps({name: value if isinstance(value, str | int) else str(value) for name, value in whole.items()})
 
 
 class TextFormatter(logging.Formatter):
-    """`12:30:59 INFO event key=value ...`; frames of an exception on lines of their own."""
+    """`12:30:59 INFO event key=value ...`; frames of an exception on lines of their own.
+
+    Whatever a client put into a value stays on its line: control characters are written out.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = _fields_of(record)
         frames = fields.pop("frames", [])
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         parts = [clock, record.levelname, record.getMessage(), *(f"{key}={value}" for key, value in fields.items())]
-        return "\n".join([" ".join(parts), *(f"    {frame}" for frame in frames)])
+        return "\n".join(visible(line) for line in (" ".join(parts), *(f"    {frame}" for frame in frames)))

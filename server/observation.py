@@ -38,7 +38,7 @@ class Observation:
             return
         record = RequestRecord(_request_id(scope))
         record.attach(scope)
-        answer = _Answer(send, record.request_id)
+        answer = _Answer(send, record)
         self._lifecycle.request_begins()
         try:
             await self._answered(scope, receive, answer)
@@ -72,17 +72,20 @@ class Observation:
 
 
 class _Answer:
-    """The client's `send`, which adds the request's id and remembers the status; None until the answer has begun."""
+    """The client's `send`, which adds the request's id and warnings, and remembers the status; None until the answer has begun."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, record: RequestRecord) -> None:
         self._send = send
-        self._header = (b"x-request-id", request_id.encode())
+        self._record = record
         self.status: int | None = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), self._header]
+            added = [(b"x-request-id", self._record.request_id.encode())]
+            if self._record.warnings:
+                added.append((b"x-slmops-warning", " ".join(self._record.warnings).encode("ascii", "backslashreplace")))
+            message["headers"] = [*message.get("headers", ()), *added]
         await self._send(message)
 
 

@@ -17,7 +17,7 @@ _KEY = "slmops.record"
 class RequestRecord:
     """Filled in as the request passes. arrived: on the clock of time.perf_counter. code: of the error that ended it.
 
-    principal: who makes the request, once it is authenticated.
+    principal: who makes the request, once it is authenticated. warnings: sentences for the client, in a header; ASCII.
     """
 
     request_id: str
@@ -30,6 +30,7 @@ class RequestRecord:
     finish_reason: str | None = None
     code: str | None = None
     principal: Principal = LOCAL
+    warnings: list[str] = field(default_factory=list)
 
     def attach(self, scope: Scope) -> None:
         scope[_KEY] = self
@@ -53,6 +54,8 @@ class RequestRecord:
             }
         if self.first_token_s is not None:
             fields["first_token_ms"] = round(self.first_token_s * 1000, 1)
+        if self.warnings:
+            fields["warnings"] = self.warnings
         if self.code is not None:
             fields["code"] = self.code
         return fields

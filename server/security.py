@@ -179,7 +179,7 @@ def _preflight_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[byt
 def _cors_headers(origin: str) -> list[tuple[bytes, bytes]]:
     return [
         (b"access-control-allow-origin", origin.encode("latin-1")),
-        (b"access-control-expose-headers", b"X-Request-Id, Retry-After"),
+        (b"access-control-expose-headers", b"X-Request-Id, X-Slmops-Warning, Retry-After"),
         (b"vary", b"Origin"),
     ]
 

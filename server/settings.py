@@ -46,6 +46,7 @@ from server.model_settings import (
     Threads,
     split_names,
 )
+from server.text_encoding import why_not_utf8, without_bom
 
 FILE_NAME = "slmops.toml"
 ENV_PREFIX = "SLMOPS_"
@@ -100,6 +101,10 @@ class Settings(BaseSettings):
     cors_origins: Names = Field((), description="Web origins beside loopback whose pages may use the daemon.")
     max_body_bytes: ByteSize = Field(ByteSize(8 << 20), ge=1024, le=1 << 30, description="Largest request body.")
     max_upload_bytes: ByteSize = Field(ByteSize(512 << 20), ge=1024, le=1 << 40, description="Largest file to upload.")
+    header_timeout_s: Seconds = Field(10.0, gt=0, description="Longest time until a request's headers are there.")
+    body_timeout_s: Seconds = Field(30.0, gt=0, description="Longest time without progress of a request's body.")
+    write_timeout_s: Seconds = Field(60.0, gt=0, description="Longest time in which a client reads nothing of its answer.")
+    max_connections: int = Field(1024, ge=1, le=1_000_000, description="Most connections at a time; the idlest makes room.")
     request_timeout_s: Seconds = Field(600.0, gt=0, description="Longest time a request may take in its engine.")
     load_timeout_s: Seconds = Field(60.0, gt=0, description="Longest time a request waits for its model to load.")
     shutdown_grace_s: Seconds = Field(30.0, description="Time that running requests get to finish at shutdown.")
@@ -225,12 +230,16 @@ def _read_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
+        content = without_bom(path.read_bytes())
     except OSError as error:
         raise InvalidSettings(f"{path} cannot be read: {error.strerror}; make it readable or remove it") from None
+    encoding = why_not_utf8(content)
+    if encoding is not None:
+        raise InvalidSettings(f"{path} cannot be read: {encoding}")
+    try:
+        return tomllib.loads(content.decode())
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
 
 
 def _variables() -> dict[str, str]:

@@ -5,14 +5,13 @@ Knows the daemon's client; knows nothing of how the daemon was found or started.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
 from server.cli.daemon import Daemon
 from server.cli.failures import CommandFailed
-from server.cli.terminal import print_error, print_line, print_note
+from server.cli.terminal import print_error, print_line, print_note, write_foreign
 
 _HELP = """/help   this text
 /clear  forget the conversation
@@ -40,8 +39,7 @@ class Conversation:
             try:
                 for piece in stream:
                     pieces.append(piece)
-                    sys.stdout.write(piece)
-                    sys.stdout.flush()
+                    write_foreign(piece)
             finally:
                 if pieces and not pieces[-1].endswith("\n"):
                     print_line("")

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from server.cli.curve import curve
 from server.cli.terminal import console, print_line, span
+from server.visible_text import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -79,7 +80,7 @@ class _Screen(_View):
                 value = self._data["metrics"].get(_CURVE)
                 self._values += [] if value is None else [value]
             case _:
-                self._live.console.print(event["message"], markup=False, highlight=False)
+                self._live.console.print(visible(event["message"], keep="\n"), markup=False, highlight=False)
 
     def _drawn(self) -> RenderableType:
         from rich.console import Group

@@ -15,7 +15,7 @@ from server.cli.configuration import settings_from
 from server.cli.failures import MISUSED, CommandFailed
 from server.cli.job_plan import print_plan
 from server.cli.models import AsJson
-from server.cli.terminal import print_json, print_line, print_note, print_table, span
+from server.cli.terminal import print_json, print_line, print_note, print_table, span, write_foreign
 
 if TYPE_CHECKING:
     from server.cli.daemon import Daemon
@@ -130,7 +130,7 @@ def log(job: JobId, tail: Annotated[int | None, typer.Option(min=1, help="Only s
     with _daemon() as daemon:
         text = daemon.text(f"{_path(job)}/log" + (f"?tail={tail}" if tail else ""))
     if text:
-        print_line(text.removesuffix("\n"))
+        write_foreign(text.removesuffix("\n") + "\n")
 
 
 def cancel(job: JobId, as_json: AsJson = False) -> None:

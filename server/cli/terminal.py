@@ -1,4 +1,4 @@
-"""What the terminal shows: tables, JSON, sizes, times, errors. No control codes where there is no terminal.
+"""What the terminal shows: tables, JSON, sizes, times, errors. No control codes where there is no terminal, and none of others'.
 
 Knows nothing of models or of the daemon.
 """
@@ -10,9 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from server.visible_text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+_LAYOUT = "\n\t"
 _WIDTH_OF_PIPES = 240  # a table that another program reads is not cut at 80 columns
 _UNITS = ((1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -29,7 +32,7 @@ def console(stream: TextIO | None = None) -> Console:
 def print_error(message: str) -> None:
     from rich.text import Text
 
-    line = Text.assemble(("error: ", "bold red"), (" ".join(message.split()), "red"))
+    line = Text.assemble(("error: ", "bold red"), (visible(" ".join(message.split())), "red"))
     console(sys.stderr).print(line, soft_wrap=True)
 
 
@@ -37,15 +40,23 @@ def print_note(message: str) -> None:
     """For the person, on standard error, so that piped output stays clean."""
     from rich.text import Text
 
-    console(sys.stderr).print(Text(message, "dim"), soft_wrap=True)
+    console(sys.stderr).print(Text(visible(message, keep=_LAYOUT), "dim"), soft_wrap=True)
 
 
 def print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(visible(json.dumps(value, indent=2, ensure_ascii=False), keep="\n") + "\n")
 
 
 def print_line(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(visible(text, keep=_LAYOUT) + "\n")
+
+
+def write_foreign(text: str) -> None:
+    """What a model or a library wrote: as it is for programs that read it, without its control codes on a terminal."""
+    if sys.stdout.isatty():
+        text = visible(text.replace("\r\n", "\n").replace("\r", "\n"), keep=_LAYOUT)
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -57,7 +68,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(visible(cell, keep=_LAYOUT)) for cell in row))
     console().print(table)
 
 

@@ -20,6 +20,7 @@ from server.openai.chat_style import ChatStyle, finish_reason
 from server.openai.field_names import named_as_in
 from server.openai.identity import Identity
 from server.openai.logprobs import chat_logprobs, prompt_logprobs
+from server.openai.near_misses import warnings_of
 from server.openai.translate import translate_chat
 from server.openai.wire.chat import ChatRequest
 from server.openai.wire.chat_answer import AnswerMessage, ChatChoice, ChatCompletion, FunctionCall, ToolCallBody
@@ -43,6 +44,7 @@ def chat_router(gateway: Gateway) -> APIRouter:
             model = gateway.resolve(body.model)
             identity = Identity.new("chatcmpl", model, body.service_tier)
             record = RequestRecord.of(request.scope)
+            record.warnings += warnings_of(body)
             if body.stream:
                 inference = await unless_disconnected(request.receive, gateway.infer(model, asked, record))
                 return EventStream(inference, ChatFrames(identity, inference, style))

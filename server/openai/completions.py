@@ -18,6 +18,7 @@ from server.openai.completion_frames import CompletionFrames
 from server.openai.completion_style import CompletionStyle
 from server.openai.identity import Identity
 from server.openai.logprobs import LegacyLogprobs, prompt_logprobs
+from server.openai.near_misses import warnings_of
 from server.openai.translate import translate_completion
 from server.openai.wire.completions import Completion, CompletionChoice, CompletionRequest
 from server.openai.wire.usage import usage_body
@@ -39,6 +40,7 @@ def completions_router(gateway: Gateway) -> APIRouter:
         model = gateway.resolve(body.model)
         identity = Identity.new("cmpl", model, body.service_tier)
         record = RequestRecord.of(request.scope)
+        record.warnings += warnings_of(body)
         if body.stream:
             inference = await unless_disconnected(request.receive, gateway.infer(model, asked, record))
             return EventStream(inference, CompletionFrames(identity, inference.started, style))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Form, Query, UploadFile
+from fastapi import APIRouter, Form, HTTPException, Query, Request, UploadFile
+from fastapi.routing import APIRoute
 from starlette.responses import FileResponse, Response
 
 from jobs.job_queue import JobQueue
@@ -15,12 +17,32 @@ from server.errors import FileInUse, documented
 from server.openai.wire.files import FileDeleted, FileList, FileObject, Purpose
 
 _HOUR_S, _MONTH_S = 3_600, 2_592_000
+_FORM_LIMITS = {"max_files": 1, "max_fields": 16, "max_part_size": 1 << 12}
 _CONTENT = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": _CONTENT}}
 
 
+class FormRequest(Request):
+    """A form with one file and a few short fields; more would be kept in memory. Raises HTTPException for other forms."""
+
+    def form(self, **limits: Any) -> Any:
+        if not self.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            raise HTTPException(400, "An upload is a form of the type multipart/form-data, with the fields file and purpose.")
+        return super().form(**limits | _FORM_LIMITS)
+
+
+class FormRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(FormRequest(request.scope, request.receive))
+
+        return handle
+
+
 def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
-    router = APIRouter(prefix="/v1/files", tags=["openai"])
+    router = APIRouter(prefix="/v1/files", tags=["openai"], route_class=FormRoute)
 
     @router.post("", responses=documented(400, 413, 500), summary="Upload a file")
     async def upload(

@@ -18,7 +18,7 @@ from model_registry.uploads import FileNotKnown, Uploads
 from runtime.errors import InvalidRequest
 from server.errors import documented
 from server.gateway import Gateway
-from server.json_route import JsonRoute
+from server.json_route import SmallJsonRoute
 from server.openai.tuning_jobs import can_be_told, checkpoint_of, csv_of, event_of, job_of, our_id, params_of, their_id
 from server.openai.wire.fine_tuning import (
     Checkpoint,
@@ -35,7 +35,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> APIRouter:
-    router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["openai"], route_class=JsonRoute)
+    router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["openai"], route_class=SmallJsonRoute)
 
     async def told(job: Job) -> FineTuningJob:
         return job_of(job, await asyncio.to_thread(_result_file, queue.folder(job.id), job, uploads))

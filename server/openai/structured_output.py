@@ -8,6 +8,7 @@ import msgspec
 
 from runtime.errors import InvalidRequest
 from runtime.request import Grammar, GrammarKind
+from server.openai.near_misses import refuse_unknown
 from server.openai.refusals import RESPONSE_FORMAT, STRUCTURED_OUTPUTS, refuse_unsupported
 from server.openai.wire.sampling import SamplingFields
 from server.openai.wire.structured_output import ResponseFormat, StructuredOutputs
@@ -36,9 +37,10 @@ def _by_response_format(asked: ResponseFormat | None) -> Grammar | None:
     if asked is None:
         return None
     refuse_unsupported(asked.model_extra or {}, RESPONSE_FORMAT, within="response_format")
+    refuse_unknown(asked, "response_format")
     if asked.json_schema is not None:
-        schema = asked.json_schema.schema_
-        return _by_schema({} if schema is None else schema, "response_format.json_schema.schema")
+        refuse_unknown(asked.json_schema, "response_format.json_schema")
+        return _by_schema(asked.json_schema.schema_, "response_format.json_schema.schema")
     return _by_schema(_ANY_OBJECT, "response_format") if asked.type == "json_object" else None
 
 
@@ -47,13 +49,18 @@ def _by_structured_outputs(asked: StructuredOutputs | None) -> Grammar | None:
         return None
     within = "structured_outputs"
     refuse_unsupported(asked.model_extra or {}, STRUCTURED_OUTPUTS, within=within)
-    return (
+    refuse_unknown(asked, within, harmless=[row.field for row in STRUCTURED_OUTPUTS])
+    grammar = (
         _by_schema(asked.json_, f"{within}.json")
         or _by_text(GrammarKind.REGEX, asked.regex, f"{within}.regex")
         or _by_choice(asked.choice, f"{within}.choice")
         or _by_text(GrammarKind.LARK, asked.grammar, f"{within}.grammar")
         or (_by_schema(_ANY_OBJECT, f"{within}.json_object") if asked.json_object else None)
     )
+    if grammar is None and asked.json_object is None:
+        fields = "json, regex, choice, grammar or json_object"
+        raise InvalidRequest(f"{within!r} asks for no form: send one of {fields} in it, or leave it out.", param=within)
+    return grammar
 
 
 def _by_schema(schema: dict[str, Any] | None, param: str) -> Grammar | None:

@@ -7,6 +7,7 @@ from typing import Any
 from runtime.errors import InvalidRequest
 from runtime.request import ToolChoice, ToolMode
 from server.openai.json_values import check_json_value
+from server.openai.near_misses import refuse_unknown
 from server.openai.wire.tools import FunctionDefinition, ToolChoiceBody, ToolFields
 
 ToolDicts = list[dict[str, Any]]
@@ -18,6 +19,7 @@ def tools_of(request: ToolFields) -> tuple[ToolDicts | None, ToolChoice]:
         raise InvalidRequest("'tools' and 'functions' exclude each other: send tools only.", param="functions")
     if request.functions and request.tool_choice is not None:
         raise InvalidRequest("'tool_choice' chooses among 'tools', but there are 'functions': send tools.", param="functions")
+    _refuse_unknown(request)
     if request.functions:
         tools = [_tool(function, f"functions.{i}.parameters") for i, function in enumerate(request.functions)]
         return _chosen(tools, request.function_call, "function_call", parallel=False)
@@ -25,6 +27,30 @@ def tools_of(request: ToolFields) -> tuple[ToolDicts | None, ToolChoice]:
         raise InvalidRequest("'function_call' names a function, but 'functions' has none: send them.", param="function_call")
     tools = [_tool(tool.function, f"tools.{i}.function.parameters") for i, tool in enumerate(request.tools or ())]
     return _chosen(tools, request.tool_choice, "tool_choice", parallel=request.parallel_tool_calls is not False)
+
+
+def _refuse_unknown(request: ToolFields) -> None:
+    for index, tool in enumerate(request.tools or ()):
+        refuse_unknown(tool, f"tools.{index}")
+        refuse_unknown(tool.function, f"tools.{index}.function")
+    for index, function in enumerate(request.functions or ()):
+        refuse_unknown(function, f"functions.{index}")
+    if request.function_call is not None and request.function_call.function is not None:
+        refuse_unknown(request.function_call.function, "function_call")
+    if request.tool_choice is not None:
+        _refuse_unknown_choice(request.tool_choice)
+
+
+def _refuse_unknown_choice(choice: ToolChoiceBody) -> None:
+    within = "tool_choice"
+    refuse_unknown(choice, within)
+    if choice.function is not None:
+        refuse_unknown(choice.function, f"{within}.function")
+    if choice.allowed_tools is not None:
+        refuse_unknown(choice.allowed_tools, f"{within}.allowed_tools")
+        for index, named in enumerate(choice.allowed_tools.tools):
+            refuse_unknown(named, f"{within}.allowed_tools.tools.{index}")
+            refuse_unknown(named.function, f"{within}.allowed_tools.tools.{index}.function")
 
 
 def _chosen(tools: ToolDicts, asked: ToolChoiceBody | None, param: str, *, parallel: bool) -> tuple[ToolDicts | None, ToolChoice]:

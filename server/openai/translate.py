@@ -10,6 +10,7 @@ from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, Toke
 from server.gateway import InferenceRequest
 from server.openai.json_values import check_json_value
 from server.openai.messages import turns_of
+from server.openai.near_misses import refuse_near_constraints
 from server.openai.refusals import CHAT, COMPLETION, STREAM_OPTIONS, refuse_unsupported
 from server.openai.structured_output import grammar_of
 from server.openai.tools import tools_of
@@ -24,6 +25,7 @@ _TEMPLATE_RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "c
 def translate_chat(request: ChatRequest) -> InferenceRequest:
     """Raises InvalidRequest for what is not supported, or contradicts itself."""
     refuse_unsupported(request.unknown, CHAT)
+    refuse_near_constraints(request.unknown)
     if request.top_logprobs and not request.logprobs:
         raise InvalidRequest("'top_logprobs' needs 'logprobs' to be true: send both.", param="top_logprobs")
     tools, choice = tools_of(request)
@@ -54,6 +56,7 @@ def translate_chat(request: ChatRequest) -> InferenceRequest:
 def translate_completion(request: CompletionRequest) -> InferenceRequest:
     """One prompt per text or list of token ids. Raises InvalidRequest."""
     refuse_unsupported(request.unknown, COMPLETION)
+    refuse_near_constraints(request.unknown)
     _check_completion(request)
     special = request.add_special_tokens is not False
     prompts = [

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.adapters import Adapters
 from server.errors import documented
 from server.gateway import Gateway
-from server.json_route import JsonRoute
+from server.json_route import SmallJsonRoute
 from server.served_models import Attached
 
 
@@ -42,7 +42,7 @@ class Detached(BaseModel):
 
 
 def adapters_router(gateway: Gateway) -> APIRouter:
-    router = APIRouter(prefix="/admin/models", tags=["admin"], route_class=JsonRoute)
+    router = APIRouter(prefix="/admin/models", tags=["admin"], route_class=SmallJsonRoute)
     adapters = Adapters(gateway)
 
     @router.get("/{name}/adapters", responses=documented(404, 500), summary="List a model's adapters")

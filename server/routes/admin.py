@@ -13,7 +13,7 @@ from runtime.pool.loaded_model import LoadedModel, LoadedReplica
 from server.durations import KEPT_FOREVER, KeepAlive
 from server.errors import ModelNotLoadedError, documented
 from server.gateway import Gateway
-from server.json_route import JsonRoute
+from server.json_route import SmallJsonRoute
 from server.model_settings import ModelSettings
 
 
@@ -130,7 +130,7 @@ class Reset(BaseModel):
 
 
 def admin_router(gateway: Gateway) -> APIRouter:
-    router = APIRouter(prefix="/admin/models", tags=["admin"], route_class=JsonRoute)
+    router = APIRouter(prefix="/admin/models", tags=["admin"], route_class=SmallJsonRoute)
 
     @router.get("", responses=documented(500), summary="List the loaded models")
     async def list_loaded() -> LoadedModelList:

@@ -31,12 +31,10 @@ class Version(BaseModel):
 def health_router(gateway: Gateway) -> APIRouter:
     router = APIRouter(tags=["probes"])
 
-    @router.head("/health", include_in_schema=False)
     @router.get("/health", summary="Is the process alive?")
     async def health() -> Alive:
         return Alive()
 
-    @router.head("/ready", include_in_schema=False)
     @router.get(
         "/ready",
         response_model=Ready,

@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from jobs.job import Job, JobEvent, JobKind, JobStatus, Plan
+from server.bounded import FAIL_FAST, at_most
 from server.fine_tuned_names import as_registered
 
 Figures = dict[str, float | None]
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
+    at_most(16),
     Field(max_length=16, description="The owner's own texts: 16 at most, keys up to 64 and values up to 512 characters."),
 ]
 Params = Annotated[
@@ -31,7 +33,7 @@ class JobRequest(BaseModel):
 
     kind: JobKind
     params: Params = Field(default_factory=dict)
-    needs: list[str] = Field(default_factory=list, max_length=100)
+    needs: Annotated[list[str], FAIL_FAST] = Field(default_factory=list, max_length=100)
     metadata: Metadata = Field(default_factory=dict)
 
 

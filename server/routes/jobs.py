@@ -14,7 +14,7 @@ from jobs.job_queue import JobQueue
 from server.errors import documented
 from server.event_stream import STREAMS
 from server.job_log import MAX_LINES, end_of
-from server.json_route import JsonRoute
+from server.json_route import SmallJsonRoute
 from server.routes.job_bodies import (
     Deleted,
     EventList,
@@ -36,7 +36,7 @@ MAX_EVENTS = 10_000
 
 
 def jobs_router(queue: JobQueue) -> APIRouter:
-    router = APIRouter(prefix="/admin", tags=["jobs"], route_class=JsonRoute)
+    router = APIRouter(prefix="/admin", tags=["jobs"], route_class=SmallJsonRoute)
 
     def body(job: Job) -> JobBody:
         return job_body(job, str(queue.folder(job.id)))

@@ -11,8 +11,9 @@ from jobs.chain import start_chain
 from jobs.job import Job, JobKind, JobNotFound, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.pipelines import Step
+from server.bounded import FAIL_FAST
 from server.errors import documented
-from server.json_route import JsonRoute
+from server.json_route import SmallJsonRoute
 from server.routes.job_bodies import JobBody, Metadata, Params, job_body
 
 MAX_STEPS = 100
@@ -26,7 +27,7 @@ class StepRequest(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     kind: JobKind
     params: Params = Field(default_factory=dict)
-    after: list[str] = Field(default_factory=list, max_length=MAX_STEPS)
+    after: Annotated[list[str], FAIL_FAST] = Field(default_factory=list, max_length=MAX_STEPS)
 
 
 class PipelineRequest(BaseModel):
@@ -34,7 +35,7 @@ class PipelineRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    steps: list[StepRequest] = Field(min_length=1, max_length=MAX_STEPS)
+    steps: Annotated[list[StepRequest], FAIL_FAST] = Field(min_length=1, max_length=MAX_STEPS)
     metadata: Metadata = Field(default_factory=dict)
 
 
@@ -48,7 +49,7 @@ class PipelineBody(BaseModel):
 
 
 def pipelines_router(queue: JobQueue) -> APIRouter:
-    router = APIRouter(prefix="/admin/pipelines", tags=["jobs"], route_class=JsonRoute)
+    router = APIRouter(prefix="/admin/pipelines", tags=["jobs"], route_class=SmallJsonRoute)
 
     def body(id_: str, jobs: list[Job]) -> PipelineBody:
         return PipelineBody(id=id_, status=status_of(jobs), jobs=[job_body(job, str(queue.folder(job.id))) for job in jobs])

@@ -55,7 +55,7 @@ def why_wrong(response: httpx.Response, blamed: Collection[str], *, is_json: boo
     if error["code"] == "context_length_exceeded" and error["param"] in ("messages", "prompt"):
         return None  # whichever field made the prompt so long
     if not is_json:
-        return None if error["code"] == "invalid_json" else f"refused for another reason: {told}"
+        return None if error["code"] in ("invalid_json", "body_too_complex") else f"refused for another reason: {told}"
     if str(error["param"]).split(".")[0] not in blamed:
         return f"{response.status_code} names {error['param']!r}: {told}"
     return None

@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from model_registry import errors as registry
 from runtime import errors as runtime
 from server.app import create_app
-from server.errors import BodyTooLarge, DrainingError, InvalidBody, ModelNotLoadedError, NotImplementedHere, reply_to
+from server.body_errors import BodyTooComplex, BodyTooLarge, InvalidBody, UnsupportedCoding
+from server.errors import DrainingError, ModelNotLoadedError, NotImplementedHere, reply_to
 from server.settings import Settings
 
 
@@ -42,6 +43,8 @@ from server.settings import Settings
         (ModelNotLoadedError("a", ["b:1"]), 404, "model_not_loaded", None),
         (BodyTooLarge(5), 413, "body_too_large", None),
         (InvalidBody("x"), 400, "invalid_json", None),
+        (BodyTooComplex("x"), 400, "body_too_complex", None),
+        (UnsupportedCoding("br"), 415, "unsupported_content_encoding", None),
         (NotImplementedHere("m"), 501, "not_implemented", None),
         (HTTPException(403), 403, "forbidden", None),
     ],

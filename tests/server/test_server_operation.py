@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 
 import httpx
+import pytest
 from live_server import LiveServer, ask, error_of, said
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from server.app import create_app
+from server.http_paths import PathsAndMethods
 from server.settings import Settings
 
 
@@ -80,3 +85,50 @@ def test_an_unknown_model_cannot_be_loaded(http: httpx.Client) -> None:
 
 def test_the_documentation_is_served(http: httpx.Client) -> None:
     assert "/openapi.json" in http.get("/docs").text
+
+
+def test_a_slash_at_the_end_means_nothing(http: httpx.Client) -> None:
+    assert http.get("/v1/models/").json()["object"] == "list"
+    assert http.get("/v1/models/smollm2-135m/").json()["id"] == "smollm2-135m"
+    answer = http.post("/v1/chat/completions/", json=said("hi"))
+    assert (answer.status_code, answer.history) == (200, [])
+    assert error_of(http.get("/v1/nothing/"), 404)["code"] == "unknown_url"
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/version", "/metrics", "/v1/models", "/v1/models/smollm2-135m", "/docs"])
+def test_head_is_answered_wherever_get_is(http: httpx.Client, path: str) -> None:
+    head, whole = http.head(path), http.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
+def test_head_is_refused_where_there_is_no_get(http: httpx.Client) -> None:
+    assert http.head("/v1/chat/completions").status_code == 405
+    assert http.head("/v1/models/nobody").status_code == 404
+
+
+def test_head_of_a_stream_ends() -> None:
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        async def events() -> AsyncIterator[bytes]:
+            while True:
+                yield b"data: x\n\n"
+                await asyncio.sleep(0)
+
+        await StreamingResponse(events())(scope, receive, send)
+
+    sent: list[Message] = []
+    is_answered = asyncio.Event()
+
+    async def receive() -> Message:
+        await is_answered.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            is_answered.set()
+
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "HEAD", "path": "/", "headers": []}
+    asyncio.run(asyncio.wait_for(PathsAndMethods(endless)(scope, receive, send), 20))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[-1]["body"] == b""

@@ -9,6 +9,7 @@ import pytest
 from live_server import error_of, said
 
 from runtime.errors import InvalidRequest
+from server.openai.near_misses import warnings_of
 from server.openai.refusals import CHAT, COMPLETION, MESSAGE, Unsupported
 from server.openai.translate import translate_chat, translate_completion
 from server.openai.wire.chat import ChatRequest
@@ -99,6 +100,133 @@ def test_fields_without_meaning_here_are_accepted(http: httpx.Client) -> None:
 def test_what_has_another_name_here_is_told() -> None:
     with pytest.raises(InvalidRequest, match="this server has repetition_penalty: use that"):
         translate_chat(ChatRequest(**said("hi"), repeat_penalty=1.2))
+
+
+_F = {"name": "f", "parameters": {"type": "object"}}
+_SCHEMA = {"name": "n", "schema": {"type": "integer", "description": "x", "x-mine": 1}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"structured_outputs": {"json_schema": {"type": "integer"}}}, "structured_outputs.json_schema"),
+        ({"structured_outputs": {"regex": "a", "Regex": "b"}}, "structured_outputs.Regex"),
+        ({"structured_outputs": {}}, "structured_outputs"),
+        ({"structured_outputs": {"json": None}}, "structured_outputs"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}}, "response_format.json_schema.schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "parameters": {"type": "integer"}}}},
+            "response_format.json_schema.schema",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": _SCHEMA | {"parameters": {}}}},
+            "response_format.json_schema.parameters",
+        ),
+        ({"response_format": {"type": "json_schema", "json_schema": _SCHEMA, "strict": True}}, "response_format.strict"),
+        ({"response_format": {"type": "text", "regex": "a"}}, "response_format.regex"),
+        ({"guided_decoding": {"json": {}, "regex": "a"}}, "guided_decoding"),
+        ({"response_schema": {"type": "integer"}}, "response_schema"),
+        ({"responseSchema": {"type": "integer"}}, "responseSchema"),
+        ({"text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}}, "text.format"),
+        ({"extra_body": {"guided_json": {}}}, "extra_body"),
+        ({"response-format": {"type": "json_object"}}, "response-format"),
+        ({"responseFormat": {"type": "json_object"}}, "responseFormat"),
+        ({"respone_format": {"type": "json_object"}}, "respone_format"),
+        ({"structured_output": {"regex": "a"}}, "structured_output"),
+        ({"guided_choices": ["a"]}, "guided_choices"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_what_would_constrain_an_answer_is_never_ignored(http: httpx.Client, path: str, fields: Any, param: str) -> None:
+    plain = said("hi") if path.startswith("/v1/chat") else {"prompt": "hi"}
+    error = error_of(http.post(path, json=plain | fields), 400)
+    assert error["param"] == param
+    assert param in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f", "input_schema": {}}}]}, "tools.0.function.input_schema"),
+        ({"tools": [{"type": "function", "function": _F, "strict": True}]}, "tools.0.strict"),
+        ({"functions": [_F | {"inputSchema": {}}]}, "functions.0.inputSchema"),
+        ({"tool": [{"type": "function", "function": _F}]}, "tool"),
+        ({"toolChoice": "required"}, "toolChoice"),
+        ({"tools": [{"type": "function", "function": _F}], "tool_choice": {"type": "auto", "max": 1}}, "tool_choice.max"),
+        (
+            {
+                "tools": [{"type": "function", "function": _F}],
+                "tool_choice": {"type": "function", "function": {"name": "f", "arguments": "{}"}},
+            },
+            "tool_choice.function.arguments",
+        ),
+        ({"functions": [_F], "function_call": {"name": "f", "mode": "any"}}, "function_call.mode"),
+    ],
+)
+def test_what_would_constrain_a_call_is_never_ignored(http: httpx.Client, fields: Any, param: str) -> None:
+    error = error_of(http.post("/v1/chat/completions", json=said("hi") | fields), 400)
+    assert (error["param"], error["code"]) == (param, "unsupported_parameter")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_schema", "json_schema": _SCHEMA | {"extra": None}, "schema": None}},
+        {"response_format": {"type": "text"}, "guided_decoding": None, "extra_body": {}, "text": {"verbosity": "low"}},
+        {"structured_outputs": {"json_object": False}},
+        {"tools": [{"type": "function", "function": _F | {"return": {"type": "string"}}, "cache_control": {"type": "ephemeral"}}]},
+        {"tool_ids": [], "features": {}, "session_id": "s", "chat_id": "c", "background_tasks": {}, "variables": {}},
+        {"prompt_cache_retention": "24h", "prompt_cache_options": {}, "top_a": 0, "cache_prompt": True, "timings_per_token": True},
+    ],
+)
+def test_what_clients_send_beside_it_passes_without_a_warning(http: httpx.Client, fields: Any) -> None:
+    answer = http.post("/v1/chat/completions", json=said("hi", max_tokens=1) | fields)
+    assert answer.status_code == 200, answer.text
+    assert "x-slmops-warning" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"),
+    [
+        ("max_token", "max_tokens"),
+        ("max_output_tokens", "max_tokens"),
+        ("maxTokens", "max_tokens"),
+        ("max_new_tokens", "max_tokens"),
+        ("temprature", "temperature"),
+        ("topP", "top_p"),
+        ("logprob", "logprobs"),
+        ("repetition_penality", "repetition_penalty"),
+        ("system", "messages"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_other_near_misses_are_warned_of(http: httpx.Client, field: str, meant: str, stream: bool) -> None:
+    answer = http.post("/v1/chat/completions", json=said("hi", stream=stream, max_completion_tokens=1) | {field: 1})
+    assert answer.status_code == 200
+    assert f"The field {field} is unknown and ignored; use {meant}" in answer.headers["x-slmops-warning"]
+
+
+def test_options_of_a_stream_are_warned_of(http: httpx.Client) -> None:
+    body = said("hi", stream=True, stream_options={"includeUsage": True}, max_tokens=1)
+    assert "use stream_options.include_usage." in http.post("/v1/chat/completions", json=body).headers["x-slmops-warning"]
+
+
+def test_completions_warn_too(http: httpx.Client) -> None:
+    answer = http.post("/v1/completions", json={"prompt": "hi", "maxTokens": 3})
+    assert "use max_tokens" in answer.headers["x-slmops-warning"]
+
+
+@pytest.mark.parametrize("name", ["max_tokens\r\nX-Evil: 1", "m\u00e1x_tokens", "max_tokens" * 100, ""])
+def test_a_warning_is_no_way_into_the_headers(http: httpx.Client, name: str) -> None:
+    answer = http.post("/v1/chat/completions", json=said("hi", max_tokens=1) | {name: 1})
+    assert answer.status_code == 200
+    assert "x-slmops-warning" not in answer.headers
+    assert "x-evil" not in answer.headers
+
+
+def test_many_unknown_fields_are_compared_to_a_few_only() -> None:
+    unknown = {f"max_token{number}": 1 for number in range(10_000)}
+    assert len(warnings_of(ChatRequest(**said("hi"), **unknown))) <= 32
 
 
 def test_usage_in_every_chunk_needs_usage(http: httpx.Client) -> None:

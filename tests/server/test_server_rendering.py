@@ -25,6 +25,7 @@ from server.openai.sse import MARK, ChunkTemplate, event_of
 from server.openai.wire.chat_answer import ChatChunk, ChatChunkChoice, Delta
 from server.openai.wire.sampling import UsageWish
 from server.served_models import ServedModel
+from server.visible_text import visible
 
 MODEL = ServedModel("m", "m:1", Path(), 0)
 IDENTITY = Identity.new("chatcmpl", MODEL)
@@ -129,3 +130,37 @@ def test_a_logged_exception_shows_where_but_not_what(formatter: logging.Formatte
     assert "ValueError" in line
     assert "test_server_rendering.py" in line
     assert "it failed" in line
+
+
+def _record(event: str, **fields: object) -> logging.LogRecord:
+    record = logging.LogRecord("slmops.x", logging.INFO, "f.py", 1, event, (), None)
+    record.fields = fields
+    return record
+
+
+_HOSTILE = "a\x1b[2J\r\n12:00:00 INFO forged\x9b1m\u202egnp\u2028\x7f\x00"
+
+
+def test_values_stay_on_their_line_of_a_text_log() -> None:
+    line = TextFormatter().format(_record(f"no model {_HOSTILE}", path=_HOSTILE, names=[_HOSTILE]))
+    assert line.isprintable()
+    assert "\\x1b[2J\\x0d\\x0a12:00:00 INFO forged\\u009b1m\\u202egnp\\u2028\\u007f\\x00" in line
+
+
+@pytest.mark.parametrize("value", [_HOSTILE, float("nan"), float("inf"), b"\xff", {"a": float("nan")}, {1, 2}, None, "\ud800"])
+def test_a_line_of_a_json_log_is_json(value: object) -> None:
+    def refuse(_: str) -> None:
+        raise AssertionError("NaN is no JSON")
+
+    line = JsonFormatter().format(_record("event", value=value))
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line, parse_constant=refuse)["event"] == "event"
+
+
+@given(st.text())
+def test_visible_text_is_one_printable_line(text: str) -> None:
+    shown = visible(text)
+    assert not set(shown) & {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x202E)}
+    assert json.loads(visible(json.dumps(text, ensure_ascii=False, indent=1), keep="\n")) == text
+    assert visible(text, keep=text) == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -283,4 +284,25 @@ def test_endpoints_that_cannot_be_used(table: dict[str, str], said: str) -> None
 def test_an_endpoint_s_name_is_a_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLMOPS_ENDPOINTS", '{"../x": {"url": "https://host/v1"}}')
     with pytest.raises(InvalidSettings, match="is no endpoint's name"):
+        Settings()
+
+
+def test_a_byte_order_mark_in_the_file_is_read_over() -> None:
+    Path("slmops.toml").write_bytes(b"\xef\xbb\xbfport = 9001\r\n")
+    assert Settings().port == 9001
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("port = 9001".encode("utf-16"), "slmops.toml cannot be read: it is UTF-16: save or send it as UTF-8"),
+        ("port = 9001".encode("utf-16-be"), "it is UTF-16"),
+        ("port = 9001".encode("utf-32"), "it is UTF-32"),
+        ("model = 'caf\u00e9'".encode("latin-1"), "it is not UTF-8 (byte 12): save or send it as UTF-8"),
+        (b"\x1f\x8b\x08\x00", "it is compressed with gzip"),
+    ],
+)
+def test_other_encodings_of_the_file_are_named_with_the_remedy(content: bytes, named: str) -> None:
+    Path("slmops.toml").write_bytes(content)
+    with pytest.raises(InvalidSettings, match=re.escape(named)):
         Settings()

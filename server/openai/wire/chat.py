@@ -6,25 +6,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from server.openai.wire.messages import Message
+from server.bounded import at_most
+from server.openai.wire.messages import Messages
 from server.openai.wire.sampling import MAX_LOGPROBS, Flag, SamplingFields
 from server.openai.wire.tools import ToolFields
 
 MetadataKey = Annotated[str, Field(max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], at_most(16), Field(max_length=16)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class ChatRequest(ToolFields, SamplingFields):
     """OpenAI's request, with vLLM's extra fields."""
 
-    messages: list[Message] = Field(min_length=1, description="The conversation so far.")
+    messages: Messages
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1, description="Wins over max_tokens.")
     logprobs: Flag = Field(None, description="Answer the log probability of each token.")
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS, description="With logprobs: so many alternatives of each.")
     reasoning_effort: Effort | None = Field(None, description="Of models that reason; none: no thought.")
     include_reasoning: Flag = Field(None, description="Answer the text of the thought; true by default.")
-    metadata: dict[MetadataKey, MetadataValue] | None = Field(None, max_length=16, description="Accepted, without effect.")
+    metadata: Metadata | None = Field(None, description="Accepted, without effect.")
     safety_identifier: str | None = Field(None, description="Accepted, without effect.")
     prompt_cache_key: str | None = Field(None, description="Accepted, without effect: equal beginnings are always reused.")
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables for the chat template.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
@@ -12,6 +12,7 @@ from server.openai.wire.sampling import MAX_CHOICES, MAX_LOGPROBS, Flag, Samplin
 from server.openai.wire.usage import UsageBody
 
 Prompts = list[str] | list[list[int]]
+MAX_PROMPTS = 4096
 
 
 def _prompts(value: object) -> Prompts:
@@ -20,12 +21,18 @@ def _prompts(value: object) -> Prompts:
         return [value]
     if isinstance(value, list) and value:
         if all(isinstance(each, str) for each in value):
-            return value
+            return _few(value)
         if _is_token_ids(value):
             return [value]
-        if all(isinstance(each, list) and each and _is_token_ids(each) for each in value):
+        if all(isinstance(each, list) and each and _is_token_ids(each) for each in _few(value)):
             return value
     raise ValueError("must be a text, a list of texts, a list of token ids, or a list of lists of token ids; none empty")
+
+
+def _few(prompts: list[Any]) -> list[Any]:
+    if len(prompts) > MAX_PROMPTS:
+        raise ValueError(f"has {len(prompts)} prompts; at most {MAX_PROMPTS} are possible")
+    return prompts
 
 
 def _is_token_ids(value: list[object]) -> bool:

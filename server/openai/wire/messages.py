@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
-import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from server.bounded import FAIL_FAST, at_most
 from server.openai.refusals import MESSAGE, explain, find_unsupported
+from server.openai.wire.json_text import check_together, read_json_text
 from server.openai.wire.structured_output import NAME
 from server.openai.wire.tools import FunctionType
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+MAX_MESSAGES = 4096
+MAX_PARTS = 4096
+MAX_CALLS = 1024
 _OTHER_PARTS = ("image_url", "input_audio", "file", "video_url", "audio_url", "image", "audio", "video")
 _CONFIG = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
 
@@ -65,16 +70,17 @@ _PART_SCHEMA = {
     "required": ["type", "text"],
 }
 _CONTENT_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART_SCHEMA}, {"type": "null"}]}
-Content = Annotated[list[ContentPart] | None, BeforeValidator(_parts), WithJsonSchema(_CONTENT_SCHEMA)]
+Parts = Annotated[list[ContentPart], FAIL_FAST]
+Content = Annotated[Parts | None, BeforeValidator(_parts), at_most(MAX_PARTS), WithJsonSchema(_CONTENT_SCHEMA)]
 
 
 def _arguments(value: object) -> object:
     """The object that the JSON text says; nothing says an empty one."""
     if isinstance(value, str):
         try:
-            value = msgspec.json.decode(value) if value.strip() else {}
-        except (msgspec.DecodeError, RecursionError):
-            raise ValueError("must be the JSON text of an object, but is not valid JSON; send what the model answered") from None
+            value = read_json_text(value) if value.strip() else {}
+        except ValueError as error:
+            raise ValueError(f"must be the JSON text of an object, but {error}; send what the model answered") from None
     if not isinstance(value, dict):
         raise ValueError("must be the JSON text of an object")
     return value
@@ -98,6 +104,9 @@ class MessageToolCall(BaseModel):
     function: CalledFunction = Field(description="What was called.")
 
 
+Calls = Annotated[list[MessageToolCall], FAIL_FAST, at_most(MAX_CALLS), Field(max_length=MAX_CALLS)]
+
+
 class Message(BaseModel):
     """One turn. `developer` means `system`; `function` is the older form of `tool`."""
 
@@ -111,7 +120,7 @@ class Message(BaseModel):
     reasoning_content: str | None = Field(None, description="What the assistant thought.")
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
     refusal: str | None = Field(None, description="What the assistant said instead of an answer.")
-    tool_calls: list[MessageToolCall] | None = Field(None, max_length=1024, description="What the assistant called.")
+    tool_calls: Calls | None = Field(None, description="What the assistant called.")
     function_call: CalledFunction | None = Field(None, description="Older form of tool_calls.")
     tool_call_id: str | None = Field(None, description="Of a tool's result: the call that it answers.")
 
@@ -138,3 +147,36 @@ class Message(BaseModel):
         if self.content is None:
             return self.refusal or ""
         return "\n".join(part.said for part in self.content)
+
+
+def _within_limits(messages: object) -> object:
+    """Before each is looked at: what they hold together."""
+    num_parts = sum(len(_list(message.get("content"))) for message in _list(messages) if isinstance(message, dict))
+    if num_parts > MAX_PARTS:
+        raise ValueError(f"has {num_parts} content parts; at most {MAX_PARTS} are possible")
+    check_together(_arguments_in(messages))
+    return messages
+
+
+def _arguments_in(messages: object) -> Iterator[str]:
+    """The arguments of all calls of a conversation whose shape has not been checked."""
+    for message in _list(messages):
+        calls = [message.get("function_call"), *_list(message.get("tool_calls"))] if isinstance(message, dict) else []
+        for call in calls:
+            function = call.get("function", call) if isinstance(call, dict) else None
+            arguments = function.get("arguments") if isinstance(function, dict) else None
+            if isinstance(arguments, str):
+                yield arguments
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+Messages = Annotated[
+    list[Message],
+    FAIL_FAST,
+    BeforeValidator(_within_limits),
+    at_most(MAX_MESSAGES),
+    Field(min_length=1, max_length=MAX_MESSAGES, description="The conversation so far."),
+]

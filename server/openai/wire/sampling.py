@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
+from server.bounded import FAIL_FAST, at_most
 from server.durations import KeepAlive, keep_alive_s
 from server.openai.wire.prediction import Prediction
 from server.openai.wire.structured_output import Choices, JsonSchema, Pattern, ResponseFormat, StructuredOutputs
@@ -15,6 +16,7 @@ from server.openai.wire.structured_output import Choices, JsonSchema, Pattern, R
 _MAX_STOPS = 16
 _MAX_STOP_CHARS = 1024
 _MAX_BIASES = 1024
+_MAX_STOP_TOKENS = 1024
 _INT32 = 2**31 - 1
 MAX_CHOICES = 128
 MAX_LOGPROBS = 20
@@ -39,10 +41,12 @@ _BIASES_SCHEMA = {
     "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
     "maxProperties": _MAX_BIASES,
 }
-Biases = Annotated[dict[str, float], WithJsonSchema(_BIASES_SCHEMA)]
-StopTexts = Annotated[list[str], BeforeValidator(_texts), WithJsonSchema(_TEXTS_SCHEMA)]
+Biases = Annotated[dict[str, float], at_most(_MAX_BIASES), WithJsonSchema(_BIASES_SCHEMA)]
+StopTexts = Annotated[list[str], BeforeValidator(_texts), at_most(_MAX_STOPS), WithJsonSchema(_TEXTS_SCHEMA)]
 Flag = bool | None
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=_INT32)]], Field(max_length=1024)]
+TokenIds = Annotated[
+    list[Annotated[int, Field(ge=0, le=_INT32)]], FAIL_FAST, at_most(_MAX_STOP_TOKENS), Field(max_length=_MAX_STOP_TOKENS)
+]
 
 
 def _tier(value: object) -> object:
@@ -118,8 +122,6 @@ class SamplingFields(BaseModel):
     @field_validator("stop")
     @classmethod
     def _sound_stops(cls, stops: list[str]) -> list[str]:
-        if len(stops) > _MAX_STOPS:
-            raise ValueError(f"has {len(stops)} texts; at most {_MAX_STOPS} are possible")
         if any(not 0 < len(stop) <= _MAX_STOP_CHARS for stop in stops):
             raise ValueError(f"has a text that is empty or longer than {_MAX_STOP_CHARS} characters")
         return stops
@@ -129,8 +131,6 @@ class SamplingFields(BaseModel):
     def _sound_biases(cls, biases: dict[str, float] | None) -> dict[str, float] | None:
         if biases is None:
             return None
-        if len(biases) > _MAX_BIASES:
-            raise ValueError(f"has {len(biases)} entries; at most {_MAX_BIASES} are possible")
         for token, bias in biases.items():
             if not (token.isascii() and token.isdigit() and len(token) < 10):
                 raise ValueError('has a key that is not a token id; keys are ids as text, such as "50256"')

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from server.bounded import FAIL_FAST, at_most
+from server.openai.wire.json_text import read_json_text
+
+_MAX_CHOICES = 10_000
 NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 
 
@@ -14,9 +17,9 @@ def _schema(value: object) -> object:
     """A JSON Schema, also as its JSON text."""
     if isinstance(value, str):
         try:
-            value = msgspec.json.decode(value)
-        except (msgspec.DecodeError, RecursionError):
-            raise ValueError("is not valid JSON; send the schema as an object, or as its JSON text") from None
+            value = read_json_text(value)
+        except ValueError as error:
+            raise ValueError(f"{error}; send the schema as an object, or as its JSON text") from None
     if not isinstance(value, dict):
         raise ValueError("must be a JSON Schema: an object, or its JSON text")
     return value
@@ -26,17 +29,17 @@ JsonSchema = Annotated[
     dict[str, Any], BeforeValidator(_schema), WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]})
 ]
 Pattern = Annotated[str, Field(min_length=1)]
-Choices = Annotated[list[Pattern], Field(min_length=1, max_length=10_000)]
+Choices = Annotated[list[Pattern], FAIL_FAST, at_most(_MAX_CHOICES), Field(min_length=1, max_length=_MAX_CHOICES)]
 
 
 class JsonSchemaFormat(BaseModel):
-    """OpenAI's. The schema always holds, strict or not; without one, the answer is any JSON."""
+    """OpenAI's. The schema always holds, strict or not."""
 
     model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
 
     name: str = Field(pattern=NAME, description="Letters, digits, _ and -, up to 64.")
     description: str | None = Field(None, description="What the format is for; accepted, without effect.")
-    schema_: dict[str, Any] | None = Field(None, alias="schema", description="A JSON Schema.")
+    schema_: dict[str, Any] = Field(alias="schema", description="A JSON Schema; {} is any JSON.")
     strict: bool | None = Field(None, description="Accepted: the schema holds in any case.")
 
 

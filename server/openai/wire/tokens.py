@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from runtime.errors import InvalidRequest
+from server.bounded import FAIL_FAST
 from server.durations import KeepAlive, keep_alive_s
 from server.openai.wire.chat import ChatRequest
 from server.openai.wire.sampling import Flag
@@ -97,7 +98,7 @@ _TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 class DetokenizeRequest(TokensFields):
     """vLLM's request."""
 
-    tokens: list[_TokenId] = Field(description="Ids from the model's vocabulary.")
+    tokens: Annotated[list[_TokenId], FAIL_FAST] = Field(description="Ids from the model's vocabulary.")
 
 
 class Detokenization(BaseModel):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from server.bounded import FAIL_FAST, at_most
 from server.openai.wire.structured_output import NAME
 
 MAX_TOOLS = 128
@@ -59,11 +60,14 @@ class NamedTool(BaseModel):
     function: FunctionName = Field(description="Which.")
 
 
+Allowed = Annotated[list[NamedTool], FAIL_FAST, at_most(MAX_TOOLS), Field(min_length=1, max_length=MAX_TOOLS)]
+
+
 class AllowedTools(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
 
     mode: Literal["auto", "required"] = Field(description="Whether one of them must be called.")
-    tools: list[NamedTool] = Field(min_length=1, max_length=MAX_TOOLS, description="Those that may be called.")
+    tools: Allowed = Field(description="Those that may be called.")
 
 
 def _spelled_out(value: object) -> object:
@@ -150,13 +154,17 @@ def _unique(names: list[str]) -> None:
             raise ValueError(f"has two functions of the name {name}; names must be unique")
 
 
+Tools = Annotated[list[Tool], FAIL_FAST, at_most(MAX_TOOLS), Field(max_length=MAX_TOOLS)]
+Functions = Annotated[list[FunctionDefinition], FAIL_FAST, at_most(MAX_TOOLS), Field(max_length=MAX_TOOLS)]
+
+
 class ToolFields(BaseModel):
     """What a chat request says of tools."""
 
-    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS, description="Functions that the model may call.")
+    tools: Tools | None = Field(None, description="Functions that the model may call.")
     tool_choice: ToolChoiceField | None = Field(None, description="Whether to call, and what; auto by default.")
     parallel_tool_calls: bool | None = Field(None, description="Several calls in one answer; true by default.")
-    functions: list[FunctionDefinition] | None = Field(None, max_length=MAX_TOOLS, description="Older form of tools.")
+    functions: Functions | None = Field(None, description="Older form of tools.")
     function_call: FunctionCallField | None = Field(None, description="Older form of tool_choice.")
 
     @field_validator("tools")

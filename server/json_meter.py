@@ -1,0 +1,99 @@
+"""How much a JSON text holds, counted in its bytes before anything is made of them. Knows no fields.
+
+A decoder takes up to 70 bytes per byte of text and holds the interpreter while it works: 8 MB of `[[],[],...]` become 185 MB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+SLICE_BYTES = 1 << 16  # counted within a millisecond or two, whatever it holds
+_DIGITS = b"0123456789"
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NOT_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
+
+
+class TooComplex(Exception):
+    """A JSON text is over a limit; the message says which, as in `has more than 5 values`."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLimits:
+    """What a JSON text may hold. num_values: elements of arrays and values of objects, with those inside them.
+
+    num_members: arrays, objects, and the names in objects, which take ten times the memory of a number.
+    digits: of one number, since reading it takes time that grows with their square.
+    """
+
+    num_values: int = 1 << 19  # a prompt of half a million token ids
+    num_members: int = 1 << 16  # 4,096 messages with calls, and 128 tools
+    depth: int = 512
+    digits: int = 512
+
+
+class JsonMeter:
+    """Counts a text that is fed in slices. Raises TooComplex as soon as a limit is passed.
+
+    A valid text holds no more than is counted. Of one that is not valid, a decoder has made no more than that when it stops.
+    """
+
+    def __init__(self, limits: JsonLimits) -> None:
+        self._limits = limits
+        self._carry = b""
+        self._is_inside_text = False
+        self._is_broken = False
+        self._depth = 0
+        self.num_values = 1
+        self.num_members = 0
+
+    def feed(self, part: bytes) -> None:
+        """part: at most SLICE_BYTES, so that the caller may let others run between the slices."""
+        if self._is_broken:
+            return
+        text = self._carry + part
+        num_escapes = len(text) - len(text.rstrip(b"\\"))
+        self._carry = b"\\" * (num_escapes % 2)
+        text = text[: len(text) - len(self._carry)]
+        if b"\\" in text:
+            text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+        pieces = text.split(b'"')
+        outside = b"".join(pieces[self._is_inside_text :: 2])
+        self._is_inside_text ^= len(pieces) % 2 == 0
+        if outside:
+            self._count(outside)
+
+    def _count(self, outside: bytes) -> None:
+        num_opened = outside.count(b"[") + outside.count(b"{")
+        self.num_values += outside.count(b",") + num_opened
+        self.num_members += outside.count(b":") + num_opened
+        if self.num_values > self._limits.num_values:
+            raise TooComplex(f"has more than {self._limits.num_values} values; send fewer")
+        if self.num_members > self._limits.num_members:
+            raise TooComplex(f"has more than {self._limits.num_members} arrays, objects and fields; send fewer")
+        self._follow_depth(outside)
+        num_digits = len(outside) - len(outside.translate(None, _DIGITS))
+        if num_digits > self._limits.digits and self._has_long_number(outside):
+            raise TooComplex(f"has a number of more than {self._limits.digits} digits; send it as text")
+
+    def _follow_depth(self, outside: bytes) -> None:
+        depths = list(accumulate(map(_STEPS.__getitem__, outside.translate(None, _NOT_BRACKETS)), initial=self._depth))
+        self._depth = depths[-1]
+        self._is_broken = self._depth < 0  # no decoder reads beyond
+        if max(depths) > self._limits.depth:
+            raise TooComplex(f"is nested more than {self._limits.depth} deep; send something flatter")
+
+    def _has_long_number(self, outside: bytes) -> bool:
+        marked = outside.translate(_DIGITS_AS_ZEROS)
+        return b"0" * (self._limits.digits + 1) in marked
+
+
+_DIGITS_AS_ZEROS = bytes.maketrans(_DIGITS, b"0" * len(_DIGITS))
+
+
+def measure(text: bytes, limits: JsonLimits) -> JsonMeter:
+    """The whole text at once: for texts inside of fields. Raises TooComplex."""
+    meter = JsonMeter(limits)
+    for start in range(0, len(text), SLICE_BYTES):
+        meter.feed(text[start : start + SLICE_BYTES])
+    return meter
