@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -178,6 +179,7 @@ def serve(settings: Settings) -> int:
     with listener:
         app = create_app(settings)
         parts: Parts = app.state.parts
+        gc.freeze()  # what is there from the start is not searched again while a large body is read
         Daemon(app, settings, parts.drain).run(sockets=[listener])
     return 0
 

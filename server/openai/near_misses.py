@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 from runtime.errors import InvalidRequest
 
 _ALIKE = 0.86  # of difflib: one letter of seven; `tool_ids` is not `tools`, `top_a` not `top_p`
-_MOST_COMPARED = 32
+_MOST_READ, _MOST_COMPARED = 1024, 32  # of unknown fields; comparing takes a while
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _CONSTRAINING = (
     "response_format",
@@ -61,7 +62,7 @@ def refuse_near_constraints(unknown: Mapping[str, Any]) -> None:
     """unknown: the fields of a request that its wire model does not name. Raises InvalidRequest."""
     if _has_text_format(unknown.get("text")):
         raise _refusal("text.format", "response_format")
-    given = [name for name, value in unknown.items() if value is not None and _NAME.fullmatch(name) and name not in _CONSTRAINING]
+    given = [name for name in _named(unknown) if name not in _CONSTRAINING]
     for name in given:
         instead = _OTHER_CONSTRAINTS.get(_plain(name))
         if instead is not None and unknown[name] != {}:
@@ -84,8 +85,8 @@ def warnings_of(request: BaseModel) -> list[str]:
 def _meant(part: BaseModel, other_names: Mapping[str, str]) -> dict[str, str]:
     """Unknown fields, and those that were probably meant."""
     known = [field.alias or name for name, field in type(part).model_fields.items()]
-    unknown = [name for name, value in (part.model_extra or {}).items() if value is not None and _NAME.fullmatch(name)]
-    found = {name: other_names.get(_plain(name)) or _nearest(name, known) for name in unknown[:_MOST_COMPARED]}
+    unknown = _named(part.model_extra or {})[:_MOST_COMPARED]
+    found = {name: other_names.get(_plain(name)) or _nearest(name, known) for name in unknown}
     return {name: field for name, field in found.items() if field is not None}
 
 
@@ -101,6 +102,11 @@ def refuse_unknown(part: BaseModel, within: str, *, harmless: Collection[str] = 
         path = f"{within}.{name[:64]}"
         message = f"{path!r} is unknown, and what it asks for would not hold: leave it out. {within!r} takes {', '.join(known)}."
         raise InvalidRequest(message, param=path, code="unsupported_parameter")
+
+
+def _named(unknown: Mapping[str, Any]) -> list[str]:
+    """Those that a person may have meant; null says nothing."""
+    return [name for name, value in islice(unknown.items(), _MOST_READ) if value is not None and _NAME.fullmatch(name)]
 
 
 def _refusal(name: str, instead: str) -> InvalidRequest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
@@ -20,19 +20,15 @@ def _prompts(value: object) -> Prompts:
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value:
+        if len(value) > MAX_PROMPTS and not isinstance(value[0], int):
+            raise ValueError(f"has {len(value)} prompts; at most {MAX_PROMPTS} are possible")
         if all(isinstance(each, str) for each in value):
-            return _few(value)
+            return value
         if _is_token_ids(value):
             return [value]
-        if all(isinstance(each, list) and each and _is_token_ids(each) for each in _few(value)):
+        if all(isinstance(each, list) and each and _is_token_ids(each) for each in value):
             return value
     raise ValueError("must be a text, a list of texts, a list of token ids, or a list of lists of token ids; none empty")
-
-
-def _few(prompts: list[Any]) -> list[Any]:
-    if len(prompts) > MAX_PROMPTS:
-        raise ValueError(f"has {len(prompts)} prompts; at most {MAX_PROMPTS} are possible")
-    return prompts
 
 
 def _is_token_ids(value: list[object]) -> bool:
