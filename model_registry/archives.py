@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from model_registry.disk import CHUNK_BYTES, disk_full_means_out_of_disk, require_free
+from model_registry.disk import CHUNK_BYTES, require_free, storage_errors
 from model_registry.errors import CorruptModel, InvalidReference
 from model_registry.progress import Progress
 
@@ -75,7 +75,7 @@ def _extract_tar(tarred: tarfile.TarFile, destination: Path, progress: Progress)
             raise CorruptModel(f"The archive holds {member.name!r}, a link or special file. Pack plain files only.")
     require_free(destination, sum(member.size for member in members), "unpacking the archive")
     for member in members:
-        with disk_full_means_out_of_disk(destination, member.size, f"unpacking {member.name}"):
+        with storage_errors(destination, member.size, f"unpacking {member.name}"):
             tarred.extract(member, destination, filter="data")
         progress.update(member.offset_data + member.size, None)
 
@@ -95,7 +95,7 @@ def _check_name(name: str) -> None:
 
 def _copy(source: IO[bytes], target: Path, size: int, progress: Progress) -> None:
     done = 0
-    with disk_full_means_out_of_disk(target.parent, size, f"unpacking {target.name}"), target.open("xb") as file:
+    with storage_errors(target.parent, size, f"unpacking {target.name}"), target.open("xb") as file:
         while block := source.read(CHUNK_BYTES):
             file.write(block)
             done += len(block)

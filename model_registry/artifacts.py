@@ -17,10 +17,10 @@ from pathlib import Path
 
 from model_registry.disk import (
     READ_ONLY,
-    disk_full_means_out_of_disk,
     link_or_copy,
     remove_tree,
     sha256_of,
+    storage_errors,
     sync_file,
     sync_folder,
     tree_bytes,
@@ -93,7 +93,7 @@ class ArtifactStore:
         needed = sum(artifact.size_bytes for variant in variants for artifact in variant.artifacts)
         self._models.mkdir(parents=True, exist_ok=True)
         try:
-            with disk_full_means_out_of_disk(self._models, needed, f"publishing {model}:{number}"):
+            with storage_errors(self._models, needed, f"publishing {model}:{number}"):
                 for variant in variants:
                     self._place_variant(variant, beside / variant.staged.name)
                 remove_tree(final)  # what a crash left of this number before the database knew it

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from model_registry.artifacts import StagedVariant
 from model_registry.catalog import Catalog, load_catalog
-from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_bytes
+from model_registry.disk import remove_tree, storage_errors, tree_bytes
 from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, OutOfDisk, SourceUnavailable, UnsupportedModel
 from model_registry.handling import PLAIN, Handling
 from model_registry.importers import Imported, ImportOptions, run_first
@@ -107,7 +107,7 @@ def pull(
 
 def fetch(registry: Registry, plan: PullPlan, source: Source, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
     """A disk that is full before everything is here gets all of its space back."""
-    full = disk_full_means_out_of_disk(registry.home, tree_bytes(downloads), f"fetching {plan.name}")
+    full = storage_errors(registry.home, tree_bytes(downloads), f"fetching {plan.name}")
     try:
         with full, _network_errors_told(plan.source):
             return source.fetch(downloads, scratch, progress)
@@ -127,7 +127,7 @@ def _import(
     handling: Handling,
 ) -> ModelVersion:
     options = ImportOptions(precision=precision, may_link=fetched.is_ours)
-    with disk_full_means_out_of_disk(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
+    with storage_errors(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
         importer, imported = run_first(fetched.path, staged, options, progress, handling.importers)
     _write_sampling(staged, plan.sampling)
     manifest = _manifest(plan, pin, precision, importer, fetched, imported, handling)
