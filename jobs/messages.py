@@ -14,7 +14,10 @@ from jobs.job import Outcome, Plan, Problem
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
-    """The first message. plan: say what would be done, instead of doing it. memory_bytes: None if unlimited."""
+    """The first message. plan: say what would be done, instead of doing it.
+
+    memory_bytes: that the job may take, None if unlimited; plan_memory_bytes: that the process may take which only plans.
+    """
 
     job: str
     kind: str
@@ -26,6 +29,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     threads: int = 0
     memory_bytes: int | None = None
     offline: bool = False
+    plan_memory_bytes: int | None = None
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):

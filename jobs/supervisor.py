@@ -24,6 +24,7 @@ from jobs.references import jobs_in, resolved
 from jobs.store import JobStore
 from jobs.tasks.protocol import StopReason
 from jobs.verdict import judge
+from model_registry.disk import make_private_folder
 from model_registry.errors import OutOfDisk, RegistryError
 
 LOG = "log.txt"
@@ -71,7 +72,7 @@ class Supervisor:
     async def start(self) -> None:
         """Takes up what an earlier daemon left, if there is anything; while another process has the jobs, later."""
         try:
-            if self._store.exists:
+            if await asyncio.to_thread(self._store.exists):
                 await self.own()
         except JobsElsewhere:
             self._waiting = asyncio.create_task(self._wait_for_jobs(), name="wait for jobs")
@@ -99,7 +100,7 @@ class Supervisor:
             await self._take_up()
 
     async def _take_up(self) -> None:
-        for job in await asyncio.to_thread(self._store.unfinished) if self._store.exists else ():
+        for job in await asyncio.to_thread(self._store.unfinished):
             last = await asyncio.to_thread(self._store.last_number, job.id)
             record = self._records[job.id] = JobRecord(job, self._store, now, last, self._stored)
             if job.status is JobStatus.RUNNING:
@@ -128,7 +129,7 @@ class Supervisor:
             await asyncio.wait(ending)
         for record in self._records.values():
             await record.close()
-        self._ownership.give_back()
+        await asyncio.to_thread(self._ownership.give_back)
 
     def active(self) -> tuple[Job, ...]:
         """Those that have not ended."""
@@ -186,15 +187,10 @@ class Supervisor:
     async def start_of(
         self, id_: str, kind: JobKind, params: Mapping[str, Any], folder: Path, *, attempt: int = 1, plan: bool = False
     ) -> Start:
-        """With what the params refer to in place of the references. Raises InvalidJob, JobNotFound, OutOfDisk."""
+        """With what the params refer to in place of the references. Raises InvalidJob, JobNotFound, OutOfDisk, NotWritable."""
         made = {need: await self.job(need) for need in jobs_in(params)}
-        plain = resolved(params, lambda need: _version_made_by(made[need]), self._file_of)
-        work = folder / WORK
-        try:
-            await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
-        except OSError as error:
-            message = f"The job's folder {work} cannot be made: {error.strerror}. Free some space, and try again."
-            raise OutOfDisk(message, needed_bytes=1 << 20) from error
+        plain = await asyncio.to_thread(resolved, params, lambda need: _version_made_by(made[need]), self._file_of)
+        work = await asyncio.to_thread(make_private_folder, folder / WORK)
         limits = self._limits
         return Start(
             job=id_,
@@ -207,6 +203,7 @@ class Supervisor:
             threads=limits.threads,
             memory_bytes=limits.memory_bytes,
             offline=limits.offline,
+            plan_memory_bytes=limits.bytes_of_a_plan if plan else None,
         )
 
     # ---- inside ----

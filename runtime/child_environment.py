@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_ROOT = str(Path(__file__).resolve().parents[1])
 _SECRETS = frozenset({"SLMOPS_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 
 
 def child_environment() -> dict[str, str]:
-    here = str(Path(__file__).resolve().parents[1])
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    paths = [here, *filter(None, [kept.get("PYTHONPATH")])]
+    paths = [_ROOT, *filter(None, [kept.get("PYTHONPATH")])]
     return kept | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI
 
+from jobs.job import Job
 from jobs.job_queue import JobQueue
 from model_registry.uploads import Uploads
 from runtime.machine.provider_directory import ProviderDirectory
@@ -30,6 +32,7 @@ from server.openai.fine_tuning import fine_tuning_router
 from server.openai.models import models_router
 from server.openai.tokens import tokens_router
 from server.openai.unavailable import unavailable_router
+from server.registry_access import LOCK_WAIT_S, RegistryAccess
 from server.routes.adapters import adapters_router
 from server.routes.admin import admin_router
 from server.routes.evaluations import evaluations_router
@@ -45,6 +48,7 @@ from server.settings import Settings
 from server.version import slmops_version
 
 _FLUSH_S = 2.0  # what ended streams get to reach their clients
+_NUM_THREADS = 32  # for calls that wait for the disk: some may wait for a lock, and must not hold up the others
 _FAILED = 1
 _MISUSED = 2
 _log = logging.getLogger("slmops.app")
@@ -81,21 +85,29 @@ def create_app(
     pool = pool or ModelPool(settings.pool_limits())
     metrics = Metrics(pool)
     pool.listeners.append(metrics.lifecycle)
-    models, close_models = _open_models(settings)
+    models, access = _open_models(settings)
     directory = ProviderDirectory()
     plans = LoadPlans(settings, directory, pool)
     gateway = Gateway(settings, models, pool, plans, metrics, lifecycle)
     job_metrics = JobMetrics(metrics.registry)
     limits = settings.jobs.limits(offline=settings.offline)
-    uploads = Uploads(settings.home)
-    jobs = JobQueue(
-        settings.home, limits, tasks=tasks, file_of=lambda id_: str(uploads.get(id_).path), on_change=job_metrics.changed
-    )
+    uploads = Uploads(settings.home, lock_timeout_s=LOCK_WAIT_S)
+
+    def on_change(job: Job) -> None:
+        job_metrics.changed(job)
+        if access is not None and job.status.is_final:  # it may have published
+            access.look_soon()
+
+    jobs = JobQueue(settings.home, limits, tasks=tasks, file_of=lambda id_: str(uploads.get(id_).path), on_change=on_change)
     job_metrics.watch(jobs)
     parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_NUM_THREADS, "slmops"))
+        if access is not None:
+            access.start()
+            _warn_of_home(access)
         if runs_jobs:
             await jobs.start()
         if jobs.is_elsewhere:
@@ -108,7 +120,8 @@ def create_app(
             warming.cancel()
             await asyncio.wait((warming,))
             await asyncio.gather(jobs.close(), pool.close(grace_s=0))
-            close_models()
+            if access is not None:
+                await asyncio.to_thread(access.close)
 
     app = FastAPI(
         title="slmops",
@@ -133,7 +146,7 @@ def create_app(
         pipelines_router(jobs),
         providers_router(directory),
         health_router(gateway),
-        metrics_router(metrics),
+        metrics_router(metrics, jobs),
     ):
         app.include_router(router)
     errors.install(app)
@@ -179,11 +192,17 @@ def _complain(message: str, exit_code: int) -> int:
     return exit_code
 
 
-def _open_models(settings: Settings) -> tuple[ServedModels, Callable[[], None]]:
-    """The models that requests may name, and how to close what they are read from."""
+def _open_models(settings: Settings) -> tuple[ServedModels, RegistryAccess | None]:
+    """The models that requests may name, and what they are read from, which the fake engine's are not."""
     if settings.engine == "fake":
-        return FakeModels([settings.model, *settings.models]), lambda: None
+        return FakeModels([settings.model, *settings.models]), None
     from model_registry.registry import Registry
 
-    registry = Registry(settings.home)
-    return RegistryModels(registry), registry.close
+    access = RegistryAccess(Registry(settings.home, lock_timeout_s=LOCK_WAIT_S))
+    return RegistryModels(access), access
+
+
+def _warn_of_home(access: RegistryAccess) -> None:
+    if access.why_read_only is not None:
+        fields = {"why": access.why_read_only}
+        _log.warning("nothing can be written to the home folder; serving what is there", extra={"fields": fields})

@@ -7,9 +7,11 @@ own code is meant: a call counts when one of our packages is on its stack.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import sys
 import traceback
+from asyncio import unix_events
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -23,16 +25,18 @@ from sqlalchemy import Engine, event
 ROOT = Path(__file__).parents[1]
 OURS = tuple(str(ROOT / package) + os.sep for package in ("server", "jobs", "runtime", "model_registry"))
 EVENTS = frozenset(
-    {"open", "sqlite3.connect", "fcntl.flock", "fcntl.lockf", "glob.glob"}
-    | {f"os.{name}" for name in ("listdir", "scandir", "mkdir", "rename", "remove", "rmdir", "link", "symlink", "truncate", "chmod", "utime")}
+    {"open", "sqlite3.connect", "fcntl.flock", "fcntl.lockf", "glob.glob", "subprocess.Popen"}
+    | {f"os.{name}" for name in ("listdir", "scandir", "mkdir", "rename", "remove", "rmdir", "link", "symlink", "chmod", "utime")}
     | {f"shutil.{name}" for name in ("rmtree", "copyfile", "copytree", "move", "make_archive", "unpack_archive")}
     | {f"tempfile.{name}" for name in ("mkdtemp", "mkstemp")}
 )
 CALLS = ("stat", "lstat", "access", "statvfs", "fsync")  # of `os`, which report to no hook
-HEAVY = frozenset({"alembic", "gguf", "huggingface_hub", "onnx", "onnxruntime", "onnxruntime_genai", "torch", "transformers"})
+HEAVY = ("alembic", "gguf", "huggingface_hub", "jobs.tasks.", "numpy", "onnx", "onnxruntime", "torch", "transformers")
 NO_DISK = ("/proc/", "/sys/", "/dev/")  # the kernel's memory, read in microseconds: psutil's figures for placement and metrics
 ALLOWED = {
     "<frozen importlib._bootstrap>": "a module that is imported where it is used, once",
+    inspect.__file__: "where an endpoint is defined, which FastAPI looks up at its first request",
+    unix_events.__file__: "asyncio's own start of a child process",
     traceback.__file__: "the source lines of an unexpected exception, for the log",
 }
 
@@ -70,7 +74,7 @@ class LoopGuard:
             return
         if name in EVENTS:
             self._check(name, given[0] if given else None)
-        elif name == "import" and given[0].partition(".")[0] in HEAVY and given[0] not in sys.modules:
+        elif name == "import" and given[0].startswith(HEAVY) and given[0] not in sys.modules:
             self._check("import", given[0], allowed={})
 
     def _reporting(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -36,7 +36,7 @@ def completions_router(gateway: Gateway) -> APIRouter:
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """`n` choices per prompt. With `stream`, choices come interleaved as server-sent events, then `[DONE]`."""
         asked, style = translate_completion(body), CompletionStyle.of(body)
-        model = gateway.resolve(body.model)
+        model = await gateway.resolve(body.model)
         identity = Identity.new("cmpl", model, body.service_tier)
         record = RequestRecord.of(request.scope)
         if body.stream:
