@@ -199,10 +199,8 @@ def told(error: BaseException, start: Start) -> Last:
         code = next((code for kind, code in _REGISTRY_CODES.items() if isinstance(error, kind)), "registry_error")
         return Failed(code=code, message=error.message)
     if _is_out_of_memory(error) and start.plan:
-        limit = f"the {(start.plan_memory_bytes or 0) >> 20} MiB that it may take"
-        return Failed(
-            code="out_of_memory", message=f"Planning the job needs more memory than {limit}. Give it less data, or split it."
-        )
+        most = f"the {(start.plan_memory_bytes or 0) >> 20} MiB that it may take"
+        return Failed(code="out_of_memory", message=f"Planning needs more memory than {most}. Give it less data, or split it.")
     if _is_out_of_memory(error):
         advice = "Lower batch_size or max_length, choose a smaller model, or raise jobs.memory_limit."
         return Failed(code="out_of_memory", message=f"The job needs more memory than it may take. {advice}")

@@ -77,6 +77,8 @@ class JobStore:
             connection.execute(delete_from(jobs).where(jobs.c.id == job))
 
     def job(self, id_: str) -> Job | None:
+        if not self.exists():
+            return None
         with self._database.reading() as reader:
             row = reader.execute(select(jobs).where(jobs.c.id == id_)).mappings().first()
         return None if row is None else _job(row)
@@ -106,6 +108,8 @@ class JobStore:
         after: str | None = None,
     ) -> list[Job]:
         """Newest first; after: those older than this job."""
+        if not self.exists():
+            return []
         query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
         for column, value in ((jobs.c.kind, kind), (jobs.c.status, status), (jobs.c.pipeline, pipeline)):
             query = query if value is None else query.where(column == str(value))

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -82,13 +83,20 @@ def make_private_folder(folder: Path) -> Path:
 
     Raises OutOfDisk, NotWritable.
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    with storage_errors(folder, 1 << 12, "making this folder"):
-        for path in reversed(missing):
+    with storage_errors(folder, 1 << 12, f"making the folder {folder}"):
+        for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
             path.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     return folder
+
+
+def who_may_enter(folder: Path) -> str | None:
+    """The permissions of a folder that others than its owner may read or enter, e.g. "755"; None when nobody else may."""
+    if os.name != "posix" or not folder.is_dir():
+        return None
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    return f"{mode:o}" if mode & 0o077 else None
 
 
 def open_private(path: Path, mode: str) -> IO[bytes]:
@@ -125,9 +133,10 @@ def storage_failure(error: OSError, folder: Path, needed_bytes: int, purpose: st
         return _out_of_disk(full, folder, needed_bytes, purpose)
     if error.errno in _DENIED:
         path = Path(error.filename) if isinstance(error.filename, str) else folder
-        return not_writable(path, purpose, error.errno) if path.is_relative_to(folder) else None
+        is_there = path.is_relative_to(folder) or folder.is_relative_to(path)
+        return not_writable(path, purpose, error.errno) if is_there else None
     if error.errno in _NO_FOLDER and (file := _file_in_the_way(folder)) is not None:
-        return NotWritable(f"{purpose[:1].upper()}{purpose[1:]} needs the folder {folder}, but {file} is a file. Move it away.")
+        return NotWritable(f"{folder} cannot be a folder: {file} is a file. Move it away, or set SLMOPS_HOME to another folder.")
     return None
 
 
@@ -137,18 +146,20 @@ def not_writable(path: Path, purpose: str, number: int | None = None) -> NotWrit
     if number == errno.EROFS or (os.name == "posix" and there.exists() and os.statvfs(there).f_flag & os.ST_RDONLY):
         why = f"{there} is on a file system that is mounted read-only. Mount it for writing"
     else:
-        why = f"this user has no permission to write to {there}{_owner_of(there)}. Give it the permission"
+        why = f"this user has no permission to write to {there}. {_permitting(there)}"
     return NotWritable(f"{purpose[:1].upper()}{purpose[1:]} is not possible: {why}, or set SLMOPS_HOME to a folder of yours.")
 
 
 def _file_in_the_way(folder: Path) -> Path | None:
-    return next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    return next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
 
 
-def _owner_of(path: Path) -> str:
+def _permitting(path: Path) -> str:
+    """What would give this user the permission to write there."""
     if os.name != "posix" or not path.exists():
-        return ""
-    return f" (it belongs to the user {path.stat().st_uid}, this is the user {os.geteuid()})"
+        return "Give it the permission"
+    owner = path.stat().st_uid
+    return f"Run `chmod u+rwX {path}`" if owner == os.geteuid() else f"It belongs to the user {owner}: run slmops as that user"
 
 
 def _out_of_disk(full: str, folder: Path, needed_bytes: int, purpose: str) -> OutOfDisk:

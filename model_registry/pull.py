@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from model_registry.artifacts import StagedVariant
 from model_registry.catalog import Catalog, load_catalog
-from model_registry.disk import remove_tree, storage_errors, tree_bytes
+from model_registry.disk import PRIVATE_FILE, make_private_folder, remove_tree, storage_errors, tree_bytes
 from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, OutOfDisk, SourceUnavailable, UnsupportedModel
 from model_registry.handling import PLAIN, Handling
 from model_registry.importers import Imported, ImportOptions, run_first
@@ -204,11 +204,11 @@ def _network_errors_told(source: SourceReference) -> Iterator[None]:
 @contextlib.contextmanager
 def one_at_a_time(home: Path, source: SourceReference, progress: Progress) -> Iterator[None]:
     """Nobody else fetches from this source meanwhile, in any process."""
-    locks = home / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"pull-{_key(source)}.lock")
+    locks = make_private_folder(home / "locks")
+    lock = FileLock(locks / f"pull-{_key(source)}.lock", mode=PRIVATE_FILE)
     try:
-        lock.acquire(timeout=0)
+        with storage_errors(locks, 1 << 12, "pulling a model"):
+            lock.acquire(timeout=0)
     except Timeout:
         progress.stage("waiting for another pull of the same model")
         lock.acquire()
@@ -226,7 +226,7 @@ def downloads_of(home: Path, source: SourceReference, handling: Handling = PLAIN
     """
     choice = f"-{int(handling.wants_checkpoint)}{int(handling.allow_pickle)}"
     folder = home / "downloads" / (_key(source) + (choice if choice != "-00" else ""))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     try:
         yield folder
     except _BAD:

@@ -14,6 +14,8 @@ from fastapi import FastAPI
 
 from jobs.job import Job
 from jobs.job_queue import JobQueue
+from model_registry.disk import who_may_enter
+from model_registry.errors import RegistryError
 from model_registry.uploads import Uploads
 from runtime.machine.provider_directory import ProviderDirectory
 from runtime.pool.model_pool import ModelPool
@@ -110,8 +112,6 @@ def create_app(
             _warn_of_home(access)
         if runs_jobs:
             await jobs.start()
-        if jobs.is_elsewhere:
-            _log.warning("another slmops process runs the jobs of this home", extra={"fields": {"home": str(settings.home)}})
         warming = asyncio.create_task(gateway.warm_up())
         try:
             yield
@@ -169,7 +169,7 @@ def why_refused(settings: Settings) -> str | None:
 
 
 def serve(settings: Settings) -> int:
-    """Serves until a signal. Returns the exit code: 0 after a drain, 1 when it cannot listen, 2 when it must not."""
+    """Serves until a signal. Returns the exit code: 0 after a drain, 1 when it cannot listen or has no home, 2 when it must not."""
     from server.daemon import CannotListenError, Daemon, open_socket
 
     logs.configure(settings.log_level, settings.log_format)
@@ -181,7 +181,13 @@ def serve(settings: Settings) -> int:
     except CannotListenError as error:
         return _complain(str(error), _FAILED)
     with listener:
-        app = create_app(settings)
+        try:
+            app = create_app(settings)
+        except RegistryError as error:
+            return _complain(error.message, _FAILED)
+        if (mode := who_may_enter(settings.home)) is not None:
+            fields = {"home": str(settings.home), "permissions": mode, "remedy": f"chmod 700 {settings.home}"}
+            _log.warning("other users of this machine may enter the home folder", extra={"fields": fields})
         parts: Parts = app.state.parts
         Daemon(app, settings, parts.drain).run(sockets=[listener])
     return 0
