@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
 from filelock import BaseFileLock
 from sqlalchemy import Engine, event
 
@@ -107,3 +108,11 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 GUARD = LoopGuard()
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop() -> Iterator[None]:
+    """Imported by the conftest of each folder whose tests run the API."""
+    with GUARD.watching():
+        yield
+    assert GUARD.found == [], "\n".join(GUARD.found)

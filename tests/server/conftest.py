@@ -12,14 +12,7 @@ import pytest
 from live_server import LiveServer
 
 from server.settings import Settings
-from tests.loop_guard import GUARD
-
-
-@pytest.fixture(autouse=True)
-def _nothing_blocks_the_loop() -> Iterator[None]:
-    with GUARD.watching():
-        yield
-    assert GUARD.found == [], "\n".join(GUARD.found)
+from tests.loop_guard import nothing_blocks_the_loop as nothing_blocks_the_loop
 
 
 @pytest.fixture(autouse=True)
