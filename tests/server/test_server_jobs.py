@@ -122,7 +122,7 @@ def test_plans_are_two_at_a_time_and_end_with_their_requests(http: httpx.Client,
     notes = [tmp_path / "first", tmp_path / "second"]
     asked = [{"kind": "finetune", "params": {"steps": 1, "plan_note": str(note)}} for note in notes]
 
-    async def leave_two() -> list[psutil.Process]:
+    async def leave_two() -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client:
             paths = ("/admin/job-plans", "/admin/jobs")
             posts = [asyncio.create_task(client.post(path, json=body)) for path, body in zip(paths, asked, strict=True)]
@@ -136,11 +136,10 @@ def test_plans_are_two_at_a_time_and_end_with_their_requests(http: httpx.Client,
             for post in posts:
                 post.cancel()
             await asyncio.wait(posts)
-        return [psutil.Process(int(written_in(note))) for note in notes if psutil.pid_exists(int(written_in(note)))]
 
-    left = asyncio.run(leave_two())
-    assert psutil.wait_procs(left, timeout=60)[1] == []
-    server.wait_idle()
+    asyncio.run(leave_two())
+    assert server.call(server.parts.lifecycle.wait_idle(60), 61), "a plan outlives its request"
+    assert not any(psutil.pid_exists(int(written_in(note))) for note in notes)
     assert http.post("/admin/job-plans", json={"kind": "finetune", "params": {"steps": 7}}).json()["num_steps"] == 7
     assert http.get("/admin/jobs").json()["data"] == []
 
