@@ -200,7 +200,10 @@ def told(error: BaseException, start: Start) -> Last:
         return Failed(code=code, message=error.message)
     if _is_out_of_memory(error) and start.plan:
         most = f"the {(start.plan_memory_bytes or 0) >> 20} MiB that it may take"
-        return Failed(code="out_of_memory", message=f"Planning needs more memory than {most}. Give it less data, or split it.")
+        return Failed(
+            code="out_of_memory",
+            message=f"Planning needs more memory than {most}. Give it less data, or raise jobs.plan_memory_limit.",
+        )
     if _is_out_of_memory(error):
         advice = "Lower batch_size or max_length, choose a smaller model, or raise jobs.memory_limit."
         return Failed(code="out_of_memory", message=f"The job needs more memory than it may take. {advice}")

@@ -17,7 +17,11 @@ from model_registry.disk import make_private_folder, open_private, storage_error
 from runtime.child_environment import child_environment
 from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
 
-_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # of a plan: each one's stack takes memory
+_FRUGAL = {
+    f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")
+} | {  # of a plan: each thread's stack takes memory
+    "ARROW_DEFAULT_MEMORY_POOL": "system"  # Arrow's own pool reserves 1 GiB
+}
 _DECODER: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)
 
 
@@ -99,7 +103,7 @@ async def _spawned(tasks: str, stderr: IO[bytes], is_plan: bool) -> asyncio.subp
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
-        env=child_environment() | (_ONE_THREAD if is_plan else {}),
+        env=child_environment() | (_FRUGAL if is_plan else {}),
         limit=1 << 20,
     )
 
