@@ -19,7 +19,7 @@ READ_ONLY = 0o444
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 _QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
-_FULL = frozenset({errno.ENOSPC, errno.EFBIG, _QUOTA})
+_FREE_SOME = "Free some space (`slmops list` shows the models, `slmops rm MODEL` removes one)"
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.EEXIST, errno.ENOENT})
 
@@ -107,7 +107,7 @@ def open_private(path: Path, mode: str) -> IO[bytes]:
 def require_free(folder: Path, needed_bytes: int, purpose: str) -> None:
     """Raises OutOfDisk when fewer than `needed_bytes` are free where `folder` is (it exists)."""
     if shutil.disk_usage(folder).free < needed_bytes:
-        raise _out_of_disk("The disk is full", folder, needed_bytes, purpose)
+        raise _out_of_disk("The disk is full", _FREE_SOME, folder, needed_bytes, purpose)
 
 
 @contextlib.contextmanager
@@ -127,10 +127,14 @@ def storage_errors(folder: Path, needed_bytes: int, purpose: str) -> Iterator[No
 
 def storage_failure(error: OSError, folder: Path, needed_bytes: int, purpose: str) -> RegistryError | None:
     """Why something could not be written in `folder`, and what to do; None when the error is about something else."""
-    if error.errno in _FULL:
-        what = {_QUOTA: "The disk quota of this user is used up", errno.EFBIG: "The file is larger than may be written there"}
-        full = "The disk is full" if error.errno == errno.ENOSPC else what[error.errno or 0]
-        return _out_of_disk(full, folder, needed_bytes, purpose)
+    if error.errno == errno.EFBIG:
+        return _out_of_disk(
+            "The file is larger than may be written there", "Raise the limit (`ulimit -f`)", folder, needed_bytes, purpose
+        )
+    if error.errno == errno.ENOSPC:
+        return _out_of_disk("The disk is full", _FREE_SOME, folder, needed_bytes, purpose)
+    if error.errno == _QUOTA:
+        return _out_of_disk("The disk quota of this user is used up", _FREE_SOME, folder, needed_bytes, purpose)
     if error.errno in _DENIED:
         path = Path(error.filename) if isinstance(error.filename, str) else folder
         is_there = path.is_relative_to(folder) or folder.is_relative_to(path)
@@ -162,11 +166,10 @@ def _permitting(path: Path) -> str:
     return f"Run `chmod u+rwX {path}`" if owner == os.geteuid() else f"It belongs to the user {owner}: run slmops as that user"
 
 
-def _out_of_disk(full: str, folder: Path, needed_bytes: int, purpose: str) -> OutOfDisk:
+def _out_of_disk(full: str, remedy: str, folder: Path, needed_bytes: int, purpose: str) -> OutOfDisk:
     free = shutil.disk_usage(folder).free if folder.exists() else 0
     return OutOfDisk(
         f"{full}: {purpose} needs {needed_bytes / 1e6:.1f} MB in {folder}, where {free / 1e6:.1f} MB are free. "
-        "Free some space (`slmops list` shows the models, `slmops rm MODEL` removes one), or set SLMOPS_HOME to a "
-        "larger disk.",
+        f"{remedy}, or set SLMOPS_HOME to a larger disk.",
         needed_bytes=needed_bytes,
     )
