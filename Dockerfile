@@ -16,7 +16,7 @@ RUN PIP_CONSTRAINT=constraints.txt /usr/local/slmops/bin/pip install .
 FROM python:3.11-slim
 RUN groupadd --gid 10001 slmops \
  && useradd --uid 10001 --gid slmops --no-create-home --home-dir /var/lib/slmops --shell /usr/sbin/nologin slmops \
- && install -d -o slmops -g slmops /var/lib/slmops
+ && install -d -m 0700 -o slmops -g slmops /var/lib/slmops
 COPY --from=build /usr/local/slmops /usr/local/slmops
 ENV PATH=/usr/local/slmops/bin:$PATH \
     PYTHONUNBUFFERED=1 \

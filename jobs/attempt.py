@@ -14,6 +14,7 @@ from jobs.messages import Checkpointed, Failed, FromChild, Last, Progressed, Sai
 from jobs.pace import Pace
 from jobs.record import JobRecord
 from jobs.tasks.protocol import StopReason
+from model_registry.errors import NotWritable, OutOfDisk
 
 TELL_EVERY_S = 2.0  # of a progress without figures, as an event
 GRACE_S: Mapping[StopReason, float] = {StopReason.CANCEL: 0.8, StopReason.PAUSE: 120.0}
@@ -53,6 +54,10 @@ class Attempt:
         except OSError as error:
             why = f"The job's process cannot be started: {error.strerror}. Free some disk space and memory."
             return End(Failed(code="not_started", message=why, may_pass=True), -1)
+        except OutOfDisk as error:
+            return End(Failed(code="out_of_disk", message=error.message), -1)
+        except NotWritable as error:
+            return End(Failed(code="not_writable", message=error.message), -1)
         last: Last | None = None
         try:
             if self.asked is not None:

@@ -16,19 +16,21 @@ async def start_chain(queue: JobQueue, steps: Sequence[Step], metadata: Mapping[
     """The jobs of a new pipeline, in order. Raises InvalidJob and the other errors of `JobQueue.create`; then nothing is left."""
     ordered = in_order(steps)
     for step in ordered:
-        queue.check(step.kind, step.params)
+        await queue.check(step.kind, step.params)
     pipeline = f"pipe-{secrets.token_hex(6)}"
     created: dict[str, Job] = {}
     try:
-        for step in ordered:
-            ids = {name: job.id for name, job in created.items()}
-            created[step.name] = await queue.create(
-                step.kind,
-                with_jobs(step.params, ids),
-                needs=[ids[name] for name in step.after],
-                metadata={**(metadata or {}), STEP: step.name},
-                pipeline=pipeline,
-            )
+        with queue.plan_slot() as slot:
+            for step in ordered:
+                ids = {name: job.id for name, job in created.items()}
+                created[step.name] = await queue.create(
+                    step.kind,
+                    with_jobs(step.params, ids),
+                    needs=[ids[name] for name in step.after],
+                    metadata={**(metadata or {}), STEP: step.name},
+                    pipeline=pipeline,
+                    slot=slot,
+                )
     except BaseException:
         for job in reversed(created.values()):
             await _take_back(queue, job.id)

@@ -7,7 +7,6 @@ that libraries print goes to stderr, which is the job's log. TASKS: a module wit
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import sys
@@ -30,7 +29,17 @@ from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, 
 from jobs.references import texts_in
 from jobs.scalar_log import ScalarLog
 from jobs.tasks.protocol import Stopped, StopReason, Task, TaskContext, problems_of
-from model_registry.errors import ModelNotFound, OutOfDisk, RegistryError, SourceUnavailable, UnloadableModel, UnsupportedModel
+from model_registry.disk import storage_failure
+from model_registry.errors import (
+    ModelNotFound,
+    NotWritable,
+    OutOfDisk,
+    RegistryBusy,
+    RegistryError,
+    SourceUnavailable,
+    UnloadableModel,
+    UnsupportedModel,
+)
 from model_registry.holds import hold
 from model_registry.registry import Registry
 from model_registry.telemetry import turn_off_telemetry
@@ -40,7 +49,12 @@ from runtime.framing import FrameWriter, read_frame
 PROGRESS_EVERY_S = 0.25
 NICENESS = 19
 _GONE = 3  # exit code when the daemon is gone
-_REGISTRY_CODES = {ModelNotFound: "model_not_found", UnsupportedModel: "unsupported_model", UnloadableModel: "unloadable_model"}
+_REGISTRY_CODES = {
+    ModelNotFound: "model_not_found",
+    UnsupportedModel: "unsupported_model",
+    UnloadableModel: "unloadable_model",
+    NotWritable: "not_writable",
+}
 T = TypeVar("T")
 _DECODER = msgspec.msgpack.Decoder(Start | Stop)
 
@@ -77,6 +91,7 @@ class FrameReporter:
 
 
 def main(tasks: str = "jobs.tasks.kinds") -> int:
+    os.umask(0o077)
     stdout = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon decides, also when ctrl-C reaches us both
@@ -90,7 +105,7 @@ def main(tasks: str = "jobs.tasks.kinds") -> int:
     start_thread("listener", lambda: _listen(sys.stdin.buffer, reporter))
     turn_off_telemetry()
     use_no_hub_kernels()
-    be_modest(start.memory_bytes)
+    be_modest(start.plan_memory_bytes if start.plan else start.memory_bytes)
     last = _last_word(tasks, start, reporter)
     reporter.close()
     frames.write(last)
@@ -126,7 +141,7 @@ def _last_word(tasks: str, start: Start, reporter: FrameReporter) -> Last:
             return _work(import_module(tasks).task_for(JobKind(start.kind)), start, registry, reporter)
     except Exception as error:
         traceback.print_exc()
-        return told(error)
+        return told(error, start)
 
 
 def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter) -> Last:
@@ -173,7 +188,7 @@ def _as_builtin(value: Any) -> Any:
     raise TypeError(f"a task's result holds a {type(value).__name__}, which is no JSON value")
 
 
-def told(error: BaseException) -> Last:
+def told(error: BaseException, start: Start) -> Last:
     """How an exception of a task is told: what was wrong, what to do, and whether another attempt may help."""
     if isinstance(error, Stopped):
         return Ended()
@@ -181,19 +196,31 @@ def told(error: BaseException) -> Last:
         return Refused(problems=error.problems)
     if isinstance(error, JobFailure):
         return Failed(code=error.code, message=error.message, may_pass=error.may_pass)
-    if isinstance(error, OutOfDisk) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+    if isinstance(error, OSError):
+        error = storage_failure(error, Path(start.folder), 1 << 20, "the job's work") or error
+    if isinstance(error, OutOfDisk):
         return Failed(code="out_of_disk", message="The disk is full. Free some space, then create the job again.")
+    if isinstance(error, RegistryBusy):
+        return Failed(code="registry_busy", message=error.message, may_pass=True)
     if isinstance(error, SourceUnavailable):
         return Failed(code="source_unavailable", message=error.message, may_pass=True)
     if isinstance(error, RegistryError):
         code = next((code for kind, code in _REGISTRY_CODES.items() if isinstance(error, kind)), "registry_error")
         return Failed(code=code, message=error.message)
+    if _is_out_of_memory(error) and start.plan:
+        most = f"the {(start.plan_memory_bytes or 0) >> 20} MiB that it may take"
+        return Failed(
+            code="out_of_memory",
+            message=f"Planning needs more memory than {most}. Give it less data, or raise jobs.plan_memory_limit.",
+        )
     if _is_out_of_memory(error):
         advice = "Lower batch_size or max_length, choose a smaller model, or raise jobs.memory_limit."
         return Failed(code="out_of_memory", message=f"The job needs more memory than it may take. {advice}")
     if isinstance(error, ModuleNotFoundError):
         advice = "Install what jobs need with `pip install 'slmops[tune]'`, then create the job again."
         return Failed(code="missing_package", message=f"The package {error.name} is not installed. {advice}")
+    if start.plan:
+        return Failed(code="internal_error", message=f"Planning failed with {type(error).__name__}.")
     return Failed(code="internal_error", message=f"The task failed with {type(error).__name__}; the job's log has the details.")
 
 

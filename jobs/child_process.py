@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
 
 import msgspec
 
 from jobs.job import JobKind
 from jobs.messages import FromChild, Start, Stop, ToChild
 from jobs.tasks.protocol import StopReason
+from model_registry.disk import make_private_folder, open_private, storage_errors
 from runtime.child_environment import child_environment
 from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
 
+_FRUGAL = {
+    f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")
+} | {  # of a plan: each thread's stack takes memory
+    "ARROW_DEFAULT_MEMORY_POOL": "system"  # Arrow's own pool reserves 1 GiB
+}
 _DECODER: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)
 
 
@@ -36,21 +43,15 @@ class ChildProcess:
 
     @classmethod
     async def start(cls, start: Start, log: Path, tasks: str) -> ChildProcess:
-        """log: what the process prints is appended to it. tasks: the module that knows the kinds of tasks."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as stderr:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "jobs.child",
-                tasks,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=stderr,
-                env=child_environment(network=bool(start.grants.endpoints), fetches=_fetches(start)),
-                limit=1 << 20,
-            )
+        """log: what the process prints is appended to it. tasks: the module that knows the kinds of tasks.
+
+        Raises OSError, OutOfDisk, NotWritable.
+        """
+        stderr = await asyncio.to_thread(_open_log, log)
+        try:
+            process = await _whole(_spawned(tasks, stderr, start))
+        finally:
+            stderr.close()
         child = cls(process)
         child._send(start)
         return child
@@ -93,3 +94,36 @@ class ChildProcess:
         assert self._process.stdin is not None
         if not self._process.stdin.is_closing():
             self._process.stdin.write(self._encoder.frame(message))
+
+
+def _open_log(log: Path) -> IO[bytes]:
+    make_private_folder(log.parent)
+    with storage_errors(log.parent, 1 << 12, "writing a job's log"):
+        return open_private(log, "ab")
+
+
+async def _spawned(tasks: str, stderr: IO[bytes], start: Start) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-m",
+        "jobs.child",
+        tasks,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
+        env=child_environment(network=bool(start.grants.endpoints), fetches=_fetches(start)) | (_FRUGAL if start.plan else {}),
+        limit=1 << 20,
+    )
+
+
+async def _whole(spawning: Coroutine[Any, Any, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:
+    """Cancelled, it ends the process that is just being started, which else nobody would know."""
+    task = asyncio.ensure_future(spawning)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        process = await task
+        process.kill()
+        await process.wait()
+        raise

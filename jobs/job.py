@@ -5,6 +5,8 @@ Error tree: JobError
 ├── JobNotFound      no job has this id
 ├── WrongStatus      the job's status does not allow this
 ├── JobsElsewhere    another process runs the jobs of this home
+├── TooManyPlans     as many plans as may be are being made; it may be tried again
+├── QueueClosing     the daemon is ending
 └── JobFailure       the work failed: with a cause, a remedy, and whether trying again may help
 """
 
@@ -189,6 +191,15 @@ class WrongStatus(JobError):
 
 class JobsElsewhere(JobError):
     pass
+
+
+class TooManyPlans(JobError):
+    pass
+
+
+class QueueClosing(JobError):
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down; no job is planned any more. Retry after its restart.")
 
 
 class JobFailure(JobError):

@@ -6,6 +6,8 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs.admission import Admission, files_in
-from jobs.attempt import Attempt, End
-from jobs.job import InvalidJob, Job, JobEvent, JobFailure, JobKind, JobStatus, Plan, Problem, WrongStatus
+from jobs.job import InvalidJob, Job, JobEvent, JobKind, JobStatus, Plan, Problem, WrongStatus
 from jobs.limits import JobLimits
-from jobs.messages import Failed, Planned, Refused
 from jobs.permissions import JobPermissions
+from jobs.planning import Planner, PlanSlot
 from jobs.references import jobs_in
 from jobs.store import JobStore
 from jobs.supervisor import LOG, Supervisor, now
-from jobs.tasks.protocol import StopReason, problems_of
+from jobs.tasks.protocol import StopReason, Task, problems_of
 
-PLAN_TIMEOUT_S = 300.0
 HEARTBEAT_S = 15.0
 LOOK_EVERY_S = 1.0  # at jobs of another process
 
@@ -51,11 +51,14 @@ class JobQueue:
         self._tasks = tasks
         self._store = JobStore(home)
         limits = limits or JobLimits()
+        self._counts: dict[tuple[str, str], int] = {}
         admission = Admission(home, permissions or JobPermissions(), file_of)
         self._supervisor = Supervisor(home, self._store, limits, tasks=tasks, admission=admission, on_change=on_change)
+        self._planner = Planner(self._supervisor.folder(""), partial(self._supervisor.start_of, plan=True), limits, tasks)
 
     async def start(self) -> None:
         """Takes up what an earlier daemon left; while another process runs the home's jobs, later."""
+        await asyncio.to_thread(self._planner.sweep)
         await self._supervisor.start()
 
     @property
@@ -64,47 +67,59 @@ class JobQueue:
         return self._supervisor.is_elsewhere
 
     async def close(self) -> None:
-        """Ends the processes; their jobs go on when a daemon starts again."""
+        """Ends the processes, those of plans first; jobs go on when a daemon starts again."""
+        await self._planner.close()
         await self._supervisor.close()
         await asyncio.to_thread(self._store.close)
 
-    def check(self, kind: JobKind, params: Mapping[str, Any]) -> None:
+    async def check(self, kind: JobKind, params: Mapping[str, Any]) -> None:
         """What the params alone tell, before anything they refer to is looked at. Raises InvalidJob."""
-        known = import_module(self._tasks).task_for(kind).params
+        known = (await self._task(kind)).params
         try:
             known.model_validate(params)
         except ValidationError as error:
             raise InvalidJob(problems_of(error, known)) from None
 
-    def schema(self, kind: JobKind) -> dict[str, Any]:
+    async def schema(self, kind: JobKind) -> dict[str, Any]:
         """The JSON Schema of such a job's params."""
-        schema: dict[str, Any] = import_module(self._tasks).task_for(kind).params.model_json_schema()
+        schema: dict[str, Any] = (await self._task(kind)).params.model_json_schema()
         return schema
 
-    def files_of(self, job: Job) -> tuple[str, ...]:
+    async def files_of(self, job: Job) -> tuple[str, ...]:
         """Ids of the uploaded files that a job reads."""
-        return files_in(import_module(self._tasks).task_for(job.kind).params, job.params)
+        return files_in((await self._task(job.kind)).params, job.params)
+
+    async def _task(self, kind: JobKind) -> Task:
+        """Its module is imported when it is first asked for, which takes a while."""
+        task: Task = await asyncio.to_thread(lambda: import_module(self._tasks).task_for(kind))
+        return task
+
+    async def count(self) -> dict[tuple[str, str], int]:
+        """How many jobs there are now, by kind and status."""
+        self._counts = await asyncio.to_thread(self._store.counts)
+        return self._counts
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """How many jobs there are, by kind and status."""
-        return self._store.counts()
+        """What `count` found last; none before the first."""
+        return self._counts
 
     def active(self) -> tuple[Job, ...]:
         """Those that have not ended."""
         return self._supervisor.active()
 
-    async def plan(self, kind: JobKind, params: Mapping[str, Any]) -> Plan:
-        """What such a job would do. Raises InvalidJob with everything that is wrong with it, JobFailure when it cannot be told."""
-        self.check(kind, params)
-        folder = self._supervisor.folder(f"plan-{secrets.token_hex(8)}")
-        start = await self._supervisor.start_of("plan", kind, params, folder, plan=True)
-        try:
-            async with asyncio.timeout(PLAN_TIMEOUT_S):
-                return _plan_of(await Attempt(None, start, folder / LOG, self._tasks).run())
-        except TimeoutError:
-            raise JobFailure(f"Planning took longer than {PLAN_TIMEOUT_S:.0f} s: give it less data.", code="timeout") from None
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    def plan_slot(self) -> AbstractContextManager[PlanSlot]:
+        """For who has several plans made one after another. Raises TooManyPlans at once when there is none, QueueClosing."""
+        return self._planner.slot()
+
+    async def plan(self, kind: JobKind, params: Mapping[str, Any], *, slot: PlanSlot | None = None) -> Plan:
+        """What such a job would do. Cancelled, it ends the process that looks.
+
+        Raises InvalidJob with everything that is wrong with it, JobFailure when it cannot be told, TooManyPlans, QueueClosing,
+        RegistryBusy, OutOfDisk.
+        """
+        await self.check(kind, params)
+        with nullcontext(slot) if slot is not None else self.plan_slot() as mine:
+            return await self._planner.plan(kind, params, mine)
 
     async def create(
         self,
@@ -114,20 +129,21 @@ class JobQueue:
         needs: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
         pipeline: str | None = None,
+        slot: PlanSlot | None = None,
     ) -> Job:
         """A new job, queued. Planned first, unless it needs versions that are not made yet. Raises as `plan` does, JobNotFound,
-        JobsElsewhere.
+        JobsElsewhere. Cancelled while it is planned, it leaves nothing; later, the job is there.
         """
-        self.check(kind, params)
+        await self.check(kind, params)
         await self._supervisor.own()
         all_needs = tuple(dict.fromkeys([*needs, *jobs_in(params)]))
         needed = [await self.job(need) for need in all_needs]
         is_ready = all(job.status is JobStatus.SUCCEEDED for job in needed)
         await self._supervisor.admit(kind, params)
-        plan = await self.plan(kind, params) if is_ready else None
+        plan = await self.plan(kind, params, slot=slot) if is_ready else None
         id_ = f"job-{secrets.token_hex(6)}"
         job = Job(id_, kind, dict(params), JobStatus.QUEUED, now(), all_needs, pipeline, dict(metadata or {}), plan=plan)
-        await self._supervisor.take(job)
+        await asyncio.shield(self._supervisor.take(job))
         return await self.job(id_)
 
     async def job(self, id_: str) -> Job:
@@ -207,16 +223,3 @@ class JobQueue:
     def log(self, id_: str) -> Path:
         """What the job's processes printed; absent before the first."""
         return self.folder(id_) / LOG
-
-
-def _plan_of(end: End) -> Plan:
-    match end.last:
-        case Planned(plan=plan):
-            return plan
-        case Refused(problems=problems):
-            raise InvalidJob(problems)
-        case Failed(code="model_not_found" | "unsupported_model" | "registry_error" as code, message=message):
-            raise InvalidJob([Problem(message, code=code)])
-        case Failed(code=code, message=message, may_pass=may_pass):
-            raise JobFailure(message, code=code, may_pass=may_pass)
-    raise JobFailure(f"The process that plans jobs ended with exit code {end.exit_code}.", code="internal_error")

@@ -15,8 +15,9 @@ from jobs.permissions import Grants
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
-    """The first message. plan: say what would be done, instead of doing it. memory_bytes: None if unlimited.
+    """The first message. plan: say what would be done, instead of doing it.
 
+    memory_bytes: that the job may take, None if unlimited; plan_memory_bytes: that the process may take which only plans.
     grants: what the configuration allows, with the keys of endpoints, which stand nowhere else.
     """
 
@@ -31,6 +32,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     memory_bytes: int | None = None
     offline: bool = False
     grants: Grants = Grants()
+    plan_memory_bytes: int | None = None
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):

@@ -6,24 +6,27 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from model_registry.disk import PRIVATE_FILE, make_private_folder, storage_errors
+
 
 class Ownership:
     """Nothing is written before `take`."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / "locks" / "jobs.lock"
-        self._lock = FileLock(self._path, thread_local=False)
+        self._lock = FileLock(self._path, thread_local=False, mode=PRIVATE_FILE)
 
     @property
     def is_mine(self) -> bool:
         return self._lock.is_locked
 
     def take(self) -> bool:
-        """Whether the jobs are this process's now; at once, whoever has them."""
+        """Whether the jobs are this process's now; at once, whoever has them. Raises OutOfDisk, NotWritable."""
         if not self.is_mine:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self._path.parent)
             try:
-                self._lock.acquire(timeout=0)
+                with storage_errors(self._path.parent, 1 << 12, "running jobs"):
+                    self._lock.acquire(timeout=0)
             except Timeout:
                 return False
         return True

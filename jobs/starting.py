@@ -13,7 +13,7 @@ from jobs.admission import Admission, Admitted
 from jobs.job import WORK, JobKind
 from jobs.limits import JobLimits
 from jobs.messages import Start
-from model_registry.errors import OutOfDisk
+from model_registry.disk import make_private_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,14 @@ class Starter:
 
     async def admit(self, kind: JobKind, params: Mapping[str, Any]) -> Admitted:
         """The params with real paths, and what the job is granted. Raises InvalidJob with what the configuration does not allow."""
-        return await asyncio.to_thread(self.admission.admit, import_module(self.tasks).task_for(kind).params, params)
+        return await asyncio.to_thread(lambda: self.admission.admit(import_module(self.tasks).task_for(kind).params, params))
 
     async def start(
         self, id_: str, kind: JobKind, params: Mapping[str, Any], folder: Path, *, attempt: int = 1, plan: bool = False
     ) -> Start:
-        """params: with versions in place of the jobs that make them. Raises InvalidJob, OutOfDisk."""
+        """params: with versions in place of the jobs that make them. Raises InvalidJob, OutOfDisk, NotWritable."""
         admitted = await self.admit(kind, params)
-        work = folder / WORK
-        try:
-            await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
-        except OSError as error:
-            message = f"The job's folder {work} cannot be made: {error.strerror}. Free some space, and try again."
-            raise OutOfDisk(message, needed_bytes=1 << 20) from error
+        work = await asyncio.to_thread(make_private_folder, folder / WORK)
         limits = self.limits
         return Start(
             job=id_,
@@ -52,5 +47,6 @@ class Starter:
             threads=limits.threads,
             memory_bytes=limits.memory_bytes,
             offline=limits.offline,
+            plan_memory_bytes=limits.bytes_of_a_plan if plan else None,
             grants=admitted.grants,
         )

@@ -1,6 +1,7 @@
 """Jobs and their events as rows of the registry's database. The only file of this package that knows SQL.
 
-One process writes: the daemon. Its caller keeps commits rare, because each makes readers of the registry look anew.
+One process writes them: the daemon. Its caller keeps commits rare, because each makes readers of the registry look anew. Every
+method waits for the disk, and those that write for other writers of the database: an event loop calls none of them.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ from jobs.job import Failure, Job, JobEvent, JobKind, JobStatus, Outcome, Plan, 
 from model_registry.database import Database
 from model_registry.schema import job_events, jobs
 
+LOCK_WAIT_S = 5.0
 _UNFINISHED = [status for status in JobStatus if not status.is_final]
 
 
 class JobStore:
-    """Opens the database when it is first needed; close() when done. Thread safe."""
+    """Opens the database when it is first needed; close() when done. Thread safe.
+
+    Writes wait five seconds for other writers. Raises RegistryBusy, OutOfDisk, NotWritable.
+    """
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self._opened: Database | None = None
         self._opening = threading.Lock()
 
-    @property
     def exists(self) -> bool:
         """Whether anything can have been stored yet."""
         return self._path.exists()
@@ -50,7 +54,8 @@ class JobStore:
     def _database(self) -> Database:
         with self._opening:
             if self._opened is None:
-                self._opened = Database(self._path, self._home / "locks" / "registry.lock")
+                lock = self._home / "locks" / "registry.lock"
+                self._opened = Database(self._path, lock, lock_timeout_s=LOCK_WAIT_S)
             return self._opened
 
     def insert(self, new: Sequence[Job], events: Sequence[JobEvent] = ()) -> None:
@@ -72,6 +77,8 @@ class JobStore:
             connection.execute(delete_from(jobs).where(jobs.c.id == job))
 
     def job(self, id_: str) -> Job | None:
+        if not self.exists():
+            return None
         with self._database.reading() as reader:
             row = reader.execute(select(jobs).where(jobs.c.id == id_)).mappings().first()
         return None if row is None else _job(row)
@@ -85,6 +92,8 @@ class JobStore:
             return {(kind, status): count for kind, status, count in reader.execute(query)}
 
     def unfinished(self) -> list[Job]:
+        if not self.exists():
+            return []
         with self._database.reading() as reader:
             rows = reader.execute(select(jobs).where(jobs.c.status.in_(_UNFINISHED))).mappings().all()
         return [_job(row) for row in rows]
@@ -99,6 +108,8 @@ class JobStore:
         after: str | None = None,
     ) -> list[Job]:
         """Newest first; after: those older than this job."""
+        if not self.exists():
+            return []
         query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
         for column, value in ((jobs.c.kind, kind), (jobs.c.status, status), (jobs.c.pipeline, pipeline)):
             query = query if value is None else query.where(column == str(value))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +27,13 @@ from jobs.starting import Starter
 from jobs.store import JobStore
 from jobs.tasks.protocol import StopReason
 from jobs.verdict import judge
-from model_registry.errors import OutOfDisk, RegistryError
+from model_registry.errors import NotWritable, OutOfDisk, RegistryError
 
 LOG = "log.txt"
 OWN_EVERY_S = 5.0
+_CODES = {OutOfDisk: "out_of_disk", NotWritable: "not_writable"}
+_NOT_NOW = (JobsElsewhere, OutOfDisk, NotWritable)
+_log = logging.getLogger("slmops.jobs")
 
 
 def now() -> datetime:
@@ -67,20 +71,23 @@ class Supervisor:
         self._ownership = Ownership(home)
         self._owning = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
+        self._is_elsewhere = False
         self._closing = False
 
     async def start(self) -> None:
-        """Takes up what an earlier daemon left, if there is anything; while another process has the jobs, later."""
+        """Takes up what an earlier daemon left, if there is any; later if another process has it, or nothing can be written."""
         try:
-            if self._store.exists:
+            if await asyncio.to_thread(self._store.exists):
                 await self.own()
-        except JobsElsewhere:
+        except _NOT_NOW as error:
+            self._is_elsewhere = isinstance(error, JobsElsewhere)
+            _log.warning("no jobs run in this process for now", extra={"fields": {"why": error.message}})
             self._waiting = asyncio.create_task(self._wait_for_jobs(), name="wait for jobs")
 
     @property
     def is_elsewhere(self) -> bool:
         """Whether another process has the jobs, as far as is known."""
-        return self._waiting is not None and not self._ownership.is_mine
+        return self._is_elsewhere and not self._ownership.is_mine
 
     @property
     def is_closing(self) -> bool:
@@ -100,7 +107,7 @@ class Supervisor:
             await self._take_up()
 
     async def _take_up(self) -> None:
-        for job in await asyncio.to_thread(self._store.unfinished) if self._store.exists else ():
+        for job in await asyncio.to_thread(self._store.unfinished):
             last = await asyncio.to_thread(self._store.last_number, job.id)
             record = self._records[job.id] = JobRecord(job, self._store, now, last, self._stored)
             if job.status is JobStatus.RUNNING:
@@ -113,7 +120,7 @@ class Supervisor:
     async def _wait_for_jobs(self) -> None:
         while not self._ownership.is_mine:
             await asyncio.sleep(OWN_EVERY_S)
-            with contextlib.suppress(JobsElsewhere):
+            with contextlib.suppress(*_NOT_NOW):
                 await self.own()
 
     async def close(self) -> None:
@@ -129,7 +136,7 @@ class Supervisor:
             await asyncio.wait(ending)
         for record in self._records.values():
             await record.close()
-        self._ownership.give_back()
+        await asyncio.to_thread(self._ownership.give_back)
 
     def active(self) -> tuple[Job, ...]:
         """Those that have not ended."""
@@ -191,7 +198,7 @@ class Supervisor:
     async def start_of(
         self, id_: str, kind: JobKind, params: Mapping[str, Any], folder: Path, *, attempt: int = 1, plan: bool = False
     ) -> Start:
-        """With what the params refer to in place of the references. Raises InvalidJob, JobNotFound, OutOfDisk."""
+        """With what the params refer to in place of the references. Raises InvalidJob, JobNotFound, OutOfDisk, NotWritable."""
         made = {need: await self.job(need) for need in jobs_in(params)}
         known = resolved(params, lambda need: _version_made_by(made[need]))
         return await self._starter.start(id_, kind, known, folder, attempt=attempt, plan=plan)
@@ -229,9 +236,8 @@ class Supervisor:
         try:
             start = await self.start_of(job.id, job.kind, job.params, self.folder(job.id), attempt=job.attempt)
         except (JobError, RegistryError) as error:
-            code = "out_of_disk" if isinstance(error, OutOfDisk) else "invalid_job"
             if _is_due(job, record):
-                await record.move(JobStatus.FAILED, failure=Failure(code, error.message))
+                await record.move(JobStatus.FAILED, failure=Failure(_CODES.get(type(error), "invalid_job"), error.message))
         else:
             if _is_due(job, record):
                 await self._attempt(record, start)

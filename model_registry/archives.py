@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from model_registry.bounded_stream import Bounded, decompressed
-from model_registry.disk import CHUNK_BYTES, disk_full_means_out_of_disk, require_free
+from model_registry.disk import CHUNK_BYTES, require_free, storage_errors
 from model_registry.errors import CorruptModel, InvalidReference
 from model_registry.paths import check_distinct, inside, safe_name
 from model_registry.progress import Progress
@@ -174,7 +174,7 @@ def _check_zip_member(archive: Path, member: zipfile.ZipInfo) -> None:
 def _copy(source: IO[bytes], target: Path, size: int, progress: Progress) -> None:
     """Exactly `size` bytes. Raises CorruptModel when the archive holds fewer or more."""
     done = 0
-    with disk_full_means_out_of_disk(target.parent, size, f"unpacking {target.name}"), target.open("xb") as file:
+    with storage_errors(target.parent, size, f"unpacking {target.name}"), target.open("xb") as file:
         while block := source.read(CHUNK_BYTES):
             done += len(block)
             if done > size:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from model_registry.disk import (
     READ_ONLY,
-    disk_full_means_out_of_disk,
     link_or_copy,
+    make_private_folder,
     remove_tree,
     sha256_of,
+    storage_errors,
     sync_file,
     sync_folder,
     tree_bytes,
@@ -89,13 +90,14 @@ class ArtifactStore:
         return self._models / model / str(number)
 
     def place(self, model: str, number: int, variants: Sequence[DescribedVariant]) -> None:
-        """The version's folder exists after this, whole. Raises OutOfDisk, and then nothing of it stays."""
+        """The version's folder exists after this, whole. Raises OutOfDisk, NotWritable, and then nothing of it stays."""
         final = self.version_folder(model, number)
         beside = final.with_name(f".{number}-{uuid.uuid4().hex[:8]}")
         needed = sum(artifact.size_bytes for variant in variants for artifact in variant.artifacts)
-        self._models.mkdir(parents=True, exist_ok=True)
+        for folder in (self._models, self._blobs):
+            make_private_folder(folder)
         try:
-            with disk_full_means_out_of_disk(self._models, needed, f"publishing {model}:{number}"):
+            with storage_errors(self._models, needed, f"publishing {model}:{number}"):
                 for variant in variants:
                     self._place_variant(variant, beside / variant.staged.name)
                 remove_tree(final)  # what a crash left of this number before the database knew it

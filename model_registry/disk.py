@@ -1,4 +1,4 @@
-"""Bytes on a file system: hashing, linking, syncing, and what a full disk is called. Knows nothing about models."""
+"""Bytes on a file system: hashing, linking, syncing, who may read them, and why writing fails. Knows nothing about models."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
-from model_registry.errors import OutOfDisk
+from model_registry.errors import NotWritable, OutOfDisk, RegistryError
 
 CHUNK_BYTES = 1 << 20
 READ_ONLY = 0o444
-_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+PRIVATE_FILE = 0o600
+PRIVATE_FOLDER = 0o700
+_QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
+_FREE_SOME = "Free some space (`slmops list` shows the models, `slmops rm MODEL` removes one)"
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_FOLDER = frozenset({errno.ENOTDIR, errno.EEXIST, errno.ENOENT})
 
 
 def sha256_of(path: Path, seen: Callable[[int], None] | None = None) -> str:
@@ -71,28 +78,98 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def make_private_folder(folder: Path) -> Path:
+    """`folder`, which exists after this. It and the folders above it that are made are for this user alone.
+
+    Raises OutOfDisk, NotWritable.
+    """
+    with storage_errors(folder, 1 << 12, f"making the folder {folder}"):
+        for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            path.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    return folder
+
+
+def who_may_enter(folder: Path) -> str | None:
+    """The permissions of a folder that others than its owner may read or enter, e.g. "755"; None when nobody else may."""
+    if os.name != "posix" or not folder.is_dir():
+        return None
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    return f"{mode:o}" if mode & 0o077 else None
+
+
+def open_private(path: Path, mode: str) -> IO[bytes]:
+    """As `path.open(mode)` for a binary mode; a file that is made is for this user alone."""
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags, PRIVATE_FILE))
+
+
 def require_free(folder: Path, needed_bytes: int, purpose: str) -> None:
     """Raises OutOfDisk when fewer than `needed_bytes` are free where `folder` is (it exists)."""
     if shutil.disk_usage(folder).free < needed_bytes:
-        raise _out_of_disk(folder, needed_bytes, purpose)
+        raise _out_of_disk("The disk is full", _FREE_SOME, folder, needed_bytes, purpose)
 
 
 @contextlib.contextmanager
-def disk_full_means_out_of_disk(folder: Path, needed_bytes: int, purpose: str) -> Iterator[None]:
-    """Turns the system's `no space left`, `quota exceeded` and `file too large` into OutOfDisk; lets the rest pass."""
+def storage_errors(folder: Path, needed_bytes: int, purpose: str) -> Iterator[None]:
+    """Turns what the system says of a full disk into OutOfDisk, of a refused write into NotWritable; other errors pass.
+
+    purpose: what is written there, e.g. "publishing tiny:2".
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        failure = storage_failure(error, folder, needed_bytes, purpose)
+        if failure is None:
             raise
-        raise _out_of_disk(folder, needed_bytes, purpose) from error
+        raise failure from error
 
 
-def _out_of_disk(folder: Path, needed_bytes: int, purpose: str) -> OutOfDisk:
+def storage_failure(error: OSError, folder: Path, needed_bytes: int, purpose: str) -> RegistryError | None:
+    """Why something could not be written in `folder`, and what to do; None when the error is about something else."""
+    if error.errno == errno.EFBIG:
+        return _out_of_disk(
+            "The file is larger than may be written there", "Raise the limit (`ulimit -f`)", folder, needed_bytes, purpose
+        )
+    if error.errno == errno.ENOSPC:
+        return _out_of_disk("The disk is full", _FREE_SOME, folder, needed_bytes, purpose)
+    if error.errno == _QUOTA:
+        return _out_of_disk("The disk quota of this user is used up", _FREE_SOME, folder, needed_bytes, purpose)
+    if error.errno in _DENIED:
+        path = Path(error.filename) if isinstance(error.filename, str) else folder
+        is_there = path.is_relative_to(folder) or folder.is_relative_to(path)
+        return not_writable(path, purpose, error.errno) if is_there else None
+    if error.errno in _NO_FOLDER and (file := _file_in_the_way(folder)) is not None:
+        return NotWritable(f"{folder} cannot be a folder: {file} is a file. Move it away, or set SLMOPS_HOME to another folder.")
+    return None
+
+
+def not_writable(path: Path, purpose: str, number: int | None = None) -> NotWritable:
+    """The error for a path that must not be written to. number: the system's, when it is known."""
+    there = next((each for each in (path, *path.parents) if each.exists()), path)
+    if number == errno.EROFS or (os.name == "posix" and there.exists() and os.statvfs(there).f_flag & os.ST_RDONLY):
+        why = f"{there} is on a file system that is mounted read-only. Mount it for writing"
+    else:
+        why = f"this user has no permission to write to {there}. {_permitting(there)}"
+    return NotWritable(f"{purpose[:1].upper()}{purpose[1:]} is not possible: {why}, or set SLMOPS_HOME to a folder of yours.")
+
+
+def _file_in_the_way(folder: Path) -> Path | None:
+    return next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+
+
+def _permitting(path: Path) -> str:
+    """What would give this user the permission to write there."""
+    if os.name != "posix" or not path.exists():
+        return "Give it the permission"
+    owner = path.stat().st_uid
+    return f"Run `chmod u+rwX {path}`" if owner == os.geteuid() else f"It belongs to the user {owner}: run slmops as that user"
+
+
+def _out_of_disk(full: str, remedy: str, folder: Path, needed_bytes: int, purpose: str) -> OutOfDisk:
     free = shutil.disk_usage(folder).free if folder.exists() else 0
     return OutOfDisk(
-        f"The disk is full: {purpose} needs {needed_bytes / 1e6:.1f} MB in {folder}, where {free / 1e6:.1f} MB are free. "
-        "Free some space (`slmops list` shows the models, `slmops rm MODEL` removes one), or set SLMOPS_HOME to a "
-        "larger disk.",
+        f"{full}: {purpose} needs {needed_bytes / 1e6:.1f} MB in {folder}, where {free / 1e6:.1f} MB are free. "
+        f"{remedy}, or set SLMOPS_HOME to a larger disk.",
         needed_bytes=needed_bytes,
     )

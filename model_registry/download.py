@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 
 from model_registry.addresses import proxy_for, without_credentials
-from model_registry.disk import CHUNK_BYTES, disk_full_means_out_of_disk, require_free, sync_file, sync_folder
+from model_registry.disk import CHUNK_BYTES, require_free, storage_errors, sync_file, sync_folder
 from model_registry.errors import ChecksumMismatch, OutOfDisk, SourceUnavailable
 from model_registry.progress import Progress
 
@@ -149,7 +149,7 @@ def _write(response: httpx.Response, wanted: Download, start: int, total: int | 
     most = total if total is not None else start + shutil.disk_usage(wanted.part.parent).free // 2
     require_free(wanted.part.parent, missing, f"downloading {wanted.target.name}")
     with (
-        disk_full_means_out_of_disk(wanted.part.parent, missing, f"downloading {wanted.target.name}"),
+        storage_errors(wanted.part.parent, missing, f"downloading {wanted.target.name}"),
         wanted.part.open("r+b" if start else "wb", buffering=0) as file,
     ):
         file.truncate(start)

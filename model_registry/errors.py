@@ -10,11 +10,15 @@ RegistryError
 ├── UnsupportedModel     sound, but not something slmops serves
 ├── CorruptModel         damaged, incomplete or dangerous
 ├── UnloadableModel      imported, but no engine here loads it
-├── OutOfDisk            the file system is full
+├── OutOfDisk            the file system is full, or a quota is used up
+├── NotWritable          the system does not let this process write there
+├── RegistryBusy         another process has been writing for longer than the caller waits; it may be tried again
 └── DatabaseTooNew       the registry was written by a newer slmops
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from model_registry.addresses import without_credentials
 
@@ -69,6 +73,14 @@ class OutOfDisk(RegistryError):
     def __init__(self, message: str, *, needed_bytes: int) -> None:
         super().__init__(message)
         self.needed_bytes = needed_bytes
+
+
+class NotWritable(RegistryError):
+    headers: Mapping[str, str] = {"X-Should-Retry": "false"}  # HTTP clients would retry it, as any 5xx
+
+
+class RegistryBusy(RegistryError):
+    pass
 
 
 class DatabaseTooNew(RegistryError):

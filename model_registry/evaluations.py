@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, insert, select
 
-from model_registry.database import Database
+from model_registry.database import LOCK_TIMEOUT_S, Database
 from model_registry.schema import evaluations
 
 
@@ -27,10 +27,10 @@ class Evaluation:
 
 
 class Evaluations:
-    """Those of a home. close() when done; usable as `with Evaluations(home) as kept:`."""
+    """Those of a home. close() when done; usable as `with Evaluations(home) as kept:`. Raises as `Database` does."""
 
-    def __init__(self, home: Path) -> None:
-        self._database = Database(home / "registry.db", home / "locks" / "registry.lock")
+    def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        self._database = Database(home / "registry.db", home / "locks" / "registry.lock", lock_timeout_s=lock_timeout_s)
 
     def add(self, *kept: Evaluation) -> None:
         """In this order, the last one the newest. Replaces what the same jobs kept before."""

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from model_registry.artifacts import StagedVariant
 from model_registry.catalog import Catalog, load_catalog
-from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_bytes
+from model_registry.disk import PRIVATE_FILE, make_private_folder, remove_tree, storage_errors, tree_bytes
 from model_registry.errors import (
     ChecksumMismatch,
     CorruptModel,
@@ -119,7 +119,7 @@ def pull(
 
 def fetch(registry: Registry, plan: PullPlan, source: Source, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
     """A disk that is full before everything is here gets all of its space back."""
-    full = disk_full_means_out_of_disk(registry.home, tree_bytes(downloads), f"fetching {plan.name}")
+    full = storage_errors(registry.home, tree_bytes(downloads), f"fetching {plan.name}")
     try:
         with full, _network_errors_told(plan.source):
             fetched = source.fetch(downloads, scratch, progress)
@@ -141,7 +141,7 @@ def _import(
     handling: Handling,
 ) -> ModelVersion:
     options = ImportOptions(precision=precision, may_link=fetched.is_ours)
-    with disk_full_means_out_of_disk(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
+    with storage_errors(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
         importer, imported = run_first(fetched.path, staged, options, progress, handling.importers)
     _write_sampling(staged, plan.sampling)
     alias = plan.alias
@@ -224,11 +224,11 @@ def _network_errors_told(source: SourceReference) -> Iterator[None]:
 @contextlib.contextmanager
 def one_at_a_time(home: Path, source: SourceReference, progress: Progress) -> Iterator[None]:
     """Nobody else fetches from this source meanwhile, in any process."""
-    locks = home / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"pull-{_key(source)}.lock")
+    locks = make_private_folder(home / "locks")
+    lock = FileLock(locks / f"pull-{_key(source)}.lock", mode=PRIVATE_FILE)
     try:
-        lock.acquire(timeout=0)
+        with storage_errors(locks, 1 << 12, "pulling a model"):
+            lock.acquire(timeout=0)
     except Timeout:
         progress.stage("waiting for another pull of the same model")
         lock.acquire()
@@ -246,7 +246,7 @@ def downloads_of(home: Path, source: SourceReference, handling: Handling = PLAIN
     """
     choice = f"-{int(handling.wants_checkpoint)}{int(handling.allow_pickle)}"
     folder = home / "downloads" / (_key(source) + (choice if choice != "-00" else ""))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     try:
         yield folder
     except (*_BAD, *_DEFECTS):

@@ -1,7 +1,8 @@
-"""The registry: which models this machine has. The only writer of the database and of the artifact folders.
+"""The registry: which models this machine has. The only writer of the tables of models and of the artifact folders.
 
 Knows nothing about where models come from (see `pull`), nor what is loaded: callers say so. Reads are answered from a
-snapshot in memory that is renewed when the database changed, whoever changed it.
+snapshot in memory that is renewed when the database changed, whoever changed it. Every method may wait for the disk, and
+those that write for other writers: an event loop calls none of them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,12 +19,13 @@ from model_registry import queries
 from model_registry.adapters import attachment_named, check_alias_is_free, plan_attachment, plan_detachments
 from model_registry.aliasing import plan_point, plan_removal
 from model_registry.artifacts import ArtifactStore, DescribedVariant, StagedVariant, describe, digest_of
-from model_registry.database import Database
-from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_bytes
-from model_registry.errors import ModelInUse, ModelNotFound
+from model_registry.database import LOCK_TIMEOUT_S, Database
+from model_registry.disk import remove_tree, storage_errors, tree_bytes
+from model_registry.errors import ModelInUse
 from model_registry.holds import is_held
 from model_registry.names import Label, check_alias_name, check_model_name, parse_label
 from model_registry.records import LIVE, Alias, Attachment, Manifest, Model, ModelVersion
+from model_registry.snapshot import Snapshot
 from model_registry.staging import collect_stale, staging_folder
 from model_registry.verification import Problem, problems_of
 
@@ -32,20 +33,18 @@ CHECKPOINT_NAME_CHARS = 32  # of a version's digest, which names its checkpoint'
 ABANDONED_DOWNLOAD_AFTER_S = 7 * 24 * 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    data_version: int
-    models: MappingProxyType[str, Model]
-
-
 class Registry:
-    """The models under `home` (created when missing). Safe beside other threads and processes; close() when done."""
+    """The models under `home` (created when missing). Safe beside other threads and processes; close() when done.
 
-    def __init__(self, home: Path) -> None:
+    lock_timeout_s: how long writes wait for other writers, then RegistryBusy, unless a call says otherwise (wait_s).
+    Where nothing can be written, what is there is read, and writes raise NotWritable or OutOfDisk.
+    """
+
+    def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
         self.home = home
         self._store = ArtifactStore(home)
-        self._database = Database(home / "registry.db", home / "locks" / "registry.lock")
-        self._snapshot: _Snapshot | None = None
+        self._database = Database(home / "registry.db", home / "locks" / "registry.lock", lock_timeout_s=lock_timeout_s)
+        self._snapshot: Snapshot | None = None
 
     def close(self) -> None:
         self._database.close()
@@ -58,21 +57,32 @@ class Registry:
 
     # ---- reads ----
 
+    @property
+    def why_read_only(self) -> str | None:
+        """Why nothing can be written, and what to do; None where it can."""
+        why = self._database.why_read_only
+        return None if why is None else why.message
+
+    def snapshot(self) -> Snapshot:
+        """Everything, as the database has it now; the same object until somebody has written."""
+        with self._database.reading() as reader:
+            version = self._database.data_version(reader)
+            if self._snapshot is None or self._snapshot.data_version != version:
+                with self._database.consistent(reader):
+                    self._snapshot = Snapshot(version, MappingProxyType(queries.load_models(reader, self._store)))
+            return self._snapshot
+
     def models(self) -> tuple[Model, ...]:
         """All models, by name."""
-        return tuple(self._current().values())
+        return tuple(self.snapshot().models.values())
 
     def model(self, name: str) -> Model:
         """Raises ModelNotFound."""
-        models = self._current()
-        found = models.get(name)
-        if found is None:
-            raise _no_model(name, models)
-        return found
+        return self.snapshot().model(name)
 
     def resolve(self, name: str) -> ModelVersion:
-        """`name` (what `live` points to), `name:NUMBER` or `name:alias`. Microseconds. Raises ModelNotFound."""
-        return _resolve(self._current(), parse_label(name))
+        """`name` (what `live` points to), `name:NUMBER` or `name:alias`. Raises ModelNotFound."""
+        return self.snapshot().resolve(name)
 
     def verify(self, name: str) -> tuple[Problem, ...]:
         """Hashes every artifact of a version, or of all for a bare name; empty if all is well. Raises ModelNotFound."""
@@ -105,11 +115,11 @@ class Registry:
         """
         check_model_name(name)
         total = sum(tree_bytes(variant.folder) for variant in variants)
-        with disk_full_means_out_of_disk(self.home, total, f"publishing {name}"):
+        with storage_errors(self.home, total, f"publishing {name}"):
             described = [describe(variant, hashed) for variant in variants]
         digest = digest_of(described)
         with self._database.exclusive():
-            model = self._current().get(name)
+            model = self.snapshot().models.get(name)
             same = next((version for version in model.versions if version.digest == digest), None) if model else None
             if same is not None and not problems_of(same, hashing=False):
                 return same
@@ -119,35 +129,35 @@ class Registry:
                 self._store.place(name, same.number, described)
         return next(version for version in self.model(name).versions if version.digest == digest)
 
-    def set_alias(self, model: str, alias: str, number: int, *, weight: float = 1.0) -> Alias:
+    def set_alias(self, model: str, alias: str, number: int, *, weight: float = 1.0, wait_s: float | None = None) -> Alias:
         """Raises InvalidName, ModelNotFound. Moving `live` lets `previous` point to where it was."""
         check_alias_name(alias)
-        with self._database.exclusive():
+        with self._database.exclusive(wait_s):
             found = self.model(model)
-            _resolve(self._current(), Label(model, number=number))
+            self.snapshot().version_of(Label(model, number=number))
             check_alias_is_free(found, alias)
             with self._database.writing() as connection:
                 queries.replace_aliases(connection, model, plan_point(found.aliases, model, alias, number, weight))
         return Alias(model, alias, number, weight)
 
-    def attach(self, model: str, name: str, version: str) -> Attachment:
+    def attach(self, model: str, name: str, version: str, *, wait_s: float | None = None) -> Attachment:
         """Serves the adapter of a tuned version as `model:name`. Raises InvalidName, ModelNotFound, UnsupportedModel."""
         check_alias_name(name)
-        with self._database.exclusive():
+        with self._database.exclusive(wait_s):
             attached = plan_attachment(self.model(model), name, self.resolve(version))
             with self._database.writing() as connection:
                 queries.insert_attachment(connection, attached)
         return attached
 
-    def detach(self, model: str, name: str) -> Attachment:
+    def detach(self, model: str, name: str, *, wait_s: float | None = None) -> Attachment:
         """Raises ModelNotFound."""
-        with self._database.exclusive():
+        with self._database.exclusive(wait_s):
             attached = attachment_named(self.model(model), name)
             with self._database.writing() as connection:
                 queries.delete_attachment(connection, attached)
         return attached
 
-    def remove(self, name_or_label: str, *, force: bool = False, in_use: Collection[str] = ()) -> int:
+    def remove(self, name_or_label: str, *, force: bool = False, in_use: Collection[str] = (), wait_s: float | None = None) -> int:
         """Removes a version, or for a bare name the model with all versions and aliases; bytes freed.
 
         Loaded versions are known by their holds (`holds.py`); in_use adds labels (`name:NUMBER`) known otherwise. Raises
@@ -155,14 +165,14 @@ class Registry:
         `previous`, else to the newest that remains.
         """
         label = parse_label(name_or_label)
-        with self._database.exclusive():
+        with self._database.exclusive(wait_s):
             model = self.model(label.name)
             doomed = model.versions if label.is_bare else (self.resolve(name_or_label),)
             if not force:
                 held = [found.label for found in doomed if any(is_held(variant.folder) for variant in found.variants)]
                 _refuse_in_use(model, doomed, [*in_use, *held], whole=label.is_bare)
             with self._database.writing() as connection:
-                for attached in plan_detachments(model, doomed, self._current()):
+                for attached in plan_detachments(model, doomed, self.snapshot().models):
                     queries.delete_attachment(connection, attached)
                 orphans = _delete(connection, model, doomed)
             return sum(self._store.discard(model.name, version.number, orphans) for version in doomed)
@@ -193,20 +203,12 @@ class Registry:
             remove_tree(path)
         return freed
 
-    def _current(self) -> MappingProxyType[str, Model]:
-        with self._database.reading() as reader:
-            version = self._database.data_version(reader)
-            if self._snapshot is None or self._snapshot.data_version != version:
-                with self._database.consistent(reader):
-                    self._snapshot = _Snapshot(version, MappingProxyType(queries.load_models(reader, self._store)))
-            return self._snapshot.models
-
     def _publish_new(self, name: str, digest: str, manifest: Manifest, described: Sequence[DescribedVariant], alias: str) -> None:
         """Files first, rows last: the commit is the moment the version exists."""
         with self._database.reading() as reader:
             number = queries.next_number(reader, name)
         self._store.place(name, number, described)
-        model = self._current().get(name)
+        model = self.snapshot().models.get(name)
         with self._database.writing() as connection:
             queries.insert_version(connection, name, number, digest, manifest, described)
             aliases = model.aliases if model else ()
@@ -237,23 +239,3 @@ def _refuse_in_use(model: Model, doomed: Sequence[ModelVersion], in_use: Collect
             f"{doomed[0].label} is what the alias {', '.join(pointing)} points to. Point the alias elsewhere, remove "
             f"the whole model with `slmops rm {model.name}`, or force the removal."
         )
-
-
-def _resolve(models: MappingProxyType[str, Model], label: Label) -> ModelVersion:
-    model = models.get(label.name)
-    if model is None:
-        raise _no_model(label.name, models)
-    number = label.number
-    if number is None:
-        number = next((alias.number for alias in model.aliases if alias.name == label.alias_or_live), None)
-    for version in model.versions:
-        if version.number == number:
-            return version
-    exist = [version.label for version in model.versions] + [f"{model.name}:{alias.name}" for alias in model.aliases]
-    wanted = label.number if label.number is not None else label.alias_or_live
-    raise ModelNotFound(f"{model.name} has no version or alias {wanted}. It has: {', '.join(exist)}.")
-
-
-def _no_model(name: str, models: MappingProxyType[str, Model]) -> ModelNotFound:
-    exist = ", ".join(models) if models else "none yet"
-    return ModelNotFound(f"There is no model {name!r} here (there are: {exist}). Run `slmops pull {name}` to get it.")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from model_registry.disk import remove_tree, tree_bytes
+from model_registry.disk import PRIVATE_FILE, make_private_folder, remove_tree, storage_errors, tree_bytes
 
 LONE_LOCK_AFTER_S = 3600.0
 
@@ -22,16 +22,18 @@ LONE_LOCK_AFTER_S = 3600.0
 @contextlib.contextmanager
 def staging_folder(parent: Path) -> Iterator[Path]:
     """A new empty folder under `parent`; gone with all it holds when the block ends, however it ends."""
-    parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(parent)
     folder = parent / uuid.uuid4().hex
-    lock = FileLock(_lock_path(folder))
-    with lock:
-        try:
-            folder.mkdir()
-            yield folder
-        finally:
-            remove_tree(folder)
-            _lock_path(folder).unlink(missing_ok=True)
+    lock = FileLock(_lock_path(folder), mode=PRIVATE_FILE)
+    with storage_errors(parent, 1 << 12, "writing to the registry"):
+        lock.acquire()
+    try:
+        make_private_folder(folder)
+        yield folder
+    finally:
+        remove_tree(folder)
+        _lock_path(folder).unlink(missing_ok=True)
+        lock.release()
 
 
 def collect_stale(parent: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import secrets
 import shutil
@@ -15,11 +16,13 @@ from typing import BinaryIO
 
 from sqlalchemy import RowMapping, insert, select
 
-from model_registry.database import Database
-from model_registry.errors import OutOfDisk, RegistryError
+from model_registry.database import LOCK_TIMEOUT_S, Database
+from model_registry.disk import make_private_folder, open_private, storage_failure
+from model_registry.errors import NotWritable, OutOfDisk, RegistryBusy, RegistryError
 from model_registry.schema import files
 
 _PIECE_BYTES = 1 << 20
+_log = logging.getLogger("slmops.files")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -42,16 +45,17 @@ class StoredFile:
 
 
 class Uploads:
-    """Opens the database when it is first needed. Thread safe; close() when done."""
+    """Opens the database for each call. Thread safe. lock_timeout_s: how long a call waits for other writers, then RegistryBusy."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
         self._home = home
         self._folder = home / "files"
+        self._lock_timeout_s = lock_timeout_s
 
     def add(self, content: BinaryIO, filename: str, purpose: str, expires_after_s: int | None = None) -> StoredFile:
         """Copies the content in pieces; nothing stays behind when that fails. filename: of which the last part counts.
 
-        Raises OutOfDisk.
+        Raises OutOfDisk, NotWritable, RegistryBusy.
         """
         filename = filename.replace("\\", "/").rpartition("/")[2] or "upload"
         id_ = f"file-{secrets.token_hex(12)}"
@@ -60,8 +64,8 @@ class Uploads:
         now = datetime.now(UTC)
         digest, size = hashlib.sha256(), 0
         try:
-            folder.mkdir(parents=True)
-            with path.open("wb") as file:
+            make_private_folder(folder)
+            with open_private(path, "xb") as file:
                 while piece := content.read(_PIECE_BYTES):
                     digest.update(piece)
                     size += file.write(piece)
@@ -71,9 +75,8 @@ class Uploads:
                 connection.execute(insert(files), [_row(stored)])
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, OSError):
-                message = f"The file cannot be kept in {self._folder}: {error.strerror}. Free some space, and upload it again."
-                raise OutOfDisk(message, needed_bytes=size) from error
+            if isinstance(error, OSError) and (failure := storage_failure(error, self._folder, size, "keeping an uploaded file")):
+                raise failure from error
             raise
         return stored
 
@@ -94,7 +97,7 @@ class Uploads:
         self._forget([id_])
 
     def _all(self) -> list[StoredFile]:
-        """Those that have not expired; the others are removed on the way."""
+        """Those that have not expired; the others are removed on the way, where that is possible now."""
         if not (self._home / "registry.db").exists():
             return []
         query = select(files).order_by(files.c.created_at.desc(), files.c.id.desc())
@@ -102,7 +105,10 @@ class Uploads:
             found = [self._file(row) for row in reader.execute(query).mappings()]
         now = datetime.now(UTC)
         expired = [each.id for each in found if each.expires_at is not None and each.expires_at <= now]
-        self._forget(expired)
+        try:
+            self._forget(expired)
+        except (RegistryBusy, NotWritable, OutOfDisk) as error:
+            _log.warning("expired files stay for now", extra={"fields": {"files": len(expired), "why": error.message}})
         return [each for each in found if each.id not in expired]
 
     def _forget(self, ids: list[str]) -> None:
@@ -115,7 +121,8 @@ class Uploads:
 
     @contextmanager
     def _opened(self) -> Iterator[Database]:
-        database = Database(self._home / "registry.db", self._home / "locks" / "registry.lock")
+        lock = self._home / "locks" / "registry.lock"
+        database = Database(self._home / "registry.db", lock, lock_timeout_s=self._lock_timeout_s)
         try:
             yield database
         finally:

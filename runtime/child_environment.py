@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+_ROOT = str(Path(__file__).resolve().parents[1])
 _NAMES = frozenset(
     {
         # the system, its users and their folders
@@ -42,9 +43,8 @@ _SET = {"PYTHONUNBUFFERED": "1", "USE_HUB_KERNELS": "NO"}  # transformers would 
 
 def child_environment(*, network: bool = False, fetches: bool = False) -> dict[str, str]:
     """network: for a process that asks other servers; fetches: for one that downloads models, too, with the hub's token."""
-    here = str(Path(__file__).resolve().parents[1])
     kept = allowed(os.environ, network=network or fetches, fetches=fetches)
-    paths = [here, *filter(None, [kept.get("PYTHONPATH")])]
+    paths = [_ROOT, *filter(None, [kept.get("PYTHONPATH")])]
     return kept | {"PYTHONPATH": os.pathsep.join(paths)} | _SET
 
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Sequence
 
+from model_registry.errors import RegistryError
 from server.gateway import Gateway
 from server.model_settings import ModelSettings
+from server.registry_access import LOCK_WAIT_S
 from server.served_models import Attached, ServedModel
+
+UNDO_WAIT_S = 60.0  # for other writers, before what was registered in vain is left as it is
+_log = logging.getLogger("slmops.adapters")
 
 
 class Adapters:
@@ -17,28 +24,44 @@ class Adapters:
         self._gateway = gateway
         self._changing = asyncio.Lock()
 
-    def attached(self, model: str) -> Sequence[Attached]:
+    async def attached(self, model: str) -> Sequence[Attached]:
         """Raises ModelNotFound."""
-        return self._gateway.models.attached(model)
+        return await self._gateway.look_up(lambda: self._gateway.models.attached(model))
 
     async def attach(self, model: str, name: str, version: str) -> Attached:
-        """Nothing has changed when it raises: RegistryError for what does not fit, NotReady when the base cannot be loaded anew."""
+        """Nothing has changed when it raises: RegistryError for what does not fit or who else is writing, NotReady when the base
+        cannot be loaded anew.
+        """
+        deadline_s = time.monotonic() + LOCK_WAIT_S
         async with self._changing:
-            attached = self._gateway.models.attach(model, name, version)
+            attached = await self._gateway.models.attach(model, name, version, deadline_s)
             try:
                 await asyncio.to_thread(_check, attached.base)
                 await self._load_anew(attached.base)
             except BaseException:
-                self._gateway.models.detach(model, name)
+                await self._undo(model, name)
                 raise
             return attached
 
     async def detach(self, model: str, name: str) -> Attached:
-        """Raises ModelNotFound; NotReady when the base cannot be loaded anew: then the adapter is gone from the next load on."""
+        """Raises ModelNotFound, RegistryBusy; NotReady when the base cannot be loaded anew: then the adapter is gone from the next
+        load on.
+        """
+        deadline_s = time.monotonic() + LOCK_WAIT_S
         async with self._changing:
-            detached = self._gateway.models.detach(model, name)
+            await self._gateway.models.refresh()
+            detached = await self._gateway.models.detach(model, name, deadline_s)
             await self._load_anew(detached.base)
             return detached
+
+    async def _undo(self, model: str, name: str) -> None:
+        try:
+            await self._gateway.models.detach(model, name, time.monotonic() + UNDO_WAIT_S)
+        except RegistryError as error:
+            _log.error(
+                "an adapter that is not served stays registered",
+                extra={"fields": {"adapter": f"{model}:{name}", "why": str(error)}},
+            )
 
     async def _load_anew(self, base: ServedModel) -> None:
         if self._gateway.pool.spec_of(base.label) is not None:

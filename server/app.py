@@ -6,13 +6,17 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI
 
+from jobs.job import Job
 from jobs.job_queue import JobQueue
+from model_registry.disk import who_may_enter
+from model_registry.errors import RegistryError
 from model_registry.uploads import Uploads
 from runtime.machine.provider_directory import ProviderDirectory
 from runtime.pool.model_pool import ModelPool
@@ -32,6 +36,7 @@ from server.openai.fine_tuning import fine_tuning_router
 from server.openai.models import models_router
 from server.openai.tokens import tokens_router
 from server.openai.unavailable import unavailable_router
+from server.registry_access import LOCK_WAIT_S, RegistryAccess
 from server.routes.adapters import adapters_router
 from server.routes.admin import admin_router
 from server.routes.evaluations import evaluations_router
@@ -47,6 +52,7 @@ from server.settings import Settings
 from server.version import slmops_version
 
 _FLUSH_S = 2.0  # what ended streams get to reach their clients
+_NUM_THREADS = 32  # for calls that wait for the disk: some may wait for a lock, and must not hold up the others
 _FAILED = 1
 _MISUSED = 2
 _log = logging.getLogger("slmops.app")
@@ -83,30 +89,38 @@ def create_app(
     pool = pool or ModelPool(settings.pool_limits())
     metrics = Metrics(pool)
     pool.listeners.append(metrics.lifecycle)
-    models, close_models = _open_models(settings)
+    models, access = _open_models(settings)
     directory = ProviderDirectory()
     plans = LoadPlans(settings, directory, pool)
     gateway = Gateway(settings, models, pool, plans, metrics, lifecycle)
     job_metrics = JobMetrics(metrics.registry)
     limits = settings.jobs.limits(offline=settings.offline)
-    uploads = Uploads(settings.home)
+    uploads = Uploads(settings.home, lock_timeout_s=LOCK_WAIT_S)
+
+    def on_change(job: Job) -> None:
+        job_metrics.changed(job)
+        if access is not None and job.status.is_final:  # it may have published
+            access.look_soon()
+
     jobs = JobQueue(
         settings.home,
         limits,
         tasks=tasks,
         file_of=lambda id_: str(uploads.get(id_).path),
         permissions=settings.jobs.permissions({name: table.source() for name, table in settings.endpoints.items()}),
-        on_change=job_metrics.changed,
+        on_change=on_change,
     )
     job_metrics.watch(jobs)
     parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_NUM_THREADS, "slmops"))
+        if access is not None:
+            access.start()
+            _warn_of_home(access)
         if runs_jobs:
             await jobs.start()
-        if jobs.is_elsewhere:
-            _log.warning("another slmops process runs the jobs of this home", extra={"fields": {"home": str(settings.home)}})
         warming = asyncio.create_task(gateway.warm_up())
         try:
             yield
@@ -115,7 +129,8 @@ def create_app(
             warming.cancel()
             await asyncio.wait((warming,))
             await asyncio.gather(jobs.close(), pool.close(grace_s=0))
-            close_models()
+            if access is not None:
+                await asyncio.to_thread(access.close)
 
     app = FastAPI(
         title="slmops",
@@ -141,7 +156,7 @@ def create_app(
         pipelines_router(jobs),
         providers_router(directory),
         health_router(gateway),
-        metrics_router(metrics),
+        metrics_router(metrics, jobs),
     ):
         app.include_router(router)
     errors.install(app)
@@ -165,7 +180,7 @@ def why_refused(settings: Settings) -> str | None:
 
 
 def serve(settings: Settings) -> int:
-    """Serves until a signal. Returns the exit code: 0 after a drain, 1 when it cannot listen, 2 when it must not."""
+    """Serves until a signal. Returns the exit code: 0 after a drain, 1 when it cannot listen or has no home, 2 when it must not."""
     from server.daemon import CannotListenError, Daemon, open_socket
 
     logs.configure(settings.log_level, settings.log_format)
@@ -177,7 +192,13 @@ def serve(settings: Settings) -> int:
     except CannotListenError as error:
         return _complain(str(error), _FAILED)
     with listener:
-        app = create_app(settings)
+        try:
+            app = create_app(settings)
+        except RegistryError as error:
+            return _complain(error.message, _FAILED)
+        if (mode := who_may_enter(settings.home)) is not None:
+            fields = {"home": str(settings.home), "permissions": mode, "remedy": f"chmod 700 {settings.home}"}
+            _log.warning("other users of this machine may enter the home folder", extra={"fields": fields})
         parts: Parts = app.state.parts
         gc.freeze()  # what is there from the start is not searched again while a large body is read
         Daemon(app, settings, parts.drain).run(sockets=[listener])
@@ -189,11 +210,17 @@ def _complain(message: str, exit_code: int) -> int:
     return exit_code
 
 
-def _open_models(settings: Settings) -> tuple[ServedModels, Callable[[], None]]:
-    """The models that requests may name, and how to close what they are read from."""
+def _open_models(settings: Settings) -> tuple[ServedModels, RegistryAccess | None]:
+    """The models that requests may name, and what they are read from, which the fake engine's are not."""
     if settings.engine == "fake":
-        return FakeModels([settings.model, *settings.models]), lambda: None
+        return FakeModels([settings.model, *settings.models]), None
     from model_registry.registry import Registry
 
-    registry = Registry(settings.home)
-    return RegistryModels(registry), registry.close
+    access = RegistryAccess(Registry(settings.home, lock_timeout_s=LOCK_WAIT_S))
+    return RegistryModels(access), access
+
+
+def _warn_of_home(access: RegistryAccess) -> None:
+    if access.why_read_only is not None:
+        fields = {"why": access.why_read_only}
+        _log.warning("nothing can be written to the home folder; serving what is there", extra={"fields": fields})

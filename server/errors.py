@@ -94,6 +94,8 @@ TABLE: Mapping[type[Exception], Rule] = {
     jobs.JobNotFound: Rule(404, INVALID, "job_not_found", param="id"),
     jobs.WrongStatus: Rule(409, INVALID, "wrong_status"),
     jobs.JobsElsewhere: Rule(409, INVALID, "jobs_elsewhere"),
+    jobs.TooManyPlans: Rule(429, RATE_LIMIT, "too_many_plans", retry_after_s=5),
+    jobs.QueueClosing: Rule(503, SERVER, "draining", retry_after_s=5),
     jobs.JobFailure: Rule(422, INVALID, "failed"),
     FileInUse: Rule(409, INVALID, "file_in_use", param="file_id"),
     FileNotKnown: Rule(404, INVALID, "file_not_found", param="file_id"),
@@ -107,6 +109,8 @@ TABLE: Mapping[type[Exception], Rule] = {
     registry.ChecksumMismatch: Rule(502, SERVER, "checksum_mismatch"),
     registry.CorruptModel: Rule(500, SERVER, "corrupt_model"),
     registry.OutOfDisk: Rule(507, SERVER, "out_of_disk"),
+    registry.NotWritable: Rule(507, SERVER, "not_writable"),
+    registry.RegistryBusy: Rule(503, SERVER, "registry_busy", retry_after_s=2),
     registry.RegistryError: Rule(500, SERVER, "registry_error"),
 }
 BY_STATUS: Mapping[int, Rule] = {

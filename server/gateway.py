@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from msgspec import structs
 from msgspec.msgpack import encode
 
-from model_registry.errors import RegistryError
+from model_registry.errors import ModelNotFound, RegistryError
 from runtime.errors import InvalidRequest, NotReady, RuntimeFailure
 from runtime.messages import ModelInfo
 from runtime.pool.lease import Lease
@@ -35,6 +36,7 @@ from server.settings import Settings
 _LASTING = ("insufficient_memory", "no_provider")  # refusals that do not pass by themselves, unless they say when
 _MOST_COPIED_BYTES = 32 << 20  # 128 choices of 256 KiB
 _HANG_S = 2.0  # an engine that ends no late request for so long hangs
+T = TypeVar("T")
 _log = logging.getLogger("slmops.gateway")
 
 
@@ -88,9 +90,17 @@ class Gateway:
         self._groups = itertools.count(1)  # of our own: replicas number what they get each for itself
         self._refusals: dict[str, RuntimeFailure] = {}  # why a model could not even begin to load when it was last asked for
 
-    def resolve(self, name: str | None) -> ServedModel:
-        """The model of that name, or the default one. Raises ModelNotFound."""
-        return self.models.resolve(name or self.settings.model)
+    async def resolve(self, name: str | None) -> ServedModel:
+        """The model of that name, or the default one: from memory, microseconds. Raises ModelNotFound."""
+        return await self.look_up(lambda: self.models.resolve(name or self.settings.model))
+
+    async def look_up(self, read: Callable[[], T]) -> T:
+        """What `read` finds among the models. Before it raises ModelNotFound, it reads what other processes have written."""
+        try:
+            return read()
+        except ModelNotFound:
+            await self.models.refresh()
+            return read()
 
     async def infer(self, model: ServedModel, request: InferenceRequest, record: RequestRecord) -> Inference:
         """Waits for the model and for the first event. The caller closes the inference. Raises RuntimeFailure."""
@@ -156,15 +166,15 @@ class Gateway:
             await self._warm_up(None)
         finally:
             self._is_warming = False
-        for name in self._pinned():
+        for name in await self._pinned():
             await self._warm_up(name)
 
-    def _pinned(self) -> list[str]:
+    async def _pinned(self) -> list[str]:
         """By the settings. A table of settings for a model that is not here is told, since nothing else would tell of it."""
         known = []
         for name, settings in self.settings.models.items():
             try:
-                self.resolve(name)
+                await self.resolve(name)
             except RegistryError as failure:
                 _log.warning("settings for an unknown model", extra={"fields": {"model": name, "why": str(failure)}})
             else:
@@ -173,7 +183,7 @@ class Gateway:
 
     async def _warm_up(self, name: str | None) -> None:
         try:
-            model = self.resolve(name)
+            model = await self.resolve(name)
             (await self.acquire(model)).release()
             _log.info("model ready", extra={"fields": {"model": model.label}})
         except (RuntimeFailure, RegistryError) as failure:
@@ -184,7 +194,7 @@ class Gateway:
         if not self._lifecycle.is_serving:
             return "The server is shutting down."
         try:
-            label = self.resolve(None).label
+            label = self.models.resolve(self.settings.model).label
         except RegistryError as failure:
             return str(failure)
         states = {each.state for each in self.pool.loaded() if each.spec.label == label}  # two, while it is reloaded
@@ -200,7 +210,7 @@ class Gateway:
 
     async def unload(self, name: str, *, grace_s: float = 0.0) -> Sequence[str]:
         """Ends the workers of every loaded version of that name, or of the one that `name:number` or `name:alias` means."""
-        meant = {name, self.resolve(name).label} if ":" in name and not self._is_loaded(name) else {name}
+        meant = {name, (await self.resolve(name)).label} if ":" in name and not self._is_loaded(name) else {name}
         doomed = [each.spec.label for each in self.loaded() if meant & {each.spec.label, each.spec.label.rpartition(":")[0]}]
         return [label for label in doomed if await self.pool.unload(label, grace_s=grace_s)]
 

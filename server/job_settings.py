@@ -26,6 +26,7 @@ class JobSettings(BaseModel):
 
     max_running: int = Field(default=1, ge=0, le=64, description="Jobs that run at a time; 0 starts none.")
     memory_limit: MemoryShare = Field(default="50%", description="Most memory of a job: a share of the machine's, or a size.")
+    plan_memory_limit: MemoryShare = Field(default="2GiB", description="Most memory of the process that plans a job.")
     threads: Threads = Field(default=0, description="Threads per job; 0 means all cores.")
     max_attempts: int = Field(default=3, ge=1, le=100, description="Attempts without progress at what may pass by itself.")
     allow_code: bool = Field(default=False, description="Whether code that arrives as data may run; only in slmops.toml.")
@@ -44,6 +45,7 @@ class JobSettings(BaseModel):
         return JobLimits(
             max_running=self.max_running,
             memory_bytes=bytes_of(self.memory_limit),
+            plan_memory_bytes=bytes_of(self.plan_memory_limit),
             threads=self.threads,
             max_attempts=self.max_attempts,
             offline=offline,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,7 @@ class LoadPlans:
             return (Candidate(Path(), "fake", MemoryEstimate(_FAKE_BYTES)),)
         options = _options(model, settings)
         folders = {variant.name: variant.folder for variant in model.variants}
-        memory = {variant.name: _estimate(variant, options) for variant in model.variants}
+        memory = await asyncio.to_thread(lambda: {variant.name: _estimate(variant, options) for variant in model.variants})
         providers = await self._providers(model, settings)
         placement = plan_placement(
             [_placed(variant, model, memory[variant.name]) for variant in model.variants],
@@ -83,7 +84,7 @@ class LoadPlans:
         """Asks the machine only for what could run elsewhere, or by another engine, than any machine can."""
         at_home = model.graph is Graph.GQA and all(variant.provider_family == "cpu" for variant in model.variants)
         if at_home and settings.engine in ("auto", "onnx") and isinstance(settings.preference(), Policy):
-            return (this_cpu(),)
+            return (await asyncio.to_thread(this_cpu),)
         return await self._directory.providers()
 
     def _free_bytes(self, providers: Sequence[ExecutionProvider], label: str) -> dict[str, int]:

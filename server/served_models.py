@@ -1,6 +1,7 @@
 """Which models requests may name: a name resolves to a version and its variants, of which an engine loads one.
 
-Knows the registry; knows nothing of what is loaded. `FakeModels` stands in when the engine needs no model.
+Knows the registry; knows nothing of what is loaded. `FakeModels` stands in when the engine needs no model. What is not a coroutine
+reads memory only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from runtime.placement import Graph
 from server.fine_tuned_names import CHECKPOINT, as_registered, registered_of, written_name
 
 if TYPE_CHECKING:
-    from model_registry.registry import Registry
+    from model_registry.snapshot import Snapshot
+    from server.registry_access import RegistryAccess
 
 _OWNER = "slmops"
 
@@ -57,27 +59,73 @@ class ServedModels(Protocol):
     def listed(self) -> Sequence[ServedModel]:
         """Every model under its bare name."""
 
-    def remove(self, name: str) -> None:
-        """The whole model. Raises ModelNotFound; ModelInUse while a process works with it."""
-
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
         """The version of that name, and the tree that it stands in. Raises as `resolve` does."""
 
     def attached(self, model: str) -> Sequence[Attached]:
         """The model's adapters. Raises ModelNotFound."""
 
-    def attach(self, model: str, name: str, version: str) -> Attached:
-        """From now on `model:name` is served. Raises InvalidName, ModelNotFound, UnsupportedModel."""
+    async def refresh(self) -> None:
+        """What any process wrote before this call is known when it returns."""
 
-    def detach(self, model: str, name: str) -> Attached:
-        """Raises ModelNotFound."""
+    async def remove(self, name: str) -> None:
+        """The whole model. Raises ModelNotFound; ModelInUse while a process works with it; RegistryBusy."""
+
+    async def attach(self, model: str, name: str, version: str, deadline_s: float | None = None) -> Attached:
+        """From now on `model:name` is served. deadline_s: of time.monotonic, after which no other writer is waited for.
+
+        Raises InvalidName, ModelNotFound, UnsupportedModel, RegistryBusy.
+        """
+
+    async def detach(self, model: str, name: str, deadline_s: float | None = None) -> Attached:
+        """Raises ModelNotFound, RegistryBusy."""
 
 
 class RegistryModels:
     """The models of the registry: by name, `name:number`, `name:alias` or `name:adapter`."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, access: RegistryAccess) -> None:
+        self._access = access
+
+    @property
+    def _now(self) -> SnapshotModels:
+        return SnapshotModels(self._access.snapshot)
+
+    def resolve(self, name: str) -> ServedModel:
+        return self._now.resolve(name)
+
+    def listed(self) -> Sequence[ServedModel]:
+        return self._now.listed()
+
+    def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
+        return self._now.lineage(name)
+
+    def attached(self, model: str) -> Sequence[Attached]:
+        return self._now.attached(model)
+
+    async def refresh(self) -> None:
+        await self._access.refresh()
+
+    async def remove(self, name: str) -> None:
+        model = self.resolve(name).label.partition(":")[0]
+        await self._access.write(lambda registry, wait_s: registry.remove(model, wait_s=wait_s))
+
+    async def attach(self, model: str, name: str, version: str, deadline_s: float | None = None) -> Attached:
+        tuned = as_registered(version)
+        made = await self._access.write(lambda registry, wait_s: registry.attach(model, name, tuned, wait_s=wait_s), deadline_s)
+        return self._now.with_base(made)
+
+    async def detach(self, model: str, name: str, deadline_s: float | None = None) -> Attached:
+        gone = self._now.with_base(attachment_named(self._access.snapshot.model(model), name))
+        await self._access.write(lambda registry, wait_s: registry.detach(model, name, wait_s=wait_s), deadline_s)
+        return Attached(gone.attachment, self.resolve(gone.base.label))
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotModels:
+    """What names meant at the moment of one snapshot."""
+
+    snapshot: Snapshot
 
     def resolve(self, name: str) -> ServedModel:
         """A tuned model also by the name that OpenAI's clients know it by, `ft:...`."""
@@ -88,7 +136,7 @@ class RegistryModels:
             )
         registered = registered_of(name)
         try:
-            version = self._registry.resolve(registered or name)
+            version = self.snapshot.resolve(registered or name)
         except ModelNotFound:
             adapted = self._adapted(name)
             if adapted is None:
@@ -99,38 +147,27 @@ class RegistryModels:
         return self._served(name, version)
 
     def listed(self) -> Sequence[ServedModel]:
-        models = self._registry.models()
+        models = self.snapshot.models.values()
         versions = [version for model in models if (version := _live(model)) and _variants(version)]
         live = [self._served(_listed_name(version), version) for version in versions]
         return live + [self._with_adapter(each) for model in models for each in model.adapters]
 
-    def remove(self, name: str) -> None:
-        self._registry.remove(self.resolve(name).label.partition(":")[0])
-
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
-        version = self._registry.resolve(as_registered(name))
-        return version, lineage_of(self._registry.models(), version)
+        version = self.snapshot.resolve(as_registered(name))
+        return version, lineage_of(tuple(self.snapshot.models.values()), version)
 
     def attached(self, model: str) -> Sequence[Attached]:
-        return [self._attached(each) for each in self._registry.model(model).adapters]
+        return [self.with_base(each) for each in self.snapshot.model(model).adapters]
 
-    def attach(self, model: str, name: str, version: str) -> Attached:
-        return self._attached(self._registry.attach(model, name, as_registered(version)))
-
-    def detach(self, model: str, name: str) -> Attached:
-        gone = self._attached(attachment_named(self._registry.model(model), name))
-        self._registry.detach(model, name)
-        return Attached(gone.attachment, self.resolve(gone.base.label))
-
-    def _attached(self, attachment: Attachment) -> Attached:
+    def with_base(self, attachment: Attachment) -> Attached:
+        """Raises ModelNotFound when the base is gone."""
         return Attached(attachment, self.resolve(self._base_of(attachment)))
 
     def _adapted(self, name: str) -> ServedModel | None:
         """By `model:adapter`. None when it is no adapter's name."""
         model, _, adapter = name.partition(":")
-        found = [
-            each for known in self._registry.models() if known.name == model for each in known.adapters if each.name == adapter
-        ]
+        known = self.snapshot.models.get(model)
+        found = [each for each in known.adapters if each.name == adapter] if known else []
         return self._with_adapter(found[0]) if found else None
 
     def _with_adapter(self, attachment: Attachment) -> ServedModel:
@@ -139,12 +176,12 @@ class RegistryModels:
 
     def _base_of(self, attachment: Attachment) -> str:
         """The version that the adapter was tuned on."""
-        return self._registry.resolve(attachment.version).manifest.parent or attachment.model
+        return self.snapshot.resolve(attachment.version).manifest.parent or attachment.model
 
     def _served(self, name: str, version: ModelVersion) -> ServedModel:
-        attached = self._registry.model(version.model).adapters
+        attached = self.snapshot.model(version.model).adapters
         mine = [each for each in attached if self._base_of(each) == version.label]
-        adapters = {each.name: folder_of(self._registry.resolve(each.version)) for each in mine}
+        adapters = {each.name: folder_of(self.snapshot.resolve(each.version)) for each in mine}
         return replace(_served(name, version), adapters=adapters)
 
 
@@ -170,7 +207,10 @@ class FakeModels:
     def listed(self) -> Sequence[ServedModel]:
         return [self.resolve(name) for name in self._by_bare]
 
-    def remove(self, name: str) -> None:
+    async def refresh(self) -> None:
+        return
+
+    async def remove(self, name: str) -> None:
         raise UnsupportedModel(f"{self.resolve(name).label} is the fake engine's: there is nothing to remove.")
 
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
@@ -181,10 +221,10 @@ class FakeModels:
         self.resolve(model)
         return []
 
-    def attach(self, model: str, name: str, version: str) -> Attached:
+    async def attach(self, model: str, name: str, version: str, deadline_s: float | None = None) -> Attached:
         raise UnsupportedModel(f"{self.resolve(model).label} takes no adapters: it is the fake engine's.")
 
-    def detach(self, model: str, name: str) -> Attached:
+    async def detach(self, model: str, name: str, deadline_s: float | None = None) -> Attached:
         raise ModelNotFound(f"{self.resolve(model).label} has no adapter {name!r}.")
 
 

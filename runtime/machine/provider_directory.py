@@ -68,7 +68,7 @@ class ProviderDirectory:
             problem = f"the discovery of execution providers printed something else than its answer ({error})"
         problem += "; only the CPU is used. Run `slmops doctor`, or remove the plugin provider that was installed last."
         log.warning("%s", problem)
-        return ProviderReport((this_cpu(),), problem)
+        return ProviderReport((await asyncio.to_thread(this_cpu),), problem)
 
     async def _ask(self) -> bytes:
         """What the child printed. Raises _Unanswered."""

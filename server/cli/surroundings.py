@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from model_registry.disk import who_may_enter
 from runtime.machine.installation import Finding, Status
 from server.cli.terminal import size
 
@@ -24,6 +25,8 @@ def check_home(home: Path) -> Finding:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         remedy = "make it writable, or set SLMOPS_HOME to a folder of yours"
         return Finding("home", Status.PROBLEM, f"{home} cannot be written to", remedy)
+    if (mode := who_may_enter(home)) is not None:
+        return Finding("home", Status.NOTE, f"{home} may be entered by other users of this machine ({mode})", f"chmod 700 {home}")
     return Finding("home", Status.OK, str(home) if there == home else f"{home}, to be created")
 
 

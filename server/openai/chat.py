@@ -41,7 +41,7 @@ def chat_router(gateway: Gateway) -> APIRouter:
         """With `stream`, the answer comes as server-sent events of `chat.completion.chunk` objects, then `[DONE]`."""
         with named_as_in(body):
             asked, style = translate_chat(body), ChatStyle.of(body)
-            model = gateway.resolve(body.model)
+            model = await gateway.resolve(body.model)
             identity = Identity.new("chatcmpl", model, body.service_tier)
             record = RequestRecord.of(request.scope)
             record.warnings += warnings_of(body)

@@ -37,7 +37,7 @@ def completions_router(gateway: Gateway) -> APIRouter:
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """`n` choices per prompt. With `stream`, choices come interleaved as server-sent events, then `[DONE]`."""
         asked, style = translate_completion(body), CompletionStyle.of(body)
-        model = gateway.resolve(body.model)
+        model = await gateway.resolve(body.model)
         identity = Identity.new("cmpl", model, body.service_tier)
         record = RequestRecord.of(request.scope)
         record.warnings += warnings_of(body)

@@ -16,6 +16,7 @@ from jobs.job import WORK, InvalidJob, Job, JobEvent, JobKind, JobNotFound, JobS
 from jobs.job_queue import JobQueue
 from model_registry.uploads import FileNotKnown, Uploads
 from runtime.errors import InvalidRequest
+from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.gateway import Gateway
 from server.json_route import SmallJsonRoute
@@ -56,10 +57,10 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
         except WrongStatus as error:
             raise WrongStatus(error.message.replace(job.id, their_id(job.id))) from None
 
-    @router.post("", responses=documented(400, 404, 413, 422, 500), summary="Tune a model")
-    async def create(asked: FineTuningRequest) -> FineTuningJob:
+    @router.post("", responses=documented(400, 404, 413, 422, 429, 500, 503), summary="Tune a model")
+    async def create(asked: FineTuningRequest, request: Request) -> FineTuningJob:
         """Its data is checked first: what is wrong is told with its line, and no job is created."""
-        base = gateway.resolve(asked.model).label
+        base = (await gateway.resolve(asked.model)).label
         if asked.validation_file == asked.training_file:
             message = "It is the training_file too: validation must be new to the model."
             raise InvalidRequest(message, param="validation_file")
@@ -67,7 +68,8 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
             await asyncio.to_thread(_check_file, uploads, field, getattr(asked, field))
         params = params_of(asked, base, secrets.token_hex(4))
         try:
-            job = await queue.create(JobKind.FINETUNE, params, metadata=asked.metadata or {})
+            creating = queue.create(JobKind.FINETUNE, params, metadata=asked.metadata or {})
+            job = await unless_disconnected(request.receive, creating)
         except InvalidJob as error:
             raise InvalidJob([_theirs(problem, asked) for problem in error.problems]) from None
         return await told(job)

@@ -39,22 +39,23 @@ def models_router(gateway: Gateway) -> APIRouter:
 
     @router.get("/v1/models", responses=documented(500), summary="List the models")
     async def list_models() -> ModelList:
+        await gateway.models.refresh()
         return ModelList(data=[_card(model) for model in gateway.models.listed()])
 
     @router.get("/v1/models/{model_id:path}", responses=documented(404, 500), summary="Describe a model")
     async def retrieve_model(model_id: str) -> ModelCard:
         """By name, or by `name:number` for one version."""
-        return _card(gateway.resolve(model_id))
+        return _card(await gateway.resolve(model_id))
 
     @router.delete("/v1/models/{model_id:path}", responses=documented(400, 404, 409, 500), summary="Delete a tuned model")
     async def delete_model(model_id: str) -> ModelDeleted:
         """Of a fine-tuning job, by its name `ft:...`. What it answers just now is answered first."""
-        model = gateway.resolve(model_id)
+        model = await gateway.resolve(model_id)
         if registered_of(model_id) is None:
             message = f"{model_id} is no fine-tuning job's model, whose name begins with ft:. Remove it by `slmops rm {model_id}`."
             raise InvalidRequest(message, param="model")
         await gateway.unload(model.label, grace_s=gateway.settings.shutdown_grace_s)
-        gateway.models.remove(model_id)
+        await gateway.models.remove(model_id)
         return ModelDeleted(id=model_id)
 
     return router

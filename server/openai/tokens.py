@@ -48,7 +48,7 @@ def tokens_router(gateway: Gateway) -> APIRouter:
         question: Callable[[Lease], Awaitable[T]],
     ) -> T:
         """The answer of the model that the body names. Raises RuntimeFailure, ModelNotFound, ClientGone."""
-        model = gateway.resolve(body.model)
+        model = await gateway.resolve(body.model)
         record = RequestRecord.of(request.scope)
         record.model = model.label
 

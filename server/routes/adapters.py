@@ -47,7 +47,7 @@ def adapters_router(gateway: Gateway) -> APIRouter:
 
     @router.get("/{name}/adapters", responses=documented(404, 500), summary="List a model's adapters")
     async def attached(name: str) -> AdapterList:
-        return AdapterList(data=[_body(each) for each in adapters.attached(name)])
+        return AdapterList(data=[_body(each) for each in await adapters.attached(name)])
 
     @router.post(
         "/{name}/adapters", status_code=201, responses=documented(400, 404, 422, 500, 503), summary="Serve an adapter on a model"

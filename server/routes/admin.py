@@ -147,14 +147,14 @@ def admin_router(gateway: Gateway) -> APIRouter:
     @router.post("/{name}/load", responses=documented(400, 404, 500, 503), summary="Load a model")
     async def load(name: str, asked: LoadRequest | None = None) -> LoadedModelBody:
         """By name, or by `name:number`. Answers when it is loaded; loads nothing when it is already."""
-        model, asked = gateway.resolve(name), asked or LoadRequest()
+        model, asked = await gateway.resolve(name), asked or LoadRequest()
         with await gateway.load(model, ModelSettings(keep_alive=asked.keep_alive, pin=asked.pin)):
             return _body_of(model.label, gateway.loaded())
 
     @router.post("/{name}/reload", responses=documented(400, 404, 500, 503), summary="Load a model anew, with other settings")
     async def reload(name: str, changes: ModelSettings | None = None) -> LoadedModelBody:
         """No request fails: the old workers serve until the new ones can. What is changed holds until the daemon ends."""
-        model = gateway.resolve(name)
+        model = await gateway.resolve(name)
         with await gateway.reload(model, changes or ModelSettings()):
             return _body_of(model.label, gateway.loaded())
 
@@ -169,7 +169,7 @@ def admin_router(gateway: Gateway) -> APIRouter:
     @router.post("/{name}/reset", responses=documented(404, 500), summary="Try a model again that failed repeatedly")
     async def reset(name: str) -> Reset:
         """Forgets its failures; the next request loads it."""
-        model = gateway.resolve(name)
+        model = await gateway.resolve(name)
         gateway.pool.reset(model.label)
         return Reset(reset=model.label)
 

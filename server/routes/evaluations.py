@@ -13,6 +13,7 @@ from model_registry.evaluations import Evaluation, Evaluations
 from server.errors import documented
 from server.fine_tuned_names import as_registered
 from server.gateway import Gateway
+from server.registry_access import LOCK_WAIT_S
 from server.routes.job_bodies import Figures, finite
 
 
@@ -42,7 +43,7 @@ def evaluations_router(gateway: Gateway, home: Path) -> APIRouter:
         """By name, of all of its versions, or by `name:number`; kept also when the version is gone."""
         found = await asyncio.to_thread(_read, home, as_registered(name), kind)
         if not found:
-            gateway.resolve(name)
+            await gateway.resolve(name)
         return EvaluationList(data=[_body(each) for each in found])
 
     return router
@@ -51,7 +52,7 @@ def evaluations_router(gateway: Gateway, home: Path) -> APIRouter:
 def _read(home: Path, name: str, kind: str | None) -> list[Evaluation]:
     if not (home / "registry.db").exists():
         return []
-    with Evaluations(home) as kept:
+    with Evaluations(home, lock_timeout_s=LOCK_WAIT_S) as kept:
         return kept.of(name, kind)
 
 

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from jobs.job import Job, JobEvent, JobKind, JobStatus
 from jobs.job_queue import JobQueue
+from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.event_stream import STREAMS
 from server.job_log import MAX_LINES, end_of
@@ -41,15 +42,19 @@ def jobs_router(queue: JobQueue) -> APIRouter:
     def body(job: Job) -> JobBody:
         return job_body(job, str(queue.folder(job.id)))
 
-    @router.post("/jobs", status_code=201, responses=documented(400, 404, 422, 500), summary="Create a job")
-    async def create(asked: JobRequest) -> JobBody:
+    @router.post("/jobs", status_code=201, responses=documented(400, 404, 422, 429, 500, 503), summary="Create a job")
+    async def create(asked: JobRequest, request: Request) -> JobBody:
         """It is planned before it is queued: what cannot work is refused, bad data with its file and line."""
-        return body(await queue.create(asked.kind, asked.params, needs=asked.needs, metadata=asked.metadata))
+        creating = queue.create(asked.kind, asked.params, needs=asked.needs, metadata=asked.metadata)
+        return body(await unless_disconnected(request.receive, creating))
 
-    @router.post("/job-plans", responses=documented(400, 404, 422, 500), summary="Say what a job would do")
-    async def plan(asked: PlanRequest) -> PlanBody:
-        """A dry run: what would be done, how long it would take and how much memory. Nothing is queued."""
-        return plan_body(await queue.plan(asked.kind, asked.params))
+    @router.post("/job-plans", responses=documented(400, 404, 422, 429, 500, 503), summary="Say what a job would do")
+    async def plan(asked: PlanRequest, request: Request) -> PlanBody:
+        """A dry run: what would be done, how long it would take and how much memory. Nothing is queued.
+
+        Two at a time; a plan ends with its request.
+        """
+        return plan_body(await unless_disconnected(request.receive, queue.plan(asked.kind, asked.params)))
 
     @router.get("/jobs", responses=documented(400, 404, 500), summary="List jobs")
     async def list_jobs(
@@ -64,7 +69,7 @@ def jobs_router(queue: JobQueue) -> APIRouter:
 
     @router.get("/job-kinds", responses=documented(500), summary="List the kinds of jobs and what each may be asked")
     async def kinds() -> KindList:
-        return KindList(data=[KindBody(kind=kind, params=queue.schema(kind)) for kind in JobKind])
+        return KindList(data=[KindBody(kind=kind, params=await queue.schema(kind)) for kind in JobKind])
 
     @router.get("/jobs/{id}", responses=documented(404, 500), summary="Show a job")
     async def show(id: str) -> JobBody:

@@ -40,7 +40,7 @@ def lineage_router(gateway: Gateway) -> APIRouter:
     @router.get("/{name}/lineage", responses=documented(404, 422, 500), summary="Show what a model was made from")
     async def show(name: str) -> LineageBody:
         """The whole tree that the version stands in, from its first ancestor that is still registered."""
-        version, tree = gateway.models.lineage(name)
+        version, tree = await gateway.look_up(lambda: gateway.models.lineage(name))
         return lineage_body(tree, version.label)
 
     return router

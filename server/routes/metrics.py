@@ -5,18 +5,20 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from jobs.job_queue import JobQueue
 from server.errors import documented
 from server.metrics import Metrics
 
 _TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def metrics_router(metrics: Metrics) -> APIRouter:
+def metrics_router(metrics: Metrics, jobs: JobQueue) -> APIRouter:
     router = APIRouter(tags=["probes"])
 
     @router.get("/metrics", response_class=Response, responses=documented(500), summary="Metrics for Prometheus")
     async def read_metrics() -> Response:
         """vLLM's names under `vllm:`, our own under `slmops_`."""
+        await jobs.count()
         return Response(metrics.exposition(), headers={"Content-Type": _TEXT_FORMAT})
 
     return router

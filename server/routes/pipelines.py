@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.chain import start_chain
@@ -12,6 +12,7 @@ from jobs.job import Job, JobKind, JobNotFound, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.pipelines import Step
 from server.bounded import FAIL_FAST
+from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.json_route import SmallJsonRoute
 from server.routes.job_bodies import JobBody, Metadata, Params, job_body
@@ -54,11 +55,11 @@ def pipelines_router(queue: JobQueue) -> APIRouter:
     def body(id_: str, jobs: list[Job]) -> PipelineBody:
         return PipelineBody(id=id_, status=status_of(jobs), jobs=[job_body(job, str(queue.folder(job.id))) for job in jobs])
 
-    @router.post("", status_code=201, responses=documented(400, 404, 422, 500), summary="Create a chain of jobs")
-    async def create(asked: PipelineRequest) -> PipelineBody:
+    @router.post("", status_code=201, responses=documented(400, 404, 422, 429, 500, 503), summary="Create a chain of jobs")
+    async def create(asked: PipelineRequest, request: Request) -> PipelineBody:
         """All of its jobs, or none when one cannot work."""
         steps = [Step(step.name, step.kind, step.params, tuple(step.after)) for step in asked.steps]
-        jobs = await start_chain(queue, steps, asked.metadata)
+        jobs = await unless_disconnected(request.receive, start_chain(queue, steps, asked.metadata))
         return body(jobs[0].pipeline or "", jobs)
 
     @router.get("/{id}", responses=documented(404, 500), summary="Show a chain of jobs")

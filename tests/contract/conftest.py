@@ -8,6 +8,7 @@ import httpx
 import pytest
 from document import contract_settings
 
+from tests.loop_guard import nothing_blocks_the_loop as nothing_blocks_the_loop
 from tests.server.live_server import LiveServer
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Barrier
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 from model_registry.database import Database
-from model_registry.errors import OutOfDisk, RegistryError
+from model_registry.errors import OutOfDisk, RegistryBusy, RegistryError
 from model_registry.schema import HEAD
 
 NUM_OPENERS = 8
@@ -49,4 +52,28 @@ def test_a_full_disk_is_told_as_such_whatever_sqlite_calls_it(tmp_path: Path, mo
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(OutOfDisk, match="The disk is full"), database.reading() as reader:
         reader.exec_driver_sql("SELECT nonsense")
+    database.close()
+
+
+def test_who_only_reads_waits_for_no_writer(tmp_path: Path) -> None:
+    path, lock = tmp_path / "registry.db", tmp_path / "registry.lock"
+    Database(path, lock).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer, FileLock(lock):
+        writer.execute("BEGIN IMMEDIATE")
+        database = Database(path, lock, lock_timeout_s=0.0)
+        with database.reading() as reader:
+            assert reader.exec_driver_sql("SELECT count(*) FROM models").scalar() == 0
+        with pytest.raises(RegistryBusy, match="keeps the registry database"), database.writing():
+            pass
+        with pytest.raises(RegistryBusy, match=r"has been writing for 0 s \(it holds"), database.exclusive():
+            pass
+        database.close()
+
+
+def test_a_call_may_wait_otherwise_than_its_database(tmp_path: Path) -> None:
+    database = Database(tmp_path / "registry.db", tmp_path / "registry.lock")
+    with FileLock(tmp_path / "registry.lock"), pytest.raises(RegistryBusy), database.exclusive(0.0):
+        pass
+    with database.exclusive(0.0):
+        pass
     database.close()

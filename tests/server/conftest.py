@@ -12,6 +12,7 @@ import pytest
 from live_server import LiveServer
 
 from server.settings import Settings
+from tests.loop_guard import nothing_blocks_the_loop as nothing_blocks_the_loop
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from live_server import ask, error_of
 from starlette.exceptions import HTTPException
 
+from jobs import job as jobs
 from model_registry import errors as registry
 from runtime import errors as runtime
 from server.app import create_app
@@ -38,6 +39,10 @@ from server.settings import Settings
         (registry.ChecksumMismatch("m"), 502, "checksum_mismatch", None),
         (registry.CorruptModel("m"), 500, "corrupt_model", None),
         (registry.OutOfDisk("m", needed_bytes=1), 507, "out_of_disk", None),
+        (registry.NotWritable("m"), 507, "not_writable", None),
+        (registry.RegistryBusy("m"), 503, "registry_busy", "2"),
+        (jobs.TooManyPlans("m"), 429, "too_many_plans", "5"),
+        (jobs.QueueClosing(), 503, "draining", "5"),
         (registry.DatabaseTooNew("m"), 500, "registry_error", None),
         (DrainingError(), 503, "draining", "5"),
         (ModelNotLoadedError("a", ["b:1"]), 404, "model_not_loaded", None),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from server.app import create_app
@@ -112,6 +116,52 @@ def test_a_dry_run_queues_nothing(http: httpx.Client) -> None:
     plan = http.post("/admin/job-plans", json={"kind": "finetune", "params": {"steps": 7}}).json()
     assert (plan["summary"], plan["num_steps"], plan["memory_bytes"]) == (["Counts to 7."], 7, None)
     assert http.get("/admin/jobs").json()["data"] == []
+
+
+def test_plans_are_two_at_a_time_and_end_with_their_requests(http: httpx.Client, server: LiveServer, tmp_path: Path) -> None:
+    notes = [tmp_path / "first", tmp_path / "second"]
+    asked = [{"kind": "finetune", "params": {"steps": 1, "plan_note": str(note)}} for note in notes]
+
+    async def leave_two() -> None:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client:
+            paths = ("/admin/job-plans", "/admin/jobs")
+            posts = [asyncio.create_task(client.post(path, json=body)) for path, body in zip(paths, asked, strict=True)]
+            async with asyncio.timeout(60):
+                while not all(written_in(note) for note in notes):
+                    assert not any(post.done() for post in posts)
+                    await asyncio.sleep(0.01)
+            refused = await client.post("/admin/job-plans", json={"kind": "finetune", "params": {"steps": 1}})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_plans")
+            assert refused.headers["Retry-After"] == "5"
+            for post in posts:
+                post.cancel()
+            await asyncio.wait(posts)
+
+    asyncio.run(leave_two())
+    assert server.call(server.parts.lifecycle.wait_idle(60), 61), "a plan outlives its request"
+    assert not any(psutil.pid_exists(int(written_in(note))) for note in notes)
+    assert http.post("/admin/job-plans", json={"kind": "finetune", "params": {"steps": 7}}).json()["num_steps"] == 7
+    assert http.get("/admin/jobs").json()["data"] == []
+
+
+def written_in(path: Path) -> str:
+    """Nothing while the file is not there."""
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_locked_database_is_503_for_who_creates_a_job(
+    http: httpx.Client, server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.store.LOCK_WAIT_S", 0.1)
+    server.parts.jobs._store.close()  # to be opened anew, with that patience
+    path = server.parts.settings.home / "registry.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = http.post("/admin/jobs", json={"kind": "finetune", "params": {"steps": 1}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "registry_busy")
+    assert answer.headers["Retry-After"] == "2"
+    assert http.get("/admin/jobs").json()["data"] == []
+    create(http, steps=1)
 
 
 def test_a_job_is_paused_resumed_and_cancelled(http: httpx.Client, tmp_path: Path) -> None:

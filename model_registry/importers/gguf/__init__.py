@@ -7,7 +7,6 @@ pretokenizers and genai_config the files beside it, reference the truth, measuri
 
 from __future__ import annotations
 
-import errno
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from model_registry.errors import OutOfDisk, UnsupportedModel
+from model_registry.disk import storage_errors
+from model_registry.errors import UnsupportedModel
 from model_registry.importers.gguf.architecture import Architecture, read_architecture
 from model_registry.importers.gguf.calibration import TEXT, calibrate, plan_num_tokens
 from model_registry.importers.gguf.decoder import WrittenBits, write_decoder
@@ -79,18 +79,10 @@ class GgufImporter:
         check_tensors(source.tensors, architecture)
         num_rows = source.tensors[EMBEDDING].shape[0]
         vocabulary = read_vocabulary(source.metadata, num_rows)
-        try:
+        with storage_errors(destination, 2 * path.stat().st_size, f"importing {path.name}"):
             _write_texts(source, architecture, vocabulary, destination)
             imported = write_model(source, architecture, destination, options, progress, _licence(source.metadata))
             return replace(imported, warnings=metadata_warnings(source.metadata, architecture, vocabulary, num_rows))
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            size = path.stat().st_size
-            raise OutOfDisk(
-                f"The disk is full: importing {path.name} needs about {2 * size} bytes. Free some, then import again.",
-                needed_bytes=2 * size,
-            ) from error
 
 
 def write_model(

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -17,7 +18,10 @@ from jobs.tasks.protocol import Params, Stopped, Task, TaskContext
 
 
 class CountingParams(Params):
-    """steps: to count. gate: a file to wait for before the last step. kill_at, fail_at: a step, at the first attempt only."""
+    """steps: to count. gate: a file to wait for before the last step. kill_at, fail_at: a step, at the first attempt only.
+
+    plan_note: where the plan's process writes its pid, and waits until it is ended. plan_hog_bytes, plan_crash: as of the run.
+    """
 
     steps: int
     gate: str | None = None
@@ -28,6 +32,9 @@ class CountingParams(Params):
     hog_bytes: int = 0
     crash: bool = False
     unsayable: bool = False
+    plan_note: str | None = None
+    plan_hog_bytes: int = 0
+    plan_crash: bool = False
 
 
 class Counting:
@@ -37,6 +44,12 @@ class Counting:
     def plan(self, params: CountingParams, context: TaskContext) -> Plan:
         if params.steps < 1:
             raise InvalidJob([Problem("there is nothing to count", param="steps", file="numbers.jsonl", line=3)])
+        if params.plan_note is not None:
+            Path(params.plan_note).write_text(str(os.getpid()))
+            time.sleep(600)
+        if params.plan_crash:
+            raise ZeroDivisionError("a secret text of the data")
+        bytearray(params.plan_hog_bytes)
         return Plan((f"Counts to {params.steps}.",), num_steps=params.steps)
 
     def run(self, params: CountingParams, context: TaskContext) -> Outcome:

@@ -1,0 +1,142 @@
+"""Says what jobs would do: each plan is a process of its own, of which a few run at a time, and none that nobody waits for.
+
+Owns these processes, their folders and the logs of those that failed. Decides nothing about jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs.attempt import Attempt, End
+from jobs.job import InvalidJob, JobFailure, JobKind, Plan, Problem, QueueClosing, TooManyPlans
+from jobs.limits import JobLimits
+from jobs.messages import Failed, Planned, Refused, Start
+from jobs.supervisor import LOG
+from model_registry.disk import make_private_folder
+from model_registry.errors import OutOfDisk, RegistryBusy
+
+PLAN_TIMEOUT_S = 300.0
+KEPT_LOGS = 10  # of plans that failed, the newest
+LEFT_AFTER_S = 3600.0  # a folder that old is of a plan whose daemon was killed
+_FAILED = "failed-plans"
+_PREFIX = "plan-"
+StartOf = Callable[[str, JobKind, Mapping[str, Any], Path], Awaitable[Start]]
+
+
+class PlanSlot:
+    """The right to have one plan at a time made, from `Planner.slot`."""
+
+
+class Planner:
+    """folder: where jobs have theirs. start_of: makes the first message of a plan's process, by id, kind, params and folder."""
+
+    def __init__(self, folder: Path, start_of: StartOf, limits: JobLimits, tasks: str) -> None:
+        self._folder = folder
+        self._start_of = start_of
+        self._limits = limits
+        self._tasks = tasks
+        self._num_slots = 0
+        self._running: set[asyncio.Task[End]] = set()
+        self._is_closing = False
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[PlanSlot]:
+        """Raises TooManyPlans at once when all are taken, QueueClosing while the daemon ends."""
+        if self._is_closing:
+            raise QueueClosing
+        if self._num_slots >= self._limits.max_plans:
+            raise TooManyPlans(f"{self._num_slots} plans are being made, and no more at a time. Try again when one is done.")
+        self._num_slots += 1
+        try:
+            yield PlanSlot()
+        finally:
+            self._num_slots -= 1
+
+    async def plan(self, kind: JobKind, params: Mapping[str, Any], slot: PlanSlot) -> Plan:
+        """Cancelled, it kills the process. Raises InvalidJob, JobFailure, QueueClosing, RegistryBusy, OutOfDisk, NotWritable."""
+        del slot  # to have it is what counts
+        id_ = f"{_PREFIX}{secrets.token_hex(8)}"
+        folder = self._folder / id_
+        try:
+            start = await self._start_of(id_, kind, params, folder)
+            end = await self._end_of(Attempt(None, start, folder / LOG, self._tasks))
+            if _is_told_in_log(end):
+                kept = await asyncio.to_thread(self._keep_log, folder)
+                raise JobFailure(f"{_what_ended(end)} Its log is {kept}.", code="internal_error")
+            return _plan_of(end)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def close(self) -> None:
+        """Ends all plans; who waits for one gets QueueClosing."""
+        self._is_closing = True
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def sweep(self) -> None:
+        """Removes what plans of a daemon that was killed have left. Waits for the disk."""
+        for folder in self._folder.glob(f"{_PREFIX}*"):
+            if folder.stat().st_mtime < time.time() - LEFT_AFTER_S:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    async def _end_of(self, attempt: Attempt) -> End:
+        task = asyncio.create_task(attempt.run(), name="plan")
+        self._running.add(task)
+        try:
+            async with asyncio.timeout(PLAN_TIMEOUT_S):
+                return await task
+        except TimeoutError:
+            raise JobFailure(f"Planning took longer than {PLAN_TIMEOUT_S:.0f} s: give it less data.", code="timeout") from None
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if self._is_closing and me is not None and not me.cancelling():
+                raise QueueClosing from None
+            raise
+        finally:
+            self._running.discard(task)
+
+    def _keep_log(self, folder: Path) -> Path:
+        """The log of a plan that failed, moved where it stays until newer ones take its place."""
+        kept = make_private_folder(self._folder / _FAILED) / f"{folder.name}.txt"
+        (folder / LOG).replace(kept)
+        oldest_last = sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in oldest_last[KEPT_LOGS:]:
+            path.unlink(missing_ok=True)
+        return kept
+
+
+def _is_told_in_log(end: End) -> bool:
+    """Whether only the log says what went wrong."""
+    return end.last is None or (isinstance(end.last, Failed) and end.last.code == "internal_error")
+
+
+def _what_ended(end: End) -> str:
+    if isinstance(end.last, Failed):
+        return end.last.message
+    return f"The process that plans jobs ended with exit code {end.exit_code}."
+
+
+def _plan_of(end: End) -> Plan:
+    match end.last:
+        case Planned(plan=plan):
+            return plan
+        case Refused(problems=problems):
+            raise InvalidJob(problems)
+        case Failed(code="registry_busy", message=message):
+            raise RegistryBusy(message)
+        case Failed(code="out_of_disk", message=message):
+            raise OutOfDisk(message, needed_bytes=1 << 20)
+        case Failed(code="model_not_found" | "unsupported_model" | "registry_error" as code, message=message):
+            raise InvalidJob([Problem(message, code=code)])
+        case Failed(code=code, message=message, may_pass=may_pass):
+            raise JobFailure(message, code=code, may_pass=may_pass)
+    raise JobFailure(f"The process that plans jobs said {type(end.last).__name__} instead of a plan.", code="internal_error")
