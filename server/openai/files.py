@@ -92,7 +92,7 @@ def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
     async def delete(file_id: str) -> FileDeleted:
         """Refused while a job that has not ended reads it: it may have to begin anew."""
         for job in jobs.active():
-            if file_id in jobs.files_of(job):
+            if file_id in await jobs.files_of(job):
                 raise FileInUse(file_id, job.id, job.status)
         await asyncio.to_thread(uploads.remove, file_id)
         return FileDeleted(id=file_id)
