@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs.attempt import Attempt, End
-from jobs.job import InvalidJob, Job, JobEvent, JobFailure, JobKind, JobStatus, Plan, Problem, WrongStatus
+from jobs.job import InvalidJob, Job, JobEvent, JobFailure, JobKind, JobStatus, Plan, Problem, WrongStatus, no_job
 from jobs.limits import JobLimits
 from jobs.messages import Failed, Planned, Refused
 from jobs.references import jobs_in
@@ -106,6 +106,7 @@ class JobQueue:
         needs: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
         pipeline: str | None = None,
+        owner: str | None = None,
     ) -> Job:
         """A new job, queued. Planned first, unless it needs versions that are not made yet. Raises as `plan` does, JobNotFound,
         JobsElsewhere.
@@ -117,13 +118,17 @@ class JobQueue:
         is_ready = all(job.status is JobStatus.SUCCEEDED for job in needed)
         plan = await self.plan(kind, params) if is_ready else None
         id_ = f"job-{secrets.token_hex(6)}"
-        job = Job(id_, kind, dict(params), JobStatus.QUEUED, now(), all_needs, pipeline, dict(metadata or {}), plan=plan)
+        notes = dict(metadata or {})
+        job = Job(id_, kind, dict(params), JobStatus.QUEUED, now(), all_needs, pipeline, notes, plan=plan, owner=owner)
         await self._supervisor.take(job)
         return await self.job(id_)
 
-    async def job(self, id_: str) -> Job:
-        """Raises JobNotFound."""
-        return await self._supervisor.job(id_)
+    async def job(self, id_: str, *, owner: str | None = None) -> Job:
+        """owner: only a job of this owner; None: anybody's. Raises JobNotFound."""
+        job = await self._supervisor.job(id_)
+        if owner not in (None, job.owner):
+            raise no_job(id_)
+        return job
 
     async def jobs(
         self,
@@ -131,14 +136,15 @@ class JobQueue:
         kind: JobKind | None = None,
         status: JobStatus | None = None,
         pipeline: str | None = None,
+        owner: str | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> list[Job]:
-        """Newest first. Raises JobNotFound when `after` names none."""
+        """Newest first. owner: as for `job`. Raises JobNotFound when `after` names none."""
         if after is not None:
-            await self.job(after)
+            await self.job(after, owner=owner)
         found = await asyncio.to_thread(
-            lambda: self._store.find(kind=kind, status=status, pipeline=pipeline, limit=limit, after=after)
+            lambda: self._store.find(kind=kind, status=status, pipeline=pipeline, owner=owner, limit=limit, after=after)
         )
         return [record.job if (record := self._supervisor.record(job.id)) else job for job in found]
 

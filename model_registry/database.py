@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
+from model_registry.backup import back_up
 from model_registry.errors import DatabaseTooNew, OutOfDisk, RegistryError
 from model_registry.schema import HEAD
 
@@ -30,6 +31,7 @@ _LITTLE_BYTES = 64 << 10  # of free disk: less than SQLite needs beside a databa
 class Database:
     """Opens (creates, migrates) the file at `path`; `lock` is the lock file of writers. Thread safe; close() when done.
 
+    A file of an earlier revision is copied before it is migrated: `registry.db.before-r0003` stays beside it.
     Raises DatabaseTooNew, or RegistryError when the file is no database.
     """
 
@@ -133,6 +135,8 @@ def _migrate(engine: Engine, path: Path, revision: str | None) -> None:
             f"{path} was written by a newer slmops (its tables are at revision {revision}, this one knows up to "
             f"{HEAD}). Upgrade slmops, or set SLMOPS_HOME to another folder."
         )
+    if revision is not None:
+        back_up(engine, path, HEAD)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

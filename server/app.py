@@ -8,16 +8,22 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from fastapi import FastAPI
 
 from jobs.job_queue import JobQueue
+from model_registry.keys import KeyStore
 from model_registry.uploads import Uploads
 from runtime.machine.provider_directory import ProviderDirectory
 from runtime.pool.model_pool import ModelPool
 from server import errors, logs
+from server.access import check_declarations, requires
+from server.api_keys import ApiKeys
+from server.authenticator import Authenticator
 from server.body_limit import BodyLimit
 from server.gateway import Gateway
+from server.job_access import JobAccess
 from server.job_metrics import JobMetrics
 from server.lifecycle import Lifecycle
 from server.load_plans import LoadPlans
@@ -35,6 +41,7 @@ from server.routes.admin import admin_router
 from server.routes.evaluations import evaluations_router
 from server.routes.health import health_router
 from server.routes.jobs import jobs_router
+from server.routes.keys import keys_router
 from server.routes.lineage import lineage_router
 from server.routes.metrics import metrics_router
 from server.routes.pipelines import pipelines_router
@@ -60,6 +67,7 @@ class Parts:
     gateway: Gateway
     metrics: Metrics
     jobs: JobQueue
+    keys: ApiKeys
 
     async def drain(self) -> None:
         """Refuses what is new, lets what runs finish within the grace period, ends the rest with an error."""
@@ -92,7 +100,9 @@ def create_app(
         settings.home, limits, tasks=tasks, file_of=lambda id_: str(uploads.get(id_).path), on_change=job_metrics.changed
     )
     job_metrics.watch(jobs)
-    parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs)
+    access = JobAccess(jobs, uploads)
+    keys = ApiKeys(settings.home)
+    parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs, keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -100,14 +110,15 @@ def create_app(
             await jobs.start()
         if jobs.is_elsewhere:
             _log.warning("another slmops process runs the jobs of this home", extra={"fields": {"home": str(settings.home)}})
-        warming = asyncio.create_task(gateway.warm_up())
+        background = [asyncio.create_task(gateway.warm_up()), asyncio.create_task(keys.watch())]
         try:
             yield
         finally:
             lifecycle.drain()
-            warming.cancel()
-            await asyncio.wait((warming,))
-            await asyncio.gather(jobs.close(), pool.close(grace_s=0))
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
+            await asyncio.gather(jobs.close(), pool.close(grace_s=0), keys.close())
             close_models()
 
     app = FastAPI(
@@ -117,6 +128,8 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.parts = parts
+    for route in app.routes:  # FastAPI's own, of the API's description
+        requires(changes_state=False)(route.endpoint)  # type: ignore[attr-defined]
     for router in (
         chat_router(gateway),
         completions_router(gateway),
@@ -129,29 +142,35 @@ def create_app(
         lineage_router(gateway),
         evaluations_router(gateway, settings.home),
         adapters_router(gateway),
-        jobs_router(jobs),
-        pipelines_router(jobs),
+        jobs_router(jobs, access),
+        pipelines_router(jobs, access),
+        keys_router(keys),
         providers_router(directory),
         health_router(gateway),
         metrics_router(metrics),
     ):
+        check_declarations(router.routes)
         app.include_router(router)
     errors.install(app)
     app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes), max_upload_bytes=int(settings.max_upload_bytes))
-    policy = Policy.of(settings)
-    app.add_middleware(Security, policy=policy)
+    policy, authenticator = Policy.of(settings), _authenticator(settings, keys)
+    app.add_middleware(Security, policy=policy, authenticator=authenticator)
     app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics)
-    app.add_middleware(Cors, policy=policy)  # added last, so outermost
+    app.add_middleware(Cors, policy=policy, authenticator=authenticator)  # added last, so outermost
     return app
 
 
 def why_refused(settings: Settings) -> str | None:
-    """Why these settings must not be served: beyond this machine, and without a key. None when they may."""
+    """Why these settings must not be served: beyond this machine, and without a key that opens it. None when they may."""
     if is_loopback(settings.host) or settings.api_key is not None:
         return None
+    with KeyStore(settings.home) as store:
+        if any(key.is_usable(datetime.now(UTC)) for key in store.all_keys()):
+            return None
     return (
-        f"refusing to listen on {settings.host} without an API key, because others on the network could use "
-        "this server: set SLMOPS_API_KEY (or api_key in slmops.toml), or listen on 127.0.0.1"
+        f"refusing to listen on {settings.host} without an API key, because others on the network could use this server: "
+        "create one by `slmops keys create --name NAME --scope admin`, set SLMOPS_API_KEY (or api_key in slmops.toml), or "
+        "listen on 127.0.0.1"
     )
 
 
@@ -177,6 +196,11 @@ def serve(settings: Settings) -> int:
 def _complain(message: str, exit_code: int) -> int:
     sys.stderr.write(f"slmops: {message}\n")
     return exit_code
+
+
+def _authenticator(settings: Settings, keys: ApiKeys) -> Authenticator:
+    api_key = settings.api_key.get_secret_value() if settings.api_key else None
+    return Authenticator(api_key, keys.known, is_local=is_loopback(settings.host))
 
 
 def _open_models(settings: Settings) -> tuple[ServedModels, Callable[[], None]]:

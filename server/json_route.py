@@ -6,11 +6,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from server.access import GuardedRoute
 from server.errors import InvalidBody
 
 
@@ -29,7 +29,7 @@ class JsonRequest(Request):
             raise InvalidBody("it is nested too deeply") from None
 
 
-class JsonRoute(APIRoute):
+class JsonRoute(GuardedRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 

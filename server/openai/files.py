@@ -12,8 +12,10 @@ from jobs.job_queue import JobQueue
 from jobs.references import files_in
 from model_registry.uploads import FileNotKnown, StoredFile, Uploads
 from runtime.errors import InvalidRequest
+from server.access import CallerPrincipal, GuardedRoute, requires
 from server.errors import FileInUse, documented
 from server.openai.wire.files import FileDeleted, FileList, FileObject, Purpose
+from server.principal import AccessScope
 
 _HOUR_S, _MONTH_S = 3_600, 2_592_000
 _CONTENT = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -21,11 +23,13 @@ _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": _CONTENT}}
 
 
 def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
-    router = APIRouter(prefix="/v1/files", tags=["openai"])
+    router = APIRouter(prefix="/v1/files", tags=["openai"], route_class=GuardedRoute)
 
     @router.post("", responses=documented(400, 413, 500), summary="Upload a file")
+    @requires(AccessScope.JOBS, changes_state=True)
     async def upload(
         file: UploadFile,
+        caller: CallerPrincipal,
         purpose: Annotated[Purpose, Form()],
         anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
         seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=_HOUR_S, le=_MONTH_S)] = None,
@@ -35,20 +39,23 @@ def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
             raise InvalidRequest("expires_after needs both anchor and seconds.", param="expires_after")
         if not file.filename:
             raise InvalidRequest("The file has no name.", param="file")
-        stored = await asyncio.to_thread(uploads.add, file.file, file.filename[:255], purpose, seconds)
+        stored = await asyncio.to_thread(uploads.add, file.file, file.filename[:255], purpose, seconds, caller.id)
         if stored.size_bytes == 0:
             await asyncio.to_thread(uploads.remove, stored.id)
             raise InvalidRequest("The file is empty.", param="file")
         return file_object(stored)
 
     @router.get("", responses=documented(400, 404, 500), summary="List the files")
+    @requires(AccessScope.JOBS, changes_state=False)
     async def list_files(
+        caller: CallerPrincipal,
         purpose: str | None = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
         after: str | None = None,
         order: Literal["asc", "desc"] = "desc",
     ) -> FileList:
-        found = await asyncio.to_thread(uploads.find, purpose)
+        """Those that the key uploaded; an admin sees all."""
+        found = await asyncio.to_thread(uploads.find, purpose, caller.only_own)
         found = found if order == "desc" else found[::-1]
         ids = [each.id for each in found]
         if after is not None and after not in ids:
@@ -59,17 +66,21 @@ def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
         return FileList(data=[file_object(each) for each in page], first_id=first, last_id=last, has_more=len(found) > limit)
 
     @router.get("/{file_id}", responses=documented(404, 500), summary="Describe a file")
-    async def retrieve(file_id: str) -> FileObject:
-        return file_object(await asyncio.to_thread(uploads.get, file_id))
+    @requires(AccessScope.JOBS, changes_state=False)
+    async def retrieve(file_id: str, caller: CallerPrincipal) -> FileObject:
+        return file_object(await asyncio.to_thread(uploads.get, file_id, caller.only_own))
 
     @router.get("/{file_id}/content", response_class=Response, responses=documented(404, 500) | _BYTES, summary="Read a file")
-    async def content(file_id: str) -> Response:
-        stored = await asyncio.to_thread(uploads.get, file_id)
+    @requires(AccessScope.JOBS, changes_state=False)
+    async def content(file_id: str, caller: CallerPrincipal) -> Response:
+        stored = await asyncio.to_thread(uploads.get, file_id, caller.only_own)
         return FileResponse(stored.path, media_type="application/octet-stream", filename=stored.filename)
 
     @router.delete("/{file_id}", responses=documented(404, 409, 500), summary="Delete a file")
-    async def delete(file_id: str) -> FileDeleted:
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def delete(file_id: str, caller: CallerPrincipal) -> FileDeleted:
         """Refused while a job that has not ended reads it: it may have to begin anew."""
+        await asyncio.to_thread(uploads.get, file_id, caller.only_own)
         for job in jobs.active():
             if file_id in files_in(job.params):
                 raise FileInUse(file_id, job.id, job.status)
