@@ -12,7 +12,7 @@ from jobs.references import files_in, jobs_in
 from model_registry.uploads import Uploads
 from server.principal import AccessScope, InsufficientScope, Principal
 
-ADMIN_KINDS = frozenset({JobKind.CONVERT, JobKind.REGISTER})  # fetches what it is told, or takes a path; moves aliases
+ADMIN_KINDS = frozenset({JobKind.CONVERT, JobKind.REGISTER})  # pulls or takes a path; moves aliases
 
 
 class JobAccess:

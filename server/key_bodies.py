@@ -36,7 +36,7 @@ class KeyBody(BaseModel):
 
 
 class NewKeyBody(KeyBody):
-    """secret: what clients send; it is told in this answer and never again."""
+    """secret: what clients send; it is in this answer and never shown again."""
 
     secret: str
 

@@ -15,7 +15,7 @@ from server.principal import AccessScope
 from server.version import slmops_version
 
 _RETRY_AFTER_S = "2"
-_WITHOUT_DETAILS = "The default model does not answer. Send a key with the scope `read` to be told why."
+_WITHOUT_DETAILS = "The default model does not answer. Send a key with the scope `read` to see why."
 
 
 class Alive(BaseModel):
@@ -49,7 +49,7 @@ def health_router(gateway: Gateway) -> APIRouter:
     )
     @open_to_all
     async def ready(caller: CallerPrincipal) -> Response:
-        """Why it does not answer is told to those who may read."""
+        """The reason why it does not answer is a detail, for those who may read."""
         reason = gateway.why_not_ready()
         if reason is None:
             return JSONResponse(Ready().model_dump())

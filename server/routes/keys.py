@@ -20,11 +20,12 @@ def keys_router(keys: ApiKeys) -> APIRouter:
 
     @router.post("", status_code=201, responses=documented(400, 409, 500), summary="Create an API key")
     @requires(AccessScope.ADMIN, changes_state=True)
-    async def create(asked: KeyRequest, response: Response) -> NewKeyBody:
-        """Its secret is told in this answer and never again. With the first key, every request but the probes needs one."""
+    async def create(requested: KeyRequest, response: Response) -> NewKeyBody:
+        """Its secret is in this answer and never shown again. With the first key, every request but the probes needs one."""
         response.headers["Cache-Control"] = "no-store"
-        expires_at = None if asked.expires_in is None else datetime.now(UTC) + timedelta(seconds=asked.expires_in)
-        return new_key_body(await keys.create(asked.name, asked.scopes, expires_at))
+        expires_in_s = requested.expires_in
+        expires_at = None if expires_in_s is None else datetime.now(UTC) + timedelta(seconds=expires_in_s)
+        return new_key_body(await keys.create(requested.name, requested.scopes, expires_at))
 
     @router.get("", responses=documented(500), summary="List the API keys")
     @requires(AccessScope.ADMIN, changes_state=False)

@@ -61,9 +61,9 @@ def test_the_openapi_document_has_no_other_routes() -> None:
 
 def test_the_table_of_the_documentation_is_that_of_the_app() -> None:
     lines = DOCS.read_text(encoding="utf-8").splitlines()
-    told = [line for line in lines if line.startswith("| ") and "`" in line and line.count("|") == 4 and " /" in line]
+    documented = [line for line in lines if line.startswith("| ") and "`" in line and line.count("|") == 4 and " /" in line]
     expected = [route.row for route in ROUTES]
-    assert told == expected, "the table in docs/security.md must be:\n" + "\n".join(expected)
+    assert documented == expected, "the table in docs/security.md must be:\n" + "\n".join(expected)
 
 
 def test_what_declares_nothing_or_is_not_guarded_is_not_served() -> None:
@@ -144,7 +144,7 @@ def test_no_route_answers_without_a_key_but_the_open_ones(make_settings: Make, s
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_where_there_is_no_route_only_a_key_is_told_so(
+def test_where_there_is_no_route_only_a_key_sees_that(
     make_settings: Make, secrets: dict[AccessScope, str], method: str
 ) -> None:
     app = create_app(make_settings())
@@ -231,7 +231,7 @@ def test_no_route_that_changes_something_takes_it_from_a_page_of_another_port(ma
     error = error_of(response, 403)
     assert error["code"] == "origin_not_allowed"
     assert "SLMOPS_CORS_ORIGINS" in error["message"]
-    assert response.headers["access-control-allow-origin"] == page["Origin"], "the page is told why"
+    assert response.headers["access-control-allow-origin"] == page["Origin"], "the page can read why"
 
 
 def test_a_wildcard_names_every_page(make_settings: Make) -> None:

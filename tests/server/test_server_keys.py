@@ -49,7 +49,7 @@ def create(admin: httpx.Client, *scopes: str, name: str = "app", **fields: Any) 
     return body
 
 
-def test_a_secret_is_told_once(admin: httpx.Client) -> None:
+def test_a_secret_is_shown_once(admin: httpx.Client) -> None:
     made = admin.post("/admin/keys", json={"name": "app", "scopes": ["inference"], "expires_in": "90d"})
     assert made.headers["cache-control"] == "no-store"
     body = made.json()
@@ -128,7 +128,7 @@ def test_a_stream_that_runs_outlives_its_key_and_the_next_request_does_not(serve
     assert admin.get("/admin/keys").json()["data"][-1] == revoked
 
 
-def test_each_end_of_a_key_has_its_words_and_none_tells_of_the_key(make_settings: Make) -> None:
+def test_each_end_of_a_key_has_its_words_and_none_describes_the_key(make_settings: Make) -> None:
     settings = make_settings()
     past = datetime.now(UTC) - timedelta(seconds=1)
     with KeyStore(settings.home) as store:
