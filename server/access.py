@@ -79,7 +79,9 @@ class GuardedRoute(APIRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         access, record = declared_access(self.endpoint), RequestRecord.of(scope)
-        if access is not None and scope["method"] in self.methods:
+        if access is None:
+            raise TypeError(f"{self!r} declares no access")
+        if not self.methods or scope["method"] in self.methods:  # else it is a 405
             access.check(record.principal, record.foreign_page)
         await super().handle(scope, receive, send)
 
