@@ -1,6 +1,7 @@
 # slmops on CPU. Build: docker build -t slmops .
 # Run:   docker run -p 8000:8000 -e SLMOPS_API_KEY=choose-one -v slmops:/var/lib/slmops slmops
-# The container binds 0.0.0.0, and slmops refuses to listen beyond loopback without SLMOPS_API_KEY: clients send it as their API key.
+# The container binds 0.0.0.0, and slmops refuses to listen beyond loopback without a key: SLMOPS_API_KEY, or one in the volume
+# (docker run --rm -v slmops:/var/lib/slmops slmops keys create --name NAME --scope admin). Clients send it as their API key.
 
 FROM python:3.11-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1

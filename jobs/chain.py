@@ -12,7 +12,9 @@ from jobs.pipelines import Step, in_order, with_jobs
 STEP = "step"  # the key of a job's metadata that names its step
 
 
-async def start_chain(queue: JobQueue, steps: Sequence[Step], metadata: Mapping[str, str] | None = None) -> list[Job]:
+async def start_chain(
+    queue: JobQueue, steps: Sequence[Step], metadata: Mapping[str, str] | None = None, *, owner: str | None = None
+) -> list[Job]:
     """The jobs of a new pipeline, in order. Raises InvalidJob and the other errors of `JobQueue.create`; then nothing is left."""
     ordered = in_order(steps)
     for step in ordered:
@@ -30,6 +32,7 @@ async def start_chain(queue: JobQueue, steps: Sequence[Step], metadata: Mapping[
                     metadata={**(metadata or {}), STEP: step.name},
                     pipeline=pipeline,
                     slot=slot,
+                    owner=owner,
                 )
     except BaseException:
         for job in reversed(created.values()):

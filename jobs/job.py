@@ -125,7 +125,8 @@ class Outcome:
 class Job:
     """One job. params: JSON as asked, `@id` standing for the version that another job makes. needs: ids of those jobs.
 
-    attempt: how often it was started. metadata: the owner's own texts. Times are UTC.
+    attempt: how often it was started. metadata: the owner's own texts. Times are UTC. owner: id of the principal that created
+    it; None when that was before there were keys.
     """
 
     id: str
@@ -143,6 +144,7 @@ class Job:
     plan: Plan | None = None
     outcome: Outcome | None = None
     failure: Failure | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,10 @@ class InvalidJob(JobError):
 
 class JobNotFound(JobError):
     pass
+
+
+def no_job(id_: str) -> JobNotFound:
+    return JobNotFound(f"There is no job {id_!r} here. `slmops jobs list` shows all.")
 
 
 class WrongStatus(JobError):

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs.admission import Admission, files_in
-from jobs.job import InvalidJob, Job, JobEvent, JobKind, JobStatus, Plan, Problem, WrongStatus
+from jobs.job import InvalidJob, Job, JobEvent, JobKind, JobStatus, Plan, Problem, WrongStatus, no_job
 from jobs.limits import JobLimits
 from jobs.permissions import JobPermissions
 from jobs.planning import Planner, PlanSlot
@@ -130,6 +130,7 @@ class JobQueue:
         metadata: Mapping[str, str] | None = None,
         pipeline: str | None = None,
         slot: PlanSlot | None = None,
+        owner: str | None = None,
     ) -> Job:
         """A new job, queued. Planned first, unless it needs versions that are not made yet. Raises as `plan` does, JobNotFound,
         JobsElsewhere. Cancelled while it is planned, it leaves nothing; later, the job is there.
@@ -142,13 +143,17 @@ class JobQueue:
         await self._supervisor.admit(kind, params)
         plan = await self.plan(kind, params, slot=slot) if is_ready else None
         id_ = f"job-{secrets.token_hex(6)}"
-        job = Job(id_, kind, dict(params), JobStatus.QUEUED, now(), all_needs, pipeline, dict(metadata or {}), plan=plan)
+        notes = dict(metadata or {})
+        job = Job(id_, kind, dict(params), JobStatus.QUEUED, now(), all_needs, pipeline, notes, plan=plan, owner=owner)
         await asyncio.shield(self._supervisor.take(job))
         return await self.job(id_)
 
-    async def job(self, id_: str) -> Job:
-        """Raises JobNotFound."""
-        return await self._supervisor.job(id_)
+    async def job(self, id_: str, *, owner: str | None = None) -> Job:
+        """owner: only a job of this owner; None: anybody's. Raises JobNotFound."""
+        job = await self._supervisor.job(id_)
+        if owner not in (None, job.owner):
+            raise no_job(id_)
+        return job
 
     async def jobs(
         self,
@@ -156,14 +161,15 @@ class JobQueue:
         kind: JobKind | None = None,
         status: JobStatus | None = None,
         pipeline: str | None = None,
+        owner: str | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> list[Job]:
-        """Newest first. Raises JobNotFound when `after` names none."""
+        """Newest first. owner: as for `job`. Raises JobNotFound when `after` names none."""
         if after is not None:
-            await self.job(after)
+            await self.job(after, owner=owner)
         found = await asyncio.to_thread(
-            lambda: self._store.find(kind=kind, status=status, pipeline=pipeline, limit=limit, after=after)
+            lambda: self._store.find(kind=kind, status=status, pipeline=pipeline, owner=owner, limit=limit, after=after)
         )
         return [record.job if (record := self._supervisor.record(job.id)) else job for job in found]
 

@@ -104,6 +104,7 @@ class JobStore:
         kind: JobKind | None = None,
         status: JobStatus | None = None,
         pipeline: str | None = None,
+        owner: str | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> list[Job]:
@@ -111,7 +112,8 @@ class JobStore:
         if not self.exists():
             return []
         query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
-        for column, value in ((jobs.c.kind, kind), (jobs.c.status, status), (jobs.c.pipeline, pipeline)):
+        wanted = ((jobs.c.kind, kind), (jobs.c.status, status), (jobs.c.pipeline, pipeline), (jobs.c.owner, owner))
+        for column, value in wanted:
             query = query if value is None else query.where(column == str(value))
         with self._database.reading() as reader:
             if after is not None:

@@ -17,7 +17,7 @@ from typing import Any
 from jobs.admission import Admission
 from jobs.attempt import Attempt, End
 from jobs.dispatch import plan_dispatch
-from jobs.job import Failure, InvalidJob, Job, JobError, JobKind, JobNotFound, JobsElsewhere, JobStatus, Problem, WrongStatus
+from jobs.job import Failure, InvalidJob, Job, JobError, JobKind, JobsElsewhere, JobStatus, Problem, WrongStatus, no_job
 from jobs.limits import JobLimits
 from jobs.messages import Start
 from jobs.ownership import Ownership
@@ -151,7 +151,7 @@ class Supervisor:
         record = self._records.get(id_)
         job = record.job if record is not None else await asyncio.to_thread(self._store.job, id_)
         if job is None:
-            raise JobNotFound(f"There is no job {id_!r} here. `slmops jobs list` shows all.")
+            raise no_job(id_)
         return job
 
     async def take(self, job: Job) -> None:

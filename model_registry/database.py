@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
+from model_registry.backup import back_up
 from model_registry.database_errors import clear_errors
 from model_registry.disk import PRIVATE_FILE, make_private_folder, not_writable, open_private, storage_errors
 from model_registry.errors import DatabaseTooNew, NotWritable, OutOfDisk, RegistryBusy, RegistryError
@@ -35,6 +36,7 @@ _READ_ONLY = ("mode=ro", "mode=ro&immutable=1")  # the second needs no files bes
 class Database:
     """Opens (creates, migrates) the file at `path`; `lock` is the lock file of writers. Thread safe; close() when done.
 
+    A file of an earlier revision is copied before it is migrated: `registry.db.before-r0003` stays beside it.
     lock_timeout_s: how long callers wait for other writers, at most ten seconds of it for SQLite's own lock.
     Where nothing can be written, a database of this release is only read, until it can: see `why_read_only`.
     Raises DatabaseTooNew; OutOfDisk or NotWritable when there is none to read; RegistryError when the file is no database.
@@ -209,6 +211,8 @@ def _migrate(engine: Engine, path: Path, revision: str | None) -> None:
             f"{path} was written by a newer slmops (its tables are at revision {revision}, this one knows up to "
             f"{HEAD}). Upgrade slmops, or set SLMOPS_HOME to another folder."
         )
+    if revision is not None:
+        back_up(engine, path, HEAD)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

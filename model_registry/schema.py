@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, Column, DateTime, Float, ForeignKey, Integer, MetaData, String, Table, UniqueConstraint
 
-HEAD = "0002"  # the newest revision in `migrations/versions`; a test holds the two together
+HEAD = "0003"  # the newest revision in `migrations/versions`; a test holds the two together
 
 metadata = MetaData(
     naming_convention={
@@ -88,6 +88,7 @@ jobs = Table(
     Column("plan", JSON),
     Column("outcome", JSON),
     Column("failure", JSON),
+    Column("owner", String),  # id of the principal that created it; NULL before there were keys
 )
 
 job_events = Table(
@@ -112,6 +113,19 @@ files = Table(
     Column("size_bytes", Integer, nullable=False),
     Column("created_at", DateTime, nullable=False),
     Column("expires_at", DateTime),
+    Column("owner", String),  # as of jobs
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("digest", String, nullable=False, unique=True),  # SHA-256 of the secret, in hexadecimal; the secret is kept nowhere
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", DateTime, nullable=False),
+    Column("expires_at", DateTime),
+    Column("revoked_at", DateTime),
 )
 
 adapters = Table(

@@ -32,7 +32,10 @@ class FileNotKnown(RegistryError):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """id: `file-` and letters. Times are UTC; expires_at: None for never. path: of its content, which does not change."""
+    """id: `file-` and letters. Times are UTC; expires_at: None for never. path: of its content, which does not change.
+
+    owner: id of the principal that uploaded it; None when that was before there were keys.
+    """
 
     id: str
     purpose: str
@@ -42,17 +45,23 @@ class StoredFile:
     created_at: datetime
     expires_at: datetime | None
     path: Path
+    owner: str | None = None
 
 
 class Uploads:
-    """Opens the database for each call. Thread safe. lock_timeout_s: how long a call waits for other writers, then RegistryBusy."""
+    """Opens the database for each call. Thread safe. lock_timeout_s: how long a call waits for other writers, then RegistryBusy.
+
+    owner, where files are read or removed: only this owner's exist for the caller; None: everybody's do.
+    """
 
     def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
         self._home = home
         self._folder = home / "files"
         self._lock_timeout_s = lock_timeout_s
 
-    def add(self, content: BinaryIO, filename: str, purpose: str, expires_after_s: int | None = None) -> StoredFile:
+    def add(
+        self, content: BinaryIO, filename: str, purpose: str, expires_after_s: int | None = None, owner: str | None = None
+    ) -> StoredFile:
         """Copies the content in pieces; nothing stays behind when that fails. filename: of which the last part counts.
 
         Raises OutOfDisk, NotWritable, RegistryBusy.
@@ -70,7 +79,7 @@ class Uploads:
                     digest.update(piece)
                     size += file.write(piece)
             expires = None if expires_after_s is None else now + timedelta(seconds=expires_after_s)
-            stored = StoredFile(id_, purpose, filename, digest.hexdigest(), size, now, expires, path)
+            stored = StoredFile(id_, purpose, filename, digest.hexdigest(), size, now, expires, path, owner)
             with self._opened() as database, database.writing() as connection:
                 connection.execute(insert(files), [_row(stored)])
         except BaseException as error:
@@ -80,20 +89,20 @@ class Uploads:
             raise
         return stored
 
-    def get(self, id_: str) -> StoredFile:
+    def get(self, id_: str, owner: str | None = None) -> StoredFile:
         """Raises FileNotKnown, also for one that expired."""
-        found = next((each for each in self._all() if each.id == id_), None)
+        found = next((each for each in self.find(owner=owner) if each.id == id_), None)
         if found is None:
             raise FileNotKnown(f"There is no file {id_!r} here. Upload it, or list what there is.")
         return found
 
-    def find(self, purpose: str | None = None) -> list[StoredFile]:
+    def find(self, purpose: str | None = None, owner: str | None = None) -> list[StoredFile]:
         """The newest first."""
-        return [each for each in self._all() if purpose in (None, each.purpose)]
+        return [each for each in self._all() if purpose in (None, each.purpose) and owner in (None, each.owner)]
 
-    def remove(self, id_: str) -> None:
+    def remove(self, id_: str, owner: str | None = None) -> None:
         """Raises FileNotKnown."""
-        self.get(id_)
+        self.get(id_, owner)
         self._forget([id_])
 
     def _all(self) -> list[StoredFile]:
@@ -132,7 +141,7 @@ class Uploads:
         created, expires = row["created_at"].replace(tzinfo=UTC), row["expires_at"]
         path = self._folder / row["id"] / _safe(row["filename"])
         known = (row["id"], row["purpose"], row["filename"], row["sha256"], row["size_bytes"])
-        return StoredFile(*known, created, expires.replace(tzinfo=UTC) if expires else None, path)
+        return StoredFile(*known, created, expires.replace(tzinfo=UTC) if expires else None, path, row["owner"])
 
 
 def _row(stored: StoredFile) -> dict[str, object]:
@@ -145,6 +154,7 @@ def _row(stored: StoredFile) -> dict[str, object]:
         "size_bytes": stored.size_bytes,
         "created_at": stored.created_at.replace(tzinfo=None),
         "expires_at": expires.replace(tzinfo=None) if expires else None,
+        "owner": stored.owner,
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from fastapi import FastAPI
 
@@ -17,13 +18,18 @@ from jobs.job import Job
 from jobs.job_queue import JobQueue
 from model_registry.disk import who_may_enter
 from model_registry.errors import RegistryError
+from model_registry.keys import KeyStore
 from model_registry.uploads import Uploads
 from runtime.machine.provider_directory import ProviderDirectory
 from runtime.pool.model_pool import ModelPool
 from server import errors, logs
+from server.access import check_declarations, requires
+from server.api_keys import ApiKeys
+from server.authenticator import Authenticator
 from server.body_limit import BodyLimit
 from server.gateway import Gateway
 from server.http_paths import PathsAndMethods
+from server.job_access import JobAccess
 from server.job_metrics import JobMetrics
 from server.lifecycle import Lifecycle
 from server.load_plans import LoadPlans
@@ -42,6 +48,7 @@ from server.routes.admin import admin_router
 from server.routes.evaluations import evaluations_router
 from server.routes.health import health_router
 from server.routes.jobs import jobs_router
+from server.routes.keys import keys_router
 from server.routes.lineage import lineage_router
 from server.routes.metrics import metrics_router
 from server.routes.pipelines import pipelines_router
@@ -68,6 +75,7 @@ class Parts:
     gateway: Gateway
     metrics: Metrics
     jobs: JobQueue
+    keys: ApiKeys
 
     async def drain(self) -> None:
         """Refuses what is new, lets what runs finish within the grace period, ends the rest with an error."""
@@ -89,7 +97,7 @@ def create_app(
     pool = pool or ModelPool(settings.pool_limits())
     metrics = Metrics(pool)
     pool.listeners.append(metrics.lifecycle)
-    models, access = _open_models(settings)
+    models, registry = _open_models(settings)
     directory = ProviderDirectory()
     plans = LoadPlans(settings, directory, pool)
     gateway = Gateway(settings, models, pool, plans, metrics, lifecycle)
@@ -99,8 +107,8 @@ def create_app(
 
     def on_change(job: Job) -> None:
         job_metrics.changed(job)
-        if access is not None and job.status.is_final:  # it may have published
-            access.look_soon()
+        if registry is not None and job.status.is_final:  # it may have published
+            registry.look_soon()
 
     jobs = JobQueue(
         settings.home,
@@ -111,26 +119,29 @@ def create_app(
         on_change=on_change,
     )
     job_metrics.watch(jobs)
-    parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs)
+    access = JobAccess(jobs, uploads)
+    keys = ApiKeys(settings.home)
+    parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs, keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_NUM_THREADS, "slmops"))
-        if access is not None:
-            access.start()
-            _warn_of_home(access)
+        if registry is not None:
+            registry.start()
+            _warn_of_home(registry)
         if runs_jobs:
             await jobs.start()
-        warming = asyncio.create_task(gateway.warm_up())
+        background = [asyncio.create_task(gateway.warm_up()), asyncio.create_task(keys.watch())]
         try:
             yield
         finally:
             lifecycle.drain()
-            warming.cancel()
-            await asyncio.wait((warming,))
-            await asyncio.gather(jobs.close(), pool.close(grace_s=0))
-            if access is not None:
-                await asyncio.to_thread(access.close)
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
+            await asyncio.gather(jobs.close(), pool.close(grace_s=0), keys.close())
+            if registry is not None:
+                await asyncio.to_thread(registry.close)
 
     app = FastAPI(
         title="slmops",
@@ -140,6 +151,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.parts = parts
+    for route in app.routes:  # FastAPI's own, of the API's description
+        requires(changes_state=False)(route.endpoint)  # type: ignore[attr-defined]
     for router in (
         chat_router(gateway),
         completions_router(gateway),
@@ -152,30 +165,36 @@ def create_app(
         lineage_router(gateway),
         evaluations_router(gateway, settings.home),
         adapters_router(gateway),
-        jobs_router(jobs),
-        pipelines_router(jobs),
+        jobs_router(jobs, access),
+        pipelines_router(jobs, access),
+        keys_router(keys),
         providers_router(directory),
         health_router(gateway),
         metrics_router(metrics, jobs),
     ):
+        check_declarations(router.routes)
         app.include_router(router)
     errors.install(app)
     app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes), max_upload_bytes=int(settings.max_upload_bytes))
-    policy = Policy.of(settings)
-    app.add_middleware(Security, policy=policy)
+    policy, authenticator = Policy.of(settings), _authenticator(settings, keys)
+    app.add_middleware(Security, policy=policy, authenticator=authenticator)
     app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics)
-    app.add_middleware(Cors, policy=policy)
+    app.add_middleware(Cors, policy=policy, authenticator=authenticator)
     app.add_middleware(PathsAndMethods)  # added last, so outermost
     return app
 
 
 def why_refused(settings: Settings) -> str | None:
-    """Why these settings must not be served: beyond this machine, and without a key. None when they may."""
+    """Why these settings must not be served: beyond this machine, and without a key that opens it. None when they may."""
     if is_loopback(settings.host) or settings.api_key is not None:
         return None
+    with KeyStore(settings.home) as store:
+        if any(key.is_usable(datetime.now(UTC)) for key in store.all_keys()):
+            return None
     return (
-        f"refusing to listen on {settings.host} without an API key, because others on the network could use "
-        "this server: set SLMOPS_API_KEY (or api_key in slmops.toml), or listen on 127.0.0.1"
+        f"refusing to listen on {settings.host} without an API key, because others on the network could use this server: "
+        "create one by `slmops keys create --name NAME --scope admin`, set SLMOPS_API_KEY (or api_key in slmops.toml), or "
+        "listen on 127.0.0.1"
     )
 
 
@@ -208,6 +227,11 @@ def serve(settings: Settings) -> int:
 def _complain(message: str, exit_code: int) -> int:
     sys.stderr.write(f"slmops: {message}\n")
     return exit_code
+
+
+def _authenticator(settings: Settings, keys: ApiKeys) -> Authenticator:
+    api_key = settings.api_key.get_secret_value() if settings.api_key else None
+    return Authenticator(api_key, keys.known, is_local=is_loopback(settings.host))
 
 
 def _open_models(settings: Settings) -> tuple[ServedModels, RegistryAccess | None]:

@@ -1,4 +1,4 @@
-"""How long a model stays loaded without requests, as people write it: Ollama's `keep_alive`. Pure."""
+"""Spans of time as people write them: Ollama's `keep_alive` of a model, and how long something is valid. Pure."""
 
 from __future__ import annotations
 
@@ -46,3 +46,21 @@ _SCHEMA = {
     "description": 'Seconds or "10m"; -1: for ever; 0: unload at once.',
 }
 KeepAlive = Annotated[float, BeforeValidator(parse_keep_alive), WithJsonSchema(_SCHEMA)]
+
+
+def parse_span(value: object) -> float:
+    """Seconds, above 0. `3600`, `"90d"`, `"1h30m"`. Raises ValueError."""
+    seconds = _seconds(value.strip()) if isinstance(value, str) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _MOST_S:
+        raise ValueError('must be seconds or a duration such as "90d" or "12h", above 0 and at most ten years')
+    return float(seconds)
+
+
+_SPAN_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "maximum": _MOST_S},
+        {"type": "string", "pattern": r"^\s*([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+\s*$"},
+    ],
+    "description": 'Seconds or "90d".',
+}
+Span = Annotated[float, BeforeValidator(parse_span), WithJsonSchema(_SPAN_SCHEMA)]

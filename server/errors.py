@@ -23,10 +23,13 @@ from starlette.routing import Match
 from jobs import job as jobs
 from jobs.job import Problem
 from model_registry import errors as registry
+from model_registry import keys
 from model_registry.uploads import FileNotKnown
 from runtime import errors as runtime
+from server.access import ForeignPage
 from server.body_errors import BodyTooComplex, BodyTooLarge, InvalidBody, UnsupportedCoding
 from server.disconnection import ClientGone
+from server.principal import InsufficientScope
 from server.request_record import RequestRecord
 
 INVALID = "invalid_request_error"
@@ -89,6 +92,8 @@ TABLE: Mapping[type[Exception], Rule] = {
     BodyTooComplex: Rule(400, INVALID, "body_too_complex"),
     UnsupportedCoding: Rule(415, INVALID, "unsupported_content_encoding"),
     InvalidBody: Rule(400, INVALID, "invalid_json"),
+    InsufficientScope: Rule(403, PERMISSION, "insufficient_scope"),
+    ForeignPage: Rule(403, PERMISSION, "origin_not_allowed"),
     NotImplementedHere: Rule(501, NOT_IMPLEMENTED, "not_implemented"),
     jobs.InvalidJob: Rule(400, INVALID, "invalid_value", param="params"),
     jobs.JobNotFound: Rule(404, INVALID, "job_not_found", param="id"),
@@ -99,6 +104,9 @@ TABLE: Mapping[type[Exception], Rule] = {
     jobs.JobFailure: Rule(422, INVALID, "failed"),
     FileInUse: Rule(409, INVALID, "file_in_use", param="file_id"),
     FileNotKnown: Rule(404, INVALID, "file_not_found", param="file_id"),
+    keys.KeyNotFound: Rule(404, INVALID, "key_not_found", param="id"),
+    keys.KeyNameTaken: Rule(409, INVALID, "key_name_taken", param="name"),
+    keys.InvalidKeyName: Rule(400, INVALID, "invalid_value", param="name"),
     registry.ModelNotFound: Rule(404, INVALID, "model_not_found", param="model"),
     registry.InvalidName: Rule(404, INVALID, "model_not_found", param="model"),
     registry.InvalidReference: Rule(400, INVALID, "invalid_reference", param="model"),
@@ -254,8 +262,8 @@ def install(app: FastAPI) -> None:
 
 MEANINGS: Mapping[int, str] = {
     400: "The request is invalid, or asks for something that is not supported; `param` names the field.",
-    401: "The API key is missing or wrong.",
-    403: "The Host or the Origin of the request is not allowed.",
+    401: "The API key is missing, unknown, expired or revoked.",
+    403: "The key lacks a scope, or the Host or the Origin of the request is not allowed.",
     404: "There is no such model or path.",
     409: "Its status does not allow that; the message says what does.",
     413: "The request body is too large.",

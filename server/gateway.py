@@ -29,6 +29,7 @@ from server.load_plans import LoadPlans
 from server.metered import MeteredGeneration
 from server.metrics import Metrics
 from server.model_settings import ModelSettings
+from server.principal import AccessScope, InsufficientScope
 from server.request_record import RequestRecord
 from server.served_models import ServedModel, ServedModels
 from server.settings import Settings
@@ -103,7 +104,12 @@ class Gateway:
             return read()
 
     async def infer(self, model: ServedModel, request: InferenceRequest, record: RequestRecord) -> Inference:
-        """Waits for the model and for the first event. The caller closes the inference. Raises RuntimeFailure."""
+        """Waits for the model and for the first event. The caller closes the inference.
+
+        Raises RuntimeFailure, InsufficientScope.
+        """
+        if request.priority < 0 and not record.principal.allows(AccessScope.ADMIN):
+            raise InsufficientScope(record.principal, [AccessScope.ADMIN], "priority")
         self._check_count(request, model)
         record.model = model.label
         lease = await self.acquire(model, request.keep_alive_s, record.principal.id)

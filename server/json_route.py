@@ -11,11 +11,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ClassVar
 
 import msgspec
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from server.access import GuardedRoute
 from server.body_errors import BodyTooComplex, InvalidBody
 from server.json_meter import SLICE_BYTES, JsonLimits, JsonMeter, TooComplex
 from server.text_encoding import why_not_utf8, without_bom
@@ -46,7 +46,7 @@ class JsonRequest(Request):
             raise await asyncio.to_thread(_explain, body, str(error)) from None
 
 
-class JsonRoute(APIRoute):
+class JsonRoute(GuardedRoute):
     """limits: of what a body holds; these let every prompt and conversation pass."""
 
     limits: ClassVar[JsonLimits] = JsonLimits()

@@ -5,6 +5,7 @@ Values only: knows no HTTP and no database.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,6 +30,25 @@ class Principal:
     def allows(self, scope: AccessScope) -> bool:
         return scope in self.scopes or AccessScope.ADMIN in self.scopes
 
+    @property
+    def only_own(self) -> str | None:
+        """Whose files and jobs exist for it: its own, by its id; None: everybody's, for an admin."""
+        return None if self.allows(AccessScope.ADMIN) else self.id
+
 
 LOCAL = Principal("local", "local", frozenset(AccessScope))
 """A program on this machine while no keys are configured."""
+
+ANONYMOUS = Principal("anonymous", "anonymous", frozenset())
+"""Whoever sends no valid key while keys are configured: only the open paths answer it."""
+
+
+class InsufficientScope(Exception):
+    """The principal may not do this. param: the field that asks for it, when it is not the route itself."""
+
+    def __init__(self, principal: Principal, needed: Iterable[AccessScope], param: str | None = None) -> None:
+        wanted = " or ".join(f"`{scope}`" for scope in needed)
+        has = ", ".join(f"`{scope}`" for scope in sorted(principal.scopes)) or "none"
+        what = "This" if param is None else f"This value of {param}"
+        super().__init__(f"{what} needs the scope {wanted}; the key {principal.name!r} has {has}. Use a key that has the scope.")
+        self.param = param

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from server.principal import LOCAL, Principal
+from server.principal import ANONYMOUS, LOCAL, Principal
 
 _KEY = "slmops.record"
 
@@ -17,7 +17,8 @@ _KEY = "slmops.record"
 class RequestRecord:
     """Filled in as the request passes. arrived: on the clock of time.perf_counter. code: of the error that ended it.
 
-    principal: who makes the request, once it is authenticated. warnings: sentences for the client, in a header; ASCII.
+    principal: who makes the request, once it is authenticated. foreign_page: the origin of the web page that makes it, if that
+    is neither the daemon's own nor one that the operator named. warnings: sentences for the client, in a header; ASCII.
     """
 
     request_id: str
@@ -30,6 +31,7 @@ class RequestRecord:
     finish_reason: str | None = None
     code: str | None = None
     principal: Principal = LOCAL
+    foreign_page: str | None = None
     warnings: list[str] = field(default_factory=list)
 
     def attach(self, scope: Scope) -> None:
@@ -44,6 +46,8 @@ class RequestRecord:
     def fields(self) -> dict[str, Any]:
         """What the log line says, without what does not apply."""
         fields: dict[str, Any] = {"request_id": self.request_id}
+        if self.principal not in (LOCAL, ANONYMOUS):
+            fields["key"] = self.principal.id
         if self.model is not None:
             fields |= {
                 "model": self.model,

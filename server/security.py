@@ -1,24 +1,35 @@
-"""Who may talk to the daemon: Host and Origin checks against web pages, CORS for those allowed, and the API key.
+"""Who may talk to the daemon: the key, Host and Origin checks against web pages, and CORS for the pages that may.
 
-Pure ASGI layers. `Policy` decides, from values; `Security` and `Cors` act. Knows no routes but the open paths.
+Pure ASGI layers. `Policy` decides on hosts and pages and `Authenticator` on keys, from values; `Security` and `Cors` act. They find
+out who the caller is; what a route needs of the caller is the route's to say (`access.py`). Knows no routes but the open paths.
 """
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.authenticator import Authenticator, Rejection
+from server.cors import preflight_headers, with_cors
 from server.errors import BY_STATUS, ErrorReply
+from server.principal import ANONYMOUS, LOCAL, Principal
+from server.request_head import RequestHead
+from server.request_record import RequestRecord
 from server.settings import Settings
 
 OPEN_PATHS = frozenset({"/health", "/ready", "/version"})
-_METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
-_PREFLIGHT_AGE_S = b"600"
+_OTHER_SITES = frozenset({"cross-site", "same-site"})  # same-site: another port or subdomain
+_UNNAMED = "of another site"
+_REJECTIONS: Mapping[Rejection, tuple[str, str]] = {
+    Rejection.MISSING: ("invalid_api_key", "An API key is needed. Send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`."),
+    Rejection.UNKNOWN: ("invalid_api_key", "The API key is wrong: no such key is known here."),
+    Rejection.EXPIRED: ("expired_api_key", "The API key has expired. Use another, or create one by `slmops keys create`."),
+    Rejection.REVOKED: ("revoked_api_key", "The API key was revoked. Use another, or create one by `slmops keys create`."),
+}
 
 
 def is_loopback(host: str) -> bool:
@@ -54,13 +65,11 @@ class Policy:
     bound_to: str
     patterns: tuple[str, ...]
     origins: frozenset[str]
-    api_key: bytes | None
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
-        key = settings.api_key.get_secret_value().encode() if settings.api_key else None
         origins = frozenset(origin.lower().rstrip("/") for origin in settings.cors_origins)
-        return cls(settings.host, tuple(name.lower() for name in settings.allowed_hosts), origins, key)
+        return cls(settings.host, tuple(name.lower() for name in settings.allowed_hosts), origins)
 
     def allows_host(self, authority: str) -> bool:
         """Refuses names, which an attacker's DNS may point here. An address cannot be rebound, if we listen beyond loopback."""
@@ -73,17 +82,30 @@ class Policy:
 
     def allows_origin(self, origin: str, authority: str | None) -> bool:
         """Pages of this machine, of the daemon itself (its docs), and those the operator named."""
-        if origin.lower() in self.origins or "*" in self.origins:
+        if self._is_named(origin):
             return True
         scheme, _, origin_authority = origin.partition("://")
         host = host_of(origin_authority) if scheme in ("http", "https") else None
-        return host is not None and (is_loopback(host) or origin_authority.lower() == (authority or "").lower())
+        return host is not None and (is_loopback(host) or _is_own(origin, authority))
 
-    def allows_key(self, authorization: str | None) -> bool:
-        if self.api_key is None:
-            return True
-        scheme, _, key = (authorization or "").partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode("latin-1"), self.api_key)
+    def foreign_page(self, head: RequestHead) -> str | None:
+        """The origin of the page that makes the request, when that may change nothing: any page but the daemon's own and those
+        that the operator named, those of this machine included. None for programs, which send no such headers.
+        """
+        for origin in head.origins:
+            if not self._is_named(origin) and not _is_own(origin, head.host):
+                return origin
+        is_from_elsewhere = not head.origins and (head.fetch_site or "").lower() in _OTHER_SITES
+        return _UNNAMED if is_from_elsewhere else None
+
+    def _is_named(self, origin: str) -> bool:
+        return origin.lower() in self.origins or "*" in self.origins
+
+
+def _is_own(origin: str, authority: str | None) -> bool:
+    """Whether a page of this origin came from the Host that the request names."""
+    scheme, _, origin_authority = origin.partition("://")
+    return scheme in ("http", "https") and bool(authority) and origin_authority.lower() == (authority or "").lower()
 
 
 def _matches(host: str, pattern: str) -> bool:
@@ -91,103 +113,72 @@ def _matches(host: str, pattern: str) -> bool:
 
 
 class Security:
-    """The layer. Refuses with 403 (Host, Origin) or 401 (key) before anything else sees the request."""
+    """The layer. Refuses with 403 (Host, Origin) or 401 (key) before anything else sees the request; notes who makes the others."""
 
-    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+    def __init__(self, app: ASGIApp, policy: Policy, authenticator: Authenticator) -> None:
         self._app = app
         self._policy = policy
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        origin = _first(headers, b"origin")
-        refusal = self._refusal(scope["path"], headers, origin, is_preflight := _is_preflight(scope, headers))
+        head, record = RequestHead.of(scope), RequestRecord.of(scope)
+        found = self._authenticator.identify(head.secret)
+        record.principal = found if isinstance(found, Principal) else ANONYMOUS
+        record.foreign_page = self._policy.foreign_page(head)
+        refusal = self._refusal(scope["path"], head, found)
         if refusal is not None:
+            record.code = refusal.code
             await refusal.response()(scope, receive, send)
-        elif origin is not None and is_preflight:
-            await send({"type": "http.response.start", "status": 204, "headers": _preflight_headers(headers)})
+        elif head.origins and head.is_preflight:
+            await send({"type": "http.response.start", "status": 204, "headers": preflight_headers(scope["headers"])})
             await send({"type": "http.response.body", "body": b""})
         else:
             await self._app(scope, receive, send)
 
-    def _refusal(
-        self, path: str, headers: Iterable[tuple[bytes, bytes]], origin: str | None, is_preflight: bool
-    ) -> ErrorReply | None:
-        hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
-        for host in hosts:
+    def _refusal(self, path: str, head: RequestHead, found: Principal | Rejection) -> ErrorReply | None:
+        """1. the Host, unless a key was sent that is valid, or will be after a preflight; 2. the Origin; 3. the key."""
+        has_key = isinstance(found, Principal) and found is not LOCAL
+        is_host_checked = not has_key and not (head.is_preflight and self._authenticator.needs_key)
+        for host in head.hosts if is_host_checked else ():
             if not self._policy.allows_host(host):
                 return _forbidden(
                     f"The Host {host[:200]!r} is not allowed, which protects from DNS rebinding. Use localhost, "
                     "or add the name to allowed_hosts (SLMOPS_ALLOWED_HOSTS).",
                     "host_not_allowed",
                 )
-        if origin is not None and not self._policy.allows_origin(origin, hosts[0] if hosts else None):
-            return _forbidden(
-                f"Pages of the origin {origin[:200]!r} may not use this server. Add it to cors_origins (SLMOPS_CORS_ORIGINS).",
-                "origin_not_allowed",
-            )
-        if is_preflight or path in OPEN_PATHS or self._policy.allows_key(_first(headers, b"authorization")):
+        for origin in head.origins:
+            if not self._policy.allows_origin(origin, head.host):
+                return _forbidden(
+                    f"Pages of the origin {origin[:200]!r} may not use this server. Add it to cors_origins (SLMOPS_CORS_ORIGINS).",
+                    "origin_not_allowed",
+                )
+        if head.is_preflight or path in OPEN_PATHS or isinstance(found, Principal):
             return None
-        rule = BY_STATUS[401]
-        message = "The API key is missing or wrong. Send it as `Authorization: Bearer KEY`."
-        return ErrorReply(401, message, rule.type, rule.code, None, {"WWW-Authenticate": "Bearer"})
+        code, message = _REJECTIONS[found]
+        return ErrorReply(401, message, BY_STATUS[401].type, code, None, {"WWW-Authenticate": "Bearer"})
 
 
 class Cors:
     """The layer around all others, so that pages which may use the daemon can read every answer, errors included."""
 
-    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+    def __init__(self, app: ASGIApp, policy: Policy, authenticator: Authenticator) -> None:
         self._app = app
         self._policy = policy
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        origin = _first(scope["headers"], b"origin") if scope["type"] == "http" else None
-        if origin is not None and self._may_read(origin, _first(scope["headers"], b"host")):
-            send = _with_cors(send, origin)
+        if scope["type"] == "http" and (head := RequestHead.of(scope)).origins and self._may_read(head):
+            send = with_cors(send, head.origins[0])
         await self._app(scope, receive, send)
 
-    def _may_read(self, origin: str, host: str | None) -> bool:
-        return (host is None or self._policy.allows_host(host)) and self._policy.allows_origin(origin, host)
+    def _may_read(self, head: RequestHead) -> bool:
+        """Where a key is needed, the Host does not matter: who has none learns nothing under another name either."""
+        is_host_allowed = head.host is None or self._authenticator.needs_key or self._policy.allows_host(head.host)
+        return is_host_allowed and all(self._policy.allows_origin(origin, head.host) for origin in head.origins)
 
 
 def _forbidden(message: str, code: str) -> ErrorReply:
     return ErrorReply(403, message, BY_STATUS[403].type, code)
-
-
-def _first(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str | None:
-    return next((value.decode("latin-1") for name, value in headers if name == wanted), None)
-
-
-def _is_preflight(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    return scope["method"] == "OPTIONS" and _first(headers, b"access-control-request-method") is not None
-
-
-def _preflight_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    wanted = _first(headers, b"access-control-request-headers") or "authorization, content-type"
-    answer = [
-        (b"access-control-allow-methods", _METHODS),
-        (b"access-control-allow-headers", wanted.encode("latin-1")),
-        (b"access-control-max-age", _PREFLIGHT_AGE_S),
-    ]
-    if _first(headers, b"access-control-request-private-network") == "true":
-        answer.append((b"access-control-allow-private-network", b"true"))
-    return answer
-
-
-def _cors_headers(origin: str) -> list[tuple[bytes, bytes]]:
-    return [
-        (b"access-control-allow-origin", origin.encode("latin-1")),
-        (b"access-control-expose-headers", b"X-Request-Id, X-Slmops-Warning, Retry-After"),
-        (b"vary", b"Origin"),
-    ]
-
-
-def _with_cors(send: Send, origin: str) -> Send:
-    async def send_with_cors(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *_cors_headers(origin)]
-        await send(message)
-
-    return send_with_cors

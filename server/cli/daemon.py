@@ -20,6 +20,18 @@ _TOO_LARGE = 413
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a daemon bound everywhere is reached
 
 
+class Refused(CommandFailed):
+    """The daemon answered with an error. status: of its answer."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def is_about_the_key(self) -> bool:
+        return self.status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+
+
 class Daemon:
     """One daemon at `url` (without `/v1`). All but `is_running` raise CommandFailed when it refuses or is gone."""
 
@@ -34,6 +46,13 @@ class Daemon:
         host = _EVERY_ADDRESS.get(settings.host, settings.host)
         address = f"[{host}]" if ":" in host else host
         return cls(f"http://{address}:{settings.port}", api_key_of(settings))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is reached on this machine's loopback."""
+        from server.security import is_loopback
+
+        return is_loopback(self._http.base_url.host)
 
     def is_running(self) -> bool:
         """Whether a server answers `/health`."""
@@ -113,7 +132,7 @@ class Daemon:
         except httpx.HTTPError as error:
             raise CommandFailed(f"no daemon answers at {self.url} ({error}); start one with `slmops serve`") from error
         if response.status_code >= httpx.codes.BAD_REQUEST:
-            raise CommandFailed(_problem(response))
+            raise Refused(_problem(response), response.status_code)
         return response
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import threading
 import time
@@ -26,14 +27,16 @@ _POLL_S = 0.01
 def daemon_in_process(settings: Settings) -> Iterator[Daemon]:
     """Serves the app in a thread; however the block is left, the server then shuts down and its workers end.
 
-    Jobs stay where they are: they are a daemon's, and would be cut short here.
+    Jobs stay where they are: they are a daemon's, and would be cut short here. Only this process has its key.
     """
     import uvicorn
+    from pydantic import SecretStr
 
     from server import logs
     from server.app import create_app
 
     logs.configure(settings.log_level, settings.log_format)
+    settings = settings.model_copy(update={"api_key": SecretStr(secrets.token_urlsafe(32)), "host": "127.0.0.1"})
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         app = create_app(settings, runs_jobs=False)

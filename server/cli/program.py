@@ -22,6 +22,7 @@ from server.cli import (
     evaluations,
     foundry,
     jobs,
+    keys,
     lineage,
     loaded,
     models,
@@ -73,6 +74,7 @@ def build() -> typer.Typer:
     app.add_typer(jobs.commands(), name="jobs")
     app.add_typer(adapters.commands(), name="adapters")
     app.add_typer(evaluations.commands(), name="eval")
+    app.add_typer(keys.commands(), name="keys")
     return app
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from server.access import requires
 from server.answer_parts import ToolCall
 from server.disconnection import unless_disconnected
 from server.errors import documented
@@ -25,6 +26,7 @@ from server.openai.translate import translate_chat
 from server.openai.wire.chat import ChatRequest
 from server.openai.wire.chat_answer import AnswerMessage, ChatChoice, ChatCompletion, FunctionCall, ToolCallBody
 from server.openai.wire.usage import usage_body
+from server.principal import AccessScope
 from server.request_record import RequestRecord
 
 
@@ -37,6 +39,7 @@ def chat_router(gateway: Gateway) -> APIRouter:
         responses=STREAMS | documented(400, 404, 413, 429, 500, 503),
         summary="Answer a conversation",
     )
+    @requires(AccessScope.INFERENCE, changes_state=False)
     async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         """With `stream`, the answer comes as server-sent events of `chat.completion.chunk` objects, then `[DONE]`."""
         with named_as_in(body):

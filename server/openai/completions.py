@@ -8,6 +8,7 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from server.access import requires
 from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.event_stream import STREAMS, EventStream
@@ -22,6 +23,7 @@ from server.openai.near_misses import warnings_of
 from server.openai.translate import translate_completion
 from server.openai.wire.completions import Completion, CompletionChoice, CompletionRequest
 from server.openai.wire.usage import usage_body
+from server.principal import AccessScope
 from server.request_record import RequestRecord
 
 
@@ -34,6 +36,7 @@ def completions_router(gateway: Gateway) -> APIRouter:
         responses=STREAMS | documented(400, 404, 413, 429, 500, 503),
         summary="Continue texts",
     )
+    @requires(AccessScope.INFERENCE, changes_state=False)
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """`n` choices per prompt. With `stream`, choices come interleaved as server-sent events, then `[DONE]`."""
         asked, style = translate_completion(body), CompletionStyle.of(body)

@@ -7,14 +7,15 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, HTTPException, Query, Request, UploadFile
-from fastapi.routing import APIRoute
 from starlette.responses import FileResponse, Response
 
 from jobs.job_queue import JobQueue
 from model_registry.uploads import FileNotKnown, StoredFile, Uploads
 from runtime.errors import InvalidRequest
+from server.access import CallerPrincipal, GuardedRoute, requires
 from server.errors import FileInUse, documented
 from server.openai.wire.files import FileDeleted, FileList, FileObject, Purpose
+from server.principal import AccessScope
 
 _HOUR_S, _MONTH_S = 3_600, 2_592_000
 _FORM_LIMITS = {"max_files": 1, "max_fields": 16, "max_part_size": 1 << 12}
@@ -31,7 +32,7 @@ class FormRequest(Request):
         return super().form(**limits | _FORM_LIMITS)
 
 
-class FormRoute(APIRoute):
+class FormRoute(GuardedRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
@@ -45,8 +46,10 @@ def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
     router = APIRouter(prefix="/v1/files", tags=["openai"], route_class=FormRoute)
 
     @router.post("", responses=documented(400, 413, 500), summary="Upload a file")
+    @requires(AccessScope.JOBS, changes_state=True)
     async def upload(
         file: UploadFile,
+        caller: CallerPrincipal,
         purpose: Annotated[Purpose, Form()],
         anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
         seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=_HOUR_S, le=_MONTH_S)] = None,
@@ -56,20 +59,23 @@ def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
             raise InvalidRequest("expires_after needs both anchor and seconds.", param="expires_after")
         if not file.filename:
             raise InvalidRequest("The file has no name.", param="file")
-        stored = await asyncio.to_thread(uploads.add, file.file, file.filename[:255], purpose, seconds)
+        stored = await asyncio.to_thread(uploads.add, file.file, file.filename[:255], purpose, seconds, caller.id)
         if stored.size_bytes == 0:
             await asyncio.to_thread(uploads.remove, stored.id)
             raise InvalidRequest("The file is empty.", param="file")
         return file_object(stored)
 
     @router.get("", responses=documented(400, 404, 500), summary="List the files")
+    @requires(AccessScope.JOBS, changes_state=False)
     async def list_files(
+        caller: CallerPrincipal,
         purpose: str | None = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
         after: str | None = None,
         order: Literal["asc", "desc"] = "desc",
     ) -> FileList:
-        found = await asyncio.to_thread(uploads.find, purpose)
+        """Those that the key uploaded; an admin sees all."""
+        found = await asyncio.to_thread(uploads.find, purpose, caller.only_own)
         found = found if order == "desc" else found[::-1]
         ids = [each.id for each in found]
         if after is not None and after not in ids:
@@ -80,17 +86,21 @@ def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
         return FileList(data=[file_object(each) for each in page], first_id=first, last_id=last, has_more=len(found) > limit)
 
     @router.get("/{file_id}", responses=documented(404, 500), summary="Describe a file")
-    async def retrieve(file_id: str) -> FileObject:
-        return file_object(await asyncio.to_thread(uploads.get, file_id))
+    @requires(AccessScope.JOBS, changes_state=False)
+    async def retrieve(file_id: str, caller: CallerPrincipal) -> FileObject:
+        return file_object(await asyncio.to_thread(uploads.get, file_id, caller.only_own))
 
     @router.get("/{file_id}/content", response_class=Response, responses=documented(404, 500) | _BYTES, summary="Read a file")
-    async def content(file_id: str) -> Response:
-        stored = await asyncio.to_thread(uploads.get, file_id)
+    @requires(AccessScope.JOBS, changes_state=False)
+    async def content(file_id: str, caller: CallerPrincipal) -> Response:
+        stored = await asyncio.to_thread(uploads.get, file_id, caller.only_own)
         return FileResponse(stored.path, media_type="application/octet-stream", filename=stored.filename)
 
     @router.delete("/{file_id}", responses=documented(404, 409, 500), summary="Delete a file")
-    async def delete(file_id: str) -> FileDeleted:
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def delete(file_id: str, caller: CallerPrincipal) -> FileDeleted:
         """Refused while a job that has not ended reads it: it may have to begin anew."""
+        await asyncio.to_thread(uploads.get, file_id, caller.only_own)
         for job in jobs.active():
             if file_id in await jobs.files_of(job):
                 raise FileInUse(file_id, job.id, job.status)

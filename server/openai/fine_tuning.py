@@ -16,6 +16,7 @@ from jobs.job import WORK, InvalidJob, Job, JobEvent, JobKind, JobNotFound, JobS
 from jobs.job_queue import JobQueue
 from model_registry.uploads import FileNotKnown, Uploads
 from runtime.errors import InvalidRequest
+from server.access import CallerPrincipal, requires
 from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.gateway import Gateway
@@ -29,6 +30,7 @@ from server.openai.wire.fine_tuning import (
     FineTuningJobList,
     FineTuningRequest,
 )
+from server.principal import AccessScope, Principal
 
 _PARAMS = {"data": "training_file", "validation": "validation_file", "learning_rate": "hyperparameters"}
 _RESULT = "result_file"  # where a job's folder notes the id of its result file
@@ -41,74 +43,84 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
     async def told(job: Job) -> FineTuningJob:
         return job_of(job, await asyncio.to_thread(_result_file, queue.folder(job.id), job, uploads))
 
-    async def found(id_: str) -> Job:
+    async def found(id_: str, caller: Principal) -> Job:
         try:
-            job = await queue.job(our_id(id_))
+            job = await queue.job(our_id(id_), owner=caller.only_own)
         except JobNotFound:
             job = None
         if job is None or not can_be_told(job):
             raise JobNotFound(f"There is no fine-tuning job {id_!r} here.")
         return job
 
-    async def moved(id_: str, move: Callable[[str], Awaitable[Job]]) -> FineTuningJob:
-        job = await found(id_)
+    async def moved(id_: str, caller: Principal, move: Callable[[str], Awaitable[Job]]) -> FineTuningJob:
+        job = await found(id_, caller)
         try:
             return await told(await move(job.id))
         except WrongStatus as error:
             raise WrongStatus(error.message.replace(job.id, their_id(job.id))) from None
 
     @router.post("", responses=documented(400, 404, 413, 422, 429, 500, 503), summary="Tune a model")
-    async def create(asked: FineTuningRequest, request: Request) -> FineTuningJob:
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def create(asked: FineTuningRequest, request: Request, caller: CallerPrincipal) -> FineTuningJob:
         """Its data is checked first: what is wrong is told with its line, and no job is created."""
         base = (await gateway.resolve(asked.model)).label
         if asked.validation_file == asked.training_file:
             message = "It is the training_file too: validation must be new to the model."
             raise InvalidRequest(message, param="validation_file")
         for field in ("training_file", "validation_file"):
-            await asyncio.to_thread(_check_file, uploads, field, getattr(asked, field))
+            await asyncio.to_thread(_check_file, uploads, field, getattr(asked, field), caller.only_own)
         params = params_of(asked, base, secrets.token_hex(4))
         try:
-            creating = queue.create(JobKind.FINETUNE, params, metadata=asked.metadata or {})
+            creating = queue.create(JobKind.FINETUNE, params, metadata=asked.metadata or {}, owner=caller.id)
             job = await unless_disconnected(request.receive, creating)
         except InvalidJob as error:
             raise InvalidJob([_theirs(problem, asked) for problem in error.problems]) from None
         return await told(job)
 
     @router.get("", responses=documented(400, 404, 500), summary="List the fine-tuning jobs")
-    async def list_jobs(request: Request, limit: Limit = 20, after: str | None = None) -> FineTuningJobList:
+    @requires(AccessScope.JOBS, changes_state=False)
+    async def list_jobs(
+        request: Request, caller: CallerPrincipal, limit: Limit = 20, after: str | None = None
+    ) -> FineTuningJobList:
         """The newest first. `metadata[KEY]=VALUE` in the query: only jobs that have it; `metadata=null`: only those without any."""
         is_plain = request.query_params.get("metadata") == "null"
         wanted = {name[9:-1]: value for name, value in request.query_params.items() if name.startswith("metadata[")}
         if after is not None:
-            await found(after)
+            await found(after, caller)
+        owner = caller.only_own
         jobs: list[Job] = []
         cursor = None if after is None else our_id(after)
-        while len(jobs) <= limit and (page := await queue.jobs(kind=JobKind.FINETUNE, after=cursor)):
+        while len(jobs) <= limit and (page := await queue.jobs(kind=JobKind.FINETUNE, owner=owner, after=cursor)):
             told_of = [job for job in page if can_be_told(job) and not (is_plain and job.metadata)]
             jobs += [job for job in told_of if wanted.items() <= job.metadata.items()]
             cursor = page[-1].id
         return FineTuningJobList(data=[await told(job) for job in jobs[:limit]], has_more=len(jobs) > limit)
 
     @router.get("/{job_id}", responses=documented(404, 500), summary="Describe a fine-tuning job")
-    async def retrieve(job_id: str) -> FineTuningJob:
-        return await told(await found(job_id))
+    @requires(AccessScope.JOBS, changes_state=False)
+    async def retrieve(job_id: str, caller: CallerPrincipal) -> FineTuningJob:
+        return await told(await found(job_id, caller))
 
     @router.post("/{job_id}/cancel", responses=documented(404, 409, 500), summary="Cancel a fine-tuning job")
-    async def cancel(job_id: str) -> FineTuningJob:
-        return await moved(job_id, queue.cancel)
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def cancel(job_id: str, caller: CallerPrincipal) -> FineTuningJob:
+        return await moved(job_id, caller, queue.cancel)
 
     @router.post("/{job_id}/pause", responses=documented(404, 409, 500), summary="Pause a fine-tuning job")
-    async def pause(job_id: str) -> FineTuningJob:
-        return await moved(job_id, queue.pause)
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def pause(job_id: str, caller: CallerPrincipal) -> FineTuningJob:
+        return await moved(job_id, caller, queue.pause)
 
     @router.post("/{job_id}/resume", responses=documented(404, 409, 500), summary="Resume a fine-tuning job")
-    async def resume(job_id: str) -> FineTuningJob:
-        return await moved(job_id, queue.resume)
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def resume(job_id: str, caller: CallerPrincipal) -> FineTuningJob:
+        return await moved(job_id, caller, queue.resume)
 
     @router.get("/{job_id}/events", responses=documented(400, 404, 500), summary="List what happened to a fine-tuning job")
-    async def events(job_id: str, limit: Limit = 20, after: str | None = None) -> FineTuningEventList:
+    @requires(AccessScope.JOBS, changes_state=False)
+    async def events(job_id: str, caller: CallerPrincipal, limit: Limit = 20, after: str | None = None) -> FineTuningEventList:
         """The newest first."""
-        job = await found(job_id)
+        job = await found(job_id, caller)
         whole = [event_of(job, event) for event in reversed(await _events(queue, job.id))]
         ids = [event.id for event in whole]
         if after is not None and after not in ids:
@@ -117,9 +129,12 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
         return FineTuningEventList(data=whole[:limit], has_more=len(whole) > limit)
 
     @router.get("/{job_id}/checkpoints", responses=documented(400, 404, 500), summary="List a fine-tuning job's checkpoints")
-    async def checkpoints(job_id: str, limit: Limit = 10, after: str | None = None) -> CheckpointList:
+    @requires(AccessScope.JOBS, changes_state=False)
+    async def checkpoints(
+        job_id: str, caller: CallerPrincipal, limit: Limit = 10, after: str | None = None
+    ) -> CheckpointList:
         """The newest first."""
-        job = await found(job_id)
+        job = await found(job_id, caller)
         known: dict[str, float] = {}
         whole: list[Checkpoint] = []
         for event in await _events(queue, job.id):
@@ -137,12 +152,12 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
     return router
 
 
-def _check_file(uploads: Uploads, field: str, id_: str | None) -> None:
-    """Raises InvalidRequest when it is not here, or is for something else."""
+def _check_file(uploads: Uploads, field: str, id_: str | None, owner: str | None) -> None:
+    """Raises InvalidRequest when it is not here, is another's, or is for something else."""
     if id_ is None:
         return
     try:
-        purpose = uploads.get(id_).purpose
+        purpose = uploads.get(id_, owner).purpose
     except FileNotKnown as error:
         raise InvalidRequest(error.message, param=field, code="file_not_found") from None
     if purpose != "fine-tune":
@@ -170,6 +185,7 @@ def _result_file(folder: Path, job: Job, uploads: Uploads) -> str | None:
         return None
     note, history = folder / _RESULT, folder / WORK / "training.json"
     if not note.exists() and history.exists():
-        stored = uploads.add(io.BytesIO(csv_of(json.loads(history.read_text()))), "step_metrics.csv", "fine-tune-results")
+        content = io.BytesIO(csv_of(json.loads(history.read_text())))
+        stored = uploads.add(content, "step_metrics.csv", "fine-tune-results", owner=job.owner)
         note.write_text(stored.id)
     return note.read_text() if note.exists() else None

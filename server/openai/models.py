@@ -8,9 +8,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from runtime.errors import InvalidRequest
+from server.access import GuardedRoute, requires
 from server.errors import documented
 from server.fine_tuned_names import registered_of
 from server.gateway import Gateway
+from server.principal import AccessScope
 from server.served_models import ServedModel
 
 
@@ -35,19 +37,22 @@ class ModelDeleted(BaseModel):
 
 
 def models_router(gateway: Gateway) -> APIRouter:
-    router = APIRouter(tags=["openai"])
+    router = APIRouter(tags=["openai"], route_class=GuardedRoute)
 
     @router.get("/v1/models", responses=documented(500), summary="List the models")
+    @requires(AccessScope.INFERENCE, AccessScope.READ, changes_state=False)
     async def list_models() -> ModelList:
         await gateway.models.refresh()
         return ModelList(data=[_card(model) for model in gateway.models.listed()])
 
     @router.get("/v1/models/{model_id:path}", responses=documented(404, 500), summary="Describe a model")
+    @requires(AccessScope.INFERENCE, AccessScope.READ, changes_state=False)
     async def retrieve_model(model_id: str) -> ModelCard:
         """By name, or by `name:number` for one version."""
         return _card(await gateway.resolve(model_id))
 
     @router.delete("/v1/models/{model_id:path}", responses=documented(400, 404, 409, 500), summary="Delete a tuned model")
+    @requires(AccessScope.ADMIN, changes_state=True)
     async def delete_model(model_id: str) -> ModelDeleted:
         """Of a fine-tuning job, by its name `ft:...`. What it answers just now is answered first."""
         model = await gateway.resolve(model_id)

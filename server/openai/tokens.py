@@ -14,6 +14,7 @@ from runtime.errors import InvalidRequest, NotReady
 from runtime.messages import Tokenized
 from runtime.pool.lease import Lease
 from runtime.request import Prompt, TextPrompt
+from server.access import requires
 from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.gateway import Gateway
@@ -33,6 +34,7 @@ from server.openai.wire.tokens import (
     TokenizeRequest,
     TokenizeText,
 )
+from server.principal import AccessScope
 from server.request_record import RequestRecord
 
 T = TypeVar("T")
@@ -61,6 +63,7 @@ def tokens_router(gateway: Gateway) -> APIRouter:
     @router.post(
         "/tokenize", response_model=Tokenization | Pieces, responses=_ANSWERS, summary="Tokens of a text or a conversation"
     )
+    @requires(AccessScope.INFERENCE, changes_state=False)
     async def tokenize(body: TokenizeRequest, request: Request) -> Response:
         """Also of what is too long for the model, up to a million characters."""
         prompt = _prompt(body)
@@ -77,11 +80,13 @@ def tokens_router(gateway: Gateway) -> APIRouter:
         return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
     @router.post("/detokenize", responses=_ANSWERS, summary="The text of tokens")
+    @requires(AccessScope.INFERENCE, changes_state=False)
     async def detokenize(body: DetokenizeRequest, request: Request) -> Detokenization:
         told = await ask(body, request, lambda lease: lease.detokenize(body.tokens))
         return Detokenization(prompt=told.text)
 
     @router.post("/v1/chat/completions/input_tokens", responses=_ANSWERS, summary="Count the tokens of a conversation")
+    @requires(AccessScope.INFERENCE, changes_state=False)
     async def count_input_tokens(body: ChatRequest, request: Request) -> InputTokens:
         """Takes what /v1/chat/completions takes, and answers what its `usage.prompt_tokens` would be."""
         with named_as_in(body):

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter
 
+from server.access import GuardedRoute, requires
 from server.errors import ErrorEnvelope, NotImplementedHere, documented
+from server.principal import AccessScope
 
 _SERVES = "slmops serves language models that read and write text"
 _IMAGES = f"Images are neither made nor changed here: {_SERVES}. Use a server of image models, or have a chat model write SVG."
@@ -27,7 +29,7 @@ _REASONS = {
 
 
 def unavailable_router() -> APIRouter:
-    router = APIRouter(tags=["not implemented"])
+    router = APIRouter(tags=["not implemented"], route_class=GuardedRoute)
     for path, reason in _REASONS.items():
         router.add_api_route(
             path,
@@ -45,6 +47,7 @@ def unavailable_router() -> APIRouter:
 
 
 def _refusing(reason: str) -> Callable[[], Awaitable[None]]:
+    @requires(AccessScope.INFERENCE, changes_state=False)
     async def refuse() -> None:
         raise NotImplementedHere(reason)
 

@@ -7,10 +7,12 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from server.access import requires
 from server.adapters import Adapters
 from server.errors import documented
 from server.gateway import Gateway
 from server.json_route import SmallJsonRoute
+from server.principal import AccessScope
 from server.served_models import Attached
 
 
@@ -46,17 +48,20 @@ def adapters_router(gateway: Gateway) -> APIRouter:
     adapters = Adapters(gateway)
 
     @router.get("/{name}/adapters", responses=documented(404, 500), summary="List a model's adapters")
+    @requires(AccessScope.READ, changes_state=False)
     async def attached(name: str) -> AdapterList:
         return AdapterList(data=[_body(each) for each in await adapters.attached(name)])
 
     @router.post(
         "/{name}/adapters", status_code=201, responses=documented(400, 404, 422, 500, 503), summary="Serve an adapter on a model"
     )
+    @requires(AccessScope.ADMIN, changes_state=True)
     async def attach(name: str, asked: AttachBody) -> AdapterBody:
         """Chatted with as `NAME:ADAPTER` from then on. A loaded base is loaded anew beside itself; no request is lost."""
         return _body(await adapters.attach(name, asked.name, asked.adapter))
 
     @router.delete("/{name}/adapters/{adapter}", responses=documented(404, 500, 503), summary="Serve an adapter no longer")
+    @requires(AccessScope.ADMIN, changes_state=True)
     async def detach(name: str, adapter: str) -> Detached:
         return Detached(id=_body(await adapters.detach(name, adapter)).id)
 

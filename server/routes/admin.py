@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runtime.pool.load_spec import FOREVER
 from runtime.pool.loaded_model import LoadedModel, LoadedReplica
+from server.access import requires
 from server.durations import KEPT_FOREVER, KeepAlive
 from server.errors import ModelNotLoadedError, documented
 from server.gateway import Gateway
 from server.json_route import SmallJsonRoute
 from server.model_settings import ModelSettings
+from server.principal import AccessScope
 
 
 class FallbackBody(BaseModel):
@@ -133,6 +135,7 @@ def admin_router(gateway: Gateway) -> APIRouter:
     router = APIRouter(prefix="/admin/models", tags=["admin"], route_class=SmallJsonRoute)
 
     @router.get("", responses=documented(500), summary="List the loaded models")
+    @requires(AccessScope.READ, changes_state=False)
     async def list_loaded() -> LoadedModelList:
         loaded, budget = gateway.loaded(), gateway.pool.limits.budget
         return LoadedModelList(
@@ -145,6 +148,7 @@ def admin_router(gateway: Gateway) -> APIRouter:
         )
 
     @router.post("/{name}/load", responses=documented(400, 404, 500, 503), summary="Load a model")
+    @requires(AccessScope.ADMIN, changes_state=True)
     async def load(name: str, asked: LoadRequest | None = None) -> LoadedModelBody:
         """By name, or by `name:number`. Answers when it is loaded; loads nothing when it is already."""
         model, asked = await gateway.resolve(name), asked or LoadRequest()
@@ -152,6 +156,7 @@ def admin_router(gateway: Gateway) -> APIRouter:
             return _body_of(model.label, gateway.loaded())
 
     @router.post("/{name}/reload", responses=documented(400, 404, 500, 503), summary="Load a model anew, with other settings")
+    @requires(AccessScope.ADMIN, changes_state=True)
     async def reload(name: str, changes: ModelSettings | None = None) -> LoadedModelBody:
         """No request fails: the old workers serve until the new ones can. What is changed holds until the daemon ends."""
         model = await gateway.resolve(name)
@@ -159,6 +164,7 @@ def admin_router(gateway: Gateway) -> APIRouter:
             return _body_of(model.label, gateway.loaded())
 
     @router.post("/{name}/unload", responses=documented(400, 404, 500), summary="Unload a model")
+    @requires(AccessScope.ADMIN, changes_state=True)
     async def unload(name: str, asked: UnloadRequest | None = None) -> Unloaded:
         """Every loaded version of that name, or with `name:number` that one. Requests not done within grace_s end with an error."""
         labels = await gateway.unload(name, grace_s=(asked or UnloadRequest()).grace_s)
@@ -167,6 +173,7 @@ def admin_router(gateway: Gateway) -> APIRouter:
         return Unloaded(unloaded=list(labels))
 
     @router.post("/{name}/reset", responses=documented(404, 500), summary="Try a model again that failed repeatedly")
+    @requires(AccessScope.ADMIN, changes_state=True)
     async def reset(name: str) -> Reset:
         """Forgets its failures; the next request loads it."""
         model = await gateway.resolve(name)

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from model_registry.evaluations import Evaluation, Evaluations
+from server.access import GuardedRoute, requires
 from server.errors import documented
 from server.fine_tuned_names import as_registered
 from server.gateway import Gateway
+from server.principal import AccessScope
 from server.registry_access import LOCK_WAIT_S
 from server.routes.job_bodies import Figures, finite
 
@@ -34,9 +36,10 @@ class EvaluationList(BaseModel):
 
 
 def evaluations_router(gateway: Gateway, home: Path) -> APIRouter:
-    router = APIRouter(prefix="/admin/models", tags=["admin"])
+    router = APIRouter(prefix="/admin/models", tags=["admin"], route_class=GuardedRoute)
 
     @router.get("/{name}/evaluations", responses=documented(400, 404, 500), summary="List what was measured of a model")
+    @requires(AccessScope.READ, changes_state=False)
     async def evaluations(
         name: str, kind: Annotated[Literal["evaluate", "benchmark"] | None, Query(description="Only of this kind.")] = None
     ) -> EvaluationList:

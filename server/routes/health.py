@@ -8,11 +8,14 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
+from server.access import CallerPrincipal, GuardedRoute, open_to_all
 from server.errors import MEANINGS, ErrorEnvelope, ErrorReply
 from server.gateway import Gateway
+from server.principal import AccessScope
 from server.version import slmops_version
 
 _RETRY_AFTER_S = "2"
+_WITHOUT_DETAILS = "The default model does not answer. Send a key with the scope `read` to see why."
 
 
 class Alive(BaseModel):
@@ -29,9 +32,10 @@ class Version(BaseModel):
 
 
 def health_router(gateway: Gateway) -> APIRouter:
-    router = APIRouter(tags=["probes"])
+    router = APIRouter(tags=["probes"], route_class=GuardedRoute)
 
     @router.get("/health", summary="Is the process alive?")
+    @open_to_all
     async def health() -> Alive:
         return Alive()
 
@@ -41,14 +45,18 @@ def health_router(gateway: Gateway) -> APIRouter:
         responses={503: {"model": ErrorEnvelope, "description": MEANINGS[503]}},
         summary="Does the default model answer?",
     )
-    async def ready() -> Response:
+    @open_to_all
+    async def ready(caller: CallerPrincipal) -> Response:
+        """The reason why it does not answer is a detail, for those who may read."""
         reason = gateway.why_not_ready()
         if reason is None:
             return JSONResponse(Ready().model_dump())
+        reason = reason if caller.allows(AccessScope.READ) else _WITHOUT_DETAILS
         headers = {"Retry-After": _RETRY_AFTER_S}
         return ErrorReply(503, reason, "server_error", "not_ready", None, headers).response()
 
     @router.get("/version", summary="Which version is this?")
+    @open_to_all
     async def version() -> Version:
         return Version(version=slmops_version())
 

@@ -87,7 +87,10 @@ class FailureBody(BaseModel):
 
 
 class JobBody(BaseModel):
-    """A job as it is now. attempt: how often it was started. folder: where it keeps its files on the daemon's machine."""
+    """A job as it is now. attempt: how often it was started. folder: where it keeps its files on the daemon's machine.
+
+    owner: id of the key that created it; `local` for a program of this machine, while there were no keys.
+    """
 
     id: str
     object: Literal["job"] = "job"
@@ -106,6 +109,7 @@ class JobBody(BaseModel):
     outcome: OutcomeBody | None
     failure: FailureBody | None
     folder: str
+    owner: str | None
 
 
 class JobList(BaseModel):
@@ -195,6 +199,7 @@ def job_body(job: Job, folder: str) -> JobBody:
         else None,
         failure=FailureBody(code=failure.code, message=failure.message) if failure else None,
         folder=folder,
+        owner=job.owner,
     )
 
 

@@ -11,11 +11,14 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from jobs.job import Job, JobEvent, JobKind, JobStatus
 from jobs.job_queue import JobQueue
+from server.access import CallerPrincipal, requires
 from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.event_stream import STREAMS
+from server.job_access import JobAccess
 from server.job_log import MAX_LINES, end_of
 from server.json_route import SmallJsonRoute
+from server.principal import AccessScope
 from server.routes.job_bodies import (
     Deleted,
     EventList,
@@ -36,50 +39,62 @@ _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"sche
 MAX_EVENTS = 10_000
 
 
-def jobs_router(queue: JobQueue) -> APIRouter:
+def jobs_router(queue: JobQueue, access: JobAccess) -> APIRouter:
     router = APIRouter(prefix="/admin", tags=["jobs"], route_class=SmallJsonRoute)
 
     def body(job: Job) -> JobBody:
         return job_body(job, str(queue.folder(job.id)))
 
     @router.post("/jobs", status_code=201, responses=documented(400, 404, 422, 429, 500, 503), summary="Create a job")
-    async def create(asked: JobRequest, request: Request) -> JobBody:
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def create(asked: JobRequest, request: Request, caller: CallerPrincipal) -> JobBody:
         """It is planned before it is queued: what cannot work is refused, bad data with its file and line."""
-        creating = queue.create(asked.kind, asked.params, needs=asked.needs, metadata=asked.metadata)
+        await access.check(caller, asked.kind, asked.params, asked.needs)
+        creating = queue.create(asked.kind, asked.params, needs=asked.needs, metadata=asked.metadata, owner=caller.id)
         return body(await unless_disconnected(request.receive, creating))
 
     @router.post("/job-plans", responses=documented(400, 404, 422, 429, 500, 503), summary="Say what a job would do")
-    async def plan(asked: PlanRequest, request: Request) -> PlanBody:
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def plan(asked: PlanRequest, request: Request, caller: CallerPrincipal) -> PlanBody:
         """A dry run: what would be done, how long it would take and how much memory. Nothing is queued.
 
         Two at a time; a plan ends with its request.
         """
+        await access.check(caller, asked.kind, asked.params)
         return plan_body(await unless_disconnected(request.receive, queue.plan(asked.kind, asked.params)))
 
     @router.get("/jobs", responses=documented(400, 404, 500), summary="List jobs")
+    @requires(AccessScope.JOBS, changes_state=False)
     async def list_jobs(
+        caller: CallerPrincipal,
         kind: JobKind | None = None,
         status: JobStatus | None = None,
         pipeline: str | None = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         after: Annotated[str | None, Query(description="The id of the last job of the page before.")] = None,
     ) -> JobList:
-        found = await queue.jobs(kind=kind, status=status, pipeline=pipeline, limit=limit + 1, after=after)
+        """Those that the key created; an admin sees all."""
+        owner = caller.only_own
+        found = await queue.jobs(kind=kind, status=status, pipeline=pipeline, owner=owner, limit=limit + 1, after=after)
         return JobList(data=[body(job) for job in found[:limit]], has_more=len(found) > limit)
 
     @router.get("/job-kinds", responses=documented(500), summary="List the kinds of jobs and what each may be asked")
+    @requires(AccessScope.JOBS, AccessScope.READ, changes_state=False)
     async def kinds() -> KindList:
         return KindList(data=[KindBody(kind=kind, params=await queue.schema(kind)) for kind in JobKind])
 
     @router.get("/jobs/{id}", responses=documented(404, 500), summary="Show a job")
-    async def show(id: str) -> JobBody:
-        return body(await queue.job(id))
+    @requires(AccessScope.JOBS, changes_state=False)
+    async def show(id: str, caller: CallerPrincipal) -> JobBody:
+        return body(await queue.job(id, owner=caller.only_own))
 
     @router.get(
         "/jobs/{id}/events", response_model=EventList, responses=documented(400, 404, 500) | STREAMS, summary="List its events"
     )
+    @requires(AccessScope.JOBS, changes_state=False)
     async def events(
         id: str,
+        caller: CallerPrincipal,
         after: Annotated[int, Query(ge=0, le=2**62, description="Only events with a higher number.")] = 0,
         stream: Annotated[bool, Query(description="As server-sent events, until the job has ended.")] = False,
         accept: Annotated[str | None, Header()] = None,
@@ -87,7 +102,7 @@ def jobs_router(queue: JobQueue) -> APIRouter:
     ) -> Any:
         """A list, at most 10,000 at a time; or, with `stream=true` or `Accept: text/event-stream`, as they happen."""
         after = max(after, last_event_id or 0)
-        await queue.job(id)
+        await queue.job(id, owner=caller.only_own)
         if stream or _EVENTS in (accept or ""):
             return StreamingResponse(_frames(queue, id, after), media_type=_EVENTS, headers={"Cache-Control": "no-cache"})
         found: list[JobEvent] = []
@@ -98,30 +113,41 @@ def jobs_router(queue: JobQueue) -> APIRouter:
         return EventList(data=[event_body(event) for event in found])
 
     @router.get("/jobs/{id}/log", response_class=Response, responses=documented(400, 404, 500) | _TEXT, summary="Read its log")
+    @requires(AccessScope.JOBS, changes_state=False)
     async def log(
-        id: str, tail: Annotated[int | None, Query(ge=1, le=MAX_LINES, description="Only so many last lines.")] = None
+        id: str,
+        caller: CallerPrincipal,
+        tail: Annotated[int | None, Query(ge=1, le=MAX_LINES, description="Only so many last lines.")] = None,
     ) -> Response:
         """What its processes printed, at most the last 16 MiB of it; empty before the first."""
-        await queue.job(id)
+        await queue.job(id, owner=caller.only_own)
         return PlainTextResponse(await asyncio.to_thread(end_of, queue.log(id), tail or MAX_LINES))
 
     @router.post("/jobs/{id}/cancel", responses=documented(404, 409, 500), summary="End a job")
-    async def cancel(id: str) -> JobBody:
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def cancel(id: str, caller: CallerPrincipal) -> JobBody:
         """Answers once its process is gone, which takes two seconds at most."""
+        await queue.job(id, owner=caller.only_own)
         return body(await queue.cancel(id))
 
     @router.post("/jobs/{id}/pause", responses=documented(404, 409, 500), summary="Pause a job")
-    async def pause(id: str) -> JobBody:
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def pause(id: str, caller: CallerPrincipal) -> JobBody:
         """Answers once it has left a checkpoint."""
+        await queue.job(id, owner=caller.only_own)
         return body(await queue.pause(id))
 
     @router.post("/jobs/{id}/resume", responses=documented(404, 409, 500), summary="Let a paused job go on")
-    async def resume(id: str) -> JobBody:
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def resume(id: str, caller: CallerPrincipal) -> JobBody:
+        await queue.job(id, owner=caller.only_own)
         return body(await queue.resume(id))
 
     @router.delete("/jobs/{id}", responses=documented(404, 409, 500), summary="Delete a job")
-    async def delete(id: str) -> Deleted:
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def delete(id: str, caller: CallerPrincipal) -> Deleted:
         """The job, its events and its files; what it registered stays."""
+        await queue.job(id, owner=caller.only_own)
         await queue.delete(id)
         return Deleted(id=id)
 

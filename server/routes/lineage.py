@@ -8,8 +8,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from model_registry.lineage import Lineage
+from server.access import GuardedRoute, requires
 from server.errors import documented
 from server.gateway import Gateway
+from server.principal import AccessScope
 from server.routes.job_bodies import Figures, finite
 
 _JOB = "job:"
@@ -35,9 +37,10 @@ class LineageBody(BaseModel):
 
 
 def lineage_router(gateway: Gateway) -> APIRouter:
-    router = APIRouter(prefix="/admin/models", tags=["admin"])
+    router = APIRouter(prefix="/admin/models", tags=["admin"], route_class=GuardedRoute)
 
     @router.get("/{name}/lineage", responses=documented(404, 422, 500), summary="Show what a model was made from")
+    @requires(AccessScope.READ, changes_state=False)
     async def show(name: str) -> LineageBody:
         """The whole tree that the version stands in, from its first ancestor that is still registered."""
         version, tree = await gateway.look_up(lambda: gateway.models.lineage(name))

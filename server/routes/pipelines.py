@@ -11,10 +11,13 @@ from jobs.chain import start_chain
 from jobs.job import Job, JobKind, JobNotFound, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.pipelines import Step
+from server.access import CallerPrincipal, requires
 from server.bounded import FAIL_FAST
 from server.disconnection import unless_disconnected
 from server.errors import documented
+from server.job_access import JobAccess
 from server.json_route import SmallJsonRoute
+from server.principal import AccessScope
 from server.routes.job_bodies import JobBody, Metadata, Params, job_body
 
 MAX_STEPS = 100
@@ -49,22 +52,27 @@ class PipelineBody(BaseModel):
     jobs: list[JobBody]
 
 
-def pipelines_router(queue: JobQueue) -> APIRouter:
+def pipelines_router(queue: JobQueue, access: JobAccess) -> APIRouter:
     router = APIRouter(prefix="/admin/pipelines", tags=["jobs"], route_class=SmallJsonRoute)
 
     def body(id_: str, jobs: list[Job]) -> PipelineBody:
         return PipelineBody(id=id_, status=status_of(jobs), jobs=[job_body(job, str(queue.folder(job.id))) for job in jobs])
 
     @router.post("", status_code=201, responses=documented(400, 404, 422, 429, 500, 503), summary="Create a chain of jobs")
-    async def create(asked: PipelineRequest, request: Request) -> PipelineBody:
+    @requires(AccessScope.JOBS, changes_state=True)
+    async def create(asked: PipelineRequest, request: Request, caller: CallerPrincipal) -> PipelineBody:
         """All of its jobs, or none when one cannot work."""
+        names = {step.name for step in asked.steps}
+        for step in asked.steps:
+            await access.check(caller, step.kind, step.params, steps=names)
         steps = [Step(step.name, step.kind, step.params, tuple(step.after)) for step in asked.steps]
-        jobs = await unless_disconnected(request.receive, start_chain(queue, steps, asked.metadata))
+        jobs = await unless_disconnected(request.receive, start_chain(queue, steps, asked.metadata, owner=caller.id))
         return body(jobs[0].pipeline or "", jobs)
 
     @router.get("/{id}", responses=documented(404, 500), summary="Show a chain of jobs")
-    async def show(id: str) -> PipelineBody:
-        jobs = await queue.jobs(pipeline=id, limit=MAX_STEPS)
+    @requires(AccessScope.JOBS, changes_state=False)
+    async def show(id: str, caller: CallerPrincipal) -> PipelineBody:
+        jobs = await queue.jobs(pipeline=id, owner=caller.only_own, limit=MAX_STEPS)
         if not jobs:
             raise JobNotFound(f"There is no pipeline {id!r} here.")
         return body(id, jobs[::-1])

@@ -9,7 +9,9 @@ from pydantic import BaseModel
 
 from runtime.machine.execution_provider import ExecutionProvider
 from runtime.machine.provider_directory import ProviderDirectory, ProviderReport
+from server.access import GuardedRoute, requires
 from server.errors import documented
+from server.principal import AccessScope
 
 
 class ProviderBody(BaseModel):
@@ -45,9 +47,10 @@ class ProviderList(BaseModel):
 
 
 def providers_router(directory: ProviderDirectory) -> APIRouter:
-    router = APIRouter(prefix="/admin/providers", tags=["admin"])
+    router = APIRouter(prefix="/admin/providers", tags=["admin"], route_class=GuardedRoute)
 
     @router.get("", responses=documented(500), summary="List the execution providers of this machine")
+    @requires(AccessScope.READ, changes_state=False)
     async def list_providers(
         refresh: Annotated[bool, Query(description="Ask the machine again, instead of what it said at first.")] = False,
     ) -> ProviderList:

@@ -1,0 +1,183 @@
+"""API keys: rows of the registry's database. A secret is known once, when its key is created; kept is its hash alone.
+
+Knows no HTTP, and not what a scope allows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import RowMapping, insert, select, update
+
+from model_registry.database import Database
+from model_registry.errors import RegistryError
+from model_registry.schema import api_keys
+
+PREFIX = "slm_"  # of secrets, so that scanners of repositories and logs can recognise them
+_SECRET_BYTES = 32
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class KeyNotFound(RegistryError):
+    """No key has this id or name."""
+
+
+class KeyNameTaken(RegistryError):
+    """A key that is not revoked has this name."""
+
+
+class InvalidKeyName(RegistryError):
+    """The name has other characters than allowed, or is too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """id: `key-` and hexadecimal digits. digest: SHA-256 of the secret. Times are UTC; expires_at: None for never."""
+
+    id: str
+    name: str
+    digest: bytes
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+    def is_usable(self, now: datetime) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key with its secret, which nobody can read again."""
+
+    key: ApiKey
+    secret: str
+
+
+def digest_of(secret: bytes) -> bytes:
+    """SHA-256 suffices, for a secret has 256 random bits: there is nothing to guess that a slow hash would protect."""
+    return hashlib.sha256(secret).digest()
+
+
+class KeyStore:
+    """Opens the database when it is first needed; close() when done. Thread safe. Usable as `with KeyStore(home) as keys:`."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / "registry.db"
+        self._write_lock = home / "locks" / "registry.lock"
+        self._lock = threading.Lock()
+        self._opened: Database | None = None
+        self._snapshot: tuple[int, tuple[ApiKey, ...]] | None = None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = self._snapshot = None
+
+    def __enter__(self) -> KeyStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def all_keys(self) -> tuple[ApiKey, ...]:
+        """All, the oldest first, expired and revoked ones too; none while there is no database. Cheap when nothing changed."""
+        with self._lock:
+            if self._opened is None and not self._path.exists():
+                return ()
+            database = self._database()
+            with database.reading() as reader:
+                version = database.data_version(reader)
+                if self._snapshot is None or self._snapshot[0] != version:
+                    query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
+                    self._snapshot = version, tuple(_key(row) for row in reader.execute(query).mappings())
+                return self._snapshot[1]
+
+    def create(self, name: str, scopes: Iterable[str], expires_at: datetime | None = None) -> NewKey:
+        """scopes: at least one. Raises InvalidKeyName, KeyNameTaken."""
+        if not _NAME.fullmatch(name):
+            raise InvalidKeyName(
+                f"The name {name[:80]!r} cannot be used: take 1 to 64 letters, digits, dots, dashes and underscores, "
+                "a letter or digit first."
+            )
+        secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+        id_ = f"key-{secrets.token_hex(6)}"
+        key = ApiKey(id_, name, digest_of(secret.encode()), tuple(dict.fromkeys(scopes)), datetime.now(UTC), expires_at)
+        same_name = select(api_keys.c.id).where(api_keys.c.name == name, api_keys.c.revoked_at.is_(None))
+        with self._lock, self._database().writing() as connection:
+            if connection.execute(same_name).first() is not None:
+                raise KeyNameTaken(f"There is a key named {name!r}. Choose another name, or revoke that key first.")
+            connection.execute(insert(api_keys), [_row(key)])
+        return NewKey(key, secret)
+
+    def revoke(self, id_or_name: str) -> ApiKey:
+        """Of several keys with one name the one that is not revoked. Revoking twice changes nothing. Raises KeyNotFound."""
+        key = self._find(id_or_name)
+        if key.revoked_at is None:
+            revoked = update(api_keys).where(api_keys.c.id == key.id).values(revoked_at=_naive(datetime.now(UTC)))
+            with self._lock, self._database().writing() as connection:
+                connection.execute(revoked)
+        return self._find(key.id)
+
+    def remove(self, id_or_name: str) -> ApiKey:
+        """Forgets a key. Raises KeyNotFound."""
+        key = self._find(id_or_name)
+        with self._lock, self._database().writing() as connection:
+            connection.execute(api_keys.delete().where(api_keys.c.id == key.id))
+        return key
+
+    def _find(self, id_or_name: str) -> ApiKey:
+        known = self.all_keys()
+        named = [key for key in known if key.name == id_or_name]
+        found = next((key for key in known if key.id == id_or_name), None)
+        found = found or next((key for key in named if key.revoked_at is None), named[-1] if named else None)
+        if found is None:
+            raise KeyNotFound(f"There is no key {id_or_name[:80]!r} here. `slmops keys list` shows all.")
+        return found
+
+    def _database(self) -> Database:
+        """The caller holds the lock."""
+        if self._opened is None:
+            self._opened = Database(self._path, self._write_lock)
+        return self._opened
+
+
+def _row(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "digest": key.digest.hex(),
+        "scopes": list(key.scopes),
+        "created_at": _naive(key.created_at),
+        "expires_at": _naive(key.expires_at),
+        "revoked_at": _naive(key.revoked_at),
+    }
+
+
+def _key(row: RowMapping) -> ApiKey:
+    return ApiKey(
+        id=row["id"],
+        name=row["name"],
+        digest=bytes.fromhex(row["digest"]),
+        scopes=tuple(row["scopes"]),
+        created_at=row["created_at"].replace(tzinfo=UTC),
+        expires_at=_aware(row["expires_at"]),
+        revoked_at=_aware(row["revoked_at"]),
+    )
+
+
+def _naive(at: datetime | None) -> datetime | None:
+    return None if at is None else at.astimezone(UTC).replace(tzinfo=None)
+
+
+def _aware(at: datetime | None) -> datetime | None:
+    return None if at is None else at.replace(tzinfo=UTC)

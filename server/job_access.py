@@ -1,0 +1,46 @@
+"""What a caller's jobs may refer to: its own files and jobs, and models; what changes more than these is for admins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from jobs.job import JobKind
+from jobs.job_queue import JobQueue
+from jobs.references import files_in, jobs_in
+from model_registry.uploads import Uploads
+from server.principal import AccessScope, InsufficientScope, Principal
+
+ADMIN_KINDS = frozenset({JobKind.CONVERT, JobKind.REGISTER})  # pulls or takes a path; moves aliases
+
+
+class JobAccess:
+    """Checks before a job is planned or created. An admin may refer to everything."""
+
+    def __init__(self, queue: JobQueue, uploads: Uploads) -> None:
+        self._queue = queue
+        self._uploads = uploads
+
+    async def check(
+        self,
+        principal: Principal,
+        kind: JobKind,
+        params: Mapping[str, Any],
+        needs: Collection[str] = (),
+        *,
+        steps: Collection[str] = (),
+    ) -> None:
+        """steps: names in the params that stand for jobs of the same chain.
+
+        Raises InsufficientScope, and what says that there is none for another's file or job: FileNotKnown, JobNotFound.
+        """
+        owner = principal.only_own
+        if owner is None:
+            return
+        if kind in ADMIN_KINDS:
+            raise InsufficientScope(principal, [AccessScope.ADMIN], "kind")
+        for file in files_in(params):
+            await asyncio.to_thread(self._uploads.get, file, owner)
+        for job in {*needs, *jobs_in(params)} - {*steps}:
+            await self._queue.job(job, owner=owner)

@@ -1,0 +1,31 @@
+"""A task that takes any param and does nothing, in a real process. Its job stays queued where none may run."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
+
+from jobs.job import JobKind, Outcome, Plan
+from jobs.tasks.protocol import Params, Task, TaskContext
+
+
+class AnyParams(Params):
+    """Whatever is given."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Inert:
+    kind: ClassVar[JobKind] = JobKind.FINETUNE
+    params: ClassVar[type[Params]] = AnyParams
+
+    def plan(self, params: Any, context: TaskContext) -> Plan:
+        return Plan(("Does nothing.",))
+
+    def run(self, params: Any, context: TaskContext) -> Outcome:
+        return Outcome()
+
+
+def task_for(kind: JobKind) -> Task:
+    return Inert()

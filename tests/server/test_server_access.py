@@ -1,0 +1,265 @@
+"""Every route says what it needs, and nobody enters without it: no scope, no foreign page, nothing undeclared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from declared_routes import DeclaredRoute, declared_routes
+from fastapi import APIRouter, FastAPI
+from live_server import ask, error_of
+
+from model_registry.keys import KeyStore
+from server.access import Access, ForeignPage, GuardedRoute, check_declarations, requires
+from server.app import create_app
+from server.principal import ANONYMOUS, LOCAL, AccessScope, InsufficientScope, Principal
+from server.security import OPEN_PATHS
+from server.settings import Settings
+
+Make = Callable[..., Settings]
+DOCS = Path(__file__).parents[2] / "docs/security.md"
+ROUTES = declared_routes(create_app(Settings(engine="fake", home=Path("nowhere"), port=0)))
+LISTED = "https://console.example"
+
+
+def name_of(route: DeclaredRoute) -> str:
+    return f"{route.method} {route.path}"
+
+
+def with_scopes(*scopes: AccessScope) -> Principal:
+    return Principal("key-1", "app", frozenset(scopes))
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> dict[AccessScope, str]:
+    """A key of each scope, in the home of `make_settings`."""
+    with KeyStore(tmp_path / "home") as store:
+        return {scope: store.create(scope.value, [scope.value]).secret for scope in AccessScope}
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=name_of)
+def test_every_route_declares_what_it_needs(route: DeclaredRoute) -> None:
+    assert route.access is not None, "declare it by `requires` or `open_to_all`, below the route's decorator"
+    assert route.access.is_open == (route.path in OPEN_PATHS)
+    if route.method in ("DELETE", "PUT", "PATCH"):
+        assert route.access.changes_state
+
+
+def test_the_openapi_document_has_no_other_routes() -> None:
+    document = create_app(Settings(engine="fake", home=Path("nowhere"), port=0)).openapi()
+    documented = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
+    own = {(route.method, route.path.replace(":path}", "}")) for route in ROUTES if route.needs != "any key"}
+    assert documented == own
+
+
+def test_the_table_of_the_documentation_is_that_of_the_app() -> None:
+    lines = DOCS.read_text(encoding="utf-8").splitlines()
+    documented = [line for line in lines if line.startswith("| ") and "`" in line and line.count("|") == 4 and " /" in line]
+    expected = [route.row for route in ROUTES]
+    assert documented == expected, "the table in docs/security.md must be:\n" + "\n".join(expected)
+
+
+def test_what_declares_nothing_or_is_not_guarded_is_not_served() -> None:
+    guarded, plain = APIRouter(route_class=GuardedRoute), APIRouter()
+
+    @guarded.get("/one")
+    async def undeclared() -> None: ...
+
+    @plain.get("/two")
+    @requires(changes_state=False)
+    async def unguarded() -> None: ...
+
+    for router in (guarded, plain):
+        with pytest.raises(TypeError, match="must be a GuardedRoute"):
+            check_declarations(router.routes)
+
+
+def test_the_walk_over_the_routes_sees_nested_and_plain_ones() -> None:
+    """Else the tests above would pass on anything."""
+    app, outer, inner = FastAPI(openapi_url=None), APIRouter(), APIRouter()
+
+    @inner.get("/deep")
+    async def deep() -> None: ...
+
+    @app.get("/flat")
+    async def flat() -> None: ...
+
+    outer.include_router(inner)
+    app.include_router(outer)
+    assert {name_of(route) for route in declared_routes(app)} == {"GET /deep", "GET /flat"}
+    assert all(route.access is None for route in declared_routes(app))
+
+
+@pytest.mark.parametrize("needed", AccessScope)
+def test_a_scope_lets_in_itself_and_admins(needed: AccessScope) -> None:
+    access = Access((needed,), changes_state=False)
+    for scope in AccessScope:
+        if scope in (needed, AccessScope.ADMIN):
+            access.check(with_scopes(scope), None)
+        else:
+            with pytest.raises(InsufficientScope, match=f"needs the scope `{needed}`; the key 'app' has `{scope}`"):
+                access.check(with_scopes(scope), None)
+    access.check(LOCAL, None)
+    with pytest.raises(InsufficientScope):
+        access.check(ANONYMOUS, None)
+
+
+def test_one_of_several_scopes_suffices() -> None:
+    access = Access((AccessScope.INFERENCE, AccessScope.READ), changes_state=False)
+    access.check(with_scopes(AccessScope.READ), None)
+    with pytest.raises(InsufficientScope, match="`inference` or `read`"):
+        access.check(with_scopes(AccessScope.JOBS), None)
+
+
+def test_a_foreign_page_is_refused_first_and_only_where_something_changes() -> None:
+    with pytest.raises(ForeignPage, match="evil"):
+        Access((AccessScope.ADMIN,), changes_state=True).check(with_scopes(AccessScope.READ), "http://evil.example")
+    Access((AccessScope.READ,), changes_state=False).check(with_scopes(AccessScope.READ), "http://evil.example")
+
+
+def test_every_route_refuses_every_key_without_its_scope(make_settings: Make, secrets: dict[AccessScope, str]) -> None:
+    app = create_app(make_settings())
+    for route in ROUTES:
+        assert route.access is not None
+        for scope, secret in secrets.items():
+            if not route.access.scopes or scope in (*route.access.scopes, AccessScope.ADMIN):
+                continue
+            error = error_of(ask(app, route.method, filled(route.path), headers=bearer(secret)), 403)
+            assert (error["code"], error["type"]) == ("insufficient_scope", "permission_error"), name_of(route)
+            assert all(f"`{each}`" in error["message"] for each in (*route.access.scopes, scope))
+
+
+def test_no_route_answers_without_a_key_but_the_open_ones(make_settings: Make, secrets: dict[AccessScope, str]) -> None:
+    app = create_app(make_settings())
+    for route in ROUTES:
+        response = ask(app, route.method, filled(route.path))
+        assert (response.status_code == 401) == (route.path not in OPEN_PATHS), name_of(route)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_where_there_is_no_route_only_a_key_sees_that(
+    make_settings: Make, secrets: dict[AccessScope, str], method: str
+) -> None:
+    app = create_app(make_settings())
+    assert error_of(ask(app, method, "/nowhere"), 401)["code"] == "invalid_api_key"
+    for secret in secrets.values():
+        assert error_of(ask(app, method, "/nowhere", headers=bearer(secret)), 404)["code"] == "unknown_url"
+    refused = ask(app, "PUT", "/v1/files", headers=bearer(secrets[AccessScope.READ]))
+    assert error_of(refused, 405)["code"] == "method_not_allowed"
+
+
+def test_the_body_of_a_refused_request_is_not_read(make_settings: Make, secrets: dict[AccessScope, str]) -> None:
+    app = create_app(make_settings())
+    read: list[bool] = []
+
+    async def body() -> Any:
+        read.append(True)
+        yield b"{"
+
+    response = ask(app, "POST", "/admin/jobs", headers=bearer(secrets[AccessScope.READ]), content=body())
+    assert error_of(response, 403)["code"] == "insufficient_scope"
+    assert read == []
+
+
+def test_reasons_why_the_model_does_not_answer_are_details(make_settings: Make, secrets: dict[AccessScope, str]) -> None:
+    app = create_app(make_settings(engine="onnx", model="nobody"))
+    try:
+        without = error_of(ask(app, "GET", "/ready"), 503)["message"]
+        assert "nobody" not in without
+        assert "scope `read`" in without
+        assert "nobody" not in error_of(ask(app, "GET", "/ready", headers=bearer(secrets[AccessScope.JOBS])), 503)["message"]
+        assert "nobody" in error_of(ask(app, "GET", "/ready", headers=bearer(secrets[AccessScope.READ])), 503)["message"]
+    finally:
+        app.state.parts.gateway.models._registry.close()
+
+
+# ---- pages ----
+
+PAGES: dict[str, tuple[dict[str, str], bool, bool]] = {  # headers; may it use what changes nothing; may it change something
+    "a program": ({}, True, True),
+    "the daemon's own page": ({"Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-origin"}, True, True),
+    "a typed address": ({"Sec-Fetch-Site": "none"}, True, True),
+    "a page of a listed origin": ({"Origin": LISTED, "Sec-Fetch-Site": "cross-site"}, True, True),
+    "a page of another port": ({"Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"}, True, False),
+    "a page of another name for loopback": ({"Origin": "http://127.0.0.1:8000", "Sec-Fetch-Site": "cross-site"}, True, False),
+    "a page of the web": ({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, False, False),
+    "a page of no origin": ({"Origin": "null"}, False, False),
+    "an image of a page of the web": ({"Sec-Fetch-Site": "cross-site"}, True, False),
+    "a link of a page of another port": ({"Sec-Fetch-Site": "same-site"}, True, False),
+    "a page of the web that adds an own one": ({"Origin": "http://localhost:8000, https://evil.example"}, False, False),
+}
+REQUESTS: dict[str, tuple[str, str, dict[str, Any], bool]] = {  # method, path, request, whether it changes something
+    "a plan": ("POST", "/admin/job-plans", {"content": "{}", "headers": {"Content-Type": "text/plain"}}, True),
+    "a deletion": ("DELETE", "/v1/files/file-1", {}, True),
+    "an upload": ("POST", "/v1/files", {"files": {"file": ("a.jsonl", b"{}")}}, True),
+    "a load": ("POST", "/admin/models/nobody/load", {}, True),
+    "a new key": ("POST", "/admin/keys", {"json": {"name": "mine"}}, True),
+    "a list": ("GET", "/admin/models", {}, False),
+    "an inference": ("POST", "/v1/completions", {"content": "{}"}, False),
+    "a probe": ("GET", "/health", {}, False),
+}
+
+
+@pytest.mark.parametrize("is_locked", [False, True], ids=["without keys", "with a key"])
+@pytest.mark.parametrize("request_name", REQUESTS)
+@pytest.mark.parametrize("page", PAGES)
+def test_which_page_may_do_what(make_settings: Make, page: str, request_name: str, is_locked: bool) -> None:
+    app = create_app(make_settings(cors_origins=[LISTED], api_key="k" if is_locked else None))
+    page_headers, may_use, may_change = PAGES[page]
+    method, path, request, changes = REQUESTS[request_name]
+    headers = request.get("headers", {}) | page_headers | (bearer("k") if is_locked else {})
+    response = ask(app, method, path, **request | {"headers": headers})
+    is_refused = response.status_code == 403
+    assert is_refused != (may_change if changes else may_use), response.text
+    if is_refused:
+        assert error_of(response, 403)["code"] == "origin_not_allowed"
+    else:
+        assert response.status_code in (200, 400, 404), response.text
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.access and route.access.changes_state], ids=name_of)
+def test_no_route_that_changes_something_takes_it_from_a_page_of_another_port(make_settings: Make, route: DeclaredRoute) -> None:
+    page = {"Origin": "http://localhost:3000"}
+    response = ask(create_app(make_settings()), route.method, filled(route.path), headers=page)
+    error = error_of(response, 403)
+    assert error["code"] == "origin_not_allowed"
+    assert "SLMOPS_CORS_ORIGINS" in error["message"]
+    assert response.headers["access-control-allow-origin"] == page["Origin"], "the page can read why"
+
+
+def test_a_wildcard_names_every_page(make_settings: Make) -> None:
+    app = create_app(make_settings(cors_origins=["*"]))
+    response = ask(app, "DELETE", "/v1/files/file-1", headers={"Origin": "https://any.example"})
+    assert error_of(response, 404)["code"] == "file_not_found"
+
+
+def test_the_host_check_is_for_requests_without_a_key(make_settings: Make, secrets: dict[AccessScope, str]) -> None:
+    app = create_app(make_settings())
+    named = {"Host": "slm.example"}
+    assert error_of(ask(app, "GET", "/v1/models", headers=named), 403)["code"] == "host_not_allowed"
+    assert error_of(ask(app, "GET", "/health", headers=named), 403)["code"] == "host_not_allowed"
+    wrong = ask(app, "GET", "/v1/models", headers=named | bearer("slm_wrong"))
+    assert error_of(wrong, 403)["code"] == "host_not_allowed"
+    found = ask(app, "GET", "/v1/models", headers=named | bearer(secrets[AccessScope.READ]))
+    assert found.status_code == 200, json.dumps(found.json())
+
+
+def test_a_listed_page_uses_a_key_under_any_host(make_settings: Make, secrets: dict[AccessScope, str]) -> None:
+    app = create_app(make_settings(cors_origins=[LISTED]))
+    headers = {"Host": "slm.example", "Origin": LISTED}
+    preflight = ask(app, "OPTIONS", "/v1/models", headers=headers | {"Access-Control-Request-Method": "GET"})
+    answer = ask(app, "GET", "/v1/models", headers=headers | bearer(secrets[AccessScope.READ]))
+    assert (preflight.status_code, answer.status_code) == (204, 200)
+    assert preflight.headers["access-control-allow-origin"] == answer.headers["access-control-allow-origin"] == LISTED
+
+
+def filled(path: str) -> str:
+    """The path with something for each of its parameters, that there is not."""
+    return path.replace(":path}", "}").replace("{", "no-").replace("}", "")

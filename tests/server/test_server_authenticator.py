@@ -1,0 +1,179 @@
+"""Which secret makes which principal, and which words a rejection has: pure decisions, on values."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_registry.errors import RegistryError
+from model_registry.keys import ApiKey, KeyStore, digest_of
+from server.api_keys import ApiKeys
+from server.authenticator import SETTING, Authenticator, KnownKeys, Rejection, identify
+from server.principal import ANONYMOUS, LOCAL, AccessScope, Principal
+
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
+ADMIN_SECRET = b"the operator's own"
+
+
+def key(secret: bytes = b"slm_one", **changes: Any) -> ApiKey:
+    fields = {"id": "key-1", "name": "app", "digest": digest_of(secret), "scopes": ("inference",), "created_at": NOW}
+    return ApiKey(**fields | changes)
+
+
+def known(*stored: ApiKey, setting: bytes | None = None, is_local: bool = True) -> KnownKeys:
+    return KnownKeys(None if setting is None else digest_of(setting), stored, is_local)
+
+
+@pytest.mark.parametrize("secret", [None, b"", b"unused", b"slm_one"])
+def test_without_keys_everybody_on_loopback_is_local(secret: bytes | None) -> None:
+    assert identify(secret, known(), NOW) is LOCAL
+
+
+def test_beyond_loopback_nobody_is_local() -> None:
+    assert identify(None, known(is_local=False), NOW) is Rejection.MISSING
+    assert identify(b"any", known(is_local=False), NOW) is Rejection.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        known(key()),
+        known(key(revoked_at=NOW)),
+        known(key(expires_at=NOW - timedelta(days=1))),
+        known(setting=ADMIN_SECRET),
+    ],
+)
+def test_any_key_locks_the_door_whatever_became_of_it(keys: KnownKeys) -> None:
+    assert keys.are_needed
+    for secret in (None, b""):
+        assert identify(secret, keys, NOW) is Rejection.MISSING
+    assert identify(b"slm_other", keys, NOW) is Rejection.UNKNOWN
+
+
+def test_a_stored_key_is_a_principal_with_its_scopes() -> None:
+    found = identify(b"slm_one", known(key(scopes=("inference", "jobs"))), NOW)
+    assert found == Principal("key-1", "app", frozenset({AccessScope.INFERENCE, AccessScope.JOBS}))
+
+
+def test_a_scope_of_a_newer_release_gives_nothing() -> None:
+    found = identify(b"slm_one", known(key(scopes=("read", "telepathy"))), NOW)
+    assert isinstance(found, Principal)
+    assert found.scopes == {AccessScope.READ}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"expires_at": NOW}, Rejection.EXPIRED),
+        ({"expires_at": NOW + timedelta(seconds=1)}, None),
+        ({"revoked_at": NOW}, Rejection.REVOKED),
+        ({"revoked_at": NOW, "expires_at": NOW}, Rejection.REVOKED),
+    ],
+)
+def test_a_key_ends(changes: dict[str, Any], why: Rejection | None) -> None:
+    found = identify(b"slm_one", known(key(**changes)), NOW)
+    assert found is why or (why is None and isinstance(found, Principal))
+
+
+def test_the_setting_is_an_admin() -> None:
+    keys = known(key(), setting=ADMIN_SECRET)
+    assert identify(ADMIN_SECRET, keys, NOW) is SETTING
+    assert all(SETTING.allows(scope) for scope in AccessScope)
+
+
+def test_a_stored_key_in_the_setting_keeps_its_scopes_and_its_end() -> None:
+    """Commands send SLMOPS_API_KEY; a daemon that is started with the same variable must not make an admin of it."""
+    found = identify(b"slm_one", known(key(), setting=b"slm_one"), NOW)
+    assert isinstance(found, Principal)
+    assert not found.allows(AccessScope.ADMIN)
+    assert identify(b"slm_one", known(key(revoked_at=NOW), setting=b"slm_one"), NOW) is Rejection.REVOKED
+
+
+def test_secrets_are_compared_in_constant_time_with_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[int, int]] = []
+    original = hmac.compare_digest
+
+    def counting(one: bytes, two: bytes) -> bool:
+        compared.append((len(one), len(two)))
+        return original(one, two)
+
+    monkeypatch.setattr(hmac, "compare_digest", counting)
+    keys = [key(f"slm_{n}".encode(), id=f"key-{n}") for n in range(5)]
+    for secret in (b"slm_0", b"slm_4", b"none"):
+        compared.clear()
+        identify(secret, known(*keys), NOW)
+        assert compared == [(32, 32)] * 5, "digests, all of one length, and no early end"
+
+
+def test_what_an_admin_is_and_what_nobody_is() -> None:
+    assert LOCAL.only_own is SETTING.only_own is None
+    assert Principal("key-1", "app", frozenset({AccessScope.JOBS})).only_own == "key-1"
+    assert not any(ANONYMOUS.allows(scope) for scope in AccessScope)
+
+
+def test_the_authenticator_asks_for_the_keys_and_the_time_of_each_request() -> None:
+    stored: tuple[ApiKey, ...] = ()
+    now = NOW
+    authenticator = Authenticator(None, lambda: stored, is_local=True, now=lambda: now)
+    assert (authenticator.identify(None), authenticator.needs_key) == (LOCAL, False)
+    stored = (key(expires_at=NOW + timedelta(hours=1)),)
+    assert authenticator.needs_key
+    assert isinstance(authenticator.identify(b"slm_one"), Principal)
+    now = NOW + timedelta(hours=1)
+    assert authenticator.identify(b"slm_one") is Rejection.EXPIRED
+
+
+def test_a_change_by_another_process_is_seen_without_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        keys = ApiKeys(tmp_path)
+        watching = asyncio.create_task(keys.watch(every_s=0))
+        try:
+            with KeyStore(tmp_path) as other:
+                made = await asyncio.to_thread(other.create, "app", ["read"])
+                await seen(lambda: keys.known() == (made.key,))
+                await asyncio.to_thread(other.revoke, "app")
+                await seen(lambda: keys.known()[0].revoked_at is not None)
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+            await keys.close()
+
+    asyncio.run(scenario())
+
+
+def test_keys_that_cannot_be_read_hold_and_the_log_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        with KeyStore(tmp_path) as store:
+            made = store.create("app", ["read"])
+        keys = ApiKeys(tmp_path)
+        looks = 0
+
+        def failing() -> tuple[ApiKey, ...]:
+            nonlocal looks
+            looks += 1
+            raise RegistryError("The registry database cannot be used.")
+
+        keys._store.all_keys = failing  # type: ignore[method-assign]
+        watching = asyncio.create_task(keys.watch(every_s=0))
+        await seen(lambda: looks > 3)
+        assert not watching.done()
+        watching.cancel()
+        await asyncio.wait([watching])
+        assert keys.known() == (made.key,)
+        await keys.close()
+
+    asyncio.run(scenario())
+    assert [record.getMessage() for record in caplog.records] == ["API keys cannot be read; those known before hold"]
+
+
+async def seen(condition: Callable[[], bool]) -> None:
+    """Until it holds; the watching has no event to wait for."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
