@@ -1,7 +1,7 @@
 """Keeps libraries from looking for compiled code on the hub, which they do by the package `kernels` where it is installed.
 
 transformers does so for layers, and bitsandbytes when it is imported (as PEFT does) on a CPU with AVX512-BF16: it would fetch and
-load a library that nobody asked for. Imports none of them.
+load a library unasked. Imports none of them.
 """
 
 from __future__ import annotations

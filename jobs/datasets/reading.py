@@ -78,12 +78,14 @@ class Data:
 
     def left_out(self) -> tuple[str, ...]:
         """A sentence for each reason for which lines are not used."""
-        told = []
+        sentences = []
         if self.duplicates.count:
-            told.append(f"{self.path.name}: {self.duplicates} left out, which say the same as earlier ones.")
+            sentences.append(f"{self.path.name}: {self.duplicates} left out, which say the same as earlier ones.")
         if self.leaked.count:
-            told.append(f"{self.path.name}: {self.leaked} left out, which are training data: validation must be new to the model.")
-        return tuple(told)
+            sentences.append(
+                f"{self.path.name}: {self.leaked} left out, which are training data: validation must be new to the model."
+            )
+        return tuple(sentences)
 
 
 def read_data(path: Path, *, objective: str = "supervised", text_template: str | None = None) -> Data:

@@ -40,7 +40,7 @@ def with_files(daemon: Daemon, kind: Any, params: Any, roots: Sequence[Path]) ->
 
 
 def _named(daemon: Daemon, kind: str, each: Placed, roots: Sequence[Path]) -> str | None:
-    """How the daemon is told of it; None for as it is."""
+    """What to put in its place; None to leave it as it is."""
     from jobs.roots import NotAllowed, path_under
 
     if each.place is Place.ENDPOINT:

@@ -173,15 +173,15 @@ def test_preferences(client: openai.OpenAI) -> None:
     assert done.fine_tuned_model.startswith("ft:tiny:local::")
 
 
-def test_duplicates_and_leaks_are_left_out_and_told(client: openai.OpenAI) -> None:
+def test_duplicates_and_leaks_are_left_out_and_reported(client: openai.OpenAI) -> None:
     whole = rows(4)
     training = upload(client, b"\xef\xbb\xbf" + whole + b"\n" + b"\n".join(whole.splitlines()[:3]))
     validation = upload(client, rows(1) + b"\n" + rows(1, "a dog"), "valid.jsonl")
     asked = {"n_epochs": 1, "batch_size": 4}
     job = client.fine_tuning.jobs.create(model="tiny", training_file=training, validation_file=validation, hyperparameters=asked)
     assert ended(client, job.id).status == "succeeded"
-    told = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100) if "left out" in event.message]
-    assert sorted(told) == [
+    reported = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100) if "left out" in event.message]
+    assert sorted(reported) == [
         "train.jsonl: 3 lines (5, 6, 7) left out, which say the same as earlier ones.",
         "valid.jsonl: 1 line (1) left out, which are training data: validation must be new to the model.",
     ]

@@ -81,7 +81,7 @@ def test_what_is_wrong_is_told_with_its_line_and_without_its_text(tmp_path: Path
     assert "hello" not in problem.message
 
 
-def test_duplicates_and_leaks_are_left_out_and_told(tmp_path: Path) -> None:
+def test_duplicates_and_leaks_are_left_out_and_reported(tmp_path: Path) -> None:
     row = {"prompt": "a", "completion": "b"}
     training = read(tmp_path, row, {"completion": "b", "prompt": "a"}, {"prompt": "a", "completion": "c"}, *[row] * 7)
     assert not training.problems
