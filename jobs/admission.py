@@ -125,6 +125,19 @@ def files_in(model: type[BaseModel], params: Mapping[str, Any]) -> tuple[str, ..
     return tuple(dict.fromkeys(each.text for each in _placed(model, params) if each.place in files and _FILE.fullmatch(each.text)))
 
 
+def privileged_in(model: type[BaseModel], params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the fields that reach beyond uploads and the registry: paths of this machine, sources elsewhere, endpoints."""
+    return tuple(each.param for each in _placed(model, params) if _is_privileged(each))
+
+
+def _is_privileged(each: Placed) -> bool:
+    if each.place in (Place.ENDPOINT, Place.OUTPUT):
+        return True
+    if _MADE.fullmatch(each.text) or _FILE.fullmatch(each.text):
+        return False
+    return each.place is not Place.FOLDER or _looks_like_path(each.text)
+
+
 def _placed(model: type[BaseModel], params: Mapping[str, Any]) -> list[Placed]:
     declare: Any = model
     return list(declare.placed(params))

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.admission import Admission, files_in
+from jobs.admission import Admission, files_in, privileged_in
 from jobs.job import InvalidJob, Job, JobEvent, JobKind, JobStatus, Plan, Problem, WrongStatus, no_job
 from jobs.limits import JobLimits
 from jobs.permissions import JobPermissions
@@ -85,9 +85,13 @@ class JobQueue:
         schema: dict[str, Any] = (await self._task(kind)).params.model_json_schema()
         return schema
 
-    async def files_of(self, job: Job) -> tuple[str, ...]:
-        """Ids of the uploaded files that a job reads."""
-        return files_in((await self._task(job.kind)).params, job.params)
+    async def files_in(self, kind: JobKind, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Ids of the uploaded files that such a job reads."""
+        return files_in((await self._task(kind)).params, params)
+
+    async def privileged_in(self, kind: JobKind, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Fields by which such a job reaches beyond uploads and the registry: paths of this machine, sources, endpoints."""
+        return privileged_in((await self._task(kind)).params, params)
 
     async def _task(self, kind: JobKind) -> Task:
         """Its module is imported when it is first asked for, which takes a while."""

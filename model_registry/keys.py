@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, insert, select, update
 
-from model_registry.database import Database
+from model_registry.database import LOCK_TIMEOUT_S, Database
 from model_registry.errors import RegistryError
 from model_registry.schema import api_keys
 
@@ -68,11 +68,15 @@ def digest_of(secret: bytes) -> bytes:
 
 
 class KeyStore:
-    """Opens the database when it is first needed; close() when done. Thread safe. Usable as `with KeyStore(home) as keys:`."""
+    """Opens the database when it is first needed; close() when done. Thread safe. Usable as `with KeyStore(home) as keys:`.
 
-    def __init__(self, home: Path) -> None:
+    lock_timeout_s: how long a call waits for other writers, then RegistryBusy.
+    """
+
+    def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
         self._path = home / "registry.db"
         self._write_lock = home / "locks" / "registry.lock"
+        self._lock_timeout_s = lock_timeout_s
         self._lock = threading.Lock()
         self._opened: Database | None = None
         self._snapshot: tuple[int, tuple[ApiKey, ...]] | None = None
@@ -147,7 +151,7 @@ class KeyStore:
     def _database(self) -> Database:
         """The caller holds the lock."""
         if self._opened is None:
-            self._opened = Database(self._path, self._write_lock)
+            self._opened = Database(self._path, self._write_lock, lock_timeout_s=self._lock_timeout_s)
         return self._opened
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from model_registry.keys import ApiKey, KeyStore, NewKey
 from server.principal import AccessScope
+from server.registry_access import LOCK_WAIT_S
 
 LOOK_EVERY_S = 1.0  # at what other processes changed
 _log = logging.getLogger("slmops.keys")
@@ -22,7 +23,7 @@ class ApiKeys:
     """Reads the keys once when it is made. `watch` while serving, `close` at the end."""
 
     def __init__(self, home: Path) -> None:
-        self._store = KeyStore(home)
+        self._store = KeyStore(home, lock_timeout_s=LOCK_WAIT_S)
         self._renewing = asyncio.Lock()
         self._trouble: str | None = None
         self._known = self._store.all_keys()
@@ -33,13 +34,13 @@ class ApiKeys:
         return self._known
 
     async def create(self, name: str, scopes: Iterable[AccessScope], expires_at: datetime | None) -> NewKey:
-        """Holds for the next request. Raises InvalidKeyName, KeyNameTaken."""
+        """Holds for the next request. Raises InvalidKeyName, KeyNameTaken, RegistryBusy."""
         made = await asyncio.to_thread(self._store.create, name, [scope.value for scope in scopes], expires_at)
         await self.refresh()
         return made
 
     async def revoke(self, id_or_name: str) -> ApiKey:
-        """Holds for the next request. Raises KeyNotFound."""
+        """Holds for the next request. Raises KeyNotFound, RegistryBusy."""
         revoked = await asyncio.to_thread(self._store.revoke, id_or_name)
         await self.refresh()
         return revoked

@@ -1,4 +1,4 @@
-"""What a caller's jobs may refer to: its own files and jobs, and models; what changes more than these is for admins."""
+"""What a caller's jobs may refer to: its own files and jobs, and models. Paths, endpoints and what changes more are for admins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.job import JobKind
 from jobs.job_queue import JobQueue
-from jobs.references import files_in, jobs_in
+from jobs.references import jobs_in
 from model_registry.uploads import Uploads
 from server.principal import AccessScope, InsufficientScope, Principal
 
@@ -40,7 +40,9 @@ class JobAccess:
             return
         if kind in ADMIN_KINDS:
             raise InsufficientScope(principal, [AccessScope.ADMIN], "kind")
-        for file in files_in(params):
+        for param in await self._queue.privileged_in(kind, params):
+            raise InsufficientScope(principal, [AccessScope.ADMIN], param)
+        for file in await self._queue.files_in(kind, params):
             await asyncio.to_thread(self._uploads.get, file, owner)
         for job in {*needs, *jobs_in(params)} - {*steps}:
             await self._queue.job(job, owner=owner)

@@ -102,7 +102,7 @@ def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
         """Refused while a job that has not ended reads it: it may have to begin anew."""
         await asyncio.to_thread(uploads.get, file_id, caller.only_own)
         for job in jobs.active():
-            if file_id in await jobs.files_of(job):
+            if file_id in await jobs.files_in(job.kind, job.params):
                 raise FileInUse(file_id, job.id, job.status)
         await asyncio.to_thread(uploads.remove, file_id)
         return FileDeleted(id=file_id)
