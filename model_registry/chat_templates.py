@@ -18,7 +18,7 @@ def template_fault(source: str) -> str | None:
     try:
         template = environment.parse(source)
     except TemplateSyntaxError as error:
-        return f"{error.message} (line {error.lineno})"
+        return f"{(error.message or '').rstrip('.')} (line {error.lineno})"
     except RecursionError:
         return "it is nested too deeply"
     unknown = [node.name for node in template.find_all(nodes.Filter) if node.name not in environment.filters]
