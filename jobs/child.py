@@ -30,7 +30,7 @@ from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, 
 from jobs.references import texts_in
 from jobs.scalar_log import ScalarLog
 from jobs.tasks.protocol import Stopped, StopReason, Task, TaskContext, problems_of
-from model_registry.errors import ModelNotFound, OutOfDisk, RegistryError, SourceUnavailable, UnsupportedModel
+from model_registry.errors import ModelNotFound, OutOfDisk, RegistryError, SourceUnavailable, UnloadableModel, UnsupportedModel
 from model_registry.holds import hold
 from model_registry.registry import Registry
 from model_registry.telemetry import turn_off_telemetry
@@ -39,7 +39,7 @@ from runtime.framing import FrameWriter, read_frame
 PROGRESS_EVERY_S = 0.25
 NICENESS = 19
 _GONE = 3  # exit code when the daemon is gone
-_REGISTRY_CODES = {ModelNotFound: "model_not_found", UnsupportedModel: "unsupported_model"}
+_REGISTRY_CODES = {ModelNotFound: "model_not_found", UnsupportedModel: "unsupported_model", UnloadableModel: "unloadable_model"}
 T = TypeVar("T")
 _DECODER = msgspec.msgpack.Decoder(Start | Stop)
 

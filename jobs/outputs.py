@@ -6,14 +6,18 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from jobs.job import InvalidJob, Problem
+from jobs.memory_limit import lifted
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import InvalidName
+from model_registry.importers.protocol import Imported
 from model_registry.names import check_model_name
-from model_registry.records import Manifest, ModelVersion
+from model_registry.records import CANDIDATE, NOT_SERVED, Manifest, ModelVersion
 from model_registry.registry import Registry
+from runtime.trial import try_folder
 
 _LIBRARIES = (
     *("slmops", "torch", "transformers", "trl", "peft", "bitsandbytes", "olive-ai"),
@@ -60,9 +64,13 @@ def source_of(job: str) -> str:
 
 
 def register(registry: Registry, output: Output) -> ModelVersion:
-    """Publishes it; a new version of a model that exists becomes its `candidate`, and `live` stays. Raises as `publish` does."""
+    """Publishes it; a new version of a model that exists becomes its `candidate`, and `live` stays.
+
+    Every build that would be served is loaded once before. Raises as `publish` does, and UnloadableModel.
+    """
     base = output.base
     manifest = Manifest(
+        warnings=_tried(output),
         source=source_of(output.job),
         importer=output.importer,
         architecture=output.architecture or (base.manifest.architecture if base else "unknown"),
@@ -74,7 +82,23 @@ def register(registry: Registry, output: Output) -> ModelVersion:
         metrics=output.metrics,
         library_versions=library_versions(),
     )
-    return registry.publish(output.name, manifest, output.variants, alias="candidate")
+    return registry.publish(output.name, manifest, output.variants, alias=CANDIDATE)
+
+
+def tried(folder: Path, imported: Imported) -> str | None:
+    """As `runtime.trial.try_folder`, by a worker that the job's memory limit does not bind: the job itself only waits."""
+    with lifted():
+        return try_folder(folder, imported)
+
+
+def _tried(output: Output) -> tuple[str, ...]:
+    """Why builds were not tried, where they were not."""
+    said = [
+        tried(each.folder, Imported("", 1, each.precision, each.provider_family, output.parameters))
+        for each in output.variants
+        if each.provider_family not in NOT_SERVED
+    ]
+    return tuple(why for why in said if why is not None)
 
 
 def library_versions() -> dict[str, str]:

@@ -26,6 +26,7 @@ from model_registry.disk import (
     tree_bytes,
 )
 from model_registry.errors import CorruptModel
+from model_registry.paths import safe_name
 from model_registry.records import Artifact, Precision
 
 
@@ -51,7 +52,8 @@ class DescribedVariant:
 
 
 def describe(staged: StagedVariant, seen: Callable[[int], None] | None = None) -> DescribedVariant:
-    """Hashes every file and makes it durable. Raises CorruptModel for an empty folder, a link or a special file."""
+    """Hashes every file and makes it durable. Raises CorruptModel for an empty folder, a link, a special file, an unsafe name."""
+    safe_name(staged.name, "The build")  # it becomes a folder's name
     artifacts = []
     for path in sorted(staged.folder.rglob("*")):
         if path.is_symlink() or not (path.is_dir() or path.is_file()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import shutil
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from model_registry.addresses import proxy_for, without_credentials
 from model_registry.disk import CHUNK_BYTES, disk_full_means_out_of_disk, require_free, sync_file, sync_folder
 from model_registry.errors import ChecksumMismatch, OutOfDisk, SourceUnavailable
 from model_registry.progress import Progress
@@ -53,14 +55,30 @@ class _TryAgain(Exception):
         self.wait_s = wait_s
 
 
-def http_client() -> httpx.Client:
-    """Trusts the machine's certificates (and SSL_CERT_FILE), honours the proxy variables, follows redirects."""
+def http_client(transport: httpx.BaseTransport | None = None) -> httpx.Client:
+    """Trusts the machine's certificates (and SSL_CERT_FILE), honours the proxy variables, follows redirects.
+
+    Authorization goes to no other host than the first, and a redirect from HTTPS to HTTP is not followed (SourceUnavailable).
+    """
     return httpx.Client(
+        transport=transport,
         verify=ssl.create_default_context(),
         follow_redirects=True,
         timeout=httpx.Timeout(30.0, connect=15.0),
         headers={"User-Agent": "slmops", "Accept-Encoding": "identity"},
+        event_hooks={"response": [_refuse_downgrade]},
     )
+
+
+def _refuse_downgrade(response: httpx.Response) -> None:
+    if not response.has_redirect_location:
+        return
+    url = response.url.join(response.headers["Location"])
+    if url.scheme not in ("https", response.url.scheme):
+        raise SourceUnavailable(
+            f"{without_credentials(str(response.url))} redirects to {url.scheme}://{url.host}, which is not encrypted. "
+            "It is not followed; check the address and any proxy or mirror between."
+        )
 
 
 def download(client: httpx.Client, wanted: Download, progress: Progress, *, pause: Callable[[float], None] = time.sleep) -> str:
@@ -87,14 +105,17 @@ def _complete(client: httpx.Client, wanted: Download, progress: Progress, pause:
             return _attempt(client, wanted, progress)
         except httpx.TooManyRedirects as error:
             raise SourceUnavailable(
-                f"{_shown(wanted.url)} redirects without end. Check the address and any proxy or mirror between."
+                f"{without_credentials(wanted.url)} redirects without end. Check the address and any proxy or mirror between."
             ) from error
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            shown = without_credentials(wanted.url)
+            raise SourceUnavailable(f"{shown} is no address of a file: {error}. Check the mirror in use.") from error
         except (_TryAgain, httpx.RequestError) as error:
             failures = 1 if _size(wanted.part) > before else failures + 1
             if failures >= MAX_ATTEMPTS:
                 raise SourceUnavailable(
-                    f"{_shown(wanted.url)} could not be fetched: {_reason(error)}. Check the network and proxy settings, "
-                    "and run the command again; it goes on where it stopped."
+                    f"{without_credentials(wanted.url)} could not be fetched{proxy_for(wanted.url)}: {_reason(error)}. "
+                    "Check the network and proxy settings, and run the command again; it goes on where it stopped."
                 ) from error
             asked = error.wait_s if isinstance(error, _TryAgain) else None
             pause(min(60.0, asked) if asked is not None else min(30.0, 0.5 * 2.0**failures))
@@ -125,6 +146,7 @@ def _attempt(client: httpx.Client, wanted: Download, progress: Progress) -> None
 def _write(response: httpx.Response, wanted: Download, start: int, total: int | None, progress: Progress) -> None:
     done = start
     missing = (total or start) - start
+    most = total if total is not None else start + shutil.disk_usage(wanted.part.parent).free // 2
     require_free(wanted.part.parent, missing, f"downloading {wanted.target.name}")
     with (
         disk_full_means_out_of_disk(wanted.part.parent, missing, f"downloading {wanted.target.name}"),
@@ -134,6 +156,8 @@ def _write(response: httpx.Response, wanted: Download, start: int, total: int | 
         file.seek(start)
         progress.update(done, total)
         for block in response.iter_raw():  # as they come: what has arrived is kept when the rest does not
+            if done + len(block) > most:
+                raise ChecksumMismatch(_endless(wanted, total))
             view = memoryview(block)
             while view:
                 view = view[file.write(view) :]
@@ -143,8 +167,14 @@ def _write(response: httpx.Response, wanted: Download, start: int, total: int | 
         raise _TryAgain(f"the connection ended after {done} of {total} bytes")
 
 
+def _endless(wanted: Download, total: int | None) -> str:
+    said = f"sends more than the {total} bytes" if total is not None else "does not say how long it is, and fills half of the disk"
+    promised = " that it should have" if total is not None else ""
+    return f"{without_credentials(wanted.url)} {said}{promised}. Nothing of it was kept. Check the mirror in use."
+
+
 def _check_status(response: httpx.Response, wanted: Download) -> None:
-    status, shown = response.status_code, _shown(wanted.url)
+    status, shown = response.status_code, without_credentials(wanted.url)
     if status in (200, 206):
         return
     if status in _TRANSIENT:
@@ -173,13 +203,17 @@ def _expected_total(response: httpx.Response, start: int, wanted: Download) -> i
     total = start + int(length) if length.isdigit() else _total(response) or wanted.size_bytes
     if wanted.size_bytes is not None and total != wanted.size_bytes:
         raise ChecksumMismatch(
-            f"{_shown(wanted.url)} has {total} bytes and should have {wanted.size_bytes}: it is not the file that was "
+            f"{without_credentials(wanted.url)} has {total} bytes and should have {wanted.size_bytes}: it is not the file that was "
             "promised. Try again later, or check the mirror in use."
         )
     return total
 
 
 def _accept(wanted: Download) -> str:
+    if wanted.size_bytes is not None and (size := _size(wanted.part)) != wanted.size_bytes:
+        raise ChecksumMismatch(
+            f"{without_credentials(wanted.url)} has {size} bytes and should have {wanted.size_bytes}. Nothing of it was kept."
+        )
     digest = hashlib.sha256()
     with wanted.part.open("rb", buffering=0) as file:
         while block := file.read(CHUNK_BYTES):
@@ -187,8 +221,8 @@ def _accept(wanted: Download) -> str:
     found = digest.hexdigest()
     if wanted.sha256 is not None and found != wanted.sha256:
         raise ChecksumMismatch(
-            f"{_shown(wanted.url)} has the sha256 {found} and should have {wanted.sha256}: it was damaged or replaced. "
-            "Nothing of it was kept. Try again, or check the mirror in use."
+            f"{without_credentials(wanted.url)} has the sha256 {found} and should have {wanted.sha256}: it was damaged or "
+            "replaced. Nothing of it was kept. Try again, or check the mirror in use."
         )
     sync_file(wanted.part)
     wanted.part.replace(wanted.target)
@@ -220,9 +254,3 @@ def _strong_etag(response: httpx.Response) -> str:
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _shown(url: str) -> str:
-    """The address without user, password and query, which may hold secrets."""
-    parsed = httpx.URL(url)
-    return str(parsed.copy_with(userinfo=b"", query=None, fragment=None))

@@ -9,19 +9,22 @@ RegistryError
 ├── ChecksumMismatch     the bytes are not those that were promised
 ├── UnsupportedModel     sound, but not something slmops serves
 ├── CorruptModel         damaged, incomplete or dangerous
+├── UnloadableModel      imported, but no engine here loads it
 ├── OutOfDisk            the file system is full
 └── DatabaseTooNew       the registry was written by a newer slmops
 """
 
 from __future__ import annotations
 
+from model_registry.addresses import without_credentials
+
 
 class RegistryError(Exception):
-    """The root. message: what was wrong and what to do about it, in full sentences."""
+    """The root. message: what was wrong and what to do about it, in full sentences; credentials in it are left out."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = without_credentials(message)
+        super().__init__(self.message)
 
 
 class ModelNotFound(RegistryError):
@@ -53,6 +56,10 @@ class UnsupportedModel(RegistryError):
 
 
 class CorruptModel(RegistryError):
+    pass
+
+
+class UnloadableModel(RegistryError):
     pass
 
 

@@ -5,7 +5,6 @@ An adapter is `adapter_config.json` with `adapter_model.safetensors`; a matrix W
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_registry.errors import UnsupportedModel
+from model_registry.errors import CorruptModel, UnsupportedModel
+from model_registry.importers.safetensors_file import open_safetensors
+from model_registry.json_files import read_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -61,10 +62,10 @@ def read_lora(folder: Path) -> Lora:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = read_object(folder / CONFIG)
+    except (OSError, CorruptModel) as error:
         raise UnsupportedModel(f"{folder.name} is no adapter: {CONFIG} cannot be read ({error}).") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+    if config.get("peft_type") != "LORA":
         raise UnsupportedModel("Only LoRA adapters are served beside others. Merge this one instead.")
     refused = {
         "use_dora": "DoRA's magnitudes",
@@ -81,20 +82,20 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _scale(config: Mapping[str, Any], rank: int) -> float:
-    alpha = float(config.get("lora_alpha", rank))
+    alpha = config.get("lora_alpha", rank)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or rank == 0:
+        raise UnsupportedModel(f"The adapter's lora_alpha is {alpha!r}, and its rank {rank}; both must be numbers above 0.")
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, Floats]]:
-    """Of a safetensors file, as float32. Source: https://github.com/huggingface/safetensors#format."""
+    """Of a safetensors file, as float32."""
     try:
-        data = path.read_bytes()
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            begin, end = (8 + size + offset for offset in entry["data_offsets"])
-            raw = np.frombuffer(data[begin:end], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
-            yield name, (raw.astype(np.uint32) << 16).view(np.float32) if entry["dtype"] == "BF16" else raw.astype(np.float32)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnsupportedModel(f"{WEIGHTS} cannot be read ({type(error).__name__}: {error}).") from None
+        stored = open_safetensors(path)
+    except (OSError, CorruptModel) as error:
+        raise UnsupportedModel(f"{WEIGHTS} cannot be read ({error}).") from None
+    for name, tensor in stored.items():
+        if tensor.dtype not in _DTYPES:
+            raise UnsupportedModel(f"{WEIGHTS} cannot be read ({name} is stored as {tensor.dtype}).")
+        raw = tensor.data.view(_DTYPES[tensor.dtype]).reshape(tensor.shape)
+        yield name, (raw.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else raw.astype(np.float32)

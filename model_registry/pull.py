@@ -21,12 +21,21 @@ from filelock import FileLock, Timeout
 from model_registry.artifacts import StagedVariant
 from model_registry.catalog import Catalog, load_catalog
 from model_registry.disk import disk_full_means_out_of_disk, remove_tree, tree_bytes
-from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, OutOfDisk, SourceUnavailable, UnsupportedModel
+from model_registry.errors import (
+    ChecksumMismatch,
+    CorruptModel,
+    InvalidReference,
+    OutOfDisk,
+    SourceUnavailable,
+    UnloadableModel,
+    UnsupportedModel,
+)
+from model_registry.folders import check_source
 from model_registry.handling import PLAIN, Handling
 from model_registry.importers import Imported, ImportOptions, run_first
 from model_registry.names import check_model_name, model_name_from
 from model_registry.progress import Progress, SilentProgress
-from model_registry.records import LIVE, Manifest, ModelVersion, Precision
+from model_registry.records import CANDIDATE, LIVE, Manifest, ModelVersion, Precision
 from model_registry.references import (
     CatalogReference,
     FoundryReference,
@@ -42,7 +51,9 @@ from model_registry.verification import problems_of
 
 REQUESTED_PRECISION = "requested_precision"  # a manifest parameter: what `--precision` said
 REQUESTED = "requested"  # another: what else was asked for, where anything was
-_BAD = (CorruptModel, UnsupportedModel, ChecksumMismatch, InvalidReference)  # no retry with the same bytes can help
+# No retry with the same bytes can help: they are bad, or show a defect of ours.
+_BAD = (CorruptModel, UnsupportedModel, UnloadableModel, ChecksumMismatch, InvalidReference)
+_DEFECTS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 _LIBRARIES = ("slmops", "onnx", "onnxruntime", "gguf", "tokenizers")
 
 
@@ -81,6 +92,7 @@ def pull(
 
     alias: which one moves to it where the model has versions already. handling: what is done otherwise than plainly.
 
+    What was not loaded once, though `handling` has a trial, becomes `candidate` where the model has versions already.
     Two pulls of one reference, in any processes, run one after the other, and the second finds the work done.
     Raises any RegistryError; KeyboardInterrupt stops it cleanly.
     """
@@ -110,10 +122,12 @@ def fetch(registry: Registry, plan: PullPlan, source: Source, downloads: Path, s
     full = disk_full_means_out_of_disk(registry.home, tree_bytes(downloads), f"fetching {plan.name}")
     try:
         with full, _network_errors_told(plan.source):
-            return source.fetch(downloads, scratch, progress)
+            fetched = source.fetch(downloads, scratch, progress)
     except OutOfDisk:
         remove_tree(downloads)
         raise
+    check_source(fetched.path)
+    return fetched
 
 
 def _import(
@@ -130,10 +144,15 @@ def _import(
     with disk_full_means_out_of_disk(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
         importer, imported = run_first(fetched.path, staged, options, progress, handling.importers)
     _write_sampling(staged, plan.sampling)
+    alias = plan.alias
+    if handling.trial is not None:
+        progress.stage("loading it once")
+        if (untried := handling.trial(staged, imported)) is not None:
+            imported, alias = replace(imported, warnings=(*imported.warnings, untried)), CANDIDATE
     manifest = _manifest(plan, pin, precision, importer, fetched, imported, handling)
     progress.stage("publishing")
     variant = StagedVariant(imported.precision, imported.provider_family, staged)
-    return registry.publish(plan.name, manifest, [variant], alias=plan.alias)
+    return registry.publish(plan.name, manifest, [variant], alias=alias)
 
 
 def _write_sampling(folder: Path, sampling: Mapping[str, float]) -> None:
@@ -165,6 +184,7 @@ def _manifest(
         parameters=parameters,
         metrics=imported.metrics,
         library_versions=_library_versions(handling.libraries),
+        warnings=imported.warnings,
     )
 
 
@@ -194,7 +214,7 @@ def _network_errors_told(source: SourceReference) -> Iterator[None]:
     """For what sources ask of the network beside downloads."""
     try:
         yield
-    except httpx.RequestError as error:
+    except (httpx.RequestError, httpx.InvalidURL) as error:
         raise SourceUnavailable(
             f"{source} could not be fetched: {str(error) or type(error).__name__}. "
             "Check the network, the proxy variables and any mirror in use."
@@ -229,7 +249,7 @@ def downloads_of(home: Path, source: SourceReference, handling: Handling = PLAIN
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder
-    except _BAD:
+    except (*_BAD, *_DEFECTS):
         remove_tree(folder)
         raise
     else:

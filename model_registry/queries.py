@@ -175,4 +175,5 @@ def _manifest(values: dict[str, Any]) -> Manifest:
     known = {field.name for field in fields(Manifest)}
     kept = {name: value for name, value in values.items() if name in known}
     frozen = {name: MappingProxyType(value) for name, value in kept.items() if isinstance(value, dict)}
-    return Manifest(**{**kept, **frozen})
+    warnings = tuple(map(str, kept.get("warnings") or ()))
+    return Manifest(**{**kept, **frozen, "warnings": warnings})

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 LIVE = "live"  # the alias that a bare model name means
+CANDIDATE = "candidate"  # the alias of what may become live: made by a job, or not yet tried
 CHECKPOINT = "checkpoint"  # provider family of weights to go on from: a Hugging Face checkpoint, never served
 ADAPTER = "adapter"  # provider family of a LoRA adapter in PEFT's layout, never served by itself
 NOT_SERVED = frozenset({CHECKPOINT, ADAPTER})
@@ -62,6 +63,7 @@ class Manifest:
     licence: SPDX identifier, or "unknown". parent: `name:number` of the version it was derived from.
     metrics: e.g. {"perplexity": 29.37, "perplexity_source": 29.17, "perplexity_tokens": 2048}.
     parameters: what the importer or job was told, e.g. {"precision": "int8", "block_size": 32}.
+    warnings: what is wrong with the model and only limits it, in whole sentences; a version can be served all the same.
     """
 
     source: str
@@ -75,6 +77,7 @@ class Manifest:
     parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     library_versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
-from model_registry.errors import InvalidReference
+from model_registry.errors import CorruptModel, InvalidReference
+from model_registry.paths import safe_name
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CATALOG = re.compile(r"([a-z0-9][a-z0-9._-]*)(?::([a-z0-9][a-z0-9._-]*))?")
-_HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([^/@#?\s]+))?(?:/([^#?]*))?", re.ASCII)
+_HUB = re.compile(r"([^/@#?\s]+/[^/@#?\s]+)(?:@([^/@#?\s]+))?(?:/([^#?]*))?")
+_HUB_NAME = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)  # of an organisation or a repository
+_REVISION = re.compile(r"\w[\w./+-]{0,199}", re.ASCII)
 _PACKAGE = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)/([^#?]+)")
 _NEXT_PART = re.compile(r",(?=[A-Za-z0-9][A-Za-z0-9._-]*==)")
 _FOUNDRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
@@ -141,9 +144,13 @@ def parse_reference(text: str) -> Reference:
 
 def _hub(text: str, body: str, sha256: str | None) -> HubReference:
     match = _HUB.fullmatch(body)
-    if match is None:
-        raise InvalidReference(f"{text!r} is not of the form hf://org/repo[@revision][/folder].")
+    if match is None or not all(_HUB_NAME.fullmatch(name) and ".." not in name for name in match[1].split("/")):
+        raise InvalidReference(
+            f"{text!r} is not of the form hf://org/repo[@revision][/folder], with letters, digits, dots, dashes and underscores."
+        )
     revision = unquote(match[2]) if match[2] else None
+    if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision):
+        raise InvalidReference(f"{revision!r} in {text!r} can be no branch, tag or commit.")
     return HubReference(match[1], revision, _inner_path(text, match[3] or ""), sha256)
 
 
@@ -178,6 +185,11 @@ def _inner_path(text: str, path: str) -> str:
     parts = [part for part in path.split("/") if part]
     if any(part in (".", "..") or "\\" in part for part in parts):
         raise InvalidReference(f"The path in {text!r} must stay inside the source: no `.`, `..` or backslashes.")
+    if parts:
+        try:
+            safe_name("/".join(parts), f"The path in {text!r}")
+        except CorruptModel as error:
+            raise InvalidReference(error.message) from None
     return "/".join(parts)
 
 

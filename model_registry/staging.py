@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from model_registry.disk import remove_tree, tree_bytes
 
-STALE_AFTER_S = 3600.0
+LONE_LOCK_AFTER_S = 3600.0
 
 
 @contextlib.contextmanager
@@ -34,21 +34,30 @@ def staging_folder(parent: Path) -> Iterator[Path]:
             _lock_path(folder).unlink(missing_ok=True)
 
 
-def collect_stale(parent: Path, *, older_than_s: float = STALE_AFTER_S) -> int:
-    """Removes folders (and their locks) that no live process holds, untouched for `older_than_s`. Bytes freed."""
+def collect_stale(parent: Path) -> int:
+    """Removes folders (and their locks) that no live process holds, however new. Bytes freed.
+
+    A folder exists only while its lock is held or its process is dead; but a lock without a folder may be about to be taken, so
+    one is left for an hour.
+    """
     if not parent.is_dir():
         return 0
     freed = 0
-    deadline = time.time() - older_than_s
+    deadline = time.time() - LONE_LOCK_AFTER_S
     for folder in {entry.with_name(entry.name.removesuffix(".lock")) for entry in parent.iterdir()}:
-        newest = max((path.stat().st_mtime for path in (folder, _lock_path(folder)) if path.exists()), default=0.0)
-        if newest > deadline:
+        if not folder.exists() and _modified(_lock_path(folder)) > deadline:
             continue
         with contextlib.suppress(Timeout), FileLock(_lock_path(folder), timeout=0):
             freed += tree_bytes(folder)
             remove_tree(folder)
             _lock_path(folder).unlink(missing_ok=True)
     return freed
+
+
+def _modified(path: Path) -> float:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return 0.0
 
 
 def _lock_path(folder: Path) -> Path:

@@ -71,8 +71,8 @@ class WorkerProcess:
         self.exited = asyncio.Event()  # nothing more will be told
 
     @classmethod
-    async def start(cls, load: Load, label: str, patience: Patience = DEFAULT_PATIENCE) -> WorkerProcess:
-        """Starts the process and tells it what to load; `wait_ready` tells whether it could."""
+    async def start(cls, load: Load, label: str, patience: Patience = DEFAULT_PATIENCE, *, quiet: bool = False) -> WorkerProcess:
+        """Starts the process and tells it what to load; `wait_ready` tells whether it could. quiet: without its standard error."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # not from the folder that the daemon was started in
@@ -80,6 +80,7 @@ class WorkerProcess:
             "runtime.worker",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL if quiet else None,
             env=child_environment(),
             limit=1 << 20,
         )

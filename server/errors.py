@@ -115,6 +115,7 @@ TABLE: Mapping[type[Exception], Rule] = {
     registry.InvalidReference: Rule(400, INVALID, "invalid_reference", param="model"),
     registry.ModelInUse: Rule(409, INVALID, "model_in_use", param="model"),
     registry.UnsupportedModel: Rule(422, INVALID, "unsupported_model", param="model"),
+    registry.UnloadableModel: Rule(422, INVALID, "unloadable_model", param="model"),
     registry.SourceUnavailable: Rule(502, SERVER, "source_unavailable"),
     registry.ChecksumMismatch: Rule(502, SERVER, "checksum_mismatch"),
     registry.CorruptModel: Rule(500, SERVER, "corrupt_model"),

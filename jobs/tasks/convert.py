@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
+from jobs.outputs import tried
 from jobs.tasks.conversion.backends import LIBRARIES, Backend, importers_of, missing_for
 from jobs.tasks.conversion.builder_options import BuilderOptions, BuildOrder
 from jobs.tasks.conversion.pickles import readable
@@ -17,7 +18,7 @@ from model_registry.errors import InvalidName, InvalidReference
 from model_registry.handling import Handling
 from model_registry.progress import Progress
 from model_registry.pull import PullPlan, plan_pull, pull
-from model_registry.records import Precision
+from model_registry.records import CANDIDATE, Precision
 from model_registry.references import PathReference
 
 
@@ -92,6 +93,7 @@ class Convert:
             prepare,
             wants_checkpoint=built,
             allow_pickle=params.allow_pickle,
+            trial=tried,
             requested=params.requested(),
             libraries=LIBRARIES if params.who is not Backend.SLMOPS else (),
         )
@@ -100,7 +102,7 @@ class Convert:
             params.source,
             name=_planned(params).name,
             precision=params.precision,
-            alias="candidate",
+            alias=CANDIDATE,
             progress=StagedProgress(context),
             handling=handling,
         )

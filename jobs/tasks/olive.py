@@ -19,7 +19,7 @@ from jobs.tasks.olive_workflows.silence import EXTRA, import_olive
 from jobs.tasks.olive_workflows.workflow import check, pass_types, placed, read_workflow, sha256_of
 from jobs.tasks.protocol import Params, TaskContext
 from model_registry.errors import UnsupportedModel
-from model_registry.records import ModelVersion
+from model_registry.records import CANDIDATE, ModelVersion
 
 _OUTPUT = "output"  # in the job's folder: where Olive writes
 
@@ -110,7 +110,7 @@ class Olive:
                 )
                 registered.append(register(context.registry, output))
         if len(registered) > 1:
-            context.registry.set_alias(params.output, "candidate", registered[0].number)
+            context.registry.set_alias(params.output, CANDIDATE, registered[0].number)
         return registered, kept
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from model_registry.disk import remove_tree
 from model_registry.errors import UnsupportedModel
+from model_registry.importers.model_texts import check_texts, panics_are_damage
 from model_registry.importers.protocol import Imported, Importer, ImportOptions
 from model_registry.progress import Progress
 
@@ -50,7 +52,10 @@ def run_first(
             for left in destination.iterdir():
                 remove_tree(left)
         try:
-            return importer.name, importer.run(path, destination, options, progress)
+            with panics_are_damage("The model's tokenizer"):
+                imported = importer.run(path, destination, options, progress)
+            warnings = dict.fromkeys((*imported.warnings, *check_texts(destination)))
+            return importer.name, replace(imported, warnings=tuple(warnings))
         except UnsupportedModel as refusal:
             refusals.append(refusal)
     raise UnsupportedModel(" ".join(refusal.message for refusal in refusals)) from refusals[-1]

@@ -7,36 +7,31 @@ decoder, smoothing and measure do the rest. Pickled weights are refused: they ca
 from __future__ import annotations
 
 import json
-import mmap
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from shutil import copyfile
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_registry.errors import CorruptModel, UnsupportedModel
+from model_registry.importers.checkpoint_config import FILE, CheckpointConfig, architecture_of, read_config
 from model_registry.importers.gguf import write_model
-from model_registry.importers.gguf.architecture import FAMILIES, Architecture, read_architecture
-from model_registry.importers.gguf.checkpoint import CLASSES, IN_LAYER, NORMS_AROUND, WHOLE
-from model_registry.importers.gguf.genai_config import model_config, search_config
-from model_registry.importers.gguf.metadata import Metadata, Value
+from model_registry.importers.gguf.architecture import Architecture
+from model_registry.importers.gguf.checkpoint import IN_LAYER, NORMS_AROUND, WHOLE
+from model_registry.importers.gguf.genai_config import NO_END, model_config, search_config
+from model_registry.importers.gguf.metadata import Metadata
 from model_registry.importers.gguf.reader import GgufFile, TensorInfo
 from model_registry.importers.gguf.tensors import EMBEDDING, check_tensors
+from model_registry.importers.model_texts import check_texts, ids_of, load_tokenizer, read_generation
 from model_registry.importers.protocol import Imported, ImportOptions
+from model_registry.importers.safetensors_file import StoredTensor, open_safetensors
 from model_registry.progress import Progress
 
-if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType
-
-_TYPES = {"F32": ("F32", 4), "F16": ("F16", 2), "BF16": ("BF16", 2)}
+_VALUE_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _TEXTS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "special_tokens_map.json")
-_NAMES = {kind: name for name, (kind, _) in CLASSES.items()} | {"mistral": "llama"}
-_MAX_HEADER_BYTES = 100 << 20
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 class CheckpointImporter:
@@ -46,29 +41,36 @@ class CheckpointImporter:
 
     def can_import(self, path: Path) -> bool:
         """Any folder with a config.json that names a model type, and no ONNX model."""
-        return path.is_dir() and (path / "config.json").is_file() and not any(path.rglob("*.onnx"))
+        return path.is_dir() and (path / FILE).is_file() and not any(path.rglob("*.onnx"))
 
     def run(self, path: Path, destination: Path, options: ImportOptions, progress: Progress) -> Imported:
+        """Everything that can be refused is refused before the first weight is written."""
         progress.stage("reading the checkpoint")
-        config = _json(path / "config.json")
+        config = read_config(path)
         source, architecture = open_model(path)
         if not (path / "tokenizer.json").is_file():
             raise UnsupportedModel(f"{path.name} has no tokenizer.json. Save it with transformers' fast tokenizer.")
         for name in _TEXTS:
             if (path / name).is_file():
                 copyfile(path / name, destination / name)
+        load_tokenizer(destination / "tokenizer.json")
+        vocab_size = source.tensors[EMBEDDING].shape[0]
+        if config.vocab_size not in (None, vocab_size):
+            raise CorruptModel(f"{FILE} has vocab_size {config.vocab_size}, and the weights {vocab_size} rows. Fetch it again.")
         ends, wishes = _generation(path, config)
-        vocab_size, bos, padding = source.tensors[EMBEDDING].shape[0], config.get("bos_token_id"), config.get("pad_token_id")
+        bos, padding = _token(config.bos_token_id, vocab_size), _token(config.pad_token_id, vocab_size)
         model = model_config(architecture, vocab_size, bos=bos, ends=ends, padding=padding)
         genai = {"model": model, "search": search_config(architecture, wishes)}
         (destination / "genai_config.json").write_text(json.dumps(genai, indent=2) + "\n", encoding="utf-8")
-        return write_model(source, architecture, destination, options, progress, None)
+        check_texts(destination)
+        imported = write_model(source, architecture, destination, options, progress, None)
+        return imported if ends else replace(imported, warnings=(*imported.warnings, NO_END))
 
 
 def open_model(path: Path) -> tuple[GgufFile, Architecture]:
     """A checkpoint's checked tensors, mapped, and its network. Raises CorruptModel, UnsupportedModel."""
-    config = _json(path / "config.json")
-    architecture = read_config(config)
+    config = read_config(path)
+    architecture = architecture_of(config)
     source = open_checkpoint(path, config, architecture)
     check_tensors(source.tensors, architecture)
     return source, architecture
@@ -89,64 +91,7 @@ class CheckpointTensors(GgufFile):
         return values + np.float32(self.added[name]) if name in self.added else values
 
 
-def read_config(config: Mapping[str, Any]) -> Architecture:
-    """The network that a config.json describes. Raises UnsupportedModel by name, CorruptModel for values that no model has."""
-    kind = config.get("model_type")
-    if kind not in _NAMES:
-        raise UnsupportedModel(
-            f"Checkpoints of the type {kind!r} are not imported; {', '.join(sorted(_NAMES))} are. "
-            "Run a job `convert`, which has onnxruntime-genai's model builder for others."
-        )
-    name = _NAMES[kind]
-    architecture = read_architecture(Metadata(dict(_values(name, config))))
-    return replace(architecture, family=replace(FAMILIES[name], interleaved=False))
-
-
-def _values(name: str, config: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
-    """As the metadata of a GGUF file says it."""
-    heads = config.get("num_attention_heads")
-    named = {
-        "embedding_length": config.get("hidden_size"),
-        "feed_forward_length": config.get("intermediate_size"),
-        "block_count": config.get("num_hidden_layers"),
-        "context_length": config.get("max_position_embeddings"),
-        "attention.head_count": heads,
-        "attention.head_count_kv": config.get("num_key_value_heads") or heads,
-        "attention.key_length": config.get("head_dim"),
-        "attention.layer_norm_rms_epsilon": config.get("rms_norm_eps", 1e-6),
-        "expert_count": config.get("num_local_experts") or config.get("num_experts"),
-    }
-    if config.get("sliding_window") and config.get("use_sliding_window", True):
-        named["attention.sliding_window"] = config["sliding_window"]
-    if name == "gemma3":
-        named["attention.scale"] = config.get("query_pre_attn_scalar", 256) ** -0.5
-        named |= {"attn_logit_softcapping": config.get("attn_logit_softcapping")}
-        named |= {"final_logit_softcapping": config.get("final_logit_softcapping")}
-    named |= _rope_values(name, config)
-    yield "general.architecture", name
-    yield from ((f"{name}.{key}", value) for key, value in named.items() if value is not None)
-
-
-def _rope_values(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """From `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before)."""
-    given = config.get("rope_parameters") or {}
-    local = given.get("sliding_attention", {})
-    rope = given.get("full_attention", given) | (config.get("rope_scaling") or {})
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    values: dict[str, Any] = {"rope.freq_base": float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))}
-    if name == "gemma3":
-        values["rope.freq_base_swa"] = float(local.get("rope_theta", config.get("rope_local_base_freq", 10000.0)))
-    if kind == "default":
-        return values
-    values |= {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
-    if kind == "yarn":
-        original = rope.get("original_max_position_embeddings")
-        values |= {"rope.scaling.original_context_length": original} if original else {}
-        values |= {f"rope.scaling.yarn_{key}": float(rope[key]) for key in ("beta_fast", "beta_slow") if key in rope}
-    return values
-
-
-def open_checkpoint(path: Path, config: Mapping[str, Any], architecture: Architecture) -> CheckpointTensors:
+def open_checkpoint(path: Path, config: CheckpointConfig, architecture: Architecture) -> CheckpointTensors:
     """Maps the weights. Raises CorruptModel, UnsupportedModel."""
     files = sorted(path.glob("*.safetensors"))
     if not files:
@@ -157,13 +102,15 @@ def open_checkpoint(path: Path, config: Mapping[str, Any], architecture: Archite
     tensors: dict[str, TensorInfo] = {}
     places: dict[str, NDArray[np.uint8]] = {}
     for file in files:
-        for theirs, info, place in _tensors_in(file):
+        for theirs, stored in open_safetensors(file).items():
             ours = names.get(theirs, theirs)
-            if not (ours == "output.weight" and config.get("tie_word_embeddings")):
-                tensors[ours], places[ours] = replace(info, name=ours), place
+            if ours in tensors:
+                raise CorruptModel(f"Tensor {theirs} stands twice in the checkpoint, also in {file.name}. Fetch it again.")
+            if not (ours == "output.weight" and config.tie_word_embeddings):
+                tensors[ours], places[ours] = _placed(file, theirs, ours, stored)
     is_gemma = architecture.name == "gemma3"
     added = {name: 1.0 for name in tensors if is_gemma and "norm" in name}
-    return CheckpointTensors(Metadata({}), tensors, np.empty(0, np.uint8), places, added)
+    return CheckpointTensors(Metadata({}, FILE), tensors, np.empty(0, np.uint8), places, added)
 
 
 def _names(architecture: Architecture) -> dict[str, str]:
@@ -177,53 +124,29 @@ def _names(architecture: Architecture) -> dict[str, str]:
     return names
 
 
-def _tensors_in(file: Path) -> Iterator[tuple[str, TensorInfo, NDArray[np.uint8]]]:
-    """(name, what it is, its bytes [rows, row_bytes]) of each tensor. The file stays mapped while the bytes are in use."""
+def _placed(file: Path, theirs: str, ours: str, stored: StoredTensor) -> tuple[TensorInfo, NDArray[np.uint8]]:
+    """A tensor by the name that it has in GGUF files, and its bytes, [rows, row_bytes]."""
     from gguf import GGMLQuantizationType
 
-    if file.stat().st_size == 0:
-        raise CorruptModel(f"{file.name} is empty. Fetch it again.")
-    with file.open("rb") as opened:
-        data = np.frombuffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-    size = struct.unpack("<Q", data[:8].tobytes())[0] if len(data) >= 8 else 0
-    if not 0 < size <= min(_MAX_HEADER_BYTES, len(data) - 8):
-        raise CorruptModel(f"{file.name} is no safetensors file, or is cut. Fetch it again.")
-    try:
-        header = json.loads(data[8 : 8 + size].tobytes())
-    except ValueError:
-        raise CorruptModel(f"The header of {file.name} is damaged. Fetch it again.") from None
-    for name, entry in header.items():
-        if name != "__metadata__":
-            yield name, *_tensor(file, name, entry, data[8 + size :], GGMLQuantizationType)
+    value_bytes = _VALUE_BYTES.get(stored.dtype)
+    if value_bytes is None:
+        known = ", ".join(_VALUE_BYTES)
+        raise UnsupportedModel(f"Tensor {theirs} of {file.name} is stored as {stored.dtype}; {known} can be read.")
+    if 0 in stored.shape or not stored.shape:
+        raise CorruptModel(f"Tensor {theirs} of {file.name} has the shape {list(stored.shape)}. Fetch it again.")
+    row_bytes = stored.shape[-1] * value_bytes
+    info = TensorInfo(ours, GGMLQuantizationType[stored.dtype], stored.shape, 0, row_bytes)
+    return info, stored.data.reshape(-1, row_bytes)
 
 
-def _tensor(
-    file: Path, name: str, entry: Mapping[str, Any], data: NDArray[np.uint8], kinds: type[GGMLQuantizationType]
-) -> tuple[TensorInfo, NDArray[np.uint8]]:
-    if entry["dtype"] not in _TYPES:
-        raise UnsupportedModel(f"Tensor {name} of {file.name} is stored as {entry['dtype']}; {', '.join(_TYPES)} can be read.")
-    kind, value_bytes = _TYPES[entry["dtype"]]
-    shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
-    if not shape or not 0 <= begin <= end <= len(data) or end - begin != prod(shape) * value_bytes:
-        raise CorruptModel(f"Tensor {name} of {file.name} does not lie where its header says. Fetch it again.")
-    row_bytes = shape[-1] * value_bytes
-    return TensorInfo(name, kinds[kind], shape, begin, row_bytes), data[begin:end].reshape(-1, row_bytes)
-
-
-def _generation(path: Path, config: Mapping[str, Any]) -> tuple[list[int], dict[str, float]]:
+def _generation(path: Path, config: CheckpointConfig) -> tuple[list[int], dict[str, float]]:
     """(ids that end an answer, how it is to be sampled), from generation_config.json, else config.json."""
-    generation = _json(path / "generation_config.json") if (path / "generation_config.json").is_file() else {}
-    ends = generation.get("eos_token_id", config.get("eos_token_id"))
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    wishes = {name: generation[name] for name in names if generation.get("do_sample") and generation.get(name) is not None}
-    return (ends if isinstance(ends, list) else [] if ends is None else [ends]), wishes
+    generation = read_generation(path)
+    ends = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id
+    said = {name: getattr(generation, name) for name in _SAMPLING} if generation.do_sample else {}
+    return ids_of(ends), {name: value for name, value in said.items() if value is not None}
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise CorruptModel(f"{path.name} is not JSON. Fetch it again.") from None
-    if not isinstance(content, dict):
-        raise CorruptModel(f"{path.name} holds no JSON object. Fetch it again.")
-    return content
+def _token(said: int | None, vocab_size: int) -> int | None:
+    """Some configurations say -1 for none."""
+    return said if said is not None and 0 <= said < vocab_size else None

@@ -5,6 +5,7 @@ The format is onnxruntime-genai's. Only plain decoders are described here: token
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +19,7 @@ _PRESENT_KEY, _PRESENT_VALUE = "present.%d.key", "present.%d.value"
 _PLAIN_INPUTS = frozenset({"input_ids", "attention_mask", "position_ids"})
 _KV_DTYPES = ("float32", "float16")
 _PROVIDERS = {"dml": "directml", "nvtensorrtrtx": "trt-rtx"}  # genai's names of those that have another one here
+_PROVIDER = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
 
 
@@ -153,16 +155,15 @@ def _cache_shape(config: Mapping[str, Any], graph: GraphFacts) -> tuple[int, int
     first = graph.inputs.get(_PAST_KEY % 0)
     if first is None or len(first.shape) != 4 or _PRESENT_KEY % 0 not in graph.outputs:
         raise UnsupportedModel("The graph has no KV cache inputs named past_key_values.0.key. Choose a decoder with a KV cache.")
-    kv_heads = first.shape[1] or int(config.get("num_key_value_heads") or _number(config, "num_attention_heads"))
-    head_size = first.shape[3] or int(
-        config.get("head_dim") or _number(config, "hidden_size") // _number(config, "num_attention_heads")
-    )
+    said = {name: _number(config, name) for name in ("num_key_value_heads", "head_dim") if config.get(name)}
+    kv_heads = first.shape[1] or said.get("num_key_value_heads") or _number(config, "num_attention_heads")
+    head_size = first.shape[3] or said.get("head_dim") or _number(config, "hidden_size") // _number(config, "num_attention_heads")
     return layers, kv_heads, head_size
 
 
 def _number(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
-    if not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
         raise UnsupportedModel(f"config.json does not say {key}, which a decoder needs. Choose a text-only decoder.")
     return value
 
@@ -173,6 +174,11 @@ def _section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _provider_family(decoder: Mapping[str, Any]) -> str:
-    options = (decoder.get("session_options") or {}).get("provider_options") or []
+    """It becomes part of a folder's name. Raises CorruptModel for what can be no provider's."""
+    options = _section(decoder, "session_options").get("provider_options") or []
+    if not isinstance(options, list):
+        raise CorruptModel("genai_config.json has provider_options that are no list. Fetch the model again.")
     names = [str(name).lower() for option in options if isinstance(option, dict) for name in option]
+    if names and not _PROVIDER.fullmatch(names[0]):
+        raise CorruptModel(f"genai_config.json names the execution provider {names[0][:100]!r}, which there is not.")
     return _PROVIDERS.get(names[0], names[0]) if names else "cpu"

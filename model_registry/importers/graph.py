@@ -5,13 +5,18 @@ Weights in other files are distrusted: their paths stay inside the model's folde
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_registry.errors import CorruptModel
+from model_registry.folders import check_file
+from model_registry.importers.onnx_scan import check_size
+from model_registry.paths import safe_name
 from model_registry.records import Precision
 
 if TYPE_CHECKING:
@@ -60,6 +65,8 @@ def read_graph(model: Path) -> GraphFacts:
     """Raises CorruptModel: cut off, not ONNX, or external data that is missing, short, or outside the folder."""
     import onnx
 
+    check_file(model, model.parent)
+    check_size(model)
     damaged = f"{model.name} is not a whole ONNX model: it was cut off or damaged. Fetch it again."
     try:
         proto = onnx.load_model(str(model), load_external_data=False)
@@ -68,6 +75,8 @@ def read_graph(model: Path) -> GraphFacts:
     if not proto.graph.node or not proto.graph.output:
         raise CorruptModel(damaged)
     tensors = list(_tensors(proto))
+    if any(dimension < 0 for tensor in tensors for dimension in tensor.dims):
+        raise CorruptModel(damaged)
     data_files = {_check_external(tensor, model.parent) for tensor in tensors if _is_external(tensor)}
     for tensor in tensors:
         _check_embedded(tensor, damaged)
@@ -88,10 +97,7 @@ def _facts(proto: ModelProto, data_files: tuple[str, ...]) -> GraphFacts:
     )
     weights: Counter[str] = Counter()
     for tensor in graph.initializer:
-        size = 1
-        for dimension in tensor.dims:
-            size *= dimension
-        weights[_dtype(tensor.data_type)] += size
+        weights[_dtype(tensor.data_type)] += prod(tensor.dims)
     return GraphFacts(
         inputs={value.name: _port(value) for value in graph.input},
         outputs={value.name: _port(value) for value in graph.output},
@@ -107,10 +113,12 @@ def _check_external(tensor: TensorProto, folder: Path) -> str:
     entries = {str(entry.key): str(entry.value) for entry in tensor.external_data}
     location = entries.get("location", "")
     file = _within(folder, location, f"The weight {tensor.name!r}")
-    try:
-        end = int(entries.get("offset", "0")) + int(entries.get("length", "0"))
-    except ValueError as error:
-        raise CorruptModel(f"The weight {tensor.name!r} has a damaged place in {location!r}. Fetch the model again.") from error
+    offset, length = (_whole_number(entries.get(key)) for key in ("offset", "length"))
+    item = _ITEM_BYTES.get(_dtype(tensor.data_type))
+    expected = None if item is None else prod(tensor.dims) * item
+    if offset is None or length is None or ("length" in entries and expected not in (None, length)):
+        raise CorruptModel(f"The weight {tensor.name!r} has a damaged place in {location!r}. Fetch the model again.")
+    end = offset + (expected or length)
     if file.stat().st_size < end:
         raise CorruptModel(
             f"The data file {location!r} has {file.stat().st_size} bytes and must have {end}: it was cut off. Fetch it again."
@@ -131,24 +139,37 @@ def _check_compiled(node: NodeProto, folder: Path) -> set[str]:
 
 def _within(folder: Path, location: str, owner: str) -> Path:
     """The file that the graph names, if it is one of the folder's."""
-    posix, windows = PurePosixPath(location), PureWindowsPath(location)
-    if not location or ".." in (*posix.parts, *windows.parts) or posix.is_absolute() or windows.drive or windows.root:
+    try:
+        path = safe_name(location, owner)
+    except CorruptModel as error:
         raise CorruptModel(
-            f"{owner} names the data file {location!r}, which is outside the model's folder. Do not trust this model."
-        )
-    if not (folder / posix).is_file():
+            f"{owner} names the data file {location[:200]!r}, which cannot be or is outside the model's folder. "
+            "Do not trust this model."
+        ) from error
+    if any(part.startswith(".") for part in path.parts):
+        raise CorruptModel(f"{owner} names the data file {location!r}, which is hidden. Do not trust this model.")
+    file = folder / path
+    if not os.path.lexists(file):
         raise CorruptModel(f"The data file {location!r}, which belongs to the graph, is missing. Fetch the model again.")
-    return folder / posix
+    for parent in path.parents:
+        if (folder / parent).is_symlink() and parent.parts:
+            raise CorruptModel(f"{folder / parent} is a link to a folder. Put the folder itself there.")
+    check_file(file, folder)
+    return file
+
+
+def _whole_number(text: str | None) -> int | None:
+    """0 for an absent one, None for what is none."""
+    if text is None:
+        return 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _check_embedded(tensor: TensorProto, damaged: str) -> None:
     item = _ITEM_BYTES.get(_dtype(tensor.data_type))
     if _is_external(tensor) or item is None or not tensor.HasField("raw_data"):
         return
-    size = item
-    for dimension in tensor.dims:
-        size *= dimension
-    if len(tensor.raw_data) != size:
+    if len(tensor.raw_data) != prod(tensor.dims) * item:
         raise CorruptModel(damaged)
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from model_registry.disk import link_or_copy
 from model_registry.errors import CorruptModel, UnsupportedModel
+from model_registry.folders import check_file
 from model_registry.importers.genai_config import (
     GraphKind,
     check_batching,
@@ -22,13 +23,16 @@ from model_registry.importers.genai_config import (
     write_config,
 )
 from model_registry.importers.graph import GraphFacts, read_graph
+from model_registry.importers.model_texts import GenaiConfig, Generation, load_tokenizer
 from model_registry.importers.protocol import Imported, ImportOptions
+from model_registry.json_files import checked, read_object
+from model_registry.paths import safe_name
 from model_registry.progress import Progress
 from model_registry.records import Precision
 
 GENAI_CONFIG = "genai_config.json"
 _KEPT_SUFFIXES = frozenset({".json", ".jinja", ".model", ".txt", ".md"})
-_MAX_CONFIG_BYTES = 256 << 20
+_MAX_KEPT_BYTES = 256 << 20
 _COPYING = {
     GraphKind.GQA: "copying the model",
     GraphKind.PAGED: "copying the model (its KV cache is paged: onnxruntime-genai will serve it, on a GPU)",
@@ -45,7 +49,12 @@ class _Layout:
     folders: tuple[Path, ...]
 
     def find(self, name: str) -> Path | None:
-        return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
+        """Raises CorruptModel for a link that leads away."""
+        for folder in self.folders:
+            if (folder / name).is_file():
+                check_file(folder / name, folder)
+                return folder / name
+        return None
 
 
 class OnnxFolderImporter:
@@ -92,13 +101,16 @@ class OnnxFolderImporter:
     def _config(layout: _Layout, graph: GraphFacts) -> dict[str, Any]:
         own = layout.find(GENAI_CONFIG)
         if own is not None:
-            return _read_json(own)
+            return _genai_config(own)
         config = layout.find("config.json")
         if config is None:
             raise CorruptModel("The folder has neither genai_config.json nor config.json. Fetch the whole model.")
-        model = _read_json(config)
-        generation = layout.find("generation_config.json")
-        return write_config(model, _read_json(generation) if generation else {}, graph, layout.graph.name)
+        model, generation = read_object(config), layout.find("generation_config.json")
+        said = read_object(generation) if generation else {}
+        checked(said, Generation, "generation_config.json")
+        written = write_config(model, said, graph, layout.graph.name)
+        checked(written, GenaiConfig, "config.json")
+        return written
 
 
 def _layout(path: Path) -> _Layout:
@@ -106,7 +118,8 @@ def _layout(path: Path) -> _Layout:
         return _Layout(path, (path.parent, path.parent.parent) if path.parent.name == "onnx" else (path.parent,))
     config = path / GENAI_CONFIG
     if config.is_file():
-        return _Layout(_inside(path, read_config(_read_json(config)).filename), (path,))
+        check_file(config, path)
+        return _Layout(_inside(path, read_config(_genai_config(config)).filename), (path,))
     for folder in (path, path / "onnx"):
         found = sorted(folder.glob("*.onnx"))
         preferred = [file for name in _BROWSER_MODELS for file in found if file.name == name]
@@ -118,24 +131,23 @@ def _layout(path: Path) -> _Layout:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    if ".." in PurePosixPath(name).parts or Path(name).is_absolute():
-        raise CorruptModel(f"genai_config.json names the graph {name!r}, outside the model's folder. Do not trust this model.")
-    graph = folder / name
+    try:
+        graph = folder / safe_name(name, GENAI_CONFIG)
+    except CorruptModel as error:
+        raise CorruptModel(
+            f"genai_config.json names the graph {name[:200]!r}, which cannot be or is outside the model's folder. "
+            "Do not trust this model."
+        ) from error
     if not graph.is_file():
         raise CorruptModel(f"genai_config.json names the graph {name!r}, which is missing. Fetch the whole model.")
     return graph
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ValueError("it is far too large")
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptModel(f"{path.name} is not readable JSON ({error}). Fetch it again.") from error
-    if not isinstance(value, dict):
-        raise CorruptModel(f"{path.name} holds no JSON object. Fetch it again.")
-    return value
+def _genai_config(path: Path) -> dict[str, Any]:
+    """As it stands, once the types of what is read of it are those that they must be. Raises CorruptModel."""
+    config = read_object(path)
+    checked(config, GenaiConfig, GENAI_CONFIG)
+    return config
 
 
 def _check_precision(found: Precision, wanted: Precision) -> None:
@@ -147,15 +159,10 @@ def _check_precision(found: Precision, wanted: Precision) -> None:
 
 
 def _check_tokenizer(layout: _Layout) -> None:
-    from tokenizers import Tokenizer
-
     path = layout.find("tokenizer.json")
     if path is None:
         raise CorruptModel("The folder has no tokenizer.json, without which no text becomes tokens. Fetch the whole model.")
-    try:
-        Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust library raises bare Exception for whatever is wrong with the file
-        raise CorruptModel(f"tokenizer.json cannot be read ({error}). Fetch it again.") from error
+    load_tokenizer(path)
 
 
 def _copy_graph(graph: Path, facts: GraphFacts, destination: Path, *, may_link: bool) -> None:
@@ -169,9 +176,15 @@ def _copy_graph(graph: Path, facts: GraphFacts, destination: Path, *, may_link: 
 
 
 def _copy_configuration(layout: _Layout, destination: Path) -> None:
-    """Plain files of known kinds, the ones nearest to the graph winning; code stays behind."""
+    """Plain files of known kinds, the ones nearest to the graph winning; code stays behind. Raises CorruptModel."""
     for folder in layout.folders:
         for file in sorted(folder.iterdir()):
             target = destination / file.name
-            if file.is_file() and file.suffix in _KEPT_SUFFIXES and file.name != GENAI_CONFIG and not target.exists():
+            if file.is_file() and _is_kept(file) and not target.exists():
+                check_file(file, folder)
                 shutil.copyfile(file, target)
+
+
+def _is_kept(file: Path) -> bool:
+    is_kind = file.suffix in _KEPT_SUFFIXES and not file.name.startswith(".") and file.name != GENAI_CONFIG
+    return is_kind and file.stat().st_size <= _MAX_KEPT_BYTES

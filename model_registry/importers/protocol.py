@@ -43,6 +43,7 @@ class Imported:
 
     parameters: what the importer decided, e.g. {"precision": "int8", "block_size": 32}; JSON values only.
     metrics: what was measured, e.g. {"perplexity": 29.37}. licence: SPDX, None when the format does not say.
+    warnings: what is wrong with the model and only limits it, in whole sentences.
     """
 
     architecture: str
@@ -52,6 +53,7 @@ class Imported:
     parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     licence: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @runtime_checkable

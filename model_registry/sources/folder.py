@@ -7,6 +7,7 @@ from pathlib import Path
 from model_registry.archives import extract_all, is_archive
 from model_registry.disk import sha256_of
 from model_registry.errors import ChecksumMismatch, SourceUnavailable
+from model_registry.folders import check_source
 from model_registry.progress import Progress
 from model_registry.references import PathReference
 from model_registry.sources.protocol import Fetched
@@ -37,6 +38,7 @@ class FolderSource:
         path = self._reference.path
         if not path.exists():
             raise SourceUnavailable(f"{path} does not exist. Give the path of a model's folder, a .gguf file or an archive.")
+        check_source(path)
         return path
 
     def _checked_sha256(self, path: Path) -> str:

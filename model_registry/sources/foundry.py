@@ -15,11 +15,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_registry.errors import SourceUnavailable
+from model_registry.errors import CorruptModel, SourceUnavailable
 from model_registry.progress import Progress
 from model_registry.references import FoundryReference
-from model_registry.sources.foundry_cache import CACHE_VARIABLE, FoundryVariant, cache_folder, cached_variants, choose, device_in
-from model_registry.sources.protocol import Fetched
+from model_registry.sources.foundry_cache import (
+    CACHE_VARIABLE,
+    FoundryVariant,
+    cache_folder,
+    cached_variants,
+    choose,
+    device_in,
+    is_model_id,
+)
+from model_registry.sources.protocol import Fetched, licence_of
 
 if TYPE_CHECKING:
     from foundry_local_sdk import FoundryLocalManager
@@ -62,7 +70,7 @@ class FoundrySource:
             if model is None:
                 raise SourceUnavailable(_unreachable(f"does not give {variant.id} any more"))
             _download(model, variant, progress)
-            folder = Path(model.get_path())
+            folder = _inside(downloads, Path(model.get_path()), variant.id)
         return Fetched(folder, is_ours=True, licence=variant.licence)
 
     def _variant(self) -> FoundryVariant:
@@ -136,9 +144,18 @@ def foundry_local(cache: Path) -> Iterator[FoundryLocalManager]:
 def _catalog() -> list[FoundryVariant]:
     """What the catalog has for this machine, and where it is cached. Empty when it cannot be read: the SDK does not say."""
     with tempfile.TemporaryDirectory(prefix="slmops-foundry-") as cache, foundry_local(Path(cache)) as manager:
-        found = [_described(variant) for model in manager.get_catalog().list_models() for variant in model.variants]
+        listed = [variant for model in manager.get_catalog().list_models() for variant in model.variants]
+        found = [_described(variant) for variant in listed if is_model_id(variant.info.id)]
     folders = {each.id: each.folder for each in cached_variants(cache_folder())}
     return [replace(variant, folder=folders.get(variant.id)) for variant in found]
+
+
+def _inside(downloads: Path, folder: Path, model: str) -> Path:
+    """Where the SDK put a model, if it is below the folder that it was given. Raises CorruptModel."""
+    real, root = folder.resolve(), downloads.resolve()
+    if not real.is_relative_to(root) or real == root:
+        raise CorruptModel(f"Foundry Local's catalog put {model} into {folder}, outside {downloads}. Do not trust this catalog.")
+    return folder
 
 
 def _described(model: IModel) -> FoundryVariant:
@@ -150,7 +167,7 @@ def _described(model: IModel) -> FoundryVariant:
         alias=info.alias,
         device=str(device).lower() if device else device_in(info.name),
         size_bytes=None if info.file_size_mb is None else info.file_size_mb << 20,
-        licence=_SPDX.get(licence.lower(), licence) or None,
+        licence=licence_of(licence, _SPDX) if licence else None,
     )
 
 

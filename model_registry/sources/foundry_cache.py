@@ -8,14 +8,16 @@ The SDK itself lists nothing when the catalog is out of reach, though its models
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model_registry.disk import tree_bytes
+from model_registry.errors import CorruptModel
+from model_registry.json_files import read_object
 
 CACHE_VARIABLE = "SLMOPS_FOUNDRY_CACHE"
 _CONFIG, _NAME, _UNFINISHED, _CATALOG = "genai_config.json", "inference_model.json", "download.tmp", "foundry.modelinfo.json"
@@ -74,9 +76,14 @@ def choose(variants: Iterable[FoundryVariant], wanted: str) -> FoundryVariant | 
 def _model_id(folder: Path) -> str | None:
     """As the download wrote it; a model that somebody put there by hand may have no version."""
     name = _read(folder / _NAME).get("Name")
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str):
         return None
-    return name if name.rpartition(":")[2].isdecimal() else f"{name}:0"
+    return next((each for each in (name, f"{name}:0") if is_model_id(each)), None)
+
+
+def is_model_id(text: str) -> bool:
+    """Whether it is `<name>:<version>`."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}:[0-9]{1,9}", text) is not None
 
 
 def _variant(model_id: str, folder: Path, known: dict[str, Any]) -> FoundryVariant:
@@ -103,7 +110,6 @@ def device_in(name: str) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; empty when there is none that can be read, since the folder is not ours."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        return read_object(path) if path.is_file() else {}
+    except (OSError, CorruptModel):
         return {}
-    return content if isinstance(content, dict) else {}

@@ -6,25 +6,33 @@ Honours HF_ENDPOINT and HF_TOKEN; sends no telemetry. Files come through our own
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_registry.addresses import proxy_for, without_credentials
 from model_registry.disk import sha256_of
 from model_registry.download import Download, download, http_client
 from model_registry.errors import ChecksumMismatch, SourceUnavailable
+from model_registry.paths import check_distinct, inside, safe_name
 from model_registry.progress import Progress
 from model_registry.references import HubReference
 from model_registry.sources.hub_selection import HubFile, select_files
-from model_registry.sources.protocol import Fetched
+from model_registry.sources.protocol import Fetched, licence_of
 from model_registry.telemetry import turn_off_telemetry
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
+MAX_FILES = 50_000  # of a repository
+_OWNER = "The hub's repository"
+_REVISION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
 
 class HubSource:
@@ -35,6 +43,7 @@ class HubSource:
         self._wants_checkpoint = wants_checkpoint
         self._allow_pickle = allow_pickle
         self._endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or DEFAULT_ENDPOINT
+        self._shown = without_credentials(self._endpoint)
         self._info: ModelInfo | None = None
 
     def pin(self) -> str | None:
@@ -46,13 +55,14 @@ class HubSource:
         pinned = self._pinned()
         files, wants, pickles = self._files(pinned), self._wants_checkpoint, self._allow_pickle
         selection = select_files(files, pinned, wants_checkpoint=wants, allow_pickle=pickles)
+        check_distinct((safe_name(file.path, _OWNER) for file in selection.files), _OWNER)
+        targets = [(file, inside(downloads, file.path, _OWNER)) for file in selection.files]
         with http_client() as client:
-            for file in selection.files:
-                target = downloads / file.path
+            for file, target in targets:
                 if not _is_whole(target, file):
                     wanted = Download(self._url(pinned, file), target, file.sha256, file.size_bytes, self._headers())
                     download(client, wanted, progress)
-        path = downloads / selection.root
+        path = inside(downloads, selection.root, _OWNER) if selection.root else downloads
         sha256 = sha256_of(path) if path.is_file() else None
         if self._reference.sha256 not in (None, sha256):
             raise ChecksumMismatch(
@@ -69,13 +79,20 @@ class HubSource:
         return self._info
 
     def _pinned(self) -> HubReference:
-        return replace(self._reference, revision=self._model_info().sha)
+        """Raises SourceUnavailable when the endpoint gives no commit that could be one."""
+        commit = self._model_info().sha
+        if not isinstance(commit, str) or not _REVISION.fullmatch(commit):
+            raise SourceUnavailable(f"{self._shown} names no commit of {self._reference.repo}. Check HF_ENDPOINT.")
+        return replace(self._reference, revision=commit)
 
     def _files(self, pinned: HubReference) -> list[HubFile]:
         from huggingface_hub.hf_api import RepoFile
 
         with self._clear_errors():
-            tree = list(self._api().list_repo_tree(pinned.repo, recursive=True, revision=pinned.revision))
+            listed = self._api().list_repo_tree(pinned.repo, recursive=True, revision=pinned.revision)
+            tree = list(islice(listed, MAX_FILES + 1))
+        if len(tree) > MAX_FILES:
+            raise SourceUnavailable(f"{pinned.repo} has more than {MAX_FILES} files. Choose a repository of one model.")
         return [
             HubFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None)
             for entry in tree
@@ -85,7 +102,7 @@ class HubSource:
     def _licence(self) -> str | None:
         card = self._model_info().card_data
         licence = card.get("license") if card else None
-        return _SPDX.get(str(licence), str(licence)) if licence else None
+        return licence_of(licence, _SPDX) if licence else None
 
     def _url(self, pinned: HubReference, file: HubFile) -> str:
         from huggingface_hub import hf_hub_url
@@ -102,6 +119,7 @@ class HubSource:
         turn_off_telemetry()
         from huggingface_hub import HfApi
 
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings hold addresses with all that is in them
         return HfApi(endpoint=self._endpoint)
 
     @contextlib.contextmanager
@@ -109,27 +127,32 @@ class HubSource:
         """huggingface_hub's errors become ours, each with a remedy. The most special come first: they inherit."""
         from huggingface_hub import errors
 
-        repo, revision = self._reference.repo, self._reference.revision
+        repo, revision, endpoint = self._reference.repo, self._reference.revision, self._shown
         try:
             yield
         except errors.GatedRepoError as error:
             raise SourceUnavailable(
-                f"{repo} is gated: accept its terms at {self._endpoint}/{repo}, then set HF_TOKEN to a token of that account."
+                f"{repo} is gated: accept its terms at {endpoint}/{repo}, then set HF_TOKEN to a token of that account."
             ) from error
         except errors.RevisionNotFoundError as error:
             raise SourceUnavailable(f"{repo} has no revision {revision!r}. Check the part after the @.") from error
         except errors.RepositoryNotFoundError as error:
             raise SourceUnavailable(
-                f"{self._endpoint} has no repository {repo}, or it is private. Check the spelling; for a private one set HF_TOKEN."
+                f"{endpoint} has no repository {repo}, or it is private. Check the spelling; for a private one set HF_TOKEN."
             ) from error
         except (errors.HfHubHTTPError, errors.HFValidationError) as error:
-            raise SourceUnavailable(f"{self._endpoint} could not serve {repo}: {_first_line(error)}. Try again later.") from error
+            raise SourceUnavailable(f"{endpoint} could not serve {repo}: {_first_line(error)}. Try again later.") from error
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise SourceUnavailable(
+                f"{endpoint} did not answer about {repo} as the hub does ({type(error).__name__}: {_first_line(error)}). "
+                "Check HF_ENDPOINT."
+            ) from error
         except Exception as error:
             if not _is_network_error(error):
                 raise
             raise SourceUnavailable(
-                f"{self._endpoint} cannot be reached ({_first_line(error)}). Check the network and proxy settings, "
-                "or set HF_ENDPOINT to a mirror. Models that are already here go on working."
+                f"{endpoint} cannot be reached{proxy_for(self._endpoint)} ({_first_line(error)}). Check the network and proxy "
+                "settings, or set HF_ENDPOINT to a mirror. Models that are already here go on working."
             ) from error
 
 

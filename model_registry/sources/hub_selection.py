@@ -146,13 +146,15 @@ def _browser_export(files: Sequence[HubFile], model: HubFile) -> Selection:
     """The graph, the data files named after it, and the configuration beside it or one folder up."""
     root = str(PurePosixPath(model.folder).parent) if PurePosixPath(model.folder).name == "onnx" else model.folder
     root = "" if root == "." else root
-    data = [file for file in files if file.folder == model.folder and file.name.startswith(f"{model.name}_data")]
-    data += [file for file in files if file.folder == model.folder and file.name == f"{model.name}.data"]
+    named = re.compile(re.escape(model.name) + r"(_data(_\d+)?|\.data)")
+    data = [file for file in files if file.folder == model.folder and named.fullmatch(file.name)]
     config = [file for file in files if file.folder in (root, model.folder) and file.name in CONFIG_FILES]
     return Selection(root, (model, *data, *config))
 
 
 def _is_needed(file: HubFile) -> bool:
     """Of an onnxruntime-genai folder: the graphs, their data, and the configuration; never code."""
-    suffix = PurePosixPath(file.name).suffix
-    return file.name in CONFIG_FILES or suffix in (".onnx", ".data", ".bin") or ".onnx" in file.name or suffix == ".jinja"
+    return file.name in CONFIG_FILES or _GENAI_FILE.fullmatch(file.name) is not None
+
+
+_GENAI_FILE = re.compile(r"[\w.@+-]*\.(?:onnx(?:[._]data(?:_\d+)?)?|data|bin|jinja)", re.ASCII)

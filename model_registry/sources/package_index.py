@@ -6,15 +6,17 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import httpx
+import msgspec
 
+from model_registry.addresses import proxy_for, without_credentials
 from model_registry.archives import extract_member
 from model_registry.disk import sha256_of
 from model_registry.download import Download, download, http_client
 from model_registry.errors import ChecksumMismatch, SourceUnavailable
+from model_registry.paths import inside
 from model_registry.progress import Progress
 from model_registry.references import PackageReference
 from model_registry.sources.protocol import Fetched
@@ -22,6 +24,19 @@ from model_registry.sources.protocol import Fetched
 DEFAULT_INDEX = "https://pypi.org/simple"
 INDEX_VARIABLES = ("SLMOPS_INDEX_URL", "PIP_INDEX_URL", "UV_INDEX_URL")
 _SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
+_MAX_PAGE_BYTES = 64 << 20  # the longest of the public index has 20 MB
+
+
+class _File(msgspec.Struct, frozen=True):
+    filename: str
+    url: str
+    hashes: dict[str, str] = {}
+
+
+class _Page(msgspec.Struct, frozen=True):
+    """What is read of a package's page. Source: PEP 691."""
+
+    files: list[_File]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +64,7 @@ class PackageIndexSource:
         with http_client() as client:
             progress.stage(f"looking up {wanted.package} {wanted.version}")
             wheel = self._find(client)
-            archive = downloads / wheel.filename
+            archive = inside(downloads, wheel.filename, "The package index")
             if not archive.exists():
                 expected = wanted.archive_sha256 or wheel.sha256
                 download(client, Download(wheel.url, archive, sha256=expected), progress)
@@ -66,24 +81,25 @@ class PackageIndexSource:
     def _find(self, client: httpx.Client) -> _Wheel:
         url = f"{index_url()}/{_normalized(self._reference.package)}/"
         page = self._page(client, url)
-        wheels = [file for file in page["files"] if _is_wheel_of(str(file["filename"]), self._reference)]
-        wheels.sort(key=lambda file: not str(file["filename"]).endswith("-none-any.whl"))
+        wheels = [file for file in page.files if _is_wheel_of(file.filename, self._reference)]
+        wheels.sort(key=lambda file: not file.filename.endswith("-none-any.whl"))
         if not wheels:
             raise SourceUnavailable(
-                f"{_shown(url)} has no wheel of {self._reference.package} {self._reference.version}. Check name and version."
+                f"{without_credentials(url)} has no wheel of {self._reference.package} {self._reference.version}. "
+                "Check name and version."
             )
         best = wheels[0]
-        hashes = best.get("hashes") or {}
-        return _Wheel(Path(str(best["filename"])).name, urljoin(url, str(best["url"])), hashes.get("sha256"))
+        return _Wheel(best.filename, _checked(urljoin(url, best.url), url), best.hashes.get("sha256"))
 
-    def _page(self, client: httpx.Client, url: str) -> dict[str, Any]:
-        shown = _shown(url)
+    def _page(self, client: httpx.Client, url: str) -> _Page:
+        shown = without_credentials(url)
         try:
-            response = client.get(url, headers={"Accept": _SIMPLE_JSON})
-        except (httpx.TransportError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            with client.stream("GET", url, headers={"Accept": _SIMPLE_JSON}) as response:
+                body = _read(response, shown)
+        except (httpx.RequestError, httpx.InvalidURL) as error:
             raise SourceUnavailable(
-                f"The package index {shown} cannot be reached ({error}). Check the network, the proxy variables, and "
-                f"{', '.join(INDEX_VARIABLES)}."
+                f"The package index {shown} cannot be reached{proxy_for(url)} ({error}). Check the network, the proxy variables, "
+                f"and {', '.join(INDEX_VARIABLES)}."
             ) from error
         if response.status_code == 404:
             raise SourceUnavailable(f"{shown}: the index has no package {self._reference.package}. Check the spelling.")
@@ -92,14 +108,35 @@ class PackageIndexSource:
                 f"{shown} answered with status {response.status_code} and not with the Simple JSON API (PEP 691). Set "
                 f"SLMOPS_INDEX_URL to an index that speaks it, such as {DEFAULT_INDEX}."
             )
-        page: dict[str, Any] = response.json()
-        return page
+        try:
+            return msgspec.json.decode(body, type=_Page)
+        except msgspec.DecodeError as error:
+            raise SourceUnavailable(f"{shown} did not answer as PEP 691 has it: {error}. Check the mirror in use.") from error
+
+
+def _read(response: httpx.Response, shown: str) -> bytes:
+    pieces, size = [], 0
+    for piece in response.iter_bytes():
+        pieces.append(piece)
+        size += len(piece)
+        if size > _MAX_PAGE_BYTES:
+            raise SourceUnavailable(f"{shown} sends a page of more than {_MAX_PAGE_BYTES >> 20} MB. Check the mirror in use.")
+    return b"".join(pieces)
+
+
+def _checked(url: str, index: str) -> str:
+    """The wheel's address, if it is one that may be fetched. Raises SourceUnavailable."""
+    allowed = {"https", urlsplit(index).scheme}
+    if urlsplit(url).scheme not in allowed:
+        raise SourceUnavailable(f"{without_credentials(index)} names {url!r}, which is not fetched. Check the mirror in use.")
+    return url
 
 
 def _is_wheel_of(filename: str, wanted: PackageReference) -> bool:
     parts = filename.removesuffix(".whl").split("-")
     return (
         filename.endswith(".whl")
+        and PurePosixPath(filename).name == filename
         and len(parts) in (5, 6)
         and _normalized(parts[0]) == _normalized(wanted.package)
         and parts[1] == wanted.version.replace("-", "_")
@@ -108,8 +145,3 @@ def _is_wheel_of(filename: str, wanted: PackageReference) -> bool:
 
 def _normalized(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
-
-
-def _shown(url: str) -> str:
-    """The address without user and password."""
-    return re.sub(r"//[^/@]*@", "//", url)

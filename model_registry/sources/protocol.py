@@ -1,12 +1,22 @@
-"""What a source is: the contract between `pull` and what gets models from somewhere. Owns words, no behaviour."""
+"""What a source is: the contract between `pull` and what gets models from somewhere. Owns the words."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from model_registry.progress import Progress
+
+_LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .()+-]{0,79}")
+
+
+def licence_of(said: object, spdx: Mapping[str, str]) -> str:
+    """A licence as a server names it: by the SPDX identifier where that is known, `other` for what can be no name of one."""
+    text = str(said)
+    return spdx.get(text.lower(), text if _LICENCE.fullmatch(text) else "other")
 
 
 @dataclass(frozen=True, slots=True)

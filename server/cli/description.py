@@ -36,6 +36,7 @@ def describe_version(version: ModelVersion) -> dict[str, Any]:
         "parameters": dict(manifest.parameters),
         "metrics": dict(manifest.metrics),
         "library_versions": dict(manifest.library_versions),
+        "warnings": list(manifest.warnings),
         "variants": [_describe_variant(variant) for variant in version.variants],
     }
 

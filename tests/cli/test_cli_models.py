@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_registry.records import ModelVersion
+from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.model_registry.registry_graphs import write_genai_folder
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Slmops
@@ -150,3 +152,41 @@ def test_catalog_counts_parameters_readably(slmops: Slmops) -> None:
     text = slmops("catalog").out
     assert "1 B" in text
     assert "e+" not in text
+
+
+def test_a_warning_of_the_model_is_said_by_pull_and_show(slmops: Slmops, tmp_path: Path) -> None:
+    source = write_gguf(tmp_path / "tiny.gguf", Tiny(metadata={"tokenizer.ggml.pre": None, "llama.vocab_size": 7}))
+    run = slmops("pull", str(source))
+    assert (run.code, run.out.partition(" is ready")[0]) == (0, "tiny:1")
+    warnings = [line for line in run.err.splitlines() if line.startswith("warning: ")]
+    assert ["vocab_size 7" in line or "pre-tokenizer" in line for line in warnings] == [True, True]
+    assert "pre-tokenizer" in slmops("show", "tiny").out
+    (version,) = json.loads(slmops("show", "tiny", "--json").out)["versions"]
+    assert [f"warning: {each}" for each in version["warnings"]] == warnings
+
+
+def test_a_model_that_cannot_be_loaded_is_not_published(slmops: Slmops, tmp_path: Path) -> None:
+    source = write_genai_folder(tmp_path / "broken")  # its graph is sound to protobuf and makes no sense
+    run = slmops("pull", str(source))
+    assert run.code == 1
+    assert "cannot be loaded, so nothing was published" in run.err
+    assert "unexpected" not in run.err
+    assert json.loads(slmops("list", "--json").out) == []
+    assert slmops("pull", "--no-trial", str(source)).code == 0
+
+
+def test_no_message_shows_credentials(slmops: Slmops, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLMOPS_INDEX_URL", "http://user:secret@127.0.0.1:9/simple?token=secret")
+    monkeypatch.setenv("HF_ENDPOINT", "http://user:secret@127.0.0.1:9")
+    for reference in ("pypi://x==1/y", "https://user:secret@host/x", "hf://user:secret@host/x"):
+        run = slmops("pull", reference)
+        assert run.code == 1
+        assert "secret" not in run.out + run.err, reference
+
+
+def test_gc_counts_what_a_dead_pull_left_at_once(slmops: Slmops, home: Path) -> None:
+    dead = home / "staging" / "0123"
+    dead.mkdir(parents=True)
+    (dead / "weights").write_bytes(bytes(5000))
+    assert json.loads(slmops("gc", "--json").out)["freed_bytes"] == 5000
+    assert not dead.exists()

@@ -126,12 +126,21 @@ def test_a_staging_folder_of_a_dead_process_is_garbage_and_of_a_live_one_is_not(
     assert killed_at(home, 10**6, stage_and_die)
     with Registry(home) as registry, registry.staging() as mine:
         (mine / "big").write_bytes(b"x" * 500)
-        assert registry.collect_garbage() == 0, "it may still be wanted within the hour"
-        for path in (home / "staging").iterdir():
-            os.utime(path, (1, 1))
-        assert registry.collect_garbage() == 1000
+        assert registry.collect_garbage() == 1000, "its lock says that nobody works in it any more, however new it is"
         assert (mine / "big").exists()
     assert list((home / "staging").iterdir()) == []
+
+
+def test_a_lock_that_is_about_to_be_taken_is_left(home: Path):
+    with Registry(home) as registry:
+        lock = home / "staging" / "new.lock"
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+        registry.collect_garbage()
+        assert lock.exists(), "its owner may be between opening and locking it"
+        os.utime(lock, (1, 1))
+        registry.collect_garbage()
+        assert not lock.exists()
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -238,3 +238,86 @@ def test_a_file_larger_than_the_disk_is_not_begun(server: LocalServer, client, t
     with pytest.raises(OutOfDisk, match=r"1\.0 MB"):
         download(client, Download(f"{server.url}/model", tmp_path / "m"), SilentProgress())
     assert list(tmp_path.iterdir()) == []
+
+
+class Endless(httpx.SyncByteStream):
+    """Bytes without end; it counts how many were taken."""
+
+    taken = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            self.taken += 1 << 16
+            yield bytes(1 << 16)
+
+
+def answering(answer: Callable[[httpx.Request], httpx.Response]) -> httpx.Client:
+    return http_client(httpx.MockTransport(answer))
+
+
+@pytest.mark.parametrize("size_bytes", [1 << 20, None])
+def test_a_server_that_sends_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int | None):
+    class Usage:
+        free = 4 << 20
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
+    stream = Endless()
+    wanted = Download("https://host/x", tmp_path / "x", size_bytes=size_bytes)
+    too_much = pytest.raises(ChecksumMismatch, match=r"sends more than|does not say how long")
+    with answering(lambda request: httpx.Response(200, stream=stream)) as client, too_much:
+        download(client, wanted, SilentProgress())
+    assert stream.taken <= (2 << 20) + (1 << 17)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_token_goes_to_no_other_host(tmp_path: Path):
+    seen: dict[str, str | None] = {}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen[request.url.host] = request.headers.get("Authorization")
+        there = {"hub": "https://hub/y", "cdn": "https://other/x"}
+        if request.url.path == "/x" and request.url.host in there:
+            return httpx.Response(302, headers={"Location": there[request.url.host]})
+        if request.url == "https://hub/y":
+            return httpx.Response(302, headers={"Location": "https://cdn/x?signature=1"})
+        return httpx.Response(200, stream=httpx.ByteStream(b"model"))
+
+    wanted = Download("https://hub/x", tmp_path / "x", headers={"Authorization": "Bearer mine"})
+    with answering(answer) as client:
+        download(client, wanted, SilentProgress())
+    assert seen == {"hub": "Bearer mine", "cdn": None, "other": None}
+
+
+def test_a_redirect_that_drops_encryption_is_not_followed(tmp_path: Path):
+    hosts = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        hosts.append(str(request.url))
+        return httpx.Response(302, headers={"Location": "http://hub/x"})
+
+    with answering(answer) as client, pytest.raises(SourceUnavailable, match=r"redirects to http://hub, which is not encrypted"):
+        download(client, Download("https://user:secret@hub/x", tmp_path / "x"), SilentProgress())
+    assert len(hosts) == 1
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "https://host:port/x", "no address"])
+def test_what_is_no_address_is_not_tried_again(client: httpx.Client, tmp_path: Path, pauses: list[float], url: str):
+    with pytest.raises(SourceUnavailable, match="is no address of a file"):
+        download(client, Download(url, tmp_path / "x"), SilentProgress(), pause=pauses.append)
+    assert pauses == []
+
+
+def test_the_proxy_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:9")
+    wanted = Download("https://host.example/x?token=secret", tmp_path / "x")
+    with http_client() as client, pytest.raises(SourceUnavailable, match=r"proxy http://127\.0\.0\.1:9 \(set by HTTPS_") as raised:
+        download(client, wanted, SilentProgress(), pause=lambda _: None)
+    assert "secret" not in raised.value.message
+
+
+def test_a_part_that_is_whole_to_the_server_alone_is_refused(server: LocalServer, client: httpx.Client, tmp_path: Path):
+    server.add("/x", b"model")
+    (tmp_path / "x.part").write_bytes(b"model")
+    wanted = Download(f"{server.url}/x", tmp_path / "x", size_bytes=9, sha256="0" * 64)
+    with pytest.raises(ChecksumMismatch, match="has 5 bytes and should have 9"):
+        download(client, wanted, SilentProgress())

@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from typing import Any
 import pytest
 from registry_graphs import files_of, write_genai_folder
 
-from model_registry.errors import SourceUnavailable
+from model_registry.errors import CorruptModel, SourceUnavailable
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull
 from model_registry.references import FoundryReference
 from model_registry.registry import Registry
+from model_registry.sources import foundry
 from model_registry.sources.foundry import FoundrySource, _download, foundry_local, list_foundry
 from model_registry.sources.foundry_cache import FoundryVariant, cached_variants, choose, device_in
 
@@ -270,3 +272,43 @@ class FailingModel:
 def test_a_download_that_fails_says_why_and_what_to_do() -> None:
     with pytest.raises(SourceUnavailable, match=r"no connection.*goes on where"):
         _download(FailingModel(), FoundryVariant(TINY, "tiny", "cpu"), SilentProgress())
+
+
+class PlacingCatalog:
+    """Foundry Local's SDK as a hostile catalog might use it: a model is put where `path` says."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get_catalog(self) -> PlacingCatalog:
+        return self
+
+    def get_model_variant(self, model_id: str) -> PlacingCatalog:
+        return self
+
+    def download(self, tell: Callable[[float], None], stop: threading.Event) -> None:
+        tell(100.0)
+
+    def get_path(self) -> str:
+        return str(self._path)
+
+
+@pytest.mark.parametrize("place", ["../elsewhere", "/etc", "."])
+def test_a_model_that_is_put_elsewhere_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    @contextmanager
+    def started(cache: Path) -> Iterator[PlacingCatalog]:
+        yield PlacingCatalog(cache / place)
+
+    monkeypatch.setattr(foundry, "foundry_local", started)
+    monkeypatch.setattr(foundry, "_catalog", lambda: [FoundryVariant(TINY, "tiny", "cpu")])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "downloads").mkdir()
+    with pytest.raises(CorruptModel, match="outside"):
+        FoundrySource(FoundryReference("tiny")).fetch(tmp_path / "downloads", tmp_path, SilentProgress())
+
+
+@pytest.mark.parametrize("name", ["../x:1", "x:", "x:-1", "a\x1b:1", "x:99999999999", "/x:1", 5, None])
+def test_ids_that_are_none_are_not_listed(cache: Path, name: object) -> None:
+    folder = cache_model(cache)
+    (folder / "inference_model.json").write_text(json.dumps({"Name": name}))
+    assert cached_variants(cache) == []

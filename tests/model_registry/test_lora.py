@@ -69,5 +69,5 @@ def test_what_is_no_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="cannot be read"):
         read_lora(damaged)
     (damaged / CONFIG).write_text("[]")
-    with pytest.raises(UnsupportedModel, match="Only LoRA"):
+    with pytest.raises(UnsupportedModel, match="holds no JSON object"):
         read_lora(damaged)

@@ -19,9 +19,10 @@ from registry_graphs import (
 )
 
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
-from model_registry.importers import Imported, Importer, ImportOptions, all_importers, choose
+from model_registry.importers import Imported, Importer, ImportOptions, all_importers, choose, run_first
 from model_registry.importers.onnx_folder import OnnxFolderImporter
 from model_registry.progress import SilentProgress
+from model_registry.pull import pull
 from model_registry.records import Precision
 
 
@@ -155,6 +156,80 @@ def test_damage_is_refused_by_name(tmp_path, imported, how, text):
     damage(source, how)
     with pytest.raises(CorruptModel, match=text):
         run(source, imported)
+
+
+WRONG = [5, -1, 1.5, True, "text", [], ["x"], {}, {"x": 1}, [None]]
+FIELDS = {  # of genai_config.json, with the values of WRONG that they may have
+    "model": [{}],
+    "model.type": ["text"],
+    "model.context_length": [5],
+    "model.vocab_size": [5],
+    "model.eos_token_id": [5, []],
+    "model.bos_token_id": [5, -1],
+    "model.pad_token_id": [5, -1],
+    "model.decoder": [{}],
+    "model.decoder.filename": ["text"],
+    "model.decoder.num_hidden_layers": [5],
+    "model.decoder.num_key_value_heads": [5],
+    "model.decoder.head_size": [5],
+    "model.decoder.inputs": [{}],
+    "model.decoder.outputs": [{}],
+    "model.decoder.session_options": [{}, {"x": 1}],
+    "search": [{}, {"x": 1}],
+    "search.do_sample": [True],
+    "search.temperature": [5, 1.5],
+    "search.top_k": [5, -1],
+    "search.top_p": [],
+    "search.min_p": [],
+    "search.repetition_penalty": [5, 1.5],
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_configuration_of_other_types_is_refused_by_file(tmp_path, field):
+    source = write_genai_folder(tmp_path / "source")
+    good = [repr(value) for value in FIELDS[field]]  # by their text, since True equals 1
+    for number, wrong in enumerate(value for value in WRONG if repr(value) not in good):
+        config = genai_config()
+        inner = config
+        *path, last = field.split(".")
+        for part in path:
+            inner = inner[part]
+        inner[last] = wrong
+        (source / "genai_config.json").write_text(json.dumps(config))
+        (destination := tmp_path / str(number)).mkdir()
+        with pytest.raises((CorruptModel, UnsupportedModel), match=r"genai_config\.json|decoders in one graph"):
+            run(source, destination)
+
+
+@pytest.mark.parametrize(
+    "options", [[{"../../../../tmp/x": {}}], [{"/tmp/x": {}}], [{"a\\b": {}}], [{"": {}}], 5, "cuda", {"cuda": {}}]
+)
+def test_a_provider_that_is_none_names_no_folder(tmp_path, registry, options):
+    source = write_genai_folder(tmp_path / "source")
+    config = genai_config()
+    config["model"]["decoder"]["session_options"]["provider_options"] = options
+    (source / "genai_config.json").write_text(json.dumps(config))
+    with pytest.raises(CorruptModel, match=r"genai_config\.json"):
+        pull(registry, str(source))
+    assert registry.models() == ()
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("field", ["eos_token_id", "temperature", "num_attention_heads", "max_position_embeddings", "vocab_size"])
+def test_a_browser_export_of_other_types_is_refused(tmp_path, name, field):
+    source = write_browser_export(tmp_path / "source")
+    for number, wrong in enumerate(["x", [1.5], {}, -2, ["</s>"]]):
+        values = json.loads((source / name).read_text()) | {field: wrong}
+        (source / name).write_text(json.dumps(values))
+        if (field in ("eos_token_id", "temperature")) == (name == "generation_config.json"):
+            with pytest.raises((CorruptModel, UnsupportedModel), match=field):
+                run_first(source, folder_in(tmp_path, number), ImportOptions(), SilentProgress())
+
+
+def folder_in(parent: Path, number: int) -> Path:
+    (folder := parent / str(number)).mkdir()
+    return folder
 
 
 @pytest.mark.parametrize("end", range(0, 700, 37))

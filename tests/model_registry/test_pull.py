@@ -25,8 +25,11 @@ from model_registry.errors import (
     InvalidReference,
     OutOfDisk,
     SourceUnavailable,
+    UnloadableModel,
     UnsupportedModel,
 )
+from model_registry.handling import Handling
+from model_registry.importers import Imported
 from model_registry.importers.onnx_folder import OnnxFolderImporter
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull
@@ -234,6 +237,40 @@ def test_a_disk_that_fills_during_the_import_leaves_only_the_download(registry, 
     assert set(left_over(home)) == set(hub_model)
     assert pull(registry, "hf://org/tiny").label == "tiny:1"
     assert server.count(GRAPH) == 1
+    assert left_over(home) == []
+
+
+def test_nothing_is_published_that_could_not_be_loaded_once(registry, home, hub_model):
+    tried = []
+
+    def refuse(folder: Path, imported: Imported) -> str | None:
+        tried.append(sorted(path.name for path in folder.iterdir()))
+        raise UnloadableModel("it does not load")
+
+    with pytest.raises(UnloadableModel):
+        pull(registry, "hf://org/tiny", handling=Handling(trial=refuse))
+    assert "model.onnx" in tried[0]
+    assert registry.models() == ()
+    assert left_over(home) == [], "the bad download is not used again"
+
+
+def test_what_could_not_be_tried_is_published_with_the_reason_and_not_as_live(registry, tmp_path):
+    handling = Handling(trial=lambda folder, imported: f"built for another device, {imported.architecture}")
+    for seed in (0, 1):
+        write_genai_folder(tmp_path / f"{seed}", seed=seed)
+        version = pull(registry, str(tmp_path / f"{seed}"), name="tiny", handling=handling)
+        assert version.manifest.warnings == ("built for another device, llama",)
+    aliases = {alias.name: alias.number for alias in registry.model("tiny").aliases}
+    assert aliases == {"live": 1, "candidate": 2}, "the first version is live, for there is no other"
+
+
+def test_a_defect_of_an_importer_drops_the_download(registry, home, hub_model, monkeypatch):
+    def fail(*args: object) -> None:
+        raise AttributeError("a defect")
+
+    monkeypatch.setattr(OnnxFolderImporter, "run", fail)
+    with pytest.raises(AttributeError):
+        pull(registry, "hf://org/tiny")
     assert left_over(home) == []
 
 

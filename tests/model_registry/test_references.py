@@ -134,3 +134,32 @@ def test_any_text_is_a_label(text):
 def test_errors_share_one_root():
     assert issubclass(InvalidReference, RegistryError)
     assert issubclass(InvalidName, RegistryError)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "hf://../../etc",
+            "hf://../x",
+            "hf://a/..",
+            "hf://a/.",
+            "hf://.a/b",
+            "hf://a/-b",
+            "hf://a/b.",
+            "hf://a/b..c",
+            "hf://a/b%2f",
+        ),
+        *("hf://a/b@..%2F..%2Fetc", "hf://a/b@/x", "hf://a/b@x%00", "hf://a/b@-x", "hf://a/b@x y", "hf://ä/b"),
+        *("hf://a/b/../c", "hf://a/b/c\nd", "hf://a/b/c:d", "hf://a/b/con.gguf", f"hf://a/{'x' * 97}", "hf://user:pw@host/b"),
+        *("pypi://p==1/../x", "pypi://p==1/a\x1bb", "pypi://../x==1/y", "foundry://../x", "foundry://a b"),
+    ],
+)
+def test_what_can_be_no_source(text: str) -> None:
+    with pytest.raises(InvalidReference):
+        parse_reference(text)
+
+
+@pytest.mark.parametrize("revision", ["main", "refs%2Fpr%2F1", "v1.0", "a" * 40])
+def test_what_can_be_a_revision(revision: str) -> None:
+    assert str(parse_reference(f"hf://Org_1/Repo.x-2@{revision}/a/b.gguf")) == f"hf://Org_1/Repo.x-2@{revision}/a/b.gguf"

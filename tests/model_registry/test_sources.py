@@ -17,7 +17,7 @@ from registry_http import LocalServer, Page, add_package, add_repository
 from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, SourceUnavailable, UnsupportedModel
 from model_registry.progress import SilentProgress
 from model_registry.references import HubReference, PackagePartsReference, PackageReference, PathReference, parse_reference
-from model_registry.sources import Fetched, source_for
+from model_registry.sources import Fetched, package_index, source_for
 from model_registry.sources.hub_selection import HubFile, select_files
 from model_registry.sources.package_index import index_url
 
@@ -103,6 +103,37 @@ class TestPackageIndex:
         with pytest.raises(SourceUnavailable, match="cannot be reached") as raised:
             fetch("pypi://my-models==1/x")
         assert "secret" not in raised.value.message
+
+    @pytest.mark.parametrize("tag", ["../../evil-none-any", "py3-none-/tmp/evil", "py3-none-evil\x1b", "py3-none-C:evil"])
+    def test_a_filename_that_leaves_the_folder(self, server: LocalServer, fetch, tmp_path, tag):
+        self.add_page(server, {"filename": f"my_models-1.2.0-{tag}.whl", "url": "/evil", "hashes": {}})
+        server.add("/evil", WHEEL)
+        with pytest.raises((CorruptModel, SourceUnavailable)):
+            fetch("pypi://my-models==1.2.0/my_models/tiny.gguf")
+        assert server.count("/evil") == 0
+        assert list(tmp_path.rglob("*evil*")) == []
+
+    @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "//host:port/x"])
+    def test_an_address_that_is_not_fetched(self, server: LocalServer, fetch, url):
+        self.add_page(server, {"filename": "my_models-1.2.0-py3-none-any.whl", "url": url})
+        with pytest.raises(SourceUnavailable, match=r"is not fetched|is no address"):
+            fetch("pypi://my-models==1.2.0/my_models/tiny.gguf")
+
+    @pytest.mark.parametrize("files", [None, {}, [1], [{"filename": 1, "url": "x"}], [{"filename": "x"}]])
+    def test_a_page_of_other_types(self, server: LocalServer, fetch, files):
+        server.add_json("/simple/my-models/", {"files": files}, "application/vnd.pypi.simple.v1+json")
+        with pytest.raises(SourceUnavailable, match="PEP 691"):
+            fetch("pypi://my-models==1/x")
+
+    def test_a_page_without_end(self, server: LocalServer, fetch, monkeypatch):
+        monkeypatch.setattr(package_index, "_MAX_PAGE_BYTES", 1000)
+        server.add("/simple/my-models/", Page(bytes(2000), "application/vnd.pypi.simple.v1+json"))
+        with pytest.raises(SourceUnavailable, match="sends a page of more than"):
+            fetch("pypi://my-models==1/x")
+
+    @staticmethod
+    def add_page(server: LocalServer, file: dict[str, object]) -> None:
+        server.add_json("/simple/my-models/", {"files": [file]}, "application/vnd.pypi.simple.v1+json")
 
     def test_which_index(self, monkeypatch):
         for name in ("SLMOPS_INDEX_URL", "PIP_INDEX_URL", "UV_INDEX_URL"):
@@ -242,6 +273,58 @@ class TestHub:
         with pytest.raises(SourceUnavailable, match=text):
             fetch("hf://org/phi@v9")
 
+    @pytest.mark.parametrize("name", ["../../../../tmp/x.gguf", "/tmp/x.gguf", "a/../../x.gguf", "..\\x.gguf", "b\nc.gguf"])
+    @pytest.mark.parametrize("asked", ["hf://org/evil", "hf://org/evil/a"])
+    def test_a_name_that_leaves_the_folder(self, server: LocalServer, fetch, tmp_path, name, asked):
+        add_repository(server, "org/evil", {name if asked.endswith("evil") else f"a/x/../{name}": MODEL})
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises((CorruptModel, SourceUnavailable), match=r"holds the name|has nothing at"):
+            fetch(asked)
+        assert sorted(tmp_path.rglob("*")) == before
+        assert not any("resolve" in seen.path for seen in server.seen)
+
+    def test_a_link_in_the_download_folder_is_not_followed(self, server: LocalServer, fetch, tmp_path):
+        add_repository(server, "org/phi", GENAI)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "downloads" / "cpu").symlink_to(tmp_path / "out")
+        with pytest.raises(CorruptModel, match="is a link"):
+            fetch("hf://org/phi")
+        assert list((tmp_path / "out").iterdir()) == []
+
+    def test_two_names_of_one_file(self, server: LocalServer, fetch):
+        add_repository(server, "org/phi", {"m/genai_config.json": b"{}", "m/model.onnx": b"1", "m/MODEL.onnx": b"2"})
+        with pytest.raises(CorruptModel, match="one file on some systems"):
+            fetch("hf://org/phi")
+
+    @pytest.mark.parametrize("commit", ["../../x", "", None, 5, "a b", "x" * 200])
+    def test_a_commit_that_is_none(self, server: LocalServer, fetch, commit):
+        add_repository(server, "org/phi", GENAI)
+        server.add_json("/api/models/org/phi", {"_id": "1", "id": "org/phi", "sha": commit, "tags": [], "siblings": []})
+        with pytest.raises(SourceUnavailable):
+            fetch("hf://org/phi")
+
+    def test_an_endpoint_that_is_no_hub(self, server: LocalServer, fetch):
+        server.add_json("/api/models/org/phi", ["nothing"])
+        with pytest.raises(SourceUnavailable, match="did not answer about org/phi as the hub does"):
+            fetch("hf://org/phi")
+
+    @pytest.mark.parametrize("licence", ["a\x1b[2J", "x" * 500, "evil\nline"])
+    def test_a_licence_that_is_no_name_of_one(self, server: LocalServer, fetch, licence):
+        add_repository(server, "org/phi", GENAI, licence=licence)
+        assert fetch("hf://org/phi").licence == "other"
+
+    def test_the_endpoint_s_credentials_are_not_shown(self, server: LocalServer, fetch, monkeypatch):
+        monkeypatch.setenv("HF_ENDPOINT", f"{server.url.replace('://', '://user:secret@')}")
+        for reference in ("hf://org/none", "hf://org/none@v1"):
+            with pytest.raises(SourceUnavailable) as raised:
+                fetch(reference)
+            assert "secret" not in raised.value.message
+        monkeypatch.setenv("HF_ENDPOINT", "http://user:secret@127.0.0.1:9")
+        monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:9")
+        with pytest.raises(SourceUnavailable, match="cannot be reached") as raised:
+            fetch("hf://org/phi")
+        assert "secret" not in raised.value.message
+
     def test_no_network(self, server: LocalServer, fetch, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         with pytest.raises(SourceUnavailable, match="cannot be reached"):
@@ -305,6 +388,15 @@ def test_pickles_only_when_they_are_allowed():
         select_files(files, HubReference("org/repo"))
     taken = select_files(files, HubReference("org/repo"), allow_pickle=True).files
     assert sorted(file.path for file in taken) == ["config.json", "pytorch_model.bin", "tokenizer.model"]
+
+
+def test_only_what_a_model_needs_is_fetched():
+    beside = ["x.onnx.py", "evil.onnx.sh", "model.onnx_data.exe", ".onnx.so", "a.onnx~", "run.sh", "model.onnx_data_x"]
+    needed = ["genai_config.json", "model.onnx", "model.onnx.data", "model.onnx_data", "model.onnx_data_1", "m.bin", "t.jinja"]
+    assert select([*needed, *beside])[1] == needed
+    browser = ["config.json", "onnx/model.onnx", "onnx/model.onnx_data", "onnx/model.onnx_data_2", "onnx/model.onnx.data"]
+    taken = select([*browser, "onnx/model.onnx_data.py", "onnx/model.onnx_database"])[1]
+    assert sorted(taken) == sorted(browser)
 
 
 class TestFolder:

@@ -22,6 +22,7 @@ from jobs.tasks.evaluation.metrics import Answered
 from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.protocol import TaskContext
 from jobs.tasks.training.messages import arguments_of
+from model_registry.addresses import without_credentials
 
 _BUSY = 429
 _PATIENCE = 6  # times that a question is asked of a server that is too busy
@@ -58,11 +59,12 @@ def check_target(target: str | Endpoint, context: TaskContext, param: str) -> st
         served_variant(version)
         return version.label
     if not target.allow_remote and not _is_here(target.url):
-        message = f"{urlsplit(target.url).netloc} is another machine, which would get the questions: set allow_remote if it may."
+        shown = without_credentials(target.url)
+        message = f"{shown} is another machine, which would get the questions: set allow_remote if it may."
         raise InvalidJob([Problem(message, param=f"{param}.allow_remote")])
     if target.key_env is not None and not os.environ.get(target.key_env):
         raise InvalidJob([Problem(f"The daemon has no variable {target.key_env} with the key.", param=f"{param}.key_env")])
-    place = urlsplit(target.url).netloc
+    place = urlsplit(without_credentials(target.url)).netloc
     return f"{place}/{target.model}" if target.model else place  # never the label of a version here
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from model_registry.errors import OutOfDisk, UnsupportedModel
 from model_registry.importers.gguf.architecture import Architecture, read_architecture
 from model_registry.importers.gguf.calibration import TEXT, calibrate, plan_num_tokens
 from model_registry.importers.gguf.decoder import WrittenBits, write_decoder
-from model_registry.importers.gguf.genai_config import genai_config, tokenizer_config
+from model_registry.importers.gguf.genai_config import genai_config, metadata_warnings, tokenizer_config
 from model_registry.importers.gguf.measuring import measurable_windows, source_perplexity
 from model_registry.importers.gguf.metadata import Metadata
 from model_registry.importers.gguf.quantize import FLOAT_BITS, HALF_BITS
@@ -77,10 +77,12 @@ class GgufImporter:
         source = open_gguf(path)
         architecture = read_architecture(source.metadata)
         check_tensors(source.tensors, architecture)
-        vocabulary = read_vocabulary(source.metadata, source.tensors[EMBEDDING].shape[0])
+        num_rows = source.tensors[EMBEDDING].shape[0]
+        vocabulary = read_vocabulary(source.metadata, num_rows)
         try:
             _write_texts(source, architecture, vocabulary, destination)
-            return write_model(source, architecture, destination, options, progress, _licence(source.metadata))
+            imported = write_model(source, architecture, destination, options, progress, _licence(source.metadata))
+            return replace(imported, warnings=metadata_warnings(source.metadata, architecture, vocabulary, num_rows))
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -155,7 +157,7 @@ def _licence(metadata: Metadata) -> str | None:
     name = metadata.text("general.license")
     if not name:
         return None
-    return _LICENCES.get(name.lower(), "LicenseRef-" + "".join(c if c.isalnum() or c in ".-" else "-" for c in name))
+    return _LICENCES.get(name.lower(), "LicenseRef-" + "".join(c if c.isalnum() or c in ".-" else "-" for c in name[:80]))
 
 
 def _measure(model: _Model, folder: Path, progress: Progress) -> dict[str, float]:

@@ -119,7 +119,7 @@ def read_architecture(metadata: Metadata) -> Architecture:
     """Raises UnsupportedModel by name, CorruptModel for values that no model has."""
     name = metadata.text("general.architecture")
     if name is None:
-        raise CorruptModel("The GGUF file does not say its general.architecture. Fetch it again, or convert the model anew.")
+        raise CorruptModel(f"{metadata.owner} does not say its general.architecture. Fetch it again, or convert the model anew.")
     family = FAMILIES.get(name)
     if family is None:
         raise UnsupportedModel(
@@ -161,7 +161,7 @@ def _check_heads(metadata: Metadata, name: str, heads: int, kv_heads: int, head_
     if any(metadata.number(f"{name}.{kind}_logit_softcapping", 0.0, above=-1.0) for kind in ("attn", "final")):
         raise UnsupportedModel(f"This {name} model caps its logits, which is not supported. Choose another model.")
     if heads % kv_heads:
-        raise CorruptModel(f"The GGUF file has {heads} heads but {kv_heads} key/value heads, no divisor. Fetch it again.")
+        raise CorruptModel(f"{metadata.owner} has {heads} heads but {kv_heads} key/value heads, no divisor. Fetch it again.")
     if metadata.integer(f"{name}.attention.value_length", head_size) != head_size:
         raise UnsupportedModel("The model's keys and values differ in size, which is not supported. Choose another model.")
     rotated = metadata.integer(f"{name}.rope.dimension_count", head_size)

@@ -11,6 +11,7 @@ from model_registry.importers.gguf.tokenizer import KEY, TokenType, Vocabulary
 
 # Control tokens that end a turn in one chat format or another; converters often leave them out of the metadata.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>")
+NO_END = "The model names no token that ends an answer, so every answer has the most tokens that it may have."
 SAMPLING_KEYS = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -25,6 +26,23 @@ def end_ids(metadata: Metadata, vocabulary: Vocabulary) -> list[int]:
     named = [metadata.token_id(f"{KEY}.{role}_token_id", len(vocabulary.tokens)) for role in ("eos", "eot", "eom")]
     usual = [index for index in vocabulary.of_type(TokenType.CONTROL) if vocabulary.tokens[index] in TURN_ENDS]
     return list(dict.fromkeys(index for index in [*named, *usual] if index is not None))
+
+
+def metadata_warnings(metadata: Metadata, architecture: Architecture, vocabulary: Vocabulary, num_rows: int) -> tuple[str, ...]:
+    """What the file says that does not fit, or leaves out, and only limits the model. num_rows: of the embedding."""
+    warnings = []
+    vocab_size = metadata.integer(f"{architecture.name}.vocab_size", num_rows)
+    if vocab_size != num_rows:
+        warnings.append(
+            f"The GGUF file has {architecture.name}.vocab_size {vocab_size}, but its embedding has {num_rows} rows, which are "
+            "used. The file was converted wrongly, or from another model's settings."
+        )
+    if vocabulary.kind == "gpt2" and metadata.text(f"{KEY}.pre") is None:
+        warnings.append(
+            f"The GGUF file does not name its pre-tokenizer ({KEY}.pre), so texts are cut as by default: they may become other "
+            "tokens than those that the model was trained on. Choose a newer conversion of the model."
+        )
+    return (*warnings, *(() if end_ids(metadata, vocabulary) else (NO_END,)))
 
 
 def genai_config(metadata: Metadata, architecture: Architecture, vocabulary: Vocabulary, vocab_size: int) -> dict[str, Any]:
@@ -46,8 +64,7 @@ def model_config(
     }
     if bos is not None:
         model["bos_token_id"] = bos
-    if ends:
-        model["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+    model["eos_token_id"] = ends[0] if len(ends) == 1 else ends
     if padding is not None or ends:
         model["pad_token_id"] = ends[0] if padding is None else padding
     return model

@@ -22,38 +22,40 @@ class Metadata:
     """Values by key. A method raises CorruptModel for a value of another kind than it returns.
 
     For an absent key it returns its default; `integer` and `number` without one, and `texts`, raise CorruptModel.
+    owner: what the values stand in, for messages.
     """
 
     values: Mapping[str, Value]
+    owner: str = "The GGUF file"
 
     def text(self, key: str, default: str | None = None) -> str | None:
         value = self.values.get(key, default)
         if value is None or isinstance(value, str):
             return value
-        raise _wrong(key, "a text")
+        raise self._wrong(key, "a text")
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.values.get(key, default)
         if isinstance(value, bool):
             return value
-        raise _wrong(key, "true or false")
+        raise self._wrong(key, "true or false")
 
     def integer(self, key: str, default: int | None = None, *, low: int = 0, high: int = 1 << 40) -> int:
         """A whole number in [low, high]; a list of equal numbers (one per layer) counts as that number."""
         value = self._single(key, default)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise _wrong(key, "a whole number")
+            raise self._wrong(key, "a whole number")
         if not low <= value <= high:
-            raise CorruptModel(f"The GGUF file's {key} is {value}, outside {low} to {high}. Fetch the file again.")
+            raise CorruptModel(f"{self.owner}'s {key} is {value}, outside {low} to {high}. Fetch the file again.")
         return value
 
     def number(self, key: str, default: float | None = None, *, above: float = 0.0, at_most: float = 1e30) -> float:
         """A finite number in (above, at_most]."""
         value = self._single(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _wrong(key, "a number")
+            raise self._wrong(key, "a number")
         if not (math.isfinite(value) and above < value <= at_most):
-            raise CorruptModel(f"The GGUF file's {key} is {value}, which no model has. Fetch the file again.")
+            raise CorruptModel(f"{self.owner}'s {key} is {value}, which no model has. Fetch the file again.")
         return float(value)
 
     def token_id(self, key: str, vocab_size: int) -> int | None:
@@ -64,7 +66,7 @@ class Metadata:
         if value in (-1, (1 << 32) - 1):
             return None
         if value >= vocab_size:
-            raise CorruptModel(f"The GGUF file's {key} is {value}, but there are {vocab_size} tokens. Fetch it again.")
+            raise CorruptModel(f"{self.owner}'s {key} is {value}, but there are {vocab_size} tokens. Fetch it again.")
         return value
 
     def texts(self, key: str) -> Sequence[str]:
@@ -73,33 +75,31 @@ class Metadata:
             return value
         if isinstance(value, np.ndarray) and value.size == 0:
             return ()
-        raise _absent(key) if value is None else _wrong(key, "a list of texts")
+        raise self._absent(key) if value is None else self._wrong(key, "a list of texts")
 
     def numbers(self, key: str) -> NDArray[np.generic] | None:
         value = self.values.get(key)
         if value is None or isinstance(value, np.ndarray):
             return value
-        raise _wrong(key, "a list of numbers")
+        raise self._wrong(key, "a list of numbers")
 
     def _single(self, key: str, default: float | None) -> Value:
         value = self.values.get(key, default)
         if value is None:
-            raise _absent(key)
+            raise self._absent(key)
         if isinstance(value, np.ndarray):
             distinct = np.unique(value)
             if distinct.size != 1:
                 raise CorruptModel(
-                    f"The GGUF file's {key} differs from layer to layer, which slmops cannot run. "
+                    f"{self.owner}'s {key} differs from layer to layer, which slmops cannot run. "
                     "Choose a model whose layers are alike."
                 )
             single: Value = distinct[0].item()
             return single
         return value
 
+    def _wrong(self, key: str, wanted: str) -> CorruptModel:
+        return CorruptModel(f"{self.owner}'s {key} is not {wanted}. The file is damaged or was converted wrongly; fetch it again.")
 
-def _wrong(key: str, wanted: str) -> CorruptModel:
-    return CorruptModel(f"The GGUF file's {key} is not {wanted}. The file is damaged or was converted wrongly; fetch it again.")
-
-
-def _absent(key: str) -> CorruptModel:
-    return CorruptModel(f"The GGUF file has no {key}. The file is incomplete; fetch it again, or convert the model anew.")
+    def _absent(self, key: str) -> CorruptModel:
+        return CorruptModel(f"{self.owner} has no {key}. The file is incomplete; fetch it again, or convert the model anew.")

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
 
 MAGIC = b"GGUF"
-MAX_ARRAY = 1 << 24  # elements; the largest vocabularies have a million
+MAX_ARRAY = 1 << 24  # elements
+MAX_TEXTS = 1 << 22  # of a list; the largest vocabularies have a million
+MAX_VALUES, MAX_TENSORS = 1 << 16, 1 << 18
 MAX_NAME_BYTES = 1 << 16
 STRING, ARRAY, BOOL = 8, 9, 7
 SCALARS = {
@@ -110,8 +112,8 @@ def open_gguf(path: Path) -> GgufFile:
         what = "is big-endian" if big_endian else f"has GGUF version {version}"
         raise UnsupportedModel(f"{path.name} {what}; slmops reads little-endian versions 2 and 3. Convert the model anew.")
     num_tensors, num_values = cursor.unpack("<QQ")
-    cursor.can_hold(num_values, 13, "metadata values")
-    cursor.can_hold(num_tensors, 32, "tensors")
+    cursor.can_hold(num_values, 13, "metadata values", MAX_VALUES)
+    cursor.can_hold(num_tensors, 32, "tensors", MAX_TENSORS)
     values: dict[str, Value] = {}
     for _ in range(num_values):
         key = cursor.text(MAX_NAME_BYTES)
@@ -180,8 +182,8 @@ class _Cursor:
     def unpack(self, layout: str) -> tuple[int, ...]:
         return struct.unpack(layout, self.take(struct.calcsize(layout)))
 
-    def can_hold(self, count: int, item_bytes: int, what: str) -> None:
-        if count * item_bytes > len(self._data) - self.position:
+    def can_hold(self, count: int, item_bytes: int, what: str, most: int) -> None:
+        if count > most or count * item_bytes > len(self._data) - self.position:
             raise CorruptModel(f"The GGUF file announces {count} {what}, more than it can hold. Fetch it again.")
 
     def text(self, limit: int = 1 << 26) -> str:
@@ -210,7 +212,7 @@ class _Cursor:
         if count > MAX_ARRAY:
             raise CorruptModel(f"The GGUF file announces a list of {count} values. The file is damaged; fetch it again.")
         if kind == STRING:
-            self.can_hold(count, 8, "texts")
+            self.can_hold(count, 8, "texts", MAX_TEXTS)
             return [self.text() for _ in range(count)]
         return self._scalars(kind, count)
 

@@ -31,7 +31,7 @@ def check_tensors(tensors: Mapping[str, TensorInfo], architecture: Architecture)
     unknown = [name for name in tensors if name not in shapes and not name.endswith("attn_rot_embd")]
     if unknown:
         raise UnsupportedModel(
-            f"The GGUF file has {len(unknown)} tensors that {architecture.name} does not use here, such as "
+            f"The model has {len(unknown)} tensors that {architecture.name} does not use here, such as "
             f"{unknown[0]!r}: it is a variant that slmops cannot run. Choose another conversion of the model."
         )
     for name, info in tensors.items():
@@ -43,7 +43,7 @@ def check_tensors(tensors: Mapping[str, TensorInfo], architecture: Architecture)
 
 
 def _missing(name: str) -> CorruptModel:
-    return CorruptModel(f"The GGUF file has no tensor {name}. The file is incomplete; fetch it again.")
+    return CorruptModel(f"The model has no tensor {name}. It is incomplete; fetch it again.")
 
 
 def _required(architecture: Architecture, vocab_size: int) -> dict[str, tuple[int, ...]]:

@@ -48,7 +48,12 @@ def test_a_second_version_is_a_candidate_and_live_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("params", "field"),
-    [({"source": "what://ever"}, "source"), ({"source": "/tiny.gguf", "output": "No Name"}, "output"), ({}, "source")],
+    [
+        ({"source": "what://ever"}, "source"),
+        ({"source": "hf://../../etc"}, "source"),
+        ({"source": "/tiny.gguf", "output": "No Name"}, "output"),
+        ({}, "source"),
+    ],
 )
 def test_what_names_no_model_is_refused(tmp_path: Path, params: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidJob) as caught:

@@ -97,7 +97,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     ("change", "error", "said"),
     [
         ({"model_type": "mamba"}, UnsupportedModel, "'mamba' are not imported"),
-        ({"hidden_size": 0}, CorruptModel, "embedding_length"),
+        ({"hidden_size": 0}, CorruptModel, "hidden_size"),
         ({"num_hidden_layers": 3}, CorruptModel, "no tensor"),
         ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, UnsupportedModel, "longrope"),
     ],

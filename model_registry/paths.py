@@ -1,0 +1,71 @@
+"""Names of files that others give (servers, archives, graphs): which are safe to join to a folder of ours. Trusts no name.
+
+A name that is accepted means the same file on every system: no way out of the folder, no device, nothing that a file system folds.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from model_registry.errors import CorruptModel
+
+MAX_PART_BYTES = 240  # file systems take 255; a download's own files add a suffix
+MAX_NAME_BYTES = 1024
+_DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$"}) | {
+    f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789¹²³"
+}
+
+
+def safe_name(name: str, owner: str) -> PurePosixPath:
+    """`name` as a path below any folder. owner: who gave it, e.g. `The archive`. Raises CorruptModel."""
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    if ".." in (*posix.parts, *windows.parts) or posix.is_absolute() or windows.drive or windows.root:
+        raise CorruptModel(f"{owner} holds the name {name!r}, which leaves its folder. Do not trust it.")
+    if fault := _fault(name, posix):
+        raise CorruptModel(f"{owner} holds the name {name[:200]!r}, which {fault}. Nothing of it is kept.")
+    return posix
+
+
+def inside(folder: Path, name: str, owner: str) -> Path:
+    """Where the file `name` belongs in `folder`. Raises CorruptModel for an unsafe name, and where a link stands in the way."""
+    path = folder
+    for part in safe_name(name, owner).parts:
+        path = path / part
+        if path.is_symlink():
+            raise CorruptModel(f"{owner} holds the name {name!r}, where {path} is a link. Remove the link, then try again.")
+    return path
+
+
+def check_distinct(names: Iterable[PurePosixPath], owner: str) -> None:
+    """Of files. Raises CorruptModel where two are one on a file system that folds case, or one is another's folder."""
+    files: dict[str, str] = {}
+    for name in names:
+        folded = _folded(name)
+        if folded in files:
+            raise CorruptModel(f"{owner} holds {files[folded]!r} and {str(name)!r}, which are one file on some systems.")
+        files[folded] = str(name)
+    for folded, said in files.items():
+        if any(str(parent) in files for parent in PurePosixPath(folded).parents):
+            raise CorruptModel(f"{owner} holds {said!r} below a file. It is damaged.")
+
+
+def _folded(name: PurePosixPath) -> str:
+    return unicodedata.normalize("NFC", str(name)).casefold()
+
+
+def _fault(name: str, posix: PurePosixPath) -> str | None:
+    if not posix.parts:
+        return "names no file"
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        return "holds control characters"
+    if "\\" in name or ":" in name:
+        return "holds a backslash or a colon"
+    if len(name.encode()) > MAX_NAME_BYTES or any(len(part.encode()) > MAX_PART_BYTES for part in posix.parts):
+        return "is too long"
+    if any(part[-1] in ". " for part in posix.parts):
+        return "has a part that ends in a dot or a space"
+    if any(part.partition(".")[0].strip().lower() in _DEVICES for part in posix.parts):
+        return "is a device's name on Windows"
+    return None
