@@ -77,7 +77,7 @@ def test_a_figure_that_does_not_exist_is_told_with_those_that_do(home: Path, ask
     ("wrong", "said"),
     [
         ({"kind": "search"}, "cannot search searches"),
-        ({"params": {"model": "tiny", "data": "x"}}, "Nothing varies"),
+        ({"params": {"model": "tiny", "data": "/x"}}, "Nothing varies"),
         ({"params": {"rank": {"$int": [4, 2]}}}, "low, high"),
         ({"params": {"rank": {"$choice": []}}}, "plain values"),
         ({"params": {"rank": {"$int": [2, 4]}}}, "params.model"),
