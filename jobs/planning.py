@@ -31,7 +31,7 @@ StartOf = Callable[[str, JobKind, Mapping[str, Any], Path], Awaitable[Start]]
 
 
 class PlanSlot:
-    """The right to have one plan at a time made, from `Planner.slot`."""
+    """The right to have one plan after another made, from `Planner.slot`. Only to have it counts."""
 
 
 class Planner:
@@ -61,7 +61,6 @@ class Planner:
 
     async def plan(self, kind: JobKind, params: Mapping[str, Any], slot: PlanSlot) -> Plan:
         """Cancelled, it kills the process. Raises InvalidJob, JobFailure, QueueClosing, RegistryBusy, OutOfDisk, NotWritable."""
-        del slot  # to have it is what counts
         id_ = f"{_PREFIX}{secrets.token_hex(8)}"
         folder = self._folder / id_
         try:
