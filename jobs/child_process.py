@@ -38,11 +38,7 @@ class ChildProcess:
 
         Raises OSError, OutOfDisk, NotWritable.
         """
-        stderr = await asyncio.to_thread(_open_log, log)
-        try:
-            process = await _whole(_spawned(tasks, stderr, start.plan))
-        finally:
-            stderr.close()
+        process = await _whole(_spawned(tasks, log, start.plan))
         child = cls(process)
         child._send(start)
         return child
@@ -93,19 +89,23 @@ def _open_log(log: Path) -> IO[bytes]:
         return open_private(log, "ab")
 
 
-async def _spawned(tasks: str, stderr: IO[bytes], is_plan: bool) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "jobs.child",
-        tasks,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=stderr,
-        env=child_environment() | (_FRUGAL if is_plan else {}),
-        limit=1 << 20,
-    )
+async def _spawned(tasks: str, log: Path, is_plan: bool) -> asyncio.subprocess.Process:
+    stderr = await asyncio.to_thread(_open_log, log)
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "jobs.child",
+            tasks,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            env=child_environment() | (_FRUGAL if is_plan else {}),
+            limit=1 << 20,
+        )
+    finally:
+        stderr.close()
 
 
 async def _whole(spawning: Coroutine[Any, Any, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:
