@@ -47,11 +47,7 @@ class ChildProcess:
 
         Raises OSError, OutOfDisk, NotWritable.
         """
-        stderr = await asyncio.to_thread(_open_log, log)
-        try:
-            process = await _whole(_spawned(tasks, stderr, start))
-        finally:
-            stderr.close()
+        process = await _whole(_spawned(tasks, log, start))
         child = cls(process)
         child._send(start)
         return child
@@ -102,19 +98,23 @@ def _open_log(log: Path) -> IO[bytes]:
         return open_private(log, "ab")
 
 
-async def _spawned(tasks: str, stderr: IO[bytes], start: Start) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "jobs.child",
-        tasks,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=stderr,
-        env=child_environment(network=bool(start.grants.endpoints), fetches=_fetches(start)) | (_FRUGAL if start.plan else {}),
-        limit=1 << 20,
-    )
+async def _spawned(tasks: str, log: Path, start: Start) -> asyncio.subprocess.Process:
+    stderr = await asyncio.to_thread(_open_log, log)
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "jobs.child",
+            tasks,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            env=child_environment(network=bool(start.grants.endpoints), fetches=_fetches(start)) | (_FRUGAL if start.plan else {}),
+            limit=1 << 20,
+        )
+    finally:
+        stderr.close()
 
 
 async def _whole(spawning: Coroutine[Any, Any, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:

@@ -31,7 +31,7 @@ StartOf = Callable[[str, JobKind, Mapping[str, Any], Path], Awaitable[Start]]
 
 
 class PlanSlot:
-    """The right to have one plan at a time made, from `Planner.slot`."""
+    """The right to have one plan after another made, from `Planner.slot`. Only to have it counts."""
 
 
 class Planner:
@@ -61,11 +61,10 @@ class Planner:
 
     async def plan(self, kind: JobKind, params: Mapping[str, Any], slot: PlanSlot) -> Plan:
         """Cancelled, it kills the process. Raises InvalidJob, JobFailure, QueueClosing, RegistryBusy, OutOfDisk, NotWritable."""
-        del slot  # to have it is what counts
         id_ = f"{_PREFIX}{secrets.token_hex(8)}"
         folder = self._folder / id_
         try:
-            start = await self._start_of(id_, kind, params, folder)
+            start = await self._started(self._start_of(id_, kind, params, folder))
             end = await self._end_of(Attempt(None, start, folder / LOG, self._tasks))
             if _is_told_in_log(end):
                 kept = await asyncio.to_thread(self._keep_log, folder)
@@ -87,6 +86,15 @@ class Planner:
         for folder in self._folder.glob(f"{_PREFIX}*"):
             if folder.stat().st_mtime < time.time() - LEFT_AFTER_S:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    async def _started(self, starting: Awaitable[Start]) -> Start:
+        """Cancelled, it waits: a folder that a thread is just making would else appear after it was removed."""
+        task = asyncio.ensure_future(starting)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.gather(task, return_exceptions=True)
+            raise
 
     async def _end_of(self, attempt: Attempt) -> End:
         task = asyncio.create_task(attempt.run(), name="plan")

@@ -67,7 +67,11 @@ class LoopGuard:
         sys.addaudithook(self._audit)
         event.listen(Engine, "before_cursor_execute", lambda *given: self._check("SQL", given[2]))
         for name in CALLS:
-            setattr(os, name, self._reporting(f"os.{name}", getattr(os, name)))
+            call = getattr(os, name)
+            setattr(os, name, self._reporting(f"os.{name}", call))
+            for able in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):  # by these sets `shutil` chooses its way
+                if call in able:
+                    able.add(getattr(os, name))
         BaseFileLock.acquire = self._reporting("FileLock.acquire", BaseFileLock.acquire)  # type: ignore[method-assign]
 
     def _audit(self, name: str, given: tuple[Any, ...]) -> None:

@@ -37,6 +37,11 @@ async def begin(queue: JobQueue, note: Path) -> tuple[asyncio.Task[Plan], psutil
     return plan, psutil.Process(int(pid))
 
 
+async def leave(plan: asyncio.Task[Plan]) -> None:
+    plan.cancel()
+    await asyncio.wait([plan])
+
+
 def written_in(path: Path) -> str:
     """Nothing while the file is not there."""
     return path.read_text() if path.exists() else ""
@@ -56,9 +61,9 @@ def test_the_third_plan_is_refused_and_taken_once_there_is_room(tmp_path: Path) 
         with pytest.raises(TooManyPlans):
             await start_chain(queue, [Step("one", COUNT, {"steps": 1})])
         assert await queue.jobs() == []
-        plans[0][0].cancel()
-        await asyncio.wait([plans[0][0]])
+        await leave(plans[0][0])
         assert (await queue.plan(COUNT, {"steps": 7})).num_steps == 7
+        await leave(plans[1][0])
 
     in_queue(tmp_path / "home", body, LIMITS)
 
@@ -66,8 +71,7 @@ def test_the_third_plan_is_refused_and_taken_once_there_is_room(tmp_path: Path) 
 def test_a_plan_that_nobody_waits_for_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     async def body(queue: JobQueue) -> None:
         plan, process = await begin(queue, tmp_path / "a")
-        plan.cancel()
-        await asyncio.wait([plan])
+        await leave(plan)
         assert plan.cancelled()
         assert not process.is_running()
         assert folders(tmp_path / "home") == []
@@ -108,9 +112,10 @@ def test_the_end_of_the_queue_ends_plans_and_says_so(tmp_path: Path) -> None:
 
 def test_a_chain_keeps_its_place_from_one_plan_to_the_next(tmp_path: Path) -> None:
     async def body(queue: JobQueue) -> None:
-        await begin(queue, tmp_path / "a")
+        plan, _ = await begin(queue, tmp_path / "a")
         steps = [Step(name, COUNT, {"steps": 1}) for name in ("one", "two", "three")]
         assert len(await start_chain(queue, steps)) == 3
+        await leave(plan)
 
     in_queue(tmp_path / "home", body, LIMITS)
 
