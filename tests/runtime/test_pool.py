@@ -80,5 +80,5 @@ def test_a_step_that_fails_costs_its_requests_and_not_the_worker(capfd: pytest.C
 
     run(scenario)
     printed = capfd.readouterr().err
-    assert "RuntimeError in the worker" in printed
+    assert "RuntimeError in a step" in printed
     assert "[[fail]]" not in printed

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from jobs.job import JobKind, Outcome, Plan
+from jobs.places import EndpointName, InputFile, OutputFolder
 from jobs.tasks.protocol import Params, Task, TaskContext
 
 
+class Nested(BaseModel):
+    data: InputFile
+
+
 class AnyParams(Params):
-    """Whatever is given."""
+    """Whatever is given; `data`, `teacher` and `folder` name what such fields of real kinds name."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+    data: InputFile | None = None
+    teacher: EndpointName | None = None
+    folder: OutputFolder | None = None
+    deep: list[Nested] = []
 
 
 class Inert:

@@ -177,7 +177,7 @@ def test_reasons_why_the_model_does_not_answer_are_details(make_settings: Make, 
         assert "nobody" not in error_of(ask(app, "GET", "/ready", headers=bearer(secrets[AccessScope.JOBS])), 503)["message"]
         assert "nobody" in error_of(ask(app, "GET", "/ready", headers=bearer(secrets[AccessScope.READ])), 503)["message"]
     finally:
-        app.state.parts.gateway.models._registry.close()
+        app.state.parts.gateway.models._access.close()
 
 
 # ---- pages ----

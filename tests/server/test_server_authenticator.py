@@ -130,28 +130,30 @@ def test_the_authenticator_asks_for_the_keys_and_the_time_of_each_request() -> N
 
 
 def test_a_change_by_another_process_is_seen_without_a_restart(tmp_path: Path) -> None:
+    keys = ApiKeys(tmp_path)
+
     async def scenario() -> None:
-        keys = ApiKeys(tmp_path)
         watching = asyncio.create_task(keys.watch(every_s=0))
         try:
-            with KeyStore(tmp_path) as other:
-                made = await asyncio.to_thread(other.create, "app", ["read"])
-                await seen(lambda: keys.known() == (made.key,))
-                await asyncio.to_thread(other.revoke, "app")
-                await seen(lambda: keys.known()[0].revoked_at is not None)
+            made = await asyncio.to_thread(other.create, "app", ["read"])
+            await seen(lambda: keys.known() == (made.key,))
+            await asyncio.to_thread(other.revoke, "app")
+            await seen(lambda: keys.known()[0].revoked_at is not None)
         finally:
             watching.cancel()
             await asyncio.wait([watching])
             await keys.close()
 
-    asyncio.run(scenario())
+    with KeyStore(tmp_path) as other:
+        asyncio.run(scenario())
 
 
 def test_keys_that_cannot_be_read_hold_and_the_log_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with KeyStore(tmp_path) as store:
+        made = store.create("app", ["read"])
+    keys = ApiKeys(tmp_path)
+
     async def scenario() -> None:
-        with KeyStore(tmp_path) as store:
-            made = store.create("app", ["read"])
-        keys = ApiKeys(tmp_path)
         looks = 0
 
         def failing() -> tuple[ApiKey, ...]:

@@ -26,7 +26,7 @@ TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-PATIENCE_S = 60
+PATIENCE_S = 240  # against hanging: jobs get what others leave of the processor
 
 
 def rows(count: int, answer: str = "a cat") -> bytes:

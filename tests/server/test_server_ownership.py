@@ -232,3 +232,15 @@ def test_fine_tuning_jobs_by_openais_client(server: LiveServer, callers: Callers
             two.fine_tuning.jobs.create(model="smollm2-135m", training_file=file)
         assert one.fine_tuning.jobs.retrieve(job).training_file == file
         assert admin.fine_tuning.jobs.cancel(job).status == "cancelled"
+
+
+@pytest.mark.parametrize("params", [{"data": "/etc/passwd"}, {"data": "rows.jsonl"}, {"teacher": "paid"}, {"folder": "/tmp/out"}])
+@pytest.mark.parametrize("path", ["/admin/jobs", "/admin/job-plans"])
+def test_paths_and_endpoints_are_for_admins(callers: Callers, path: str, params: dict[str, str]) -> None:
+    body = {"kind": "finetune", "params": params}
+    refused = error_of(callers.one.post(path, json=body), 403)
+    assert (refused["code"], refused["param"]) == ("insufficient_scope", *params)
+    step = {"steps": [{"name": "one", **body}]}
+    assert error_of(callers.one.post("/admin/pipelines", json=step), 403)["code"] == "insufficient_scope"
+    listed = callers.admin.post(path, json=body)
+    assert (listed.status_code, listed.json()["error"]["code"]) == (400, "not_allowed"), "the configuration lists none of these"

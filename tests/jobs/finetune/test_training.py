@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from jobs.child import told
 from jobs.job import InvalidJob
-from jobs.messages import Failed
+from jobs.messages import Failed, Start
 from jobs.tasks.checkpoints import materialise
 from jobs.tasks.protocol import Stopped, StopReason, TaskContext
 from jobs.tasks.training import four_bits, olive_pass, trainer
@@ -282,7 +282,7 @@ def test_memory_that_runs_out_is_told_with_what_to_lower() -> None:
 
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60)
-    last = told(caught.value)
+    last = told(caught.value, Start(job="job-test", kind="finetune", params={}, home="-", folder="-"))
     assert isinstance(last, Failed)
     assert last.code == "out_of_memory"
     assert "Lower batch_size or max_length" in last.message
