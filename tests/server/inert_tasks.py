@@ -23,7 +23,7 @@ class AnyParams(Params):
     data: InputFile | None = None
     teacher: EndpointName | None = None
     folder: OutputFolder | None = None
-    deep: list[Nested] = []
+    deep: tuple[Nested, ...] = ()
 
 
 class Inert:
