@@ -5,37 +5,31 @@ A whole file in another encoding or compressed is one problem, not one per line.
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from model_registry.text_encoding import BOM, binary_format_of, wide_encoding_of
+
 MAX_LINE_BYTES = 8 << 20  # of an example; some two million tokens
 _PIECE_BYTES = 1 << 20
 _SNIFFED_BYTES = 4096
-_COMPRESSIONS = (
-    (b"\x1f\x8b", "gzip", "gunzip FILE"),
-    (b"PK\x03\x04", "a zip archive", "unzip FILE"),
-    (b"\x28\xb5\x2f\xfd", "zstandard", "unzstd FILE"),
-    (b"\xfd7zXZ\x00", "xz", "unxz FILE"),
-    (b"BZh", "bzip2", "bunzip2 FILE"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "7z x FILE"),
-    (b"PAR1", "Parquet", "write its rows as JSON, one object in a line"),
-)
-_MARKS = (
-    (codecs.BOM_UTF32_LE, "UTF-32LE"),
-    (codecs.BOM_UTF32_BE, "UTF-32BE"),
-    (codecs.BOM_UTF16_LE, "UTF-16LE"),
-    (codecs.BOM_UTF16_BE, "UTF-16BE"),
-)
+_UNPACKING = {
+    "gzip": "Unpack it first: gunzip FILE",
+    "a ZIP archive": "Unpack it first: unzip FILE",
+    "Zstandard": "Unpack it first: unzstd FILE",
+    "xz": "Unpack it first: unxz FILE",
+    "bzip2": "Unpack it first: bunzip2 FILE",
+    "a 7-Zip archive": "Unpack it first: 7z x FILE",
+    "Parquet": "Write its rows as JSON, one object in a line",
+}
 
 
 def what_it_looks_like(beginning: bytes) -> tuple[str, str, str] | None:
     """(what the file is, the remedy, a code for programs) of one that is not UTF-8 text; None for one that may be. Pure."""
-    for magic, name, remedy in _COMPRESSIONS:
-        if beginning.startswith(magic):
-            return f"is compressed or packed ({name})", f"Unpack it first: {remedy}", "compressed"
-    encoding = next((name for mark, name in _MARKS if beginning.startswith(mark)), None) or _by_zeros(beginning)
+    if (binary := binary_format_of(beginning)) is not None:
+        return f"is compressed or packed ({binary})", _UNPACKING[binary], "compressed"
+    encoding = wide_encoding_of(beginning)
     return _other_encoding(encoding) if encoding else None
 
 
@@ -53,7 +47,7 @@ def lines_of(file: BinaryIO) -> Iterator[bytes | None]:
     is_first = True
     while raw := file.readline(MAX_LINE_BYTES + 1):
         if is_first:
-            raw, is_first = raw.removeprefix(codecs.BOM_UTF8), False
+            raw, is_first = raw.removeprefix(BOM), False
         if len(raw) <= MAX_LINE_BYTES or raw.endswith(b"\n"):
             yield raw
             continue
@@ -65,14 +59,6 @@ def lines_of(file: BinaryIO) -> Iterator[bytes | None]:
 def beginning_of(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(_SNIFFED_BYTES)
-
-
-def _by_zeros(beginning: bytes) -> str | None:
-    """UTF-16 without a mark: JSON begins with ASCII, every other byte of which is 0 there."""
-    head = beginning[:64]
-    if len(head) >= 4 and head[1] == 0 != head[0] and head[3] == 0 != head[2]:
-        return "UTF-16LE"
-    return "UTF-16BE" if len(head) >= 4 and head[0] == 0 != head[1] and head[2] == 0 != head[3] else None
 
 
 def _other_encoding(name: str) -> tuple[str, str, str]:

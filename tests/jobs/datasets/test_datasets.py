@@ -128,7 +128,7 @@ def test_a_byte_order_mark_and_the_ends_of_lines_change_nothing(tmp_path: Path, 
         (gzip.compress(ROWS.encode(), mtime=0), "compressed", "(gzip). Unpack it first: gunzip FILE"),
         (bz2.compress(ROWS.encode()), "compressed", "(bzip2)"),
         (lzma.compress(ROWS.encode()), "compressed", "(xz)"),
-        (b"PK\x03\x04" + bytes(40), "compressed", "zip archive"),
+        (b"PK\x03\x04" + bytes(40), "compressed", "ZIP archive"),
     ],
 )
 def test_another_encoding_is_named_once_with_the_remedy(tmp_path: Path, content: bytes, code: str, said: str) -> None:
