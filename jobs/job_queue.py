@@ -94,7 +94,7 @@ class JobQueue:
         return privileged_in((await self._task(kind)).params, params)
 
     async def _task(self, kind: JobKind) -> Task:
-        """Its module is imported when it is first asked for, which takes a while."""
+        """Its module is imported on first use, which takes a while."""
         task: Task = await asyncio.to_thread(lambda: import_module(self._tasks).task_for(kind))
         return task
 

@@ -1,4 +1,4 @@
-"""What a worker's two intake threads do: prepare requests, and answer what the tokenizer is asked. They step no engine.
+"""What a worker's two intake threads do: prepare requests, and answer inquiries to the tokenizer. They step no engine.
 
 What is prepared by programs of others, chat templates and grammars, has a thread of its own: plain texts never wait for it.
 A library's panic is one request's failure, like any exception; whatever else is no `Exception` ends the thread and the worker.

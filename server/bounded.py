@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 T = TypeVar("T")
-FAIL_FAST: Any = Field(fail_fast=True)  # of a list, the first entry at fault is told, and the rest left unread
+FAIL_FAST: Any = Field(fail_fast=True)  # of a list, the first entry at fault is reported, and the rest is not read
 
 
 def at_most(most: int) -> BeforeValidator:

@@ -63,7 +63,7 @@ class JsonRoute(GuardedRoute):
 
 
 class SmallJsonRoute(JsonRoute):
-    """Where nothing long is asked: models, jobs and their parameters."""
+    """For bodies that are never long: models, jobs and their parameters."""
 
     limits = JsonLimits(num_values=1 << 14, num_members=1 << 13)
 

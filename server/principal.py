@@ -44,7 +44,7 @@ ANONYMOUS = Principal("anonymous", "anonymous", frozenset())
 
 
 class InsufficientScope(Exception):
-    """The principal may not do this. param: the field that asks for it, when it is not the route itself."""
+    """The principal may not do this. param: the field that needs it, when it is not the route itself."""
 
     def __init__(self, principal: Principal, needed: Iterable[AccessScope], param: str | None = None) -> None:
         wanted = " or ".join(f"`{scope}`" for scope in needed)

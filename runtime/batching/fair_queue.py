@@ -160,7 +160,7 @@ class FairQueue:
         )
 
     def plan_exchange(self, running: list[Sequence]) -> Exchange | None:
-        """The row that somebody without any gets from who holds the most; to be asked when no row is to be had otherwise.
+        """The row that somebody without any gets from who holds the most; for when no row is free otherwise.
 
         A principal without a row gets one of a principal's that holds two at least; a client request without a row one of another
         request's of the same principal that holds two at least. Nobody gets a second row so, and nobody loses the last: each

@@ -100,7 +100,7 @@ def refuse_unknown(part: BaseModel, within: str, *, harmless: Collection[str] = 
             continue
         known = [field.alias or each for each, field in type(part).model_fields.items()]
         path = f"{within}.{name[:64]}"
-        message = f"{path!r} is unknown, and what it asks for would not hold: leave it out. {within!r} takes {', '.join(known)}."
+        message = f"{path!r} is unknown and would have no effect: leave it out. {within!r} takes {', '.join(known)}."
         raise InvalidRequest(message, param=path, code="unsupported_parameter")
 
 

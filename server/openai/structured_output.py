@@ -59,7 +59,7 @@ def _by_structured_outputs(asked: StructuredOutputs | None) -> Grammar | None:
     )
     if grammar is None and asked.json_object is None:
         fields = "json, regex, choice, grammar or json_object"
-        raise InvalidRequest(f"{within!r} asks for no form: send one of {fields} in it, or leave it out.", param=within)
+        raise InvalidRequest(f"{within!r} constrains nothing: send one of {fields} in it, or leave it out.", param=within)
     return grammar
 
 

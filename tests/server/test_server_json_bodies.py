@@ -347,8 +347,6 @@ def test_gzip_in_any_slices_is_what_was_compressed(data: bytes, slice_bytes: int
     assert asyncio.run(read()) == data
 
 
-
-
 @pytest.mark.parametrize(
     ("form", "named"),
     [
