@@ -52,3 +52,10 @@ def test_the_proxy_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -
     assert proxy_for("http://host/x") == " through the proxy http://other:1 (set by ALL_PROXY)"
     monkeypatch.setenv("NO_PROXY", "host")
     assert proxy_for("https://host/x") == ""
+
+
+@pytest.mark.parametrize("unit", ["a-", "a+a.a-", "socks-", "git+", "a://", "a@"])
+def test_a_long_text_is_read_once(unit: str) -> None:
+    """Messages quote what a request names. A search from each of its words to its end would not end within a day."""
+    text = unit * 300_000
+    assert without_credentials(f"{text} https://user:word@host/path").endswith(" https://host/path")
