@@ -25,6 +25,8 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
         ("git+https://secret@host/x", "git+https://host/x"),
         ("('https://u:secret@h/x?y=secret', timeout)", "('https://h/x', timeout)"),
         ("got Bearer secret, and hf_abcdefghij", "got Bearer ***, and ***"),
+        ("send `Bearer secret` or", "send `Bearer ***` or"),
+        ("Send it as `Authorization: Bearer KEY` or as", "Send it as `Authorization: Bearer KEY` or as"),
         ("http://h:80/a@b and hf://org/x@main/y#sha256=0", "http://h:80/a@b and hf://org/x@main/y#sha256=0"),
         ("'hf://user:secret@host/x' is none", "'hf://host/x' is none"),
         ("https://host/a/b is away.", "https://host/a/b is away."),

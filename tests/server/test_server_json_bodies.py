@@ -150,6 +150,8 @@ _SMALL = ("/admin/jobs", "/admin/job-plans", "/admin/pipelines", "/v1/fine_tunin
 @pytest.mark.parametrize("path", _SMALL)
 def test_routes_that_ask_for_little_take_little(http: httpx.Client, path: str) -> None:
     assert error_of(http.post(path, content=b"[" + b"1," * 20_000), 400)["code"] == "body_too_complex"
+    deep = b'{"params":' + b'{"a":' * 400 + b"1" + b"}" * 401
+    assert error_of(http.post(path, content=deep), 400)["code"] == "body_too_complex"
 
 
 def test_every_route_with_a_json_body_counts_it(live: Any) -> None:
