@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model_registry.addresses import proxy_for, without_credentials
-from model_registry.errors import SourceUnavailable
+from model_registry.errors import RegistryError, SourceUnavailable
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -40,6 +40,11 @@ def test_what_is_shown_of_an_address(text: str, shown: str) -> None:
 def test_no_registry_error_shows_them() -> None:
     error = SourceUnavailable("https://user:secret@host/x?token=secret is away.")
     assert error.message == str(error) == "https://host/x is away."
+
+
+def test_a_registry_error_that_quotes_something_long_is_cut() -> None:
+    message = RegistryError(f"There is no model {'x' * 100_000} here.").message
+    assert (message.startswith("There is no model x"), message.endswith("x here."), len(message) < 9_000) == (True, True, True)
 
 
 def test_the_proxy_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,7 @@ def test_any_bytes_are_counted_without_a_failure(data: bytes) -> None:
         (b'{"a":' * 1000, "nested"),
         (b"9" * 1000, "digits"),
         (b"[0." + b"3" * 1000, "digits"),
+        (b"[" + b"0.12345678901234567890," * 210_000, "altogether"),
         (b'"\\\\",' * (1 << 20), "values"),
         (b'"\\"",' * (1 << 20), "values"),
     ],
@@ -347,8 +348,6 @@ def test_gzip_in_any_slices_is_what_was_compressed(data: bytes, slice_bytes: int
                 return found
 
     assert asyncio.run(read()) == data
-
-
 
 
 @pytest.mark.parametrize(
