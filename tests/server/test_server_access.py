@@ -144,7 +144,9 @@ def test_no_route_answers_without_a_key_but_the_open_ones(make_settings: Make, s
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_where_there_is_no_route_only_a_key_sees_that(make_settings: Make, secrets: dict[AccessScope, str], method: str) -> None:
+def test_where_there_is_no_route_only_a_key_sees_that(
+    make_settings: Make, secrets: dict[AccessScope, str], method: str
+) -> None:
     app = create_app(make_settings())
     assert error_of(ask(app, method, "/nowhere"), 401)["code"] == "invalid_api_key"
     for secret in secrets.values():
