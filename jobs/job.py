@@ -173,13 +173,13 @@ class JobError(Exception):
 
 
 class InvalidJob(JobError):
-    """Refused before it starts. problems: at least one; param, code: of the first."""
+    """Refused before it starts. problems: at least one, of which the first hundred are kept; param, code: of the first."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(problems[:100])
         self.param, self.code = self.problems[0].param, self.problems[0].code
         shown = "; ".join(str(problem) for problem in self.problems[:5])
-        more = len(self.problems) - 5
+        more = len(problems) - 5
         super().__init__(f"{shown}; and {more} more" if more > 0 else shown)
 
 

@@ -22,12 +22,15 @@ from collections.abc import Mapping
 
 from model_registry.addresses import without_credentials
 
+_MOST_CHARACTERS = 8_000  # of a message, which may quote what somebody sent
+
 
 class RegistryError(Exception):
-    """The root. message: what was wrong and what to do about it, in full sentences; credentials in it are left out."""
+    """The root. message: what was wrong and what to do about it, in full sentences; credentials in it are left out, and so is
+    the middle of one that is very long."""
 
     def __init__(self, message: str) -> None:
-        self.message = without_credentials(message)
+        self.message = _shortened(without_credentials(message))
         super().__init__(self.message)
 
 
@@ -85,3 +88,8 @@ class RegistryBusy(RegistryError):
 
 class DatabaseTooNew(RegistryError):
     pass
+
+
+def _shortened(message: str) -> str:
+    half = _MOST_CHARACTERS // 2
+    return message if len(message) <= _MOST_CHARACTERS else f"{message[:half]} ... {message[-half:]}"

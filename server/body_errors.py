@@ -10,7 +10,9 @@ class BodyTooLarge(HTTPException):
     """The request's body is over the limit, as sent or once it is decompressed."""
 
     def __init__(self, max_body_bytes: int) -> None:
-        message = f"The request body is over {max_body_bytes} bytes; send less, or raise max_body_bytes."
+        message = (
+            f"The request body is over {max_body_bytes} bytes; send less, or raise max_body_bytes (for uploads: max_upload_bytes)."
+        )
         # What was not read would be taken for the next request, so the connection ends.
         super().__init__(413, message, {"Connection": "close"})
 

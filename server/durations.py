@@ -14,6 +14,7 @@ _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 _MOST_S = 10 * 365 * 86_400
+_MOST_CHARACTERS = 64  # the patterns take time that grows with the square of a text
 
 
 def parse_keep_alive(value: object) -> float:
@@ -31,6 +32,8 @@ def keep_alive_s(keep_alive: float) -> float:
 
 
 def _seconds(text: str) -> float | None:
+    if len(text) > _MOST_CHARACTERS:
+        return None
     if _NUMBER.fullmatch(text):
         return float(text)
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)

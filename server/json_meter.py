@@ -23,13 +23,14 @@ class JsonLimits:
     """What a JSON text may hold. num_values: elements of arrays and values of objects, with those inside them.
 
     num_members: arrays, objects, and the names in objects, which take ten times the memory of a number.
-    digits: of one number, since reading it takes time that grows with their square.
+    digits: of one number, since reading it takes time that grows with their square. num_digits: of all numbers together.
     """
 
     num_values: int = 1 << 19  # a prompt of half a million token ids
     num_members: int = 1 << 16  # 4,096 messages with calls, and 128 tools
     depth: int = 512
     digits: int = 512
+    num_digits: int = 1 << 22  # half a million token ids of eight; fractions of twenty take ten times as long to read
 
 
 class JsonMeter:
@@ -46,6 +47,7 @@ class JsonMeter:
         self._depth = 0
         self.num_values = 1
         self.num_members = 0
+        self.num_digits = 0
 
     def feed(self, part: bytes) -> None:
         """part: at most SLICE_BYTES, so that the caller may let others run between the slices."""
@@ -73,6 +75,9 @@ class JsonMeter:
             raise TooComplex(f"has more than {self._limits.num_members} arrays, objects and fields; send fewer")
         self._follow_depth(outside)
         num_digits = len(outside) - len(outside.translate(None, _DIGITS))
+        self.num_digits += num_digits
+        if self.num_digits > self._limits.num_digits:
+            raise TooComplex(f"has numbers of more than {self._limits.num_digits} digits altogether; send fewer")
         if num_digits > self._limits.digits and self._has_long_number(outside):
             raise TooComplex(f"has a number of more than {self._limits.digits} digits; send it as text")
 

@@ -65,7 +65,7 @@ class JsonRoute(GuardedRoute):
 class SmallJsonRoute(JsonRoute):
     """For bodies that are never long: models, jobs and their parameters."""
 
-    limits = JsonLimits(num_values=1 << 14, num_members=1 << 13)
+    limits = JsonLimits(num_values=1 << 14, num_members=1 << 13, depth=100)  # params are walked by recursion
 
 
 def _as_json(scope: Scope) -> Scope:

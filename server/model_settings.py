@@ -50,7 +50,7 @@ def _known_providers(names: tuple[str, ...]) -> tuple[str, ...]:
         return names
     unknown = [name for name in names if name.partition(":")[0] not in providers]
     if unknown or not names:
-        what = f"has the unknown name {unknown[0]!r}" if unknown else "is empty"
+        what = f"has the unknown name {unknown[0][:64]!r}" if unknown else "is empty"
         raise ValueError(f"{what}; it is one of {', '.join(policies)}, or providers in order: {', '.join(providers)}")
     return names
 

@@ -23,7 +23,7 @@ from server.settings import Settings
 
 OPEN_PATHS = frozenset({"/health", "/ready", "/version"})
 _OTHER_SITES = frozenset({"cross-site", "same-site"})  # same-site: another port or subdomain
-_UNNAMED = "of another site"
+_UNNAMED = "another site"
 _REJECTIONS: Mapping[Rejection, tuple[str, str]] = {
     Rejection.MISSING: ("invalid_api_key", "An API key is needed. Send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`."),
     Rejection.UNKNOWN: ("invalid_api_key", "The API key is wrong: no such key is known here."),

@@ -29,7 +29,7 @@ def to_lark(grammar: Grammar) -> str:
         raise _invalid(grammar, f"it is larger than {MAX_BYTES} bytes. Send a smaller one")
     match grammar.kind:
         case GrammarKind.JSON_SCHEMA:
-            return "start: " + json_rule(_parsed(grammar), param=grammar.param)
+            return "start: " + _json_rule(grammar)
         case GrammarKind.REGEX:
             from llguidance import regex_to_lark
 
@@ -94,7 +94,20 @@ def _parsed(grammar: Grammar) -> Any:
     except ValueError as error:
         raise _invalid(grammar, f"it is not JSON ({error}). Correct it") from error
     except RecursionError as error:
-        raise _invalid(grammar, "it is nested too deeply. Flatten it") from error
+        raise _too_deep(grammar) from error
+
+
+def _json_rule(grammar: Grammar) -> str:
+    """What was read may still be too deep to be followed."""
+    schema = _parsed(grammar)
+    try:
+        return json_rule(schema, param=grammar.param)
+    except RecursionError as error:
+        raise _too_deep(grammar) from error
+
+
+def _too_deep(grammar: Grammar) -> InvalidRequest:
+    return _invalid(grammar, "it is nested too deeply. Flatten it")
 
 
 def _not_json(constant: str) -> None:

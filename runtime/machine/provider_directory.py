@@ -42,6 +42,7 @@ class ProviderDirectory:
         self._timeout_s = timeout_s
         self._lock = asyncio.Lock()
         self._report: ProviderReport | None = None
+        self._num_begun = 0  # discoveries, which the lock makes one at a time
 
     async def providers(self) -> tuple[ExecutionProvider, ...]:
         return (await self.report()).providers
@@ -53,12 +54,15 @@ class ProviderDirectory:
             return self._report
 
     async def refresh(self) -> ProviderReport:
-        """Asks again; software and drivers may have come since."""
+        """Asks again; software and drivers may have come since. Those that wait for one child share the next one's answer."""
+        num_begun = self._num_begun
         async with self._lock:
-            self._report = await self._discover()
+            if self._report is None or self._num_begun == num_begun:
+                self._report = await self._discover()
             return self._report
 
     async def _discover(self) -> ProviderReport:
+        self._num_begun += 1
         try:
             answer = await self._ask()
             return ProviderReport(read_discovery(msgspec.json.decode(answer, type=RawDiscovery)))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ANSWER_TIMEOUT = httpx.Timeout(None, connect=5.0)  # a stream may pause for as long as its model loads
 _PROBE_TIMEOUT_S = 1.0
 _TOO_LARGE = 413
+_KEY_ADVICE = "Set SLMOPS_API_KEY to a key, which slmops then sends."
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a daemon bound everywhere is reached
 
 
@@ -37,7 +38,7 @@ class Daemon:
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {b"Authorization": f"Bearer {api_key}".encode()} if api_key else {}  # bytes: of any characters
         self._http = httpx.Client(base_url=url, headers=headers, timeout=_ANSWER_TIMEOUT, trust_env=False)
 
     @classmethod
@@ -164,6 +165,7 @@ def _deltas(lines: Iterator[str]) -> Iterator[str]:
 def _problem(response: httpx.Response) -> str:
     """The message of an error envelope; of another server's answer, its status and beginning."""
     try:
-        return str(response.json()["error"]["message"])
+        message = str(response.json()["error"]["message"])
+        return f"{message} {_KEY_ADVICE}" if response.status_code == httpx.codes.UNAUTHORIZED else message
     except (ValueError, KeyError, TypeError):
         return f"{response.url} answered {response.status_code}: {response.text[:200]}; is it slmops?"

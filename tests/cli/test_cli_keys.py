@@ -131,6 +131,10 @@ def test_a_daemon_that_runs_takes_the_first_key_at_once_and_nobody_is_locked_out
 
     refused = command("ps")
     assert (refused.returncode, "API key is needed" in refused.stderr) == (1, True)
+    assert "`Authorization: Bearer KEY`" in refused.stderr, "what is no secret is not masked"
+    assert "Set SLMOPS_API_KEY" in refused.stderr
+    wrong = command("ps", SLMOPS_API_KEY="ключ")
+    assert (wrong.returncode, "API key is wrong" in wrong.stderr) == (1, True), wrong.stderr
     assert command("run", "Hi", SLMOPS_API_KEY=secret).stdout == "You said: Hi\n"
     missing = command("ps", SLMOPS_API_KEY=secret)
     assert (missing.returncode, "needs the scope `read`" in missing.stderr) == (1, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model_registry.addresses import proxy_for, without_credentials
-from model_registry.errors import SourceUnavailable
+from model_registry.errors import RegistryError, SourceUnavailable
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -25,6 +25,8 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
         ("git+https://secret@host/x", "git+https://host/x"),
         ("('https://u:secret@h/x?y=secret', timeout)", "('https://h/x', timeout)"),
         ("got Bearer secret, and hf_abcdefghij", "got Bearer ***, and ***"),
+        ("send `Bearer secret` or", "send `Bearer ***` or"),
+        ("Send it as `Authorization: Bearer KEY` or as", "Send it as `Authorization: Bearer KEY` or as"),
         ("http://h:80/a@b and hf://org/x@main/y#sha256=0", "http://h:80/a@b and hf://org/x@main/y#sha256=0"),
         ("'hf://user:secret@host/x' is none", "'hf://host/x' is none"),
         ("https://host/a/b is away.", "https://host/a/b is away."),
@@ -40,6 +42,11 @@ def test_no_registry_error_shows_them() -> None:
     assert error.message == str(error) == "https://host/x is away."
 
 
+def test_a_registry_error_that_quotes_something_long_is_cut() -> None:
+    message = RegistryError(f"There is no model {'x' * 100_000} here.").message
+    assert (message.startswith("There is no model x"), message.endswith("x here."), len(message) < 9_000) == (True, True, True)
+
+
 def test_the_proxy_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
@@ -52,3 +59,10 @@ def test_the_proxy_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -
     assert proxy_for("http://host/x") == " through the proxy http://other:1 (set by ALL_PROXY)"
     monkeypatch.setenv("NO_PROXY", "host")
     assert proxy_for("https://host/x") == ""
+
+
+@pytest.mark.parametrize("unit", ["a-", "a+a.a-", "socks-", "git+", "a://", "a@"])
+def test_a_long_text_is_read_once(unit: str) -> None:
+    """Messages quote what a request names. A search from each of its words to its end would not end within a day."""
+    text = unit * 300_000
+    assert without_credentials(f"{text} https://user:word@host/path").endswith(" https://host/path")

@@ -263,9 +263,11 @@ def test_the_answer_is_kept_until_it_is_refreshed(tmp_path: Path) -> None:
         assert {len(each) for each in found} == {len(providers_of("nvidia_desktop"))}
         counts = [answers.stat().st_size]
         await directory.refresh()
+        counts.append(answers.stat().st_size)
+        await asyncio.gather(*(directory.refresh() for _ in range(8)))
         return [*counts, answers.stat().st_size]
 
-    assert asyncio.run(ask()) == [1, 2]
+    assert asyncio.run(ask()) == [1, 2, 4], "those that come while a child runs wait for one more, not for one each"
 
 
 def test_the_real_child_finds_this_machines_cpu_and_onnxruntime_stays_out_of_this_process() -> None:

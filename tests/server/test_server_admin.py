@@ -130,6 +130,7 @@ def test_a_reload_that_is_not_kept_is_answered_all_the_same(serve: Serve) -> Non
         ({"num_slots": 0}, 400, "invalid_value", "num_slots"),
         ({"port": 1}, 400, "invalid_value", "port"),
         ({"providers": ["abacus"]}, 400, "invalid_value", "unknown name 'abacus'"),
+        pytest.param({"providers": ["x" * 5000]}, 400, "invalid_value", f"unknown name '{'x' * 64}'", id="long"),
         ({"replicas": 50}, 503, "insufficient_memory", "50 x ("),
         ({"engine": "onnx"}, 503, "no_provider", "cannot be placed"),
     ],

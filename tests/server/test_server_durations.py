@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from runtime.pool.load_spec import FOREVER
-from server.durations import KEPT_FOREVER, KeepAlive, keep_alive_s, parse_keep_alive
+from server.durations import KEPT_FOREVER, KeepAlive, keep_alive_s, parse_keep_alive, parse_span
 
 UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 PARTS = st.lists(st.tuples(st.integers(0, 99), st.sampled_from(sorted(UNITS_S))), min_size=1, max_size=4)
@@ -79,3 +80,11 @@ def test_the_document_says_what_is_read(written: str) -> None:
         assert not re.search(text["pattern"], written)
     else:
         assert re.search(text["pattern"], written)
+
+
+@pytest.mark.parametrize("parse", [parse_keep_alive, parse_span])
+@pytest.mark.parametrize("written", ["1s" * 40, "1" * 1_000_000 + "x", "1." * 500_000])
+def test_a_long_text_is_no_duration(parse: Callable[[object], float], written: str) -> None:
+    """And none is searched: the time that takes grows with the square of its length."""
+    with pytest.raises(ValueError, match="must be seconds or a duration"):
+        parse(written)

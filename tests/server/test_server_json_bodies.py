@@ -87,6 +87,7 @@ def test_any_bytes_are_counted_without_a_failure(data: bytes) -> None:
         (b'{"a":' * 1000, "nested"),
         (b"9" * 1000, "digits"),
         (b"[0." + b"3" * 1000, "digits"),
+        (b"[" + b"0.12345678901234567890," * 210_000, "altogether"),
         (b'"\\\\",' * (1 << 20), "values"),
         (b'"\\"",' * (1 << 20), "values"),
     ],
@@ -150,6 +151,8 @@ _SMALL = ("/admin/jobs", "/admin/job-plans", "/admin/pipelines", "/v1/fine_tunin
 @pytest.mark.parametrize("path", _SMALL)
 def test_routes_that_ask_for_little_take_little(http: httpx.Client, path: str) -> None:
     assert error_of(http.post(path, content=b"[" + b"1," * 20_000), 400)["code"] == "body_too_complex"
+    deep = b'{"params":' + b'{"a":' * 400 + b"1" + b"}" * 401
+    assert error_of(http.post(path, content=deep), 400)["code"] == "body_too_complex"
 
 
 def test_every_route_with_a_json_body_counts_it(live: Any) -> None:

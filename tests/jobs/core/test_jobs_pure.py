@@ -9,7 +9,7 @@ import pytest
 
 from jobs.attempt import End
 from jobs.dispatch import plan_dispatch
-from jobs.job import InvalidJob, Job, JobKind, JobStatus, Outcome, WrongStatus
+from jobs.job import InvalidJob, Job, JobKind, JobStatus, Outcome, Problem, WrongStatus
 from jobs.lifecycle import can_move, move
 from jobs.messages import Ended, Failed, Finished, Last
 from jobs.pace import Pace
@@ -134,3 +134,9 @@ def test_pace() -> None:
     assert (pace.rate, pace.time_left_s(20), pace.time_left_s(None)) == (2.0, 3.0, None)
     pace.note(3.0, 0)
     assert pace.rate is None, "a stage that counts anew"
+
+
+def test_a_job_with_countless_problems_keeps_the_first() -> None:
+    refused = InvalidJob([Problem(f"item {number} is wrong", f"items.{number}") for number in range(5_000)])
+    assert (len(refused.problems), refused.param) == (100, "items.0")
+    assert refused.message.endswith("; and 4995 more")

@@ -131,6 +131,7 @@ def test_a_schema_is_refused_by_name(schema: Any, named: str, compiler: GrammarC
         (GrammarKind.JSON_SCHEMA, '{"const": NaN}', "NaN is not a JSON value"),
         (GrammarKind.JSON_SCHEMA, "[" * 100_000, "nested too deeply"),
         (GrammarKind.JSON_SCHEMA, " " * 1_000_001, "larger than 1000000 bytes"),
+        pytest.param(GrammarKind.JSON_SCHEMA, '{"a":' * 500 + "{}" + "}" * 500, "nested too deeply", id="deep"),
         (GrammarKind.CHOICE, "[]", "a list of at least one text"),
         (GrammarKind.CHOICE, '["a", 1]', "a list of at least one text"),
         (GrammarKind.REGEX, "a(?=b)", "look-around"),
