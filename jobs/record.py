@@ -73,7 +73,7 @@ class JobRecord:
         self._store_in(STORE_EVERY_S)
 
     async def store(self) -> None:
-        """What was told before is stored when it returns, or tried again. A database that refuses is waited for once, not by all."""
+        """What was told before is stored when it returns, or tried again. One that refuses is waited for once, not by each."""
         if self._refusal is None:
             async with self._storing:
                 if self._refusal is None:
