@@ -198,8 +198,8 @@ class JobQueue:
         job = await self.job(id_)
         if not job.status.is_final:
             raise WrongStatus(f"The job {id_} is {job.status}. Cancel it before you delete it.")
-        if self._supervisor.record(id_) is not None:
-            raise WrongStatus(f"The job {id_} is {job.status}, and could not be stored yet. Free some disk space first.")
+        if (record := self._supervisor.record(id_)) is not None:
+            raise WrongStatus(f"The job {id_} is {job.status}, and is not stored yet. {record.refusal or 'Try again.'}")
         if (waiting := next((other for other in self.active() if id_ in other.needs), None)) is not None:
             raise WrongStatus(f"The job {waiting.id} needs {id_}, and is {waiting.status}. Cancel that first.")
         await asyncio.to_thread(self._store.delete, id_)

@@ -38,10 +38,16 @@ class JobRecord:
         self._number = last_number
         self._stored_number = last_number
         self._events: list[JobEvent] = []
+        self._refusal: str | None = None
         self._storing = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._timer: asyncio.TimerHandle | None = None
         self._begun: asyncio.Task[None] | None = None  # held, lest it be collected
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the database does not take what was told, in whole sentences; None while it does."""
+        return self._refusal
 
     def tell(self, type_: str, message: str = "", *, level: str = "info", data: Mapping[str, Any] | None = None) -> None:
         """One more event, stored with the next `store`."""
@@ -64,38 +70,57 @@ class JobRecord:
 
     def store_soon(self) -> None:
         """What was told is stored within half a second."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(STORE_EVERY_S, self._begin_store)
-
-    def _begin_store(self) -> None:
-        self._timer = None
-        self._begun = asyncio.create_task(self.store(), name=f"store {self.job.id}")
+        self._store_in(STORE_EVERY_S)
 
     async def store(self) -> None:
-        """What was told before is stored when it returns, or tried again."""
+        """What was told before is stored when it returns, or tried again. One that refuses is waited for once, not by each."""
+        if self._refusal is None:
+            async with self._storing:
+                if self._refusal is None:
+                    await self._save()
+        if self._refusal is not None:
+            self._store_in(STORE_AGAIN_S)
+
+    def _store_in(self, delay_s: float) -> None:
+        if self._timer is None and not self.is_closed:
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._begin_store)
+
+    def _begin_store(self) -> None:
+        """One at a time: who waits for the database does not queue up."""
+        self._timer = None
+        if self._begun is not None and not self._begun.done():
+            self._store_in(STORE_EVERY_S)
+        else:
+            self._begun = asyncio.create_task(self._try_again(), name=f"store {self.job.id}")
+
+    async def _try_again(self) -> None:
         async with self._storing:
-            events, self._events = self._events, []
-            try:
-                await asyncio.to_thread(self._store.save, self.job, events)
-            except RegistryError as error:
-                self._events = [*events, *self._events]
-                self._store_again(error)
-                return
-            self._stored_number += len(events)
-        self._on_change(self.job)
+            await self._save()
+        if self._refusal is not None:
+            self._store_in(STORE_AGAIN_S)
+
+    async def _save(self) -> None:
+        job, events, self._events = self.job, self._events, []
+        try:
+            await asyncio.to_thread(self._store.save, job, events)
+        except RegistryError as error:
+            self._events = [*events, *self._events]
+            self._refusal = error.message
+            _log.warning("a job cannot be stored", extra={"fields": {"job": self.job.id, "why": error.message}})
+            return
+        self._refusal = None
+        self._stored_number += len(events)
+        self._on_change(job)
         async with self._changed:
             self._changed.notify_all()
 
-    def _store_again(self, error: RegistryError) -> None:
-        _log.warning("a job cannot be stored", extra={"fields": {"job": self.job.id, "why": error.message}})
-        if not self.is_closed and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(STORE_AGAIN_S, self._begin_store)
-
     async def close(self) -> None:
-        """Nothing more is told: whoever waits goes on."""
+        """Nothing more is told: whoever waits goes on. What was refused is tried a last time."""
         self.is_closed = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._refusal is not None:
+            await self._try_again()
         async with self._changed:
             self._changed.notify_all()
 

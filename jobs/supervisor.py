@@ -134,7 +134,7 @@ class Supervisor:
             retry.cancel()
         if ending := self._running | self._retries:
             await asyncio.wait(ending)
-        for record in self._records.values():
+        for record in tuple(self._records.values()):
             await record.close()
         await asyncio.to_thread(self._ownership.give_back)
 

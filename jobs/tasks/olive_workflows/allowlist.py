@@ -55,8 +55,11 @@ def _workflow(workflow: Mapping[str, Any], has_own_model: bool) -> Found:
     yield from _keys(workflow, _TOP | _ENGINE, "workflow", _TOP)
     if "workflow_id" in workflow:
         yield from _matches(workflow["workflow_id"], _WORD, "workflow.workflow_id")
-    if not has_own_model:
-        yield from _model(workflow.get("input_model"), "workflow.input_model")
+    if not has_own_model and workflow.get("input_model") is None:
+        message = "The workflow has no input_model: give it one, or name a version in `model`."
+        yield Problem(message, param="workflow.input_model", code="missing_required_parameter")
+    elif not has_own_model:
+        yield from _model(workflow["input_model"], "workflow.input_model")
     yield from _each(workflow.get("systems"), _system, "workflow.systems")
     yield from _each(workflow.get("passes"), _passes, "workflow.passes")
     yield from _engine(workflow, "workflow")
@@ -130,9 +133,12 @@ def _pass(given: Any, place: str) -> Found:
         yield from _mapping(given, place)
         return
     kind = given.get("type")
-    settings = PLAIN_PASSES.get(str(kind).lower())
+    if not isinstance(kind, str):
+        yield Problem(f'{place}.type: name the pass, such as {{"type": "Rtn"}}.', param=f"{place}.type")
+        return
+    settings = PLAIN_PASSES.get(kind.lower())
     if settings is None:
-        yield _problem(f"{place}.type", f"the pass {str(kind)[:100]!r} is not on the list", sorted(PLAIN_PASSES))
+        yield _problem(f"{place}.type", f"the pass {kind[:100]!r} is not on the list", sorted(PLAIN_PASSES))
         return
     yield from _settings(given, settings, place, "host")
     if "host" in given:
@@ -191,8 +197,9 @@ def _scalar(value: Any, place: str) -> Found:
 
 
 def _mapping(value: Any, place: str) -> Found:
+    """No code would make it right: what is no object is a mistake."""
     if not isinstance(value, Mapping):
-        yield _problem(place, "must be an object", ())
+        yield Problem(f"{place}: must be an object.", param=place)
 
 
 def _matches(value: Any, pattern: re.Pattern[str], place: str) -> Found:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from jobs.datasets.lines import of_broken_utf8, what_it_looks_like
 from jobs.job import InvalidJob, Problem
 
 _PLACES = ("output_dir", "cache_dir", "cache_config", "clean_cache", "clean_evaluation_cache", "enable_shared_cache", "log_to_file")
@@ -23,11 +24,11 @@ def read_workflow(given: str | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given, str):
         return copy.deepcopy(dict(given))
     path = Path(given).expanduser()
+    text = _text(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidJob([Problem(f"{given} cannot be read: {error}.", param="workflow")]) from None
-    read = _yaml(path, text) if path.suffix in (".yaml", ".yml") else _json(path, text)
+        read = _yaml(path, text) if path.suffix in (".yaml", ".yml") else _json(path, text)
+    except RecursionError:
+        raise InvalidJob([Problem("it is nested too deeply.", param="workflow", file=str(path))]) from None
     if not isinstance(read, dict):
         message = "it holds no object. An Olive workflow is one, with `input_model` and `passes`."
         raise InvalidJob([Problem(message, param="workflow", file=str(path))])
@@ -119,6 +120,21 @@ def _is_here(wanted: str) -> bool:
 def _problem(location: tuple[int | str, ...], message: str) -> Problem:
     place = ".".join(map(str, ("workflow", *location)))
     return Problem(f"{place}: {message.removeprefix('Value error, ')}", param=place)
+
+
+def _text(path: Path) -> str:
+    """As training data is read: a byte order mark is taken off, another encoding or a compression named with the remedy."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidJob([Problem(f"{path.name} cannot be read: {error.strerror}.", param="workflow")]) from None
+    if (found := what_it_looks_like(content)) is None:
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            found = of_broken_utf8(content)
+    what, remedy, code = found
+    raise InvalidJob([Problem(f"The file {what}. {remedy}", param="workflow", file=str(path), code=code)])
 
 
 def _json(path: Path, text: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from jobs.permissions import Grants
 from jobs.tasks import olive
 from jobs.tasks.code_in_folders import code_in
 from jobs.tasks.olive_workflows.allowlist import check_runs_no_code
+from jobs.tasks.olive_workflows.workflow import read_workflow
 from jobs.tasks.protocol import TaskContext
 
 BUILD = {"type": "ModelBuilder", "precision": "int4"}
@@ -72,7 +75,6 @@ SCRIPT = {"user_script": "/tmp/x.py"}
         ({"evaluator": {"user_script": "x.py"}}, "workflow.evaluator"),
         ({"engine": {"evaluator": {"user_script": "x.py"}}}, "workflow.engine.evaluator"),
         ({"engine": {"search_strategy": {"sampler": "x"}}}, "workflow.engine.search_strategy"),
-        ({"engine": "x"}, "workflow.engine"),
         ({"packaging_config": {"type": "Dockerfile"}}, "workflow.packaging_config"),
         ({"engine": {"packaging_config": {}}}, "workflow.engine.packaging_config"),
         ({"azureml_client": {}}, "workflow.azureml_client"),
@@ -92,7 +94,6 @@ SCRIPT = {"user_script": "/tmp/x.py"}
             "workflow.input_model.onnx_file_name",
         ),
         ({"input_model": {**MODEL, "inference_settings": {}}}, "workflow.input_model.inference_settings"),
-        ({"input_model": "x"}, "workflow.input_model"),
         ({"systems": {"s": {"type": "PythonEnvironment", "python_environment_path": "/x"}}}, "workflow.systems.s.type"),
         ({"systems": {"s": {**LOCAL, "hf_token": True}}}, "workflow.systems.s.hf_token"),
         ({"host": {"type": "Docker", "dockerfile": "x"}}, "workflow.host.type"),
@@ -116,15 +117,55 @@ SCRIPT = {"user_script": "/tmp/x.py"}
         ({"passes": {"p": {**BUILD, "evaluator": {"user_script": "x"}}}}, "workflow.passes.p.evaluator"),
         ({"passes": {"p": {"type": "Rtn", "external_data_name": "../../x"}}}, "workflow.passes.p.external_data_name"),
         ({"passes": {"../x": BUILD}}, "workflow.passes.../x"),
-        ({"passes": [BUILD]}, "workflow.passes"),
     ],
 )
 def test_what_could_name_code_is_refused_by_its_path(more: dict[str, Any], path: str) -> None:
     assert path in refused({"input_model": MODEL, "passes": {"b": BUILD}} | more)
 
 
+@pytest.mark.parametrize(
+    ("workflow", "path"),
+    [
+        ({"passes": {"b": BUILD}}, "workflow.input_model"),
+        ({"input_model": "x", "passes": {"b": BUILD}}, "workflow.input_model"),
+        ({"input_model": MODEL, "passes": [BUILD]}, "workflow.passes"),
+        ({"input_model": MODEL, "passes": {"b": {"bits": 4}}}, "workflow.passes.b.type"),
+        ({"input_model": MODEL, "engine": "x", "passes": {"b": BUILD}}, "workflow.engine"),
+    ],
+)
+def test_nobody_is_advised_to_allow_code_for_a_mistake(workflow: dict[str, Any], path: str) -> None:
+    with pytest.raises(InvalidJob) as caught:
+        check_runs_no_code(workflow, has_own_model=False)
+    assert [problem.param for problem in caught.value.problems] == [path]
+    assert "allow_code" not in str(caught.value)
+
+
 def test_a_version_takes_the_place_of_whatever_model_the_workflow_has() -> None:
     assert refused({"input_model": {"type": "PyTorchModel", **SCRIPT}, "passes": {"b": BUILD}}, has_own_model=True) == []
+
+
+@pytest.mark.parametrize("name", ["w.json", "w.yaml"])
+def test_a_byte_order_mark_is_read_over(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(codecs.BOM_UTF8 + json.dumps({"passes": {"b": BUILD}}).encode())
+    assert read_workflow(str(path)) == {"passes": {"b": BUILD}}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"passes": {}}'.encode("utf-16"), "iconv -f UTF-16LE -t UTF-8"),
+        ('{"passes": "\u00e9"}'.encode("latin-1"), "iconv -f ISO-8859-1 -t UTF-8"),
+        (gzip.compress(b"{}"), "gunzip"),
+        (b'{"a":' + b"[" * 100_000, "nested too deeply"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.json", "w.yaml"])
+def test_a_file_that_cannot_be_read_is_refused_with_what_to_do(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InvalidJob, match=said):
+        read_workflow(str(path))
 
 
 def test_a_script_does_not_run_even_in_a_plan_and_olive_is_not_imported(tmp_path: Path) -> None:

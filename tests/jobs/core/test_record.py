@@ -1,0 +1,87 @@
+"""A job's record while the database is locked: callers wait for it once, and what was told is kept in order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from jobs import record as record_module
+from jobs.job import Job, JobEvent, JobKind, JobStatus
+from jobs.record import JobRecord
+from jobs.store import JobStore
+from model_registry.errors import RegistryBusy
+
+AT = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class LockedStore:
+    """Refuses, once it is let go, until `is_free`."""
+
+    def __init__(self) -> None:
+        self.begun, self.go, self.is_free = threading.Event(), threading.Event(), False
+        self.num_saves = 0
+        self.statuses: list[JobStatus] = []
+        self.events: list[int] = []
+
+    def save(self, job: Job, events: Sequence[JobEvent] = ()) -> None:
+        self.num_saves += 1
+        self.begun.set()
+        assert self.go.wait(60)
+        if not self.is_free:
+            raise RegistryBusy("Another process keeps the database locked.")
+        self.statuses.append(job.status)
+        self.events += [event.number for event in events]
+
+
+def record_in(store: LockedStore, changes: list[Job]) -> JobRecord:
+    job = Job("job-1", JobKind.FINETUNE, {}, JobStatus.RUNNING, AT)
+    return JobRecord(job, cast(JobStore, store), lambda: AT, 0, changes.append)
+
+
+def test_a_locked_database_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_module, "STORE_EVERY_S", 0.0)
+    monkeypatch.setattr(record_module, "STORE_AGAIN_S", 600.0)
+    store, changes = LockedStore(), list[Job]()
+
+    async def body() -> None:
+        record = record_in(store, changes)
+        record.tell("message", "one")
+        record.store_soon()
+        assert await asyncio.to_thread(store.begun.wait, 60)
+        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(record.store()) for _ in range(5)]
+        await asyncio.sleep(0)
+        store.go.set()
+        await asyncio.gather(*waiting)
+        await record.move(JobStatus.PAUSED)
+        assert store.num_saves == 1
+        assert record.refusal == "Another process keeps the database locked."
+        store.is_free = True
+        await record.close()
+        assert record.refusal is None
+
+    asyncio.run(body())
+    assert (store.statuses, store.events) == ([JobStatus.PAUSED], [1, 2])
+    assert [job.status for job in changes] == [JobStatus.PAUSED]
+
+
+def test_what_is_told_is_what_was_stored() -> None:
+    """A job that ends while an earlier state is being written has not ended for the database."""
+    store, changes = LockedStore(), list[Job]()
+    store.is_free = True
+
+    async def body() -> None:
+        record = record_in(store, changes)
+        storing = asyncio.create_task(record.store())
+        assert await asyncio.to_thread(store.begun.wait, 60)
+        moving = asyncio.create_task(record.move(JobStatus.CANCELLED))
+        await asyncio.sleep(0)
+        store.go.set()
+        await asyncio.gather(storing, moving)
+
+    asyncio.run(body())
+    assert [job.status for job in changes] == store.statuses == [JobStatus.RUNNING, JobStatus.CANCELLED]
