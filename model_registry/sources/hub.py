@@ -93,8 +93,8 @@ class HubSource:
             tree = list(islice(listed, MAX_FILES + 1))
         if len(tree) > MAX_FILES:
             raise SourceUnavailable(f"{pinned.repo} has more than {MAX_FILES} files. Choose a repository of one model.")
-        files = [(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None) for entry in tree if isinstance(entry, RepoFile)]
-        return [HubFile(*self._checked(file)) for file in files]
+        files = [entry for entry in tree if isinstance(entry, RepoFile)]
+        return [HubFile(*self._checked((file.path, file.size, file.lfs.sha256 if file.lfs else None))) for file in files]
 
     def _checked(self, file: tuple[object, object, object]) -> tuple[str, int, str | None]:
         """What the endpoint says of a file, by types that it need not have. Raises SourceUnavailable."""
