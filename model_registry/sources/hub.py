@@ -102,8 +102,8 @@ class HubSource:
         if isinstance(path, str) and isinstance(size, int) and isinstance(sha256, str | None):
             return path, size, sha256
         raise SourceUnavailable(
-            f"{self._shown} did not answer about {self._reference.repo} as the hub does: it names the file {str(path)[:200]!r} with "
-            f"{str(size)[:40]!r} bytes. Check HF_ENDPOINT."
+            f"{self._shown} did not answer about {self._reference.repo} as the hub does: it names the file {str(path)[:200]!r} "
+            f"with {str(size)[:40]!r} bytes. Check HF_ENDPOINT."
         )
 
     def _licence(self) -> str | None:
