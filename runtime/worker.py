@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from model_registry.errors import RegistryError
 from model_registry.telemetry import turn_off_telemetry
 from runtime.batching.failures import broken, failed
 from runtime.engines.build import build_engine
@@ -199,7 +200,7 @@ def main() -> None:
         engine = build_engine(load)
     except BaseException as error:  # libraries panic, too
         traceback.print_exc()
-        explained = isinstance(error, ValueError | MemoryError)  # ours, written for people; others need their name too
+        explained = isinstance(error, ValueError | MemoryError | RegistryError)  # written for people; others need their name
         message = str(error) if explained else f"{type(error).__name__}: {error}"
         output.write(LoadFailed(message=message))
         return

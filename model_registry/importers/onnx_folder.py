@@ -22,6 +22,7 @@ from model_registry.importers.genai_config import (
     read_config,
     write_config,
 )
+from model_registry.importers.genai_options import check_options
 from model_registry.importers.graph import GraphFacts, read_graph
 from model_registry.importers.model_texts import GenaiConfig, Generation, load_tokenizer
 from model_registry.importers.protocol import Imported, ImportOptions
@@ -144,9 +145,10 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _genai_config(path: Path) -> dict[str, Any]:
-    """As it stands, once the types of what is read of it are those that they must be. Raises CorruptModel."""
+    """As it stands, once what is read of it has the types that it must have. Raises CorruptModel, UnsupportedModel."""
     config = read_object(path)
     checked(config, GenaiConfig, GENAI_CONFIG)
+    check_options(config)
     return config
 
 

@@ -93,11 +93,18 @@ class HubSource:
             tree = list(islice(listed, MAX_FILES + 1))
         if len(tree) > MAX_FILES:
             raise SourceUnavailable(f"{pinned.repo} has more than {MAX_FILES} files. Choose a repository of one model.")
-        return [
-            HubFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None)
-            for entry in tree
-            if isinstance(entry, RepoFile)
-        ]
+        files = [entry for entry in tree if isinstance(entry, RepoFile)]
+        return [HubFile(*self._checked((file.path, file.size, file.lfs.sha256 if file.lfs else None))) for file in files]
+
+    def _checked(self, file: tuple[object, object, object]) -> tuple[str, int, str | None]:
+        """What the endpoint says of a file, by types that it need not have. Raises SourceUnavailable."""
+        path, size, sha256 = file
+        if isinstance(path, str) and isinstance(size, int) and isinstance(sha256, str | None):
+            return path, size, sha256
+        raise SourceUnavailable(
+            f"{self._shown} did not answer about {self._reference.repo} as the hub does: it names the file {str(path)[:200]!r} "
+            f"with {str(size)[:40]!r} bytes. Check HF_ENDPOINT."
+        )
 
     def _licence(self) -> str | None:
         card = self._model_info().card_data

@@ -89,7 +89,7 @@ class PackageIndexSource:
                 "Check name and version."
             )
         best = wheels[0]
-        return _Wheel(best.filename, _checked(urljoin(url, best.url), url), best.hashes.get("sha256"))
+        return _Wheel(best.filename, _checked(best.url, url), best.hashes.get("sha256"))
 
     def _page(self, client: httpx.Client, url: str) -> _Page:
         shown = without_credentials(url)
@@ -125,11 +125,14 @@ def _read(response: httpx.Response, shown: str) -> bytes:
 
 
 def _checked(url: str, index: str) -> str:
-    """The wheel's address, if it is one that may be fetched. Raises SourceUnavailable."""
-    allowed = {"https", urlsplit(index).scheme}
-    if urlsplit(url).scheme not in allowed:
-        raise SourceUnavailable(f"{without_credentials(index)} names {url!r}, which is not fetched. Check the mirror in use.")
-    return url
+    """The wheel's address, which the page at `index` gives as `url`, if it may be fetched. Raises SourceUnavailable."""
+    try:
+        address = urljoin(index, url)
+        if urlsplit(address).scheme in ("https", urlsplit(index).scheme):
+            return address
+    except ValueError:  # no address at all
+        address = url
+    raise SourceUnavailable(f"{without_credentials(index)} names {address!r}, which is not fetched. Check the mirror in use.")
 
 
 def _is_wheel_of(filename: str, wanted: PackageReference) -> bool:

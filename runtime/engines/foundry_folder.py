@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model_registry.disk import link_or_copy
+from model_registry.importers.genai_options import check_options
 from runtime.model_folder import ModelFolder
 
 VERBATIM = "{{ messages[0].content }}"
@@ -19,12 +20,16 @@ _OURS = ("genai_config.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def write_foundry_folder(model: ModelFolder, target: Path, *, context_length: int, threads: int) -> None:
-    """Makes `target`; the model's own folder stays as it is. The model will run on the CPU, whatever it was made for."""
+    """Makes `target`; the model's own folder stays as it is. The model will run on the CPU, whatever it was made for.
+
+    Raises UnsupportedModel for options that reach beyond the model.
+    """
+    config = _read(model.path / "genai_config.json")
+    check_options(config)
     target.mkdir(parents=True)
     for source in model.path.rglob("*"):
         if source.is_file() and source.relative_to(model.path).as_posix() not in _OURS:
             _link(source, target / source.relative_to(model.path))
-    config = _read(model.path / "genai_config.json")
     config["model"]["context_length"] = context_length
     session = config["model"]["decoder"].setdefault("session_options", {})
     session |= {"intra_op_num_threads": threads, "provider_options": []}

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from model_registry.importers.genai_options import check_options
 from model_registry.telemetry import turn_off_telemetry
 from runtime.batching.engine import Limits
 from runtime.batching.intake import Intake
@@ -39,14 +40,15 @@ def genai_flags() -> dict[str, bool]:
 
 
 def build_genai_engine(path: Path, options: EngineOptions, provider: ProviderChoice) -> GenaiEngine:
-    """Loads the model. Raises ImportError, ValueError (BadModelFolder), or RuntimeError with genai's reason."""
+    """Loads the model. Raises ImportError, ValueError (BadModelFolder), UnsupportedModel, or RuntimeError with genai's reason."""
     began = time.monotonic()
     folder = read_model_folder(path)
     context = min(options.context_length or folder.context_length, folder.context_length)
     threads = options.threads or usable_cores()
     limits = Limits(options, options.kv_budget_bytes or psutil.virtual_memory().available // 2, folder.eos_ids)
-    og = _library()
     config = json.loads((path / "genai_config.json").read_text(encoding="utf-8"))
+    check_options(config)  # also of versions that an earlier release imported
+    og = _library()
     model = _load(og, path, provider, _overlay(config, threads))
     batches = bool(config.get("engine"))
     intake = Intake.of_folder(folder, context, options, constrains=not batches)

@@ -52,15 +52,16 @@ def pull(
 
 
 def _what_next(version: ModelVersion) -> str:
+    from model_registry.chat_templates import template_fault
     from runtime.model_folder import BadModelFolder, read_model_folder
 
     try:
-        is_chat = any(read_model_folder(variant.folder).chat_template for variant in version.variants)
+        templates = [read_model_folder(variant.folder).chat_template for variant in version.variants]
     except BadModelFolder as error:
         return f"but it cannot be served as it is: {error}"
-    if is_chat:
+    if any(template and template_fault(template) is None for template in templates):
         return f"try: slmops run -m {version.model} Hello"
-    return "it has no chat template and continues text: ask it through /v1/completions"
+    return "it has no chat template that works and continues text: ask it through /v1/completions"
 
 
 def pull_with_bar(

@@ -165,6 +165,13 @@ def test_a_warning_of_the_model_is_said_by_pull_and_show(slmops: Slmops, tmp_pat
     assert [f"warning: {each}" for each in version["warnings"]] == warnings
 
 
+def test_pull_proposes_no_chat_with_a_template_that_does_not_compile(slmops: Slmops, tmp_path: Path) -> None:
+    source = write_gguf(tmp_path / "tiny.gguf", Tiny(metadata={"tokenizer.chat_template": "{% for m in messages %}{{ m }"}))
+    run = slmops("pull", "--no-trial", str(source))
+    assert "no chat template that works" in run.out
+    assert "slmops run" not in run.out
+
+
 def test_a_model_that_cannot_be_loaded_is_not_published(slmops: Slmops, tmp_path: Path) -> None:
     source = write_genai_folder(tmp_path / "broken")  # its graph is sound to protobuf and makes no sense
     run = slmops("pull", str(source))

@@ -113,7 +113,7 @@ class TestPackageIndex:
         assert server.count("/evil") == 0
         assert list(tmp_path.rglob("*evil*")) == []
 
-    @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "//host:port/x"])
+    @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "//host:port/x", "http://[bad"])
     def test_an_address_that_is_not_fetched(self, server: LocalServer, fetch, url):
         self.add_page(server, {"filename": "my_models-1.2.0-py3-none-any.whl", "url": url})
         with pytest.raises(SourceUnavailable, match=r"is not fetched|is no address"):
@@ -301,6 +301,14 @@ class TestHub:
         add_repository(server, "org/phi", GENAI)
         server.add_json("/api/models/org/phi", {"_id": "1", "id": "org/phi", "sha": commit, "tags": [], "siblings": []})
         with pytest.raises(SourceUnavailable):
+            fetch("hf://org/phi")
+
+    @pytest.mark.parametrize("entry", [{"path": 5}, {"size": "ten"}, {"lfs": {"oid": 5, "size": 1, "pointerSize": 1}}])
+    def test_a_file_of_other_types(self, server: LocalServer, fetch, entry):
+        add_repository(server, "org/phi", {"tiny.gguf": b"GGUF"})
+        listed = {"type": "file", "oid": "0" * 40, "path": "tiny.gguf", "size": 4} | entry
+        server.add_json(f"/api/models/org/phi/tree/{'a' * 40}", [listed])
+        with pytest.raises(SourceUnavailable, match="did not answer about org/phi as the hub does"):
             fetch("hf://org/phi")
 
     def test_an_endpoint_that_is_no_hub(self, server: LocalServer, fetch):

@@ -15,8 +15,10 @@ from onnx import TensorProto, helper
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.importers import Imported, ImportOptions
 from model_registry.importers.onnx_folder import OnnxFolderImporter
+from runtime.engines.foundry_folder import write_foundry_folder
 from runtime.engines.genai import build_genai_engine
 from runtime.messages import EngineOptions, ProviderChoice
+from runtime.model_folder import read_model_folder
 from runtime.request import TextPrompt
 
 
@@ -69,6 +71,15 @@ def test_another_attention_is_imported_for_genai_and_runs(tmp_path: Path, import
     assert "onnxruntime-genai will serve it" in told.stages[-1]
     bench = EngineBench(build_genai_engine(imported, EngineOptions(threads=1), ProviderChoice()), Clock())
     assert bench.answer(TextPrompt(text="345"), temperature=0, max_tokens=4).text == "6789"
+
+
+def test_a_version_of_an_earlier_release_runs_no_library(tmp_path: Path) -> None:
+    folder = write_genai_decoder(tmp_path / "plain", plain=True)
+    change_config(folder, session_options={"custom_ops_library": "tokenizer.model"})
+    with pytest.raises(UnsupportedModel, match="custom_ops_library"):
+        build_genai_engine(folder, EngineOptions(threads=1), ProviderChoice())
+    with pytest.raises(UnsupportedModel, match="custom_ops_library"):
+        write_foundry_folder(read_model_folder(folder), tmp_path / "shown", context_length=8, threads=1)
 
 
 def add_input(graph: onnx.GraphProto) -> None:

@@ -105,7 +105,8 @@ def write_model(
 
 def _write_texts(source: GgufFile, architecture: Architecture, vocabulary: Vocabulary, folder: Path) -> None:
     metadata, num_rows = source.metadata, source.tensors[EMBEDDING].shape[0]
-    build_tokenizer(metadata, vocabulary).save(str(folder / "tokenizer.json"))
+    # By Python: what `save` raises on a full disk is a bare Exception.
+    (folder / "tokenizer.json").write_text(build_tokenizer(metadata, vocabulary).to_str(pretty=True), encoding="utf-8")
     files: dict[str, dict[str, Any]] = {
         "tokenizer_config.json": tokenizer_config(metadata, architecture, vocabulary),
         "genai_config.json": genai_config(metadata, architecture, vocabulary, num_rows),

@@ -142,11 +142,12 @@ def test_quantization_shows_in_the_measure(import_tiny: ImportTiny) -> None:
     assert metrics["perplexity"] != pytest.approx(metrics["perplexity_source"], rel=1e-4)
 
 
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["model.onnx.data", "tokenizer.json", "smoothing.npz"])
+def test_a_full_disk_is_told(tmp_path: Path, file: str) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", Tiny())
     folder = tmp_path / "full"
     folder.mkdir()
-    (folder / "model.onnx.data").symlink_to("/dev/full")
+    (folder / file).symlink_to("/dev/full")
     with pytest.raises(OutOfDisk, match="The disk is full") as raised:
         GgufImporter().run(source, folder, ImportOptions(Precision.INT8, measure=False), SilentProgress())
     assert raised.value.needed_bytes > 0
