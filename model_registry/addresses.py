@@ -9,7 +9,10 @@ from urllib.request import getproxies, proxy_bypass
 
 _USER = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/'\"]*@", re.IGNORECASE)  # of any kind of address
 _ADDRESS = re.compile(r"\b((?:https?|wss?|ftps?|socks\w*|git\+\w+)://)([^\s'\"<>`\\)\]}]+)", re.IGNORECASE)
-_TOKENS = re.compile(r"\b(?:hf_[A-Za-z0-9]{6,}|(?<=Bearer )[^\s'\",;]+|(?<=Basic )[A-Za-z0-9+/=]{6,})")
+_TOKENS = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{6,}|slm_[A-Za-z0-9_-]{20,}"
+    r"|(?<=Bearer )(?!KEY\b)[^\s'\"`,;]+|(?<=Basic )[A-Za-z0-9+/=]{6,})"  # KEY stands for a key, in our own messages
+)
 _QUOTED_TAIL = ".,;:!?"  # what follows an address in a sentence
 
 

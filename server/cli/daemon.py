@@ -164,6 +164,8 @@ def _deltas(lines: Iterator[str]) -> Iterator[str]:
 def _problem(response: httpx.Response) -> str:
     """The message of an error envelope; of another server's answer, its status and beginning."""
     try:
-        return str(response.json()["error"]["message"])
+        message = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"{response.url} answered {response.status_code}: {response.text[:200]}; is it slmops?"
+    is_about_the_key = response.status_code == httpx.codes.UNAUTHORIZED
+    return f"{message} slmops commands send the key in SLMOPS_API_KEY." if is_about_the_key else message
