@@ -11,7 +11,7 @@ class NotAllowed(ValueError):
 
 
 def path_under(text: str, roots: Iterable[Path | str], *, inside: bool = False) -> Path:
-    """The path with its folders' links followed; its last part keeps its name, from which the kind of file is known.
+    """The path with its folders' links followed; its last part keeps its name, which shows what kind of file it is.
 
     inside: a root itself is not enough. Never says whether something exists outside of the roots. Raises NotAllowed.
     """

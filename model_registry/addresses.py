@@ -10,7 +10,10 @@ from urllib.request import getproxies, proxy_bypass
 # Of any kind of address. A scheme of any length would be sought from each of a long text's words to its end.
 _USER = re.compile(r"\b([a-z][a-z0-9+.-]{0,31}://)[^\s/'\"]*@", re.IGNORECASE)
 _ADDRESS = re.compile(r"\b((?:https?|wss?|ftps?|socks\w*|git\+\w+)://)([^\s'\"<>`\\)\]}]+)", re.IGNORECASE)
-_TOKENS = re.compile(r"\b(?:hf_[A-Za-z0-9]{6,}|(?<=Bearer )(?!KEY\b)[^\s'\",;`]+|(?<=Basic )[A-Za-z0-9+/=]{6,})")
+_TOKENS = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{6,}|slm_[A-Za-z0-9_-]{20,}"
+    r"|(?<=Bearer )(?!KEY\b)[^\s'\"`,;]+|(?<=Basic )[A-Za-z0-9+/=]{6,})"  # KEY stands for a key, in our own messages
+)
 _QUOTED_TAIL = ".,;:!?"  # what follows an address in a sentence
 
 

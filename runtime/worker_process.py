@@ -72,7 +72,7 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, load: Load, label: str, patience: Patience = DEFAULT_PATIENCE, *, quiet: bool = False) -> WorkerProcess:
-        """Starts the process and sends it what to load; `wait_ready` returns once it has. quiet: without its standard error."""
+        """Starts the process and sends it `Load`; `wait_ready` returns the outcome. quiet: without its standard error."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # not from the folder that the daemon was started in

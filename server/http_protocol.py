@@ -172,7 +172,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._close_late("body")
 
     def _close_late(self, what: str) -> None:
-        """An answer in progress, to whoever sends a body beside it, is cut too: the app sees that the client is gone."""
+        """An answer in progress whose client still sends a body is cut too: uvicorn reports to the app that the client is gone."""
         if not self.transport.is_closing():
             _log.debug("connection closed: a request came too slowly", extra={"fields": {"waited_for": what}})
             self.transport.abort()

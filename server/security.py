@@ -144,11 +144,7 @@ class Security:
         is_host_checked = not has_key and not (head.is_preflight and self._authenticator.needs_key)
         for host in head.hosts if is_host_checked else ():
             if not self._policy.allows_host(host):
-                return _forbidden(
-                    f"The Host {host[:200]!r} is not allowed, which protects from DNS rebinding. Use localhost, "
-                    "or add the name to allowed_hosts (SLMOPS_ALLOWED_HOSTS).",
-                    "host_not_allowed",
-                )
+                return _forbidden(self._about_host(host, found), "host_not_allowed")
         for origin in head.origins:
             if not self._policy.allows_origin(origin, head.host):
                 return _forbidden(
@@ -159,6 +155,13 @@ class Security:
             return None
         code, message = _REJECTIONS[found]
         return ErrorReply(401, message, BY_STATUS[401].type, code, None, {"WWW-Authenticate": "Bearer"})
+
+    def _about_host(self, host: str, found: Principal | Rejection) -> str:
+        """Names what is wrong with the key first, when one was sent: a valid one may be used under any Host."""
+        rejection = _REJECTIONS[found][1] if isinstance(found, Rejection) and found is not Rejection.MISSING else ""
+        key = "send a valid API key, " if self._authenticator.needs_key else ""
+        refusal = f"The Host {host[:200]!r} is not allowed, which protects from DNS rebinding. Use localhost, {key}"
+        return f"{rejection} {refusal}or add the name to allowed_hosts (SLMOPS_ALLOWED_HOSTS).".lstrip()
 
 
 class Cors:

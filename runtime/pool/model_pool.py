@@ -31,7 +31,7 @@ Listener = Callable[[PoolEvent], None]
 
 
 class ModelPool:
-    """listeners: told of everything that happens to a model. What a worker prints goes to the gateway's own standard error.
+    """listeners: called for everything that happens to a model. What a worker prints goes to the gateway's own standard error.
 
     clock: by which attempts to load a model that fails are spaced.
     """

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _ANSWER_TIMEOUT = httpx.Timeout(None, connect=5.0)  # a stream may pause for as long as its model loads
 _PROBE_TIMEOUT_S = 1.0
 _TOO_LARGE = 413
-_KEY_ADVICE = "Set SLMOPS_API_KEY to a key, which slmops then sends."
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a daemon bound everywhere is reached
 
 
@@ -166,6 +165,7 @@ def _problem(response: httpx.Response) -> str:
     """The message of an error envelope; of another server's answer, its status and beginning."""
     try:
         message = str(response.json()["error"]["message"])
-        return f"{message} {_KEY_ADVICE}" if response.status_code == httpx.codes.UNAUTHORIZED else message
     except (ValueError, KeyError, TypeError):
         return f"{response.url} answered {response.status_code}: {response.text[:200]}; is it slmops?"
+    is_about_the_key = response.status_code == httpx.codes.UNAUTHORIZED
+    return f"{message} slmops commands send the key in SLMOPS_API_KEY." if is_about_the_key else message

@@ -53,7 +53,7 @@ _GENERATION = (
     Unsupported("ebnf", "a grammar", ("",), "structured_outputs.grammar (in Lark's notation)"),
     Unsupported("regex", "an answer of a pattern", ("",), "structured_outputs.regex"),
     Unsupported("json_schema", "an answer of a schema", instead="response_format"),
-    Unsupported("format", "an answer's form", instead="response_format"),
+    Unsupported("format", "an answer's form", ("",), "response_format"),
     Unsupported("n_predict", "a limit of tokens", instead="max_tokens"),
     Unsupported("num_predict", "a limit of tokens", instead="max_tokens"),
     Unsupported("n_probs", "log probabilities", (0,), "logprobs"),
@@ -75,7 +75,7 @@ _GENERATION = (
     Unsupported("store", "stored completions", (False,)),
     Unsupported("web_search_options", "web search"),
     Unsupported("verbosity", "a verbosity", ("medium",)),
-    Unsupported("chat_template", "another chat template"),
+    Unsupported("chat_template", "another chat template", ("",)),
     Unsupported("documents", "documents in the template", ([],)),
     Unsupported("mm_processor_kwargs", "images, audio or video", ({},)),
 )

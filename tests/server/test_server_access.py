@@ -241,10 +241,13 @@ def test_a_wildcard_names_every_page(make_settings: Make) -> None:
 def test_the_host_check_is_for_requests_without_a_key(make_settings: Make, secrets: dict[AccessScope, str]) -> None:
     app = create_app(make_settings())
     named = {"Host": "slm.example"}
-    assert error_of(ask(app, "GET", "/v1/models", headers=named), 403)["code"] == "host_not_allowed"
+    missing = error_of(ask(app, "GET", "/v1/models", headers=named), 403)
+    assert missing["code"] == "host_not_allowed"
+    assert "send a valid API key" in missing["message"]
     assert error_of(ask(app, "GET", "/health", headers=named), 403)["code"] == "host_not_allowed"
     wrong = ask(app, "GET", "/v1/models", headers=named | bearer("slm_wrong"))
     assert error_of(wrong, 403)["code"] == "host_not_allowed"
+    assert error_of(wrong, 403)["message"].startswith("The API key is wrong"), "the cause behind a proxy is the key, not the name"
     found = ask(app, "GET", "/v1/models", headers=named | bearer(secrets[AccessScope.READ]))
     assert found.status_code == 200, json.dumps(found.json())
 

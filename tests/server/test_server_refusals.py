@@ -56,6 +56,11 @@ def test_over_http(http: httpx.Client, field: str, value: Any) -> None:
     assert "leave it out" in error["message"]
 
 
+@pytest.mark.parametrize("field", ["format", "grammar", "regex", "chat_template"])
+def test_an_empty_text_asks_for_nothing(http: httpx.Client, field: str) -> None:
+    assert http.post("/v1/chat/completions", json=said("hi", **{field: ""})).status_code == 200
+
+
 @pytest.mark.parametrize(("field", "value"), [("suffix", "end"), ("top_logprobs", 2), ("prompt_embeds", "AA==")])
 def test_completions_over_http(http: httpx.Client, field: str, value: Any) -> None:
     error = error_of(http.post("/v1/completions", json={"prompt": "hi", field: value}), 400)
