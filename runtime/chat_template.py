@@ -70,7 +70,8 @@ class ChatTemplate:
         try:
             self._template = self._environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
-            raise ValueError(f"the chat template does not compile: line {error.lineno}: {error.message}") from error
+            fault = (error.message or "").rstrip(".")
+            raise ValueError(f"the chat template does not compile: line {error.lineno}: {fault}") from error
         except Exception as error:  # constants are computed while compiling, and may raise anything
             raise ValueError(f"the chat template does not compile: {_shown(error)}") from error
 

@@ -67,6 +67,8 @@ def test_a_template_that_refuses_says_why() -> None:
 def test_a_template_that_does_not_compile_says_so_at_once() -> None:
     with pytest.raises(ValueError, match="does not compile"):
         ChatTemplate("{% for %}", {})
+    with pytest.raises(ValueError, match=r"line 1: No filter named 'nosuch'$"):  # it becomes a part of a sentence
+        ChatTemplate("{{ messages | nosuch }}", {})
 
 
 @pytest.mark.parametrize(
