@@ -28,7 +28,10 @@ _UPLOAD = (
     "Upload the file to /v1/files and give its id (`slmops jobs create` does so by itself), or list its folder in jobs.data_roots "
     "of slmops.toml"
 )
-_LIST = "List its folder in jobs.data_roots of slmops.toml, or bring the model in with `slmops pull` first"
+_LIST = (
+    "List its folder in jobs.data_roots of slmops.toml, and start the daemon anew; or bring a model in with `slmops pull` first, and "
+    "name it"
+)
 
 
 @dataclass(frozen=True, slots=True)

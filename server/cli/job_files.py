@@ -48,6 +48,8 @@ def _named(daemon: Daemon, kind: str, each: Placed, roots: Sequence[Path]) -> st
     path = Path(each.text).expanduser()
     if each.place is Place.OUTPUT:
         return str(path.absolute())
+    if each.place is Place.FILE and not path.is_absolute() and not _is_path(each, path):
+        raise CommandFailed(f"{each.param}: there is no file {each.text} here", MISUSED)
     if not _is_path(each, path):
         return None
     try:

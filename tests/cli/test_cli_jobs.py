@@ -91,7 +91,7 @@ def test_a_local_file_is_uploaded_once_and_a_folder_needs_a_root(slmops: Slmops,
     uploaded = [path.name for path in (home / "files").rglob("*.jsonl")]
     assert uploaded == ["rows.jsonl"]
     missing = slmops("jobs", "create", "finetune", "-p", "model=tiny", "-p", "data=none.jsonl", "--dry-run")
-    assert (missing.returncode, "data: the path 'none.jsonl' is not a whole path" in missing.stderr) == (1, True), missing.stderr
+    assert (missing.returncode, "data: there is no file none.jsonl here" in missing.stderr) == (2, True), missing.stderr
     folder = slmops("jobs", "create", "convert", "-p", f"source={source.parent}", "--dry-run")
     assert (folder.returncode, "List its folder in jobs.data_roots" in folder.stderr) == (1, True), folder.stderr
 
