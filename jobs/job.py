@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any
 
 WORK = "work"  # in a job's folder, the one that its task writes in
+MAX_MESSAGE_CHARS = 4096  # of one problem
 
 
 class JobKind(StrEnum):
@@ -62,6 +63,11 @@ class Problem:
     file: str | None = None
     line: int | None = None
     code: str = "invalid_value"
+
+    def __post_init__(self) -> None:
+        """A message may quote what was given, which may be long."""
+        if len(self.message) > MAX_MESSAGE_CHARS:
+            object.__setattr__(self, "message", f"{self.message[:MAX_MESSAGE_CHARS]}...")
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)

@@ -27,7 +27,9 @@ class ConvertParams(BuilderOptions):
     """Makes a model from anywhere a version that is served."""
 
     source: ModelSource = Field(
-        min_length=1, description="An hf:// or pypi:// reference, a name of the catalog, or a path in jobs.data_roots."
+        min_length=1,
+        max_length=4096,
+        description="An hf:// or pypi:// reference, a name of the catalog, or a path in jobs.data_roots.",
     )
     output: str | None = Field(None, description="The model's name here; by default after its source.")
     precision: Precision = Field(Precision.AUTO, description="How weights are stored; auto keeps what is exact, else takes int8.")

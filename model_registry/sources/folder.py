@@ -12,6 +12,8 @@ from model_registry.progress import Progress
 from model_registry.references import PathReference
 from model_registry.sources.protocol import Fetched
 
+_ADDED_BY_MACOS = frozenset({"__MACOSX", ".DS_Store"})
+
 
 class FolderSource:
     def __init__(self, reference: PathReference) -> None:
@@ -49,8 +51,11 @@ class FolderSource:
 
 
 def _innermost(folder: Path) -> Path:
-    """Steps into folders that hold nothing but one entry: archives often wrap their content in one."""
-    entries = list(folder.iterdir())
+    """Steps into folders that hold nothing but one entry: archives often wrap their content in one.
+
+    What macOS adds of its own to archives does not count.
+    """
+    entries = [entry for entry in folder.iterdir() if entry.name not in _ADDED_BY_MACOS]
     if len(entries) == 1:
         return _innermost(entries[0]) if entries[0].is_dir() else entries[0]
     return folder

@@ -427,6 +427,11 @@ class TestFolder:
         assert (fetched.path.name, fetched.is_ours) == ("inner", True)
         assert fetched.source_sha256 is not None
 
+    def test_what_macos_adds_to_an_archive_does_not_count(self, fetch, tmp_path):
+        added = {"__MACOSX/outer/._model.onnx": b"x", ".DS_Store": b"x"}
+        (tmp_path / "m.zip").write_bytes(wheel({"outer/genai_config.json": b"{}", "outer/model.onnx": b"", **added}))
+        assert fetch(str(tmp_path / "m.zip")).path.name == "outer"
+
     def test_what_is_not_there(self, fetch, tmp_path):
         with pytest.raises(SourceUnavailable, match="does not exist"):
             fetch(str(tmp_path / "nope"))

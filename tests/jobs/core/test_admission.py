@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs.admission import Admission, Admitted, files_in
-from jobs.job import InvalidJob, JobKind
+from jobs.job import MAX_MESSAGE_CHARS, InvalidJob, JobKind, Problem
 from jobs.permissions import EndpointAccess, EndpointSource, JobPermissions
 from jobs.places import Place, placed_in, replaced
 from jobs.tasks.kinds import task_for
@@ -219,3 +219,9 @@ def test_the_grants_cross_to_the_job_s_process(admit: Admit) -> None:
 def test_texts_are_replaced_where_they_were_found() -> None:
     params = {"a": ["x", {"b": "y"}], "c": "x"}
     assert replaced(params, {("a", 0): "1", ("a", 1, "b"): "2"}) == {"a": ["1", {"b": "2"}], "c": "x"}
+
+
+def test_a_problem_that_quotes_a_long_text_is_cut() -> None:
+    problem = Problem("x" * 10_000_000)
+    assert problem.message == "x" * MAX_MESSAGE_CHARS + "..."
+    assert Problem("short").message == "short"
