@@ -29,8 +29,8 @@ _UPLOAD = (
     "of slmops.toml"
 )
 _LIST = (
-    "List its folder in jobs.data_roots of slmops.toml, and start the daemon anew; or bring a model in with `slmops pull` first, and "
-    "name it"
+    "List its folder in jobs.data_roots of slmops.toml, and start the daemon anew; or bring a model in with `slmops pull` first, "
+    "and name it"
 )
 
 

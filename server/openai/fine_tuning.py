@@ -130,9 +130,7 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
 
     @router.get("/{job_id}/checkpoints", responses=documented(400, 404, 500), summary="List a fine-tuning job's checkpoints")
     @requires(AccessScope.JOBS, changes_state=False)
-    async def checkpoints(
-        job_id: str, caller: CallerPrincipal, limit: Limit = 10, after: str | None = None
-    ) -> CheckpointList:
+    async def checkpoints(job_id: str, caller: CallerPrincipal, limit: Limit = 10, after: str | None = None) -> CheckpointList:
         """The newest first."""
         job = await found(job_id, caller)
         known: dict[str, float] = {}
