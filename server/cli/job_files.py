@@ -1,4 +1,4 @@
-"""Files of this machine as a job's data: uploaded to the daemon, once for the same content, and named by their ids.
+"""Files of this machine as a job's data, and folders as models to convert: uploaded once for the same content, and named by id.
 
 Which params are files is what each kind's params declare. Paths that the daemon may read by itself stay paths, made whole.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from jobs.places import Place, Placed, replaced
@@ -55,7 +57,10 @@ def _named(daemon: Daemon, kind: str, each: Placed, roots: Sequence[Path]) -> st
     try:
         return str(path_under(str(path.absolute()), roots))
     except NotAllowed:
-        return _uploaded(daemon, path, _PURPOSES.get(kind, "fine-tune")) if path.is_file() else str(path.absolute())
+        purpose = _PURPOSES.get(kind, "fine-tune")
+        if path.is_file():
+            return _uploaded(daemon, path, purpose)
+        return _uploaded_folder(daemon, path, purpose) if each.place is Place.SOURCE else str(path.absolute())
 
 
 def _is_path(each: Placed, path: Path) -> bool:
@@ -66,6 +71,30 @@ def _is_path(each: Placed, path: Path) -> bool:
         return path.is_dir() and ("/" in each.text or each.text.startswith((".", "~")))
     except (OSError, ValueError):
         return False
+
+
+def _uploaded_folder(daemon: Daemon, folder: Path, purpose: str) -> str:
+    """The id of an archive of the folder, whose bytes depend on its content alone. Links lead where a model's may."""
+    from model_registry.errors import RegistryError
+    from model_registry.folders import check_source
+
+    try:
+        check_source(folder)
+        with TemporaryDirectory(prefix="slmops-") as beside:
+            archive = Path(beside) / f"{folder.absolute().name}.tar"
+            with tarfile.open(archive, "w", dereference=True) as tarred:
+                tarred.add(folder, folder.absolute().name, filter=_without_owner)
+            return _uploaded(daemon, archive, purpose)
+    except RegistryError as error:
+        raise CommandFailed(f"{folder} cannot be uploaded: {error}", MISUSED) from None
+    except OSError as error:
+        raise CommandFailed(f"{folder} cannot be packed: {error.strerror}", MISUSED) from None
+
+
+def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.mtime, member.uid, member.gid, member.uname, member.gname = 0, 0, 0, "", ""
+    member.mode = 0o755 if member.isdir() else 0o644
+    return member
 
 
 def _uploaded(daemon: Daemon, path: Path, purpose: str) -> str:

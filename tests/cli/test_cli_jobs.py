@@ -82,7 +82,7 @@ def test_what_cannot_work_is_refused_in_one_line(slmops: Slmops, tmp_path: Path)
         assert (run.returncode in (1, 2), run.stderr.count("\n")) == (True, 1), run.stderr
 
 
-def test_a_local_file_is_uploaded_once_and_a_folder_needs_a_root(slmops: Slmops, home: Path, source: Path, tmp_path: Path) -> None:
+def test_a_local_file_is_uploaded_once(slmops: Slmops, home: Path) -> None:
     rows = home / "rows.jsonl"
     rows.write_text("\n".join(json.dumps({"prompt": f"the {n}", "completion": "a cat"}) for n in range(4)))
     for name in ("rows.jsonl", "./rows.jsonl", str(rows)):
@@ -92,8 +92,21 @@ def test_a_local_file_is_uploaded_once_and_a_folder_needs_a_root(slmops: Slmops,
     assert uploaded == ["rows.jsonl"]
     missing = slmops("jobs", "create", "finetune", "-p", "model=tiny", "-p", "data=none.jsonl", "--dry-run")
     assert (missing.returncode, "data: there is no file none.jsonl here" in missing.stderr) == (2, True), missing.stderr
-    folder = slmops("jobs", "create", "convert", "-p", f"source={source.parent}", "--dry-run")
-    assert (folder.returncode, "List its folder in jobs.data_roots" in folder.stderr) == (1, True), folder.stderr
+
+
+def test_a_local_folder_is_converted(slmops: Slmops, home: Path, source: Path) -> None:
+    params = ("-p", f"source={source.parent}", "-p", "output=packed", "-p", "precision=fp32")
+    run = slmops("jobs", "create", "convert", *params, "--watch")
+    assert (run.returncode, "packed:1" in run.stdout) == (0, True), run.stdout + run.stderr
+    assert slmops("jobs", "create", "convert", *params, "--dry-run").returncode == 0
+    assert [path.name for path in (home / "files").rglob("*.tar")] == [f"{source.parent.name}.tar"], "uploaded once"
+
+
+def test_a_local_folder_that_reaches_elsewhere_is_not_uploaded(slmops: Slmops, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "special_tokens_map.json").symlink_to("/etc/hostname")
+    refused = slmops("jobs", "create", "convert", "-p", f"source={tmp_path}/model", "--dry-run")
+    assert (refused.returncode, "cannot be uploaded" in refused.stderr) == (2, True), refused.stderr
 
 
 def test_a_pipeline_from_a_file(slmops: Slmops, source: Path, tmp_path: Path) -> None:
