@@ -88,7 +88,7 @@ class Admission:
         try:
             return path_under(text, self.permissions.data_roots)
         except NotAllowed as error:
-            raise NotAllowed(f"the path {text!r} {error}. {remedy}") from None
+            raise NotAllowed(f"the path {text[:200]!r} {error}. {remedy}") from None
 
     def _source(self, text: str, reference: PathReference) -> str:
         """A path stays one; an address `file://` keeps the hash that it promises."""
@@ -101,7 +101,7 @@ class Admission:
             return path_under(text, (self.home / EXPORTS, *self.permissions.output_roots), inside=True)
         except NotAllowed as error:
             remedy = f"Choose one in {self.home / EXPORTS}, or list its folder in jobs.output_roots of slmops.toml"
-            raise NotAllowed(f"the folder {text!r} {error}. {remedy}") from None
+            raise NotAllowed(f"the folder {text[:200]!r} {error}. {remedy}") from None
 
     def _endpoint(self, name: str) -> EndpointAccess:
         source = self.permissions.endpoints.get(name)

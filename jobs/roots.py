@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+MAX_PATH_CHARS = 4096  # as Linux has it; following a longer one takes time that grows with its square
+
 
 class NotAllowed(ValueError):
     """The path may not be used; the message says why, without a final stop."""
@@ -15,6 +17,8 @@ def path_under(text: str, roots: Iterable[Path | str], *, inside: bool = False) 
 
     inside: a root itself is not enough. Never says whether something exists outside of the roots. Raises NotAllowed.
     """
+    if len(text) > MAX_PATH_CHARS:
+        raise NotAllowed(f"is longer than {MAX_PATH_CHARS} characters")
     try:
         path = Path(text).expanduser()
         if not path.is_absolute():

@@ -119,8 +119,13 @@ SourceReference = HubReference | PackageReference | PackagePartsReference | Path
 Reference = CatalogReference | SourceReference
 
 
+MAX_CHARS = 4096  # following a longer path takes time that grows with its square
+
+
 def parse_reference(text: str) -> Reference:
     """Raises InvalidReference. A text with a path separator, a leading `.` or `~`, or a file's suffix is a path."""
+    if len(text) > MAX_CHARS:
+        raise InvalidReference(f"A reference has at most {MAX_CHARS} characters, and this one {len(text)}. {_FORMS}")
     text = text.strip()
     if not text or "\0" in text:
         raise InvalidReference(f"{text!r} names no model. {_FORMS}")

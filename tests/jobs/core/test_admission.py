@@ -12,7 +12,10 @@ from jobs.admission import Admission, Admitted, files_in
 from jobs.job import MAX_MESSAGE_CHARS, InvalidJob, JobKind, Problem
 from jobs.permissions import EndpointAccess, EndpointSource, JobPermissions
 from jobs.places import Place, placed_in, replaced
+from jobs.roots import NotAllowed, path_under
 from jobs.tasks.kinds import task_for
+from model_registry.errors import InvalidReference
+from model_registry.references import parse_reference
 from runtime.framing import Encoder
 
 Admit = Callable[..., Admitted]
@@ -225,3 +228,12 @@ def test_a_problem_that_quotes_a_long_text_is_cut() -> None:
     problem = Problem("x" * 10_000_000)
     assert problem.message == "x" * MAX_MESSAGE_CHARS + "..."
     assert Problem("short").message == "short"
+
+
+@pytest.mark.parametrize("text", ["/" * 8_000_000, "/x" * 4_000_000])
+def test_a_long_path_is_not_followed(tmp_path: Path, text: str) -> None:
+    """It would take minutes of a thread, and hold up the daemon's end."""
+    with pytest.raises(NotAllowed, match="longer than 4096"):
+        path_under(text, [tmp_path])
+    with pytest.raises(InvalidReference, match="at most 4096"):
+        parse_reference(text)
