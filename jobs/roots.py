@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-MAX_PATH_CHARS = 4096  # as Linux has it; following a longer one takes time that grows with its square
+from model_registry.references import MAX_CHARS
 
 
 class NotAllowed(ValueError):
@@ -17,8 +17,8 @@ def path_under(text: str, roots: Iterable[Path | str], *, inside: bool = False) 
 
     inside: a root itself is not enough. Never says whether something exists outside of the roots. Raises NotAllowed.
     """
-    if len(text) > MAX_PATH_CHARS:
-        raise NotAllowed(f"is longer than {MAX_PATH_CHARS} characters")
+    if len(text) > MAX_CHARS:
+        raise NotAllowed(f"is longer than {MAX_CHARS} characters")
     try:
         path = Path(text).expanduser()
         if not path.is_absolute():

@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote
 from model_registry.errors import CorruptModel, InvalidReference
 from model_registry.paths import safe_name
 
+MAX_CHARS = 4096  # of a reference or a path, as Linux has it; following a longer one takes time that grows with its square
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CATALOG = re.compile(r"([a-z0-9][a-z0-9._-]*)(?::([a-z0-9][a-z0-9._-]*))?")
 _HUB = re.compile(r"([^/@#?\s]+/[^/@#?\s]+)(?:@([^/@#?\s]+))?(?:/([^#?]*))?")
@@ -117,9 +118,6 @@ class FoundryReference:
 
 SourceReference = HubReference | PackageReference | PackagePartsReference | PathReference | FoundryReference
 Reference = CatalogReference | SourceReference
-
-
-MAX_CHARS = 4096  # following a longer path takes time that grows with its square
 
 
 def parse_reference(text: str) -> Reference:

@@ -20,7 +20,7 @@ from model_registry.handling import Handling
 from model_registry.progress import Progress
 from model_registry.pull import PullPlan, plan_pull, pull
 from model_registry.records import CANDIDATE, Precision
-from model_registry.references import HubReference, PathReference
+from model_registry.references import MAX_CHARS, HubReference, PathReference
 
 
 class ConvertParams(BuilderOptions):
@@ -28,7 +28,7 @@ class ConvertParams(BuilderOptions):
 
     source: ModelSource = Field(
         min_length=1,
-        max_length=4096,
+        max_length=MAX_CHARS,
         description="An hf:// or pypi:// reference, a name of the catalog, or a path in jobs.data_roots.",
     )
     output: str | None = Field(None, description="The model's name here; by default after its source.")
