@@ -31,6 +31,8 @@ Case = schemathesis.Case[Any]
 CONFIG = schemathesis.Config.from_dict(
     {
         "seed": 1,
+        # A list beyond its limit may make a body beyond its own: 413 is what the document says of that.
+        "checks": {"negative_data_rejection": {"expected-statuses": ["4xx", "5xx"]}},
         "operations": [
             {"include-tag": "not implemented", "checks": {"not_a_server_error": {"expected-statuses": ["4xx", "501"]}}},
             {  # the limits of a chat's body, which these take too, are tested there
