@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from jobs.fields import Path as ParamPath
+from jobs.fields import Place, Placed, replaced
 from jobs.job import InvalidJob, Problem
 from jobs.permissions import EXPORTS, EndpointAccess, EndpointSource, Grants, JobPermissions
-from jobs.places import Path as ParamPath
-from jobs.places import Place, Placed, replaced
 from jobs.roots import NotAllowed, path_under
 from model_registry.errors import InvalidReference
 from model_registry.references import PathReference, parse_reference

@@ -13,7 +13,7 @@ from jobs.job import Progress
 from jobs.messages import Checkpointed, Failed, FromChild, Last, Progressed, Said, Staged, Start
 from jobs.pace import Pace
 from jobs.record import JobRecord
-from jobs.tasks.protocol import StopReason
+from jobs.task import StopReason
 from model_registry.errors import NotWritable, OutOfDisk
 
 TELL_EVERY_S = 2.0  # of a progress without figures, as an event

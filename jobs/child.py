@@ -22,13 +22,13 @@ import numpy as np
 import psutil
 from pydantic import ValidationError
 
-from jobs.hub_kernels import use_no_hub_kernels
 from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan
 from jobs.memory_limit import set_limit
 from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, Progressed, Refused, Said, Staged, Start, Stop
 from jobs.references import texts_in
 from jobs.scalar_log import ScalarLog
-from jobs.tasks.protocol import Stopped, StopReason, Task, TaskContext, problems_of
+from jobs.task import Stopped, StopReason, Task, TaskContext, problems_of
+from jobs.tasks.vendors.hugging_face import use_no_hub_kernels
 from model_registry.disk import storage_failure
 from model_registry.errors import (
     ModelNotFound,

@@ -13,7 +13,7 @@ import msgspec
 
 from jobs.job import JobKind
 from jobs.messages import FromChild, Start, Stop, ToChild
-from jobs.tasks.protocol import StopReason
+from jobs.task import StopReason
 from model_registry.disk import make_private_folder, open_private, storage_errors
 from runtime.child_environment import child_environment
 from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size

@@ -22,7 +22,7 @@ from jobs.planning import Planner, PlanSlot
 from jobs.references import jobs_in
 from jobs.store import JobStore
 from jobs.supervisor import LOG, Supervisor, now
-from jobs.tasks.protocol import StopReason, Task, problems_of
+from jobs.task import StopReason, Task, problems_of
 
 HEARTBEAT_S = 15.0
 LOOK_EVERY_S = 1.0  # at jobs of another process

@@ -25,7 +25,7 @@ from jobs.record import JobRecord
 from jobs.references import jobs_in, resolved
 from jobs.starting import Starter
 from jobs.store import JobStore
-from jobs.tasks.protocol import StopReason
+from jobs.task import StopReason
 from jobs.verdict import judge
 from model_registry.errors import NotWritable, OutOfDisk, RegistryError
 

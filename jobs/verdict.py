@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jobs.attempt import End
 from jobs.job import Failure, JobStatus, Outcome
 from jobs.messages import Ended, Failed, Finished, Refused
-from jobs.tasks.protocol import StopReason
+from jobs.task import StopReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from jobs.task import TaskContext
 from jobs.tasks.convert import StagedProgress
-from jobs.tasks.protocol import TaskContext
 from model_registry.errors import UnsupportedModel
 from model_registry.importers.gguf.checkpoint import write_checkpoint
 from model_registry.records import CHECKPOINT, NOT_SERVED, ModelVersion, Variant

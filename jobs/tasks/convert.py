@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from jobs.fields import ModelSource
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.outputs import tried
-from jobs.places import ModelSource
+from jobs.task import Params, TaskContext
 from jobs.tasks.conversion.backends import LIBRARIES, Backend, importers_of, missing_for
 from jobs.tasks.conversion.builder_options import BuilderOptions, BuildOrder
 from jobs.tasks.conversion.pickles import readable
-from jobs.tasks.protocol import Params, TaskContext
+from jobs.tasks.outputs import tried
 from model_registry.errors import InvalidName, InvalidReference
 from model_registry.handling import Handling
 from model_registry.progress import Progress

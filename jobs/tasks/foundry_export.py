@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from jobs.fields import OutputFolder
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.places import OutputFolder
+from jobs.task import Params, TaskContext
 from jobs.tasks.checkpoints import served_variant
-from jobs.tasks.protocol import Params, TaskContext
 from model_registry.records import ModelVersion
 from runtime.errors import InvalidRequest
 from runtime.model_folder import BadModelFolder, ModelFolder, read_model_folder

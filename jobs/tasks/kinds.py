@@ -1,13 +1,25 @@
-"""Which task does which kind of job. Modules are imported when they are asked for."""
+"""The registry of kinds: which module has the task of a kind. Modules are imported when they are first used."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
 from jobs.job import JobKind
-from jobs.tasks.protocol import Task
+from jobs.task import Task
 
-_MODULES = {kind: f"jobs.tasks.{kind.name.lower()}" for kind in JobKind}
+_MODULES = {
+    JobKind.BENCHMARK: "jobs.tasks.benchmark.task",
+    JobKind.CONVERT: "jobs.tasks.convert",
+    JobKind.DISTIL: "jobs.tasks.distil.task",
+    JobKind.EVALUATE: "jobs.tasks.evaluate.task",
+    JobKind.FINETUNE: "jobs.tasks.finetune.task",
+    JobKind.FOUNDRY_EXPORT: "jobs.tasks.foundry_export",
+    JobKind.MERGE: "jobs.tasks.merge",
+    JobKind.OLIVE: "jobs.tasks.olive.task",
+    JobKind.QUANTIZE: "jobs.tasks.quantize",
+    JobKind.REGISTER: "jobs.tasks.register",
+    JobKind.SEARCH: "jobs.tasks.search.task",
+}
 
 
 def task_for(kind: JobKind) -> Task:

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from jobs.fields import FolderOrVersion
 from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.outputs import Output, checked_name, made_by, register
-from jobs.places import FolderOrVersion
+from jobs.task import Params, TaskContext
 from jobs.tasks.adapters import is_adapter, merged
 from jobs.tasks.checkpoints import materialise
-from jobs.tasks.protocol import Params, TaskContext
+from jobs.tasks.outputs import Output, checked_name, made_by, register
 from jobs.tasks.serving_build import build, save_weights
 from model_registry.adapters import folder_of
 from model_registry.records import Precision

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jobs.job import JobKind, Outcome, Plan
-from jobs.outputs import Output, checked_name, made_by, register
+from jobs.task import Params, TaskContext
 from jobs.tasks.checkpoints import materialise, served_variant
-from jobs.tasks.evaluation.metrics import Measured
-from jobs.tasks.evaluation.questions import Question, QuestionData
-from jobs.tasks.protocol import Params, TaskContext
+from jobs.tasks.evaluate.metrics import Measured
+from jobs.tasks.evaluate.questions import Question, QuestionData
+from jobs.tasks.outputs import Output, checked_name, made_by, register
 from jobs.tasks.quantization.builds import Builds, remove_builds
 from jobs.tasks.quantization.calibration import Examples, read_examples
 from jobs.tasks.quantization.candidates import Tried, asked, choose, told

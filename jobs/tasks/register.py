@@ -9,8 +9,8 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
-from jobs.outputs import source_of
-from jobs.tasks.protocol import Params, TaskContext
+from jobs.task import Params, TaskContext
+from jobs.tasks.outputs import source_of
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import InvalidName
 from model_registry.evaluations import Evaluations

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.task import TaskContext
 from jobs.tasks.convert import StagedProgress
-from jobs.tasks.protocol import TaskContext
 from model_registry.artifacts import StagedVariant
 from model_registry.importers.checkpoint import CheckpointImporter
 from model_registry.importers.protocol import ImportOptions

@@ -12,7 +12,7 @@ from server.cli.failures import MISUSED, CommandFailed
 from server.cli.terminal import print_json, print_note, print_table
 
 if TYPE_CHECKING:
-    from jobs.tasks.load import Load, LoadReport, Target
+    from jobs.tasks.benchmark.load import Load, LoadReport, Target
 
 _REQUESTS_PER_CLIENT = 2
 _FEWEST_REQUESTS = 8
@@ -31,7 +31,7 @@ def bench(
     """Measure tokens per second and waiting times under load."""
     import asyncio
 
-    from jobs.tasks.load import Load, run_load
+    from jobs.tasks.benchmark.load import Load, run_load
 
     counts = _counts(clients)
     target = _target(url, model)
@@ -65,7 +65,7 @@ def _counts(text: str) -> list[int]:
 
 
 def _target(url: str | None, model: str | None) -> Target:
-    from jobs.tasks.load import Target
+    from jobs.tasks.benchmark.load import Target
     from server.cli.daemon import Daemon, api_key_of
 
     settings = settings_from()

@@ -43,7 +43,7 @@ def show(model: ModelName, as_json: AsJson = False) -> None:
 
 def compare(model: ModelName, other: Other, as_json: AsJson = False) -> None:
     """Set the newest evaluation of one model beside that of another on the same data."""
-    from jobs.tasks.evaluation.metrics import difference
+    from jobs.tasks.evaluate.metrics import difference
 
     one, two = _pair(model, other)
     rows: list[dict[str, Any]] = []

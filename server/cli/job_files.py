@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from jobs.places import Place, Placed, replaced
+from jobs.fields import Place, Placed, replaced
 from server.cli.failures import MISUSED, CommandFailed
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from jobs.job import Job, JobEvent, JobKind, JobStatus
-from jobs.tasks.training.parameters import DPO_RATE, LEARNING_RATES
+from jobs.tasks.finetune.parameters import DPO_RATE, LEARNING_RATES
 from model_registry.names import model_name_from
 from server.fine_tuned_names import CHECKPOINT, ORGANISATION, registered_name, written_name
 from server.openai.wire.fine_tuning import (

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.tasks.load import Load, Target, run_load
+from jobs.tasks.benchmark.load import Load, Target, run_load
 from model_registry.artifacts import StagedVariant
 from model_registry.pull import pull
 from model_registry.records import ADAPTER, Manifest, Precision

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from jobs.tasks.load import Load, LoadReport
+from jobs.tasks.benchmark.load import Load, LoadReport
 from tests.benchmarks.peer import PeerFailed, Running
 
 _STOP_TIMEOUT_S = 30.0

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
-from jobs.tasks.load import Load, LoadReport, Target, run_load
+from jobs.tasks.benchmark.load import Load, LoadReport, Target, run_load
 from tests.benchmarks.http_peer import http_server
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.tasks.event_stream import Answer
-from jobs.tasks.load import WARM_UP, Load, LoadReport, prompts, report
+from jobs.tasks.benchmark.event_stream import Answer
+from jobs.tasks.benchmark.load import WARM_UP, Load, LoadReport, prompts, report
 from tests.benchmarks.child_peer import child, obey
 from tests.benchmarks.peer import Model, Running
 

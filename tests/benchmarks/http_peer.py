@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from jobs.tasks.load import Target, run_load
+from jobs.tasks.benchmark.load import Target, run_load
 from tests.benchmarks.peer import PeerFailed, Running
 
 _START_TIMEOUT_S = 120.0

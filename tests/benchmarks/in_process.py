@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.tasks.closed_loop import ClosedLoop
+from jobs.tasks.benchmark.closed_loop import ClosedLoop
 from runtime.messages import EngineOptions
 from tests.benchmarks.child_peer import child, obey
 from tests.benchmarks.peer import Model, Running

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from jobs.tasks.load import Load, LoadReport
+from jobs.tasks.benchmark.load import Load, LoadReport
 
 
 @dataclass(frozen=True, slots=True)

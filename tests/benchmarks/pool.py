@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from jobs.tasks.load import Load, LoadReport
+from jobs.tasks.benchmark.load import Load, LoadReport
 from tests.benchmarks.daemon import Daemon, daemon
 
 ROUNDS = 20

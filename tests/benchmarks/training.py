@@ -44,7 +44,7 @@ def write_data(path: Path, *, preferences: bool = False) -> None:
 
 
 def context_in(folder: Path) -> Any:
-    from jobs.tasks.protocol import TaskContext
+    from jobs.task import TaskContext
     from model_registry.registry import Registry
     from server.settings import Settings
 
@@ -61,10 +61,10 @@ def context_in(folder: Path) -> Any:
 
 def ours(who: str, data: Path, folder: Path) -> Any:
     from jobs.tasks.checkpoints import materialise, served_variant
-    from jobs.tasks.training.following import Follower
-    from jobs.tasks.training.material import prepare
-    from jobs.tasks.training.parameters import FinetuneParams
-    from jobs.tasks.training.trainer import build_trainer
+    from jobs.tasks.finetune.following import Follower
+    from jobs.tasks.finetune.material import prepare
+    from jobs.tasks.finetune.parameters import FinetuneParams
+    from jobs.tasks.finetune.trainer import build_trainer
 
     context = context_in(folder)
     fixed = {"model": MODEL, "data": str(data), "batch_size": BATCH, "rank": RANK, "max_steps": STEPS, "checkpoint_every": 1000}
@@ -80,8 +80,8 @@ def bare(data: Path, folder: Path) -> Any:
     from trl.trainer.sft_trainer import SFTTrainer
 
     from jobs.tasks.checkpoints import materialise
-    from jobs.tasks.training.parameters import FinetuneParams
-    from jobs.tasks.training.trainer import uses_bf16
+    from jobs.tasks.finetune.parameters import FinetuneParams
+    from jobs.tasks.finetune.trainer import uses_bf16
 
     messages = [json.loads(line)["messages"] for line in data.read_text().splitlines()]
     rows = [{"prompt": each[:-1], "completion": each[-1:]} for each in messages]  # so that only answers are learned

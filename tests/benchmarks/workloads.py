@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from jobs.tasks.load import Load, LoadReport
+from jobs.tasks.benchmark.load import Load, LoadReport
 
 SLMOPS, ENGINE, LLAMA, FOUNDRY = "slmops", "engine alone", "llama-server", "Foundry Local"
 LONG_PROMPT_WORDS = 500

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.tasks.load import Load, Target, run_load
+from jobs.tasks.benchmark.load import Load, Target, run_load
 from tests.deploy.daemon_process import ROOT, daemon_process, free_port, wait_until_answering
 
 API_KEY = "a-key-for-the-test"

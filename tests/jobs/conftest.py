@@ -9,7 +9,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from jobs.tasks.protocol import TaskContext
+from jobs.task import TaskContext
 from tests.jobs.tiny_checkpoint import task_context, write_checkpoint
 
 

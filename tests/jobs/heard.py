@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs.tasks.protocol import StopReason
+from jobs.task import StopReason
 
 
 class Heard:

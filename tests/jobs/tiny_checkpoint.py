@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.tasks.evaluation.local_model import LocalModel
-from jobs.tasks.protocol import TaskContext
+from jobs.task import TaskContext
+from jobs.tasks.evaluate.local_model import LocalModel
 from model_registry.registry import Registry
 from runtime.engines.onnx_decoder import OnnxDecoder
 from runtime.model_folder import read_model_folder

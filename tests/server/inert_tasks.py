@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from jobs.fields import EndpointName, InputFile, OutputFolder
 from jobs.job import JobKind, Outcome, Plan
-from jobs.places import EndpointName, InputFile, OutputFolder
-from jobs.tasks.protocol import Params, Task, TaskContext
+from jobs.task import Params, Task, TaskContext
 
 
 class Nested(BaseModel):

@@ -6,9 +6,9 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 
+from jobs.task import TaskContext
 from jobs.tasks.conversion.builder_options import BuildOrder
 from jobs.tasks.conversion.built import Builder, BuiltImporter
-from jobs.tasks.protocol import TaskContext
 from model_registry.importers import all_importers
 from model_registry.importers.protocol import Importer
 from model_registry.progress import Progress

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from jobs.tasks.protocol import Params
+from jobs.task import Params
 from model_registry.records import Precision
 
 

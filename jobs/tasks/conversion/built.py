@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.task import TaskContext
 from jobs.tasks.conversion.builder_options import BuildOrder
 from jobs.tasks.conversion.gguf_models import write_checkpoint
 from jobs.tasks.conversion.measuring import quality
 from jobs.tasks.conversion.pickles import is_checkpoint, linked_texts
-from jobs.tasks.protocol import TaskContext
 from model_registry.importers.genai_config import GraphKind
 from model_registry.importers.gguf import GgufImporter
 from model_registry.importers.onnx_folder import OnnxFolderImporter

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.job import JobFailure
+from jobs.task import Stopped
 from jobs.tasks.conversion.builder_options import BuildOrder
 from jobs.tasks.conversion.quiet import be_offline
-from jobs.tasks.protocol import Stopped
 from model_registry.errors import UnsupportedModel
 from model_registry.progress import Progress
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.job import JobFailure
+from jobs.task import Stopped
 from jobs.tasks.conversion.builder_options import BuildOrder
-from jobs.tasks.olive_workflows.silence import import_olive
-from jobs.tasks.protocol import Stopped
+from jobs.tasks.vendors.olive import import_olive
 from model_registry.progress import Progress
 
 _TARGETS = {

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from jobs.hub_kernels import use_no_hub_kernels
+from jobs.tasks.vendors.hugging_face import use_no_hub_kernels
 
 
 def be_offline() -> None:

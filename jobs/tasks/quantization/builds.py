@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.job import JobFailure
+from jobs.task import TaskContext
+from jobs.tasks.benchmark.decode_speed import decode_speed
 from jobs.tasks.convert import StagedProgress
-from jobs.tasks.decode_speed import decode_speed
-from jobs.tasks.protocol import TaskContext
 from jobs.tasks.quantization.calibration import Examples, Texts
 from jobs.tasks.quantization.candidates import Tried
 from model_registry.importers.checkpoint import CheckpointImporter, open_model

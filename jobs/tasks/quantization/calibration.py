@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.job import InvalidJob, Problem
-from jobs.tasks.training.material import read_material
-from jobs.tasks.training.rendering import IGNORED, Renderer, Tokens
+from jobs.tasks.finetune.material import read_material
+from jobs.tasks.finetune.rendering import IGNORED, Renderer, Tokens
 from model_registry.importers.perplexity import Counts, Ids
 
 GUIDING_TOKENS = 1536  # a rounding is guided by fewer tokens than a perplexity needs

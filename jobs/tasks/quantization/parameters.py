@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.places import InputFile
-from jobs.tasks.protocol import Params
+from jobs.fields import InputFile
+from jobs.task import Params
 from jobs.tasks.quantization.candidates import Algorithm, Group
 
 Metric = Literal[

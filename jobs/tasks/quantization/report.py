@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jobs.tasks.evaluation.metrics import Measured
+from jobs.tasks.evaluate.metrics import Measured
 from jobs.tasks.quantization.candidates import Tried
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.job import InvalidJob, Problem
-from jobs.tasks.evaluation.local_model import LocalModel
-from jobs.tasks.evaluation.metrics import Measured
-from jobs.tasks.evaluation.questions import Question, QuestionData, read_questions
-from jobs.tasks.evaluation.scoring import answer_perplexity, ask, scores
-from jobs.tasks.protocol import TaskContext
+from jobs.task import TaskContext
+from jobs.tasks.evaluate.local_model import LocalModel
+from jobs.tasks.evaluate.metrics import Measured
+from jobs.tasks.evaluate.questions import Question, QuestionData, read_questions
+from jobs.tasks.evaluate.scoring import answer_perplexity, ask, scores
 from jobs.tasks.quantization.parameters import QuantizeParams
 
 

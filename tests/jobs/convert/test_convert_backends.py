@@ -17,9 +17,9 @@ import pytest
 
 from jobs.job import InvalidJob, Job, JobFailure, JobKind, JobStatus
 from jobs.job_queue import JobQueue
+from jobs.task import StopReason, TaskContext
 from jobs.tasks.convert import TASK, ConvertParams
-from jobs.tasks.olive_workflows.silence import import_olive
-from jobs.tasks.protocol import StopReason, TaskContext
+from jobs.tasks.vendors.olive import import_olive
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.records import ModelVersion
 from model_registry.registry import Registry

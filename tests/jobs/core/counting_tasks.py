@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
-from jobs.tasks.protocol import Params, Stopped, Task, TaskContext
+from jobs.task import Params, Stopped, Task, TaskContext
 
 
 class CountingParams(Params):

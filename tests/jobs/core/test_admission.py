@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from jobs.admission import Admission, Admitted, files_in
+from jobs.fields import Place, placed_in, replaced
 from jobs.job import MAX_MESSAGE_CHARS, InvalidJob, JobKind, Problem
 from jobs.permissions import EndpointAccess, EndpointSource, JobPermissions
-from jobs.places import Place, placed_in, replaced
 from jobs.roots import NotAllowed, path_under
 from jobs.tasks.kinds import task_for
 from model_registry.errors import InvalidReference

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import importlib.util, os
-from jobs.hub_kernels import use_no_hub_kernels
+from jobs.tasks.vendors.hugging_face import use_no_hub_kernels
 assert importlib.util.find_spec("kernels") is not None
 use_no_hub_kernels()
 assert importlib.util.find_spec("kernels") is None  # as transformers asks

@@ -15,7 +15,7 @@ from jobs.messages import Ended, Failed, Finished, Last
 from jobs.pace import Pace
 from jobs.pipelines import Step, in_order, with_jobs
 from jobs.references import jobs_in, resolved
-from jobs.tasks.protocol import StopReason
+from jobs.task import StopReason
 from jobs.verdict import judge
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

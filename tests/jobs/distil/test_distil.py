@@ -16,8 +16,8 @@ from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
 from jobs.permissions import EndpointSource
-from jobs.tasks.distil import _tuning
-from jobs.tasks.distillation.parameters import DistilParams
+from jobs.tasks.distil.parameters import DistilParams
+from jobs.tasks.distil.task import _tuning
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from jobs.tasks.distillation.cutting import chosen
-from jobs.tasks.distillation.filters import Filters, gist, is_sound, kept, without_near_duplicates
-from jobs.tasks.distillation.parameters import DistilParams
-from jobs.tasks.distillation.presets import METRICS, PRESETS
-from jobs.tasks.evaluation.metrics import Answered
+from jobs.tasks.distil.cutting import chosen
+from jobs.tasks.distil.filters import Filters, gist, is_sound, kept, without_near_duplicates
+from jobs.tasks.distil.parameters import DistilParams
+from jobs.tasks.distil.presets import METRICS, PRESETS
+from jobs.tasks.evaluate.metrics import Answered
 
 
 def answers(*texts: str) -> list[Answered]:

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from jobs.job import InvalidJob, JobFailure
 from jobs.permissions import EndpointAccess, Grants
-from jobs.tasks.evaluation.endpoints import Endpoint
-from jobs.tasks.evaluation.questions import Question
-from jobs.tasks.evaluation.targets import busy_s, check_target, open_target
-from jobs.tasks.protocol import TaskContext
+from jobs.task import TaskContext
+from jobs.tasks.evaluate.endpoints import Endpoint
+from jobs.tasks.evaluate.questions import Question
+from jobs.tasks.evaluate.targets import busy_s, check_target, open_target
 from model_registry.registry import Registry
 from tests.jobs.heard import Heard
 

@@ -14,7 +14,7 @@ from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
 from jobs.permissions import EndpointSource
-from jobs.tasks.benchmark import regressions
+from jobs.tasks.benchmark.task import regressions
 from model_registry.evaluations import Evaluation, Evaluations
 from model_registry.pull import pull
 from model_registry.records import Precision
@@ -86,7 +86,7 @@ def test_a_version_is_measured_kept_and_reported(home: Path, data: str) -> None:
 
 
 def test_answers_that_are_kept_are_not_asked_again(home: Path, data: str, tmp_path: Path) -> None:
-    from jobs.tasks.evaluation.kept_answers import kept_answers
+    from jobs.tasks.evaluate.kept_answers import kept_answers
 
     path = tmp_path / "answers.jsonl"
     whole = json.dumps({"number": 3, "text": "x", "calls": [["f", {"a": 1}]]})

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.tasks.evaluation.judge import _DIGIT, _VOTE
-from jobs.tasks.evaluation.metrics import (
-    SCORES,
-    Answered,
-    Measured,
-    difference,
-    measured,
-    measured_together,
-    perplexity,
-    rouge_l,
-)
-from jobs.tasks.evaluation.questions import Question
-from jobs.tasks.evaluation.report import Column, markdown, page
+from jobs.tasks.evaluate.judge import _DIGIT, _VOTE
+from jobs.tasks.evaluate.metrics import SCORES, Answered, Measured, difference, measured, measured_together, perplexity, rouge_l
+from jobs.tasks.evaluate.questions import Question
+from jobs.tasks.evaluate.report import Column, markdown, page
 
 CALL = ("f", {"a": 1, "b": [2]})
 

@@ -17,10 +17,10 @@ from jobs.datasets.examples import Completion, Conversation
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
-from jobs.tasks.finetune import Finetune
-from jobs.tasks.training.material import measure, prepare
-from jobs.tasks.training.parameters import FinetuneParams
-from jobs.tasks.training.rendering import IGNORED, Renderer
+from jobs.tasks.finetune.material import measure, prepare
+from jobs.tasks.finetune.parameters import FinetuneParams
+from jobs.tasks.finetune.rendering import IGNORED, Renderer
+from jobs.tasks.finetune.task import Finetune
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry

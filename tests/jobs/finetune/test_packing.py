@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.tasks.training.packing import best_fit, packed_row
-from jobs.tasks.training.rendering import IGNORED, Tokens
+from jobs.tasks.finetune.packing import best_fit, packed_row
+from jobs.tasks.finetune.rendering import IGNORED, Tokens
 
 
 @given(st.lists(st.integers(1, 20), max_size=80), st.integers(0, 3))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.datasets.examples import Completion, Conversation, Preference
-from jobs.tasks.training.rendering import IGNORED, Renderer
+from jobs.tasks.finetune.rendering import IGNORED, Renderer
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry

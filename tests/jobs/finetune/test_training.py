@@ -14,14 +14,14 @@ from pydantic import ValidationError
 from jobs.child import told
 from jobs.job import InvalidJob
 from jobs.messages import Failed, Start
+from jobs.task import Stopped, StopReason, TaskContext
 from jobs.tasks.checkpoints import materialise
-from jobs.tasks.protocol import Stopped, StopReason, TaskContext
-from jobs.tasks.training import four_bits, olive_pass, trainer
-from jobs.tasks.training.material import Material
-from jobs.tasks.training.packing import best_fit, packed_row
-from jobs.tasks.training.parameters import FinetuneParams
-from jobs.tasks.training.rendering import IGNORED, PreferenceTokens, Tokens
-from jobs.tasks.training.settings import trainer_settings
+from jobs.tasks.finetune import four_bits, olive_pass, trainer
+from jobs.tasks.finetune.material import Material
+from jobs.tasks.finetune.packing import best_fit, packed_row
+from jobs.tasks.finetune.parameters import FinetuneParams
+from jobs.tasks.finetune.rendering import IGNORED, PreferenceTokens, Tokens
+from jobs.tasks.finetune.settings import trainer_settings
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
@@ -96,7 +96,7 @@ each_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
 def built(asked: FinetuneParams, context: TaskContext, checkpoint: Path, data: Material) -> Any:
-    from jobs.tasks.training.following import Follower
+    from jobs.tasks.finetune.following import Follower
 
     return trainer.build_trainer(asked, checkpoint, data, None, context, Follower(context), None)
 
@@ -113,7 +113,7 @@ def test_the_loss_and_its_gradients_are_those_of_all_logits(has_head: bool) -> N
     import torch
     from torch.nn.functional import cross_entropy
 
-    from jobs.tasks.training.learned_loss import learned
+    from jobs.tasks.finetune.learned_loss import learned
 
     torch.manual_seed(0)
     hidden = torch.randn(3, 7, 8, requires_grad=True)
@@ -154,7 +154,7 @@ def test_a_teachers_logits_are_learned_where_there_are_labels(
     import torch
     from torch.nn.functional import cross_entropy, log_softmax
 
-    from jobs.tasks.training.following import Follower
+    from jobs.tasks.finetune.following import Follower
 
     teacher = trainer.Teacher(checkpoint, 0.3, 2.0)
     asked = params(method=method, precision=precision)
@@ -179,7 +179,7 @@ def test_a_packed_example_is_computed_as_if_alone(context: TaskContext, checkpoi
     import torch
     from transformers import AutoModelForCausalLM
 
-    from jobs.tasks.training.supervised import Collator
+    from jobs.tasks.finetune.supervised import Collator
 
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     assert model.config._attn_implementation == "sdpa"

@@ -12,8 +12,8 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.task import TaskContext
 from jobs.tasks.foundry_export import TASK, FoundryExportParams
-from jobs.tasks.protocol import TaskContext
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry

@@ -15,11 +15,11 @@ import pytest
 
 from jobs.job import InvalidJob
 from jobs.permissions import Grants
-from jobs.tasks import olive
+from jobs.task import TaskContext
 from jobs.tasks.code_in_folders import code_in
-from jobs.tasks.olive_workflows.allowlist import check_runs_no_code
-from jobs.tasks.olive_workflows.workflow import read_workflow
-from jobs.tasks.protocol import TaskContext
+from jobs.tasks.olive import task as olive
+from jobs.tasks.olive.allowlist import check_runs_no_code
+from jobs.tasks.olive.workflow import read_workflow
 
 BUILD = {"type": "ModelBuilder", "precision": "int4"}
 MODEL = {"type": "HfModel", "model_path": "/models/tiny"}

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from jobs.job import InvalidJob, JobFailure
-from jobs.outputs import source_of
 from jobs.permissions import Grants
-from jobs.tasks import convert, olive
-from jobs.tasks.olive_workflows.made import Made, servable
-from jobs.tasks.protocol import TaskContext
+from jobs.task import TaskContext
+from jobs.tasks import convert
+from jobs.tasks.olive import task as olive
+from jobs.tasks.olive.made import Made, servable
+from jobs.tasks.outputs import source_of
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
@@ -114,7 +115,7 @@ def test_a_killed_job_goes_on_from_olive_s_cache(context: TaskContext, llama: Pa
 
     params = olive.OliveParams(workflow=workflow(llama, build=BUILD), output="made")
     with monkeypatch.context() as patched:
-        patched.setattr("jobs.tasks.olive.made_of", killed)
+        patched.setattr("jobs.tasks.olive.task.made_of", killed)
         with pytest.raises(KeyboardInterrupt):
             olive.TASK.run(params, context)
     built = list((context.folder / "cache").rglob("model.onnx"))
@@ -177,7 +178,7 @@ def test_a_pass_that_fails_fails_the_job_with_its_reason(context: TaskContext, l
 
 
 def test_without_the_extra_the_command_is_named(context: TaskContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.tasks.olive.find_spec", lambda _: None)
+    monkeypatch.setattr("jobs.tasks.olive.task.find_spec", lambda _: None)
     with pytest.raises(InvalidJob, match=r"pip install 'slmops\[olive\]'"):
         olive.TASK.plan(olive.OliveParams(workflow={}, output="made"), context)
     monkeypatch.setattr("jobs.tasks.conversion.backends.find_spec", lambda _: None)

@@ -15,7 +15,7 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
-from jobs.tasks.protocol import TaskContext
+from jobs.task import TaskContext
 from jobs.tasks.quantization.candidates import GROUPS, Tried, asked, choose
 from jobs.tasks.quantization.parameters import QuantizeParams
 from jobs.tasks.quantization.refining import Unit, by_worth, most_within, units

@@ -12,7 +12,7 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
-from jobs.tasks.searching.space import Range, filled, ranges
+from jobs.tasks.search.space import Range, filled, ranges
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry

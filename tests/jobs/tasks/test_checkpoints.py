@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobs.child import hold_versions
+from jobs.task import Stopped, StopReason, TaskContext
 from jobs.tasks.checkpoints import materialise
-from jobs.tasks.protocol import Stopped, StopReason, TaskContext
 from model_registry.errors import ChecksumMismatch, InvalidReference, ModelInUse, SourceUnavailable
 from model_registry.pull import pull
 from model_registry.records import Precision

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.job import InvalidJob, JobFailure
-from jobs.tasks.protocol import TaskContext
+from jobs.task import TaskContext
 from jobs.tasks.register import TASK, Bounds, RegisterParams, lacks
 from model_registry.artifacts import StagedVariant
 from model_registry.evaluations import Evaluation, Evaluations

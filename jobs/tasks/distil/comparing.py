@@ -1,0 +1,81 @@
+"""Teacher, student and untuned baseline side by side: quality, speed, memory, size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.task import TaskContext
+from jobs.tasks.benchmark.decode_speed import decode_speed
+from jobs.tasks.checkpoints import served_variant
+from jobs.tasks.convert import StagedProgress
+from jobs.tasks.distil.parameters import DistilParams
+from jobs.tasks.distil.presets import METRICS
+from jobs.tasks.evaluate.local_model import LocalModel
+from jobs.tasks.evaluate.metrics import SCORES, Measured, measured, measured_together, rouge_l
+from jobs.tasks.evaluate.questions import Question, read_questions
+from jobs.tasks.evaluate.report import Column, write_reports
+from model_registry.importers.checkpoint import CheckpointImporter
+from model_registry.importers.protocol import ImportOptions
+from model_registry.records import Precision
+
+
+def compared(
+    params: DistilParams,
+    student: Path,
+    base: Path,
+    stay: Sequence[int],
+    checkpoint: Path,
+    staging: Path,
+    context: TaskContext,
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """(figures of the student, and of teacher and baseline under their names; the reports' names)."""
+    if params.validation is None:
+        return {}, ()
+    questions = read_questions(Path(params.validation).expanduser(), None).questions
+    if stay:
+        work = staging / "untuned"
+        work.mkdir()
+        baseline = _served(context, checkpoint, work)
+    else:
+        baseline = base
+    folders = {"student": student, "baseline": baseline}
+    if isinstance(params.teacher, str):
+        folders["teacher"] = served_variant(context.registry.resolve(params.teacher)).folder
+    columns = [Column(who, _figures(params, questions, folder, context)) for who, folder in folders.items()]
+    metrics = {
+        (name if column.name == "student" else f"{column.name}_{name}"): figure.value
+        for column in columns
+        for name, figure in column.figures.items()
+    }
+    facts = [f"{len(questions)} questions", "greedy answers; tokens/s for one client and for eight, on this machine"]
+    return metrics, write_reports(context.folder, "Distillation", facts, columns)
+
+
+def _served(context: TaskContext, checkpoint: Path, folder: Path) -> Path:
+    """Only what is served of a checkpoint."""
+    CheckpointImporter().run(checkpoint, folder, ImportOptions(Precision.AUTO), StagedProgress(context))
+    return folder
+
+
+def _figures(params: DistilParams, questions: Sequence[Question], folder: Path, context: TaskContext) -> dict[str, Measured]:
+    context.stage("comparing")
+    model = LocalModel(folder, context)
+    try:
+        found = dict(model.answers(list(enumerate(questions)), params.num_tokens))
+        resident = float(model.resident_bytes())
+    finally:
+        model.close()
+    answers = [found[number] for number in range(len(questions))]
+    figures: dict[str, Measured] = {}
+    for metric in METRICS[params.preset]:
+        score: Any = SCORES.get(metric, rouge_l if metric == "rouge_l" else None)
+        if score is None:
+            figures[metric] = measured_together(metric, [each.answer for each in questions], [each.text for each in answers])
+        else:
+            figures[metric] = measured([score(each, said) for each, said in zip(questions, answers, strict=True)])
+    one, eight = decode_speed(folder, context)
+    size = float(sum(file.stat().st_size for file in folder.iterdir()))
+    plain: Mapping[str, float] = {"tokens_per_s_1": one, "tokens_per_s_8": eight, "size_bytes": size, "resident_bytes": resident}
+    return figures | {name: Measured(value, value, value) for name, value in plain.items()}

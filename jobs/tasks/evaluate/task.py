@@ -1,0 +1,183 @@
+"""Task `evaluate`: what a model's answers are worth on a user's data. Owns the way from questions to kept figures and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from jobs.fields import InputFile
+from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
+from jobs.task import Params, TaskContext
+from jobs.tasks.checkpoints import served_variant
+from jobs.tasks.evaluate.endpoints import Endpoint
+from jobs.tasks.evaluate.judge import grades, preferences
+from jobs.tasks.evaluate.metrics import Answered, Measured, measured
+from jobs.tasks.evaluate.questions import Question, QuestionData, read_questions
+from jobs.tasks.evaluate.report import Column, write_reports
+from jobs.tasks.evaluate.scoring import answer_perplexity, ask, scores
+from jobs.tasks.evaluate.targets import check_target, open_target
+from model_registry.evaluations import Evaluation, Evaluations
+
+Metric = Literal[
+    "exact_match",
+    "accuracy",
+    "f1",
+    "last_number",
+    "json_validity",
+    "tool_call_match",
+    "bleu",
+    "chrf",
+    "rouge_l",
+    "perplexity",
+    "judge",
+    "win_rate",
+]
+_TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
+
+
+class EvaluateParams(Params):
+    """Measures what a model's answers are worth."""
+
+    target: str | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
+    data: InputFile = Field(min_length=1, description="A JSON Lines file; the last assistant turn of a line is the right answer.")
+    metrics: list[Metric] = Field(["exact_match", "f1"], min_length=1, description="What to measure.")
+    against: str | Endpoint | None = Field(None, description="Who else answers; win_rate is the target's over it.")
+    judge: str | Endpoint | None = Field(None, description="The model that grades and compares.")
+    rubric: str = Field("Judge correctness first, then clarity.", max_length=4000, description="What the judge looks at.")
+    max_tokens: int = Field(256, ge=1, le=32_768, description="Of an answer.")
+    limit: int | None = Field(None, ge=1, description="Only so many first questions.")
+    seed: int = Field(0, ge=0, description="Of the intervals.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if {"judge", "win_rate"} & set(self.metrics) and self.judge is None:
+            raise ValueError("judge and win_rate need a judge")
+        if "win_rate" in self.metrics and self.against is None:
+            raise ValueError("win_rate needs against, whom the target is compared with")
+        if "perplexity" in self.metrics and isinstance(self.target, Endpoint):
+            raise ValueError("perplexity needs a version of the registry: endpoints do not tell it")
+        return self
+
+
+class Evaluate:
+    """Answers are kept as they come: a run that was interrupted asks no target twice. Judges are asked again."""
+
+    kind: ClassVar[JobKind] = JobKind.EVALUATE
+    params: ClassVar[type[Params]] = EvaluateParams
+
+    def plan(self, params: EvaluateParams, context: TaskContext) -> Plan:
+        data = _questions(params)
+        questions = data.questions
+        targets = {"target": params.target, "against": params.against, "judge": params.judge}
+        names = {name: check_target(target, context, name) for name, target in targets.items() if target is not None}
+        summary = [f"Asks {names['target']} {len(questions)} questions and measures {', '.join(params.metrics)}."]
+        summary += [f"Asks {names['against']} the same."] if "against" in names else []
+        summary += [f"Lets {names['judge']} judge."] if "judge" in names else []
+        seconds = len(questions) * params.max_tokens * len(names) / _TOKENS_PER_S
+        return Plan(tuple(summary), num_steps=len(questions), duration_s=seconds, warnings=data.left_out)
+
+    def run(self, params: EvaluateParams, context: TaskContext) -> Outcome:
+        data = _questions(params)
+        questions, sha256 = data.questions, data.sha256
+        for sentence in data.left_out:
+            context.reporter.message(sentence, "warning")
+        name, other = _checked(params, context)
+        answers = _answers("target", params.target, questions, params, context)
+        figures = _figures(params, questions, answers)
+        if "perplexity" in params.metrics:
+            figures["perplexity"] = _perplexity(params, questions, context)
+        columns = [Column(name, figures)]
+        others: list[Answered] | None = None
+        if params.against is not None:
+            others = _answers("against", params.against, questions, params, context)
+            columns.append(Column(other, _figures(params, questions, others)))
+        if params.judge is not None:
+            figures |= _judged(params, questions, answers, others, context)
+        facts = [f"{len(questions)} questions, data sha256 {sha256}", f"answers of at most {params.max_tokens} tokens, greedy"]
+        files = write_reports(context.folder, f"Evaluation of {name}", facts, columns)
+        of = {"data_sha256": sha256, "num_questions": len(questions)}
+        with Evaluations(context.registry.home) as kept:
+            kept.add(*(_evaluation(column, of, context.job) for column in reversed(columns)))
+        metrics, intervals = _values(figures), _intervals(figures)
+        return Outcome(None, metrics, files, {"intervals": intervals, "target": name})
+
+
+def _evaluation(column: Column, of: Mapping[str, Any], job: str) -> Evaluation:
+    """of: what the data was."""
+    by_question = {metric: list(each.scores) for metric, each in column.figures.items() if each.scores is not None}
+    details = {**of, "intervals": _intervals(column.figures), "scores": by_question}
+    return Evaluation(column.name, str(JobKind.EVALUATE), _values(column.figures), details, job)
+
+
+def _values(figures: Mapping[str, Measured]) -> dict[str, float]:
+    return {metric: each.value for metric, each in figures.items()}
+
+
+def _intervals(figures: Mapping[str, Measured]) -> dict[str, list[float]]:
+    return {metric: [each.low, each.high] for metric, each in figures.items()}
+
+
+def _checked(params: EvaluateParams, context: TaskContext) -> tuple[str, str]:
+    """The names of target and against, before anybody is asked anything. Raises InvalidJob, RegistryError."""
+    if params.judge is not None:
+        check_target(params.judge, context, "judge")
+    other = "" if params.against is None else check_target(params.against, context, "against")
+    return check_target(params.target, context, "target"), other
+
+
+def _questions(params: EvaluateParams) -> QuestionData:
+    data = read_questions(Path(params.data).expanduser(), params.limit)
+    if "tool_call_match" in params.metrics and not any(question.tools for question in data.questions):
+        raise InvalidJob([Problem("tool_call_match needs questions with tools.", param="metrics", file=params.data)])
+    return data
+
+
+def _answers(
+    who: str, target: str | Endpoint, questions: Sequence[Question], params: EvaluateParams, context: TaskContext
+) -> list[Answered]:
+    context.stage(f"asking the {who}")
+    path = context.folder / f"answers-{who}.jsonl"
+    return ask(path, lambda: open_target(target, context), questions, params.max_tokens, context)
+
+
+def _figures(params: EvaluateParams, questions: Sequence[Question], answers: Sequence[Answered]) -> dict[str, Measured]:
+    return scores(params.metrics, questions, answers, params.seed)
+
+
+def _perplexity(params: EvaluateParams, questions: Sequence[Question], context: TaskContext) -> Measured:
+    assert isinstance(params.target, str)
+    folder = served_variant(context.registry.resolve(params.target)).folder
+    return answer_perplexity(folder, Path(params.data).expanduser(), len(questions), context, params.seed)
+
+
+def _judged(
+    params: EvaluateParams,
+    questions: Sequence[Question],
+    answers: Sequence[Answered],
+    others: Sequence[Answered] | None,
+    context: TaskContext,
+) -> dict[str, Measured]:
+    assert params.judge is not None
+    judge = open_target(params.judge, context)
+    figures: dict[str, Measured] = {}
+    try:
+        if "judge" in params.metrics:
+            context.stage("grading")
+            given = [grade for grade in grades(judge, questions, answers, params.rubric) if grade is not None]
+            context.reporter.message(f"The judge graded {len(given)} of {len(questions)} answers.")
+            if given:
+                found = measured(given, params.seed)
+                figures["judge"] = found if len(given) == len(questions) else replace(found, scores=None)
+        if "win_rate" in params.metrics and others is not None:
+            context.stage("comparing")
+            figures["win_rate"] = measured(preferences(judge, questions, answers, others, params.rubric), params.seed)
+    finally:
+        judge.close()
+    return figures
+
+
+TASK = Evaluate()

@@ -1,0 +1,195 @@
+"""Task `search`: Optuna looks for the params of another kind that make one of its figures best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError
+
+from jobs.fields import Placed, placed_in
+from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
+from jobs.task import Params, Reporter, StopReason, TaskContext, problems_of
+from jobs.tasks.kinds import task_for
+from jobs.tasks.search.plot import page
+from jobs.tasks.search.space import Range, filled, ranges
+
+_REPORT = "search.html"
+
+
+class SearchParams(Params):
+    """Looks for the params of another kind of job that make one of its figures best."""
+
+    kind: JobKind = Field(description="Any kind but search.")
+    params: dict[str, Any] = Field(description='As that kind takes them, with {"$float": [1e-5, 1e-3, "log"]}, $int or $choice.')
+    objective: str = Field(min_length=1, description="The figure of the outcome to be best, as eval_loss or f1.")
+    direction: Literal["minimize", "maximize"] = Field("minimize")
+    trials: int = Field(10, ge=1, le=1000, description="Trials in all.")
+    timeout_s: float | None = Field(None, gt=0, description="No trial begins after so long in one attempt.")
+    prune_on: str | None = Field(None, description="A figure told on the way, by which hopeless trials end early.")
+    output: str = Field("search", description="Begins the names of models that trials make; only the best one's stays.")
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    @classmethod
+    def placed(cls, params: Mapping[str, Any]) -> Iterator[Placed]:
+        """Those of the other kind's params, in any trial."""
+        kind = params.get("kind")
+        if isinstance(kind, str) and kind in set(JobKind) - {JobKind.SEARCH}:
+            yield from placed_in(task_for(JobKind(kind)).params, params.get("params"), ("params",))
+
+
+class Search:
+    """Finished trials are kept: after an interruption the others follow."""
+
+    kind: ClassVar[JobKind] = JobKind.SEARCH
+    params: ClassVar[type[Params]] = SearchParams
+
+    def plan(self, params: SearchParams, context: TaskContext) -> Plan:
+        if params.kind is JobKind.SEARCH:
+            raise InvalidJob([Problem("A search cannot search searches.", param="kind")])
+        try:
+            found = list(ranges(params.params))
+        except ValueError as error:
+            raise InvalidJob([Problem(str(error), param="params")]) from None
+        if not found:
+            raise InvalidJob([Problem("Nothing varies: mark a param with $float, $int or $choice.", param="params")])
+        one = task_for(params.kind).plan(_validated(params, filled(params.params, lambda each: each.first), 0), context)
+        summary = (f"Tries {params.trials} times, varying {', '.join(each.path for each in found)}:", *one.summary)
+        seconds = None if one.duration_s is None else one.duration_s * params.trials
+        return Plan(summary, params.trials, seconds, one.memory_bytes, one.disk_bytes, one.outputs, one.warnings)
+
+    def run(self, params: SearchParams, context: TaskContext) -> Outcome:
+        import optuna
+        from optuna.trial import TrialState
+
+        optuna.logging.disable_default_handler()
+        study = optuna.create_study(
+            storage=f"sqlite:///{context.folder / 'study.db'}",
+            study_name=context.job,
+            direction=params.direction,
+            load_if_exists=True,
+        )
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):  # of an attempt that was cut short
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params)
+        begun = time.monotonic()
+        while (done := _num_done(study)) < params.trials:
+            if params.timeout_s is not None and time.monotonic() - begun > params.timeout_s:
+                break
+            study.sampler = optuna.samplers.TPESampler(seed=params.seed + done)
+            context.stage(f"trial {done + 1} of {params.trials}")
+            self._try(params, study, context)
+        return _outcome(params, study, context)
+
+    def _try(self, params: SearchParams, study: Any, context: TaskContext) -> None:
+        import optuna
+
+        trial = study.ask()
+        asked = filled(params.params, lambda each: _suggested(trial, each))
+        folder = context.folder / "trials" / str(trial.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        reporter = _TrialReporter(context.reporter, trial, params.prune_on)
+        inner = replace(context, job=f"{context.job}-{trial.number}", folder=folder, reporter=reporter, attempt=1)
+        try:
+            outcome = task_for(params.kind).run(_validated(params, asked, trial.number), inner)
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            context.reporter.message(f"Trial {trial.number} was hopeless and ended early.")
+            return
+        except JobFailure as error:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            context.reporter.message(f"Trial {trial.number} failed: {error.message}", "warning")
+            trial.study.set_user_attr(f"failed-{trial.number}", error.code)
+            return
+        if params.objective not in outcome.metrics:
+            told = ", ".join(sorted(outcome.metrics))
+            raise JobFailure(f"The outcome has no figure {params.objective!r}; it has {told}.", code="no_objective")
+        if outcome.version is not None:
+            trial.set_user_attr("version", outcome.version)
+        study.tell(trial, outcome.metrics[params.objective])
+        context.reporter.progress(_num_done(study), params.trials, {params.objective: outcome.metrics[params.objective]}, "trials")
+
+
+@dataclass(slots=True)
+class _TrialReporter:
+    """Passes on what a trial tells, but its steps, which would be taken for the search's; and prunes it."""
+
+    outer: Reporter
+    trial: Any
+    prune_on: str | None
+
+    @property
+    def stop(self) -> StopReason | None:
+        return self.outer.stop
+
+    def stage(self, name: str) -> None:
+        self.outer.message(f"Trial {self.trial.number}: {name}.")
+
+    def progress(self, step: int, total: int | None, metrics: Mapping[str, float], unit: str) -> None:
+        import optuna
+
+        if self.prune_on is not None and self.prune_on in metrics:
+            self.trial.report(metrics[self.prune_on], step)
+            if self.trial.should_prune():
+                raise optuna.TrialPruned
+
+    def message(self, text: str, level: str = "info") -> None:
+        self.outer.message(text, level)
+
+    def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
+        """A trial's own; the search goes on from its study."""
+
+
+def _validated(params: SearchParams, asked: dict[str, Any], number: int) -> Any:
+    """Raises InvalidJob."""
+    model = task_for(params.kind).params
+    if "output" in model.model_fields:
+        asked = {**asked, "output": f"{params.output}-{number}"}
+    try:
+        return model.model_validate(asked)
+    except ValidationError as error:
+        problems = [Problem(f"params.{each.message}", param=f"params.{each.param}") for each in problems_of(error)]
+        raise InvalidJob(problems) from None
+
+
+def _suggested(trial: Any, each: Range) -> Any:
+    if each.kind == "choice":
+        return trial.suggest_categorical(each.path, each.values)
+    if each.kind == "int":
+        return trial.suggest_int(each.path, int(each.low), int(each.high), log=each.is_log)
+    return trial.suggest_float(each.path, each.low, each.high, log=each.is_log)
+
+
+def _num_done(study: Any) -> int:
+    """Finished in any way, those that were cut short not counted."""
+    from optuna.trial import TrialState
+
+    failed: int = sum(name.startswith("failed-") for name in study.user_attrs)
+    ended = len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
+    return int(ended + failed)
+
+
+def _outcome(params: SearchParams, study: Any, context: TaskContext) -> Outcome:
+    from optuna.trial import TrialState
+
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    if not complete:
+        raise JobFailure("No trial came to its end. Look at the events for what failed, or narrow the ranges.", code="no_trial")
+    best = study.best_trial
+    for trial in complete:
+        version = trial.user_attrs.get("version")
+        if version is not None and trial.number != best.number:
+            name = version.partition(":")[0]
+            if any(model.name == name for model in context.registry.models()):
+                context.registry.remove(name)
+    place = next(index for index, trial in enumerate(complete) if trial.number == best.number)
+    values, asked = [trial.value for trial in complete], [trial.params for trial in complete]
+    (context.folder / _REPORT).write_text(page(f"Search of {params.objective}", values, asked, place), encoding="utf-8")
+    details = {"params": best.params, "trial": best.number, "num_trials": len(study.trials), "num_complete": len(complete)}
+    return Outcome(best.user_attrs.get("version"), {params.objective: best.value}, (_REPORT,), details)
+
+
+TASK = Search()
