@@ -6,24 +6,18 @@ Touches the file system; runs in a thread. What it lets through is whole: upload
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from jobs.fields import Path as ParamPath
-from jobs.fields import Place, Placed, replaced
-from jobs.job import InvalidJob, Problem
-from jobs.permissions import EXPORTS, EndpointAccess, EndpointSource, Grants, JobPermissions
-from jobs.roots import NotAllowed, path_under
+from jobs.fields import Reference, ReferenceKind, replaced
+from jobs.permissions import EXPORTS, EndpointAccess, EndpointSource, Grants, JobPermissions, NotAllowed, path_under
+from jobs.task import InvalidJob, Problem
 from model_registry.errors import InvalidReference
 from model_registry.references import PathReference, parse_reference
 
-_FILE = re.compile(r"file-[A-Za-z0-9]+")
-_MADE = re.compile(r"@[A-Za-z0-9_-]+")  # a version that another job makes: not known before that has ended
 _UPLOAD = (
     "Upload the file to /v1/files and give its id (`slmops jobs create` does so by itself), or list its folder in jobs.data_roots "
     "of slmops.toml"
@@ -50,39 +44,35 @@ class Admission:
     permissions: JobPermissions
     file_of: Callable[[str], str]
 
-    def admit(self, model: type[BaseModel], params: Mapping[str, Any]) -> Admitted:
-        """model: the kind's params, which declare the fields. Raises InvalidJob with everything that is not allowed, and what
-        `file_of` raises."""
+    def admit(self, params: Mapping[str, Any], references: Sequence[Reference]) -> Admitted:
+        """references: all of the params. Raises InvalidJob with everything that is not allowed, and what `file_of` raises."""
         found = _Found()
-        for each in _placed(model, params):
+        for each in references:
             try:
                 self._admit(each, found)
             except NotAllowed as error:
                 found.problems.append(Problem(f"{each.param}: {error}.", param=each.param, code="not_allowed"))
         if found.problems:
             raise InvalidJob(found.problems)
-        found.texts |= {each.path: self.file_of(each.text) for each in found.uploads}
+        uploads = (each for each in references if each.kind is ReferenceKind.UPLOAD)
+        found.texts |= {each.path: self.file_of(each.name) for each in uploads}
         roots = tuple(str(root) for root in self.permissions.data_roots)
         grants = Grants(self.permissions.allow_code, roots, found.endpoints)
         return Admitted(replaced(params, found.texts), grants)
 
-    def _admit(self, each: Placed, found: _Found) -> None:
-        text = each.text
-        if _MADE.fullmatch(text):
-            return
-        match each.place:
-            case Place.ENDPOINT:
-                found.endpoints[text] = self._endpoint(text)
-            case Place.OUTPUT:
-                found.texts[each.path] = str(self._output(text))
-            case _ if _FILE.fullmatch(text):
-                found.uploads.append(each)
-            case Place.FILE:
-                found.texts[each.path] = str(self._read(text, _UPLOAD))
-            case Place.SOURCE if (reference := _path_reference(text)) is not None:
-                found.texts[each.path] = self._source(text.strip(), reference)
-            case Place.FOLDER if _looks_like_path(text):
-                found.texts[each.path] = str(self._read(text, _LIST))
+    def _admit(self, each: Reference, found: _Found) -> None:
+        name = each.name
+        match each.kind:
+            case ReferenceKind.ENDPOINT:
+                found.endpoints[name] = self._endpoint(name)
+            case ReferenceKind.OUTPUT:
+                found.texts[each.path] = str(self._output(name))
+            case ReferenceKind.FILE:
+                found.texts[each.path] = str(self._read(name, _UPLOAD))
+            case ReferenceKind.SOURCE if (reference := _path_reference(name)) is not None:
+                found.texts[each.path] = self._source(name.strip(), reference)
+            case ReferenceKind.FOLDER:
+                found.texts[each.path] = str(self._read(name, _LIST))
 
     def _read(self, text: str, remedy: str) -> Path:
         try:
@@ -118,32 +108,7 @@ class Admission:
 class _Found:
     texts: dict[ParamPath, str] = field(default_factory=dict)
     endpoints: dict[str, EndpointAccess] = field(default_factory=dict)
-    uploads: list[Placed] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-
-
-def files_in(model: type[BaseModel], params: Mapping[str, Any]) -> tuple[str, ...]:
-    """Ids of the uploaded files that the params name in fields declared for them, each once, in order."""
-    files = (Place.FILE, Place.SOURCE, Place.FOLDER)
-    return tuple(dict.fromkeys(each.text for each in _placed(model, params) if each.place in files and _FILE.fullmatch(each.text)))
-
-
-def privileged_in(model: type[BaseModel], params: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the fields that reach beyond uploads and the registry: paths of this machine, sources elsewhere, endpoints."""
-    return tuple(each.param for each in _placed(model, params) if _is_privileged(each))
-
-
-def _is_privileged(each: Placed) -> bool:
-    if each.place in (Place.ENDPOINT, Place.OUTPUT):
-        return True
-    if _MADE.fullmatch(each.text) or _FILE.fullmatch(each.text):
-        return False
-    return each.place is not Place.FOLDER or _looks_like_path(each.text)
-
-
-def _placed(model: type[BaseModel], params: Mapping[str, Any]) -> list[Placed]:
-    declare: Any = model
-    return list(declare.placed(params))
 
 
 def _key_of(name: str, source: EndpointSource) -> str | None:
@@ -170,7 +135,3 @@ def _path_reference(text: str) -> PathReference | None:
     except InvalidReference:
         return None  # the task says what is wrong with it
     return reference if isinstance(reference, PathReference) else None
-
-
-def _looks_like_path(text: str) -> bool:
-    return any(mark in text for mark in ("/", "\\")) or text.startswith(("~", "."))

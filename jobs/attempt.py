@@ -1,37 +1,30 @@
-"""One attempt at a job: its process from start to end, and what it said on the way. Decides nothing of what follows."""
+"""One attempt at a job: its process from start to end, and what it reported on the way. Decides nothing of what follows."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.child_process import ChildProcess
 from jobs.job import Progress
-from jobs.messages import Checkpointed, Failed, FromChild, Last, Progressed, Said, Staged, Start
-from jobs.pace import Pace
+from jobs.lifecycle import AttemptEnd
+from jobs.messages import Checkpointed, Failed, FromChild, LogMessage, Progressed, Staged, Start, TerminalMessage
 from jobs.record import JobRecord
 from jobs.task import StopReason
 from model_registry.errors import NotWritable, OutOfDisk
 
-TELL_EVERY_S = 2.0  # of a progress without figures, as an event
+EVENT_EVERY_S = 2.0  # of a progress without figures, as an event
 GRACE_S: Mapping[StopReason, float] = {StopReason.CANCEL: 0.8, StopReason.PAUSE: 120.0}
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """last: the process's last word, None if it died without one. exit_code: negative for a signal."""
-
-    last: Last | None
-    exit_code: int
-
-
 class Attempt:
-    """record: where its progress goes; None: nowhere. asked: why its end was asked for. has_checkpoint: it left one.
+    """record: where its progress goes; None: nowhere. stop_reason: why its end was requested. has_checkpoint: it left one.
 
-    over: set, by its owner, when what follows from its end was done.
+    is_settled: set by its owner once what follows from its end is done.
     """
 
     def __init__(self, record: JobRecord | None, start: Start, log: Path, tasks: str) -> None:
@@ -40,30 +33,30 @@ class Attempt:
         self._log = log
         self._tasks = tasks
         self._pace = Pace()
-        self._told_s = float("-inf")
+        self._event_s = float("-inf")
         self._child: ChildProcess | None = None
         self._killer: asyncio.TimerHandle | None = None
-        self.asked: StopReason | None = None
+        self.stop_reason: StopReason | None = None
         self.has_checkpoint = False
-        self.over = asyncio.Event()
+        self.is_settled = asyncio.Event()
 
-    async def run(self) -> End:
+    async def run(self) -> AttemptEnd:
         """Until the process is gone. Cancelled, it kills the process."""
         try:
             self._child = child = await ChildProcess.start(self._start, self._log, self._tasks)
         except OSError as error:
             why = f"The job's process cannot be started: {error.strerror}. Free some disk space and memory."
-            return End(Failed(code="not_started", message=why, may_pass=True), -1)
+            return AttemptEnd(Failed(code="not_started", message=why, may_pass=True), -1)
         except OutOfDisk as error:
-            return End(Failed(code="out_of_disk", message=error.message), -1)
+            return AttemptEnd(Failed(code="out_of_disk", message=error.message), -1)
         except NotWritable as error:
-            return End(Failed(code="not_writable", message=error.message), -1)
-        last: Last | None = None
+            return AttemptEnd(Failed(code="not_writable", message=error.message), -1)
+        last: TerminalMessage | None = None
         try:
-            if self.asked is not None:
-                child.stop(self.asked)
+            if self.stop_reason is not None:
+                child.stop(self.stop_reason)
             async for message in child.messages():
-                if not isinstance(message, Staged | Progressed | Said | Checkpointed):
+                if not isinstance(message, Staged | Progressed | LogMessage | Checkpointed):
                     last = message
                 elif self._record is not None:
                     self._note(message, self._record)
@@ -75,17 +68,17 @@ class Attempt:
         code = await child.wait()
         if self._killer is not None:
             self._killer.cancel()
-        return End(last, code)
+        return AttemptEnd(last, code)
 
     def stop(self, reason: StopReason, grace_s: float | None = None) -> None:
-        """Asks for its end, and ends it when it has not come within the grace. A cancel overrules a pause."""
-        self.asked = StopReason.CANCEL if StopReason.CANCEL in (self.asked, reason) else reason
+        """Requests its end, and kills it when that has not come within the grace, in seconds. A cancel overrules a pause."""
+        self.stop_reason = StopReason.CANCEL if StopReason.CANCEL in (self.stop_reason, reason) else reason
         if self._killer is not None:
             self._killer.cancel()
-        grace_s = GRACE_S[self.asked] if grace_s is None else grace_s
+        grace_s = GRACE_S[self.stop_reason] if grace_s is None else grace_s
         self._killer = asyncio.get_running_loop().call_later(grace_s, self._kill)
         if self._child is not None:
-            self._child.stop(self.asked)
+            self._child.stop(self.stop_reason)
 
     def _kill(self) -> None:
         if self._child is not None:
@@ -97,18 +90,49 @@ class Attempt:
             case Staged(name=name):
                 self._pace = Pace()
                 record.progress(replace(progress, stage=name, step=0, total=None, rate=None, time_left_s=None))
-                record.tell("stage", name)
+                record.add_event("stage", name)
             case Progressed(step=step, total=total, unit=unit, metrics=metrics):
                 self._pace.note(time.monotonic(), step)
                 rate, left_s = self._pace.rate, self._pace.time_left_s(total)
                 known = {**progress.metrics, **metrics}
                 record.progress(Progress(progress.stage, step, total, unit, rate, left_s, known))
-                if metrics or step == total or time.monotonic() - self._told_s >= TELL_EVERY_S:
-                    self._told_s = time.monotonic()
+                if metrics or step == total or time.monotonic() - self._event_s >= EVENT_EVERY_S:
+                    self._event_s = time.monotonic()
                     data = {"step": step, "total": total, "unit": unit, "rate": rate, "time_left_s": left_s, "metrics": metrics}
-                    record.tell("progress", data=data)
-            case Said(text=text, level=level):
-                record.tell("message", text, level=level)
+                    record.add_event("progress", data=data)
+            case LogMessage(text=text, level=level):
+                record.add_event("message", text, level=level)
             case Checkpointed(step=step, path=path, metrics=metrics):
                 self.has_checkpoint = True
-                record.tell("checkpoint", f"A checkpoint of step {step}.", data={"step": step, "path": path, "metrics": metrics})
+                record.add_event(
+                    "checkpoint", f"A checkpoint of step {step}.", data={"step": step, "path": path, "metrics": metrics}
+                )
+
+
+WINDOW_S = 60.0
+
+
+class Pace:
+    """Steps a second over the last minute. A stage that counts anew, and a pause, begin a new measurement."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def note(self, now_s: float, step: int) -> None:
+        if self._seen and step < self._seen[-1][1]:
+            self._seen.clear()
+        self._seen.append((now_s, step))
+        while len(self._seen) > 2 and self._seen[1][0] < now_s - WINDOW_S:
+            self._seen.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """None until two steps have been seen at different times."""
+        if not self._seen:
+            return None
+        (first_s, first), (last_s, last) = self._seen[0], self._seen[-1]
+        return (last - first) / (last_s - first_s) if last > first and last_s > first_s else None
+
+    def time_left_s(self, total: int | None) -> float | None:
+        rate = self.rate
+        return None if rate is None or total is None else max(0.0, (total - self._seen[-1][1]) / rate)

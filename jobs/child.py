@@ -1,7 +1,7 @@
-"""The process of one job, `python -m jobs.child [TASKS]`: runs a task as stdin says, and tells stdout what becomes of it.
+"""The process of one job, `python -m jobs.child TASKS`: runs a task as stdin says, and writes to stdout what becomes of it.
 
-Owns its modesty (priority, memory limit) and how a task's exceptions are told. Ends at once when the daemon is gone. Everything
-that libraries print goes to stderr, which is the job's log. TASKS: a module with `task_for`, default `jobs.tasks.kinds`.
+Owns its priority and memory limit, and how a task's exceptions are described. Ends at once when the daemon is gone. Everything
+that libraries print goes to stderr, which is the job's log. TASKS: the name of a `TaskModule`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
-from importlib import import_module
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -22,13 +21,25 @@ import numpy as np
 import psutil
 from pydantic import ValidationError
 
-from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan
+from jobs.fields import Reference, ReferenceKind
+from jobs.kinds import task_module
 from jobs.memory_limit import set_limit
-from jobs.messages import Checkpointed, Ended, Failed, Finished, Last, Planned, Progressed, Refused, Said, Staged, Start, Stop
-from jobs.references import texts_in
+from jobs.messages import (
+    Checkpointed,
+    Ended,
+    Failed,
+    Finished,
+    LogMessage,
+    Planned,
+    Progressed,
+    Refused,
+    Staged,
+    Start,
+    Stop,
+    TerminalMessage,
+)
 from jobs.scalar_log import ScalarLog
-from jobs.task import Stopped, StopReason, Task, TaskContext, problems_of
-from jobs.tasks.vendors.hugging_face import use_no_hub_kernels
+from jobs.task import InvalidJob, JobFailure, JobKind, Outcome, Plan, Stopped, StopReason, Task, TaskContext, problems_of
 from model_registry.disk import storage_failure
 from model_registry.errors import (
     ModelNotFound,
@@ -60,13 +71,13 @@ _DECODER = msgspec.msgpack.Decoder(Start | Stop)
 
 
 class FrameReporter:
-    """A `Reporter` that tells by frames, and hears of a stop."""
+    """A `Reporter` that writes frames. stop: set when the daemon requests the end."""
 
     def __init__(self, frames: FrameWriter, folder: Path) -> None:
         self._frames = frames
         self._folder = folder
         self._scalars = ScalarLog(folder.parent / "tensorboard")
-        self._told_s = float("-inf")
+        self._written_s = float("-inf")
         self.stop: StopReason | None = None
 
     def close(self) -> None:
@@ -78,19 +89,19 @@ class FrameReporter:
     def progress(self, step: int, total: int | None, metrics: Mapping[str, float], unit: str) -> None:
         self._scalars.add(step, metrics)
         now_s = time.monotonic()
-        if metrics or step == total or now_s - self._told_s >= PROGRESS_EVERY_S:
-            self._told_s = now_s
+        if metrics or step == total or now_s - self._written_s >= PROGRESS_EVERY_S:
+            self._written_s = now_s
             self._frames.write(Progressed(step=step, total=total, unit=unit, metrics=dict(metrics)))
 
     def message(self, text: str, level: str = "info") -> None:
-        self._frames.write(Said(text=text, level=level))
+        self._frames.write(LogMessage(text=text, level=level))
 
     def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
         relative = path.relative_to(self._folder).as_posix()
         self._frames.write(Checkpointed(step=step, path=relative, metrics=dict(metrics)))
 
 
-def main(tasks: str = "jobs.tasks.kinds") -> int:
+def main(tasks: str) -> int:
     os.umask(0o077)
     stdout = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -104,15 +115,14 @@ def main(tasks: str = "jobs.tasks.kinds") -> int:
     reporter = FrameReporter(frames, Path(start.folder))
     start_thread("listener", lambda: _listen(sys.stdin.buffer, reporter))
     turn_off_telemetry()
-    use_no_hub_kernels()
-    be_modest(start.plan_memory_bytes if start.plan else start.memory_bytes)
-    last = _last_word(tasks, start, reporter)
+    lower_priority(start.plan_memory_bytes if start.plan else start.memory_bytes)
+    last = _terminal_message(tasks, start, reporter)
     reporter.close()
     frames.write(last)
     return 0
 
 
-def be_modest(memory_bytes: int | None) -> None:
+def lower_priority(memory_bytes: int | None) -> None:
     """Serving goes first: lowest CPU and I/O priority, first to be ended when memory runs out, and never more than its share."""
     process = psutil.Process()
     with contextlib.suppress(psutil.AccessDenied, AttributeError, OSError):
@@ -135,16 +145,18 @@ def _listen(stdin: BinaryIO, reporter: FrameReporter) -> None:
     os._exit(_GONE)
 
 
-def _last_word(tasks: str, start: Start, reporter: FrameReporter) -> Last:
+def _terminal_message(tasks: str, start: Start, reporter: FrameReporter) -> TerminalMessage:
     try:
         with Registry(Path(start.home)) as registry:
-            return _work(import_module(tasks).task_for(JobKind(start.kind)), start, registry, reporter)
+            module = task_module(tasks)
+            module.prepare_process()
+            return _work(module.task_for(JobKind(start.kind)), start, registry, reporter)
     except Exception as error:
         traceback.print_exc()
-        return told(error, start)
+        return describe_failure(error, start)
 
 
-def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter) -> Last:
+def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter) -> TerminalMessage:
     try:
         params = task.params.model_validate(start.params)
     except ValidationError as error:
@@ -160,18 +172,19 @@ def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter)
         offline=start.offline,
         grants=start.grants,
     )
-    hold_versions(start.params, registry)
+    hold_versions(task.params.references(start.params), registry)
     if start.plan:
         return Planned(plan=_plain(task.plan(params, context), Plan))
     return Finished(outcome=_plain(task.run(params, context), Outcome))
 
 
-def hold_versions(params: Mapping[str, Any], registry: Registry) -> None:
+def hold_versions(references: Iterable[Reference], registry: Registry) -> None:
     """Nobody removes a version that the params name while this process works with it."""
-    for text in texts_in(params):
-        with contextlib.suppress(RegistryError):
-            for variant in registry.resolve(text).variants:
-                hold(variant.folder)
+    for each in references:
+        if each.kind is ReferenceKind.VERSION:
+            with contextlib.suppress(RegistryError):
+                for variant in registry.resolve(each.name).variants:
+                    hold(variant.folder)
 
 
 def _plain(value: T, kind: type[T]) -> T:
@@ -188,8 +201,8 @@ def _as_builtin(value: Any) -> Any:
     raise TypeError(f"a task's result holds a {type(value).__name__}, which is no JSON value")
 
 
-def told(error: BaseException, start: Start) -> Last:
-    """How an exception of a task is told: what was wrong, what to do, and whether another attempt may help."""
+def describe_failure(error: BaseException, start: Start) -> TerminalMessage:
+    """The message for an exception of a task: what was wrong, what to do, and whether another attempt may help."""
     if isinstance(error, Stopped):
         return Ended()
     if isinstance(error, InvalidJob):
@@ -230,6 +243,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 if __name__ == "__main__":
-    code = main(*sys.argv[1:2])
+    code = main(sys.argv[1])
     sys.stderr.flush()
     os._exit(code)  # the thread that listens holds stdin, and libraries that hang at their end would keep the job open

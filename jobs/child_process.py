@@ -11,9 +11,8 @@ from typing import IO, Any
 
 import msgspec
 
-from jobs.job import JobKind
 from jobs.messages import FromChild, Start, Stop, ToChild
-from jobs.task import StopReason
+from jobs.task import JobKind, StopReason
 from model_registry.disk import make_private_folder, open_private, storage_errors
 from runtime.child_environment import child_environment
 from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size

@@ -1,41 +1,26 @@
 """A job as a frozen value: what is asked, how far it is, how it ended. Knows no database, process or task.
 
 Error tree: JobError
-├── InvalidJob       refused before it starts: every problem, with its file and line
+├── InvalidJob       refused before it starts: every problem, with its file and line (`jobs.task`)
 ├── JobNotFound      no job has this id
 ├── WrongStatus      the job's status does not allow this
 ├── JobsElsewhere    another process runs the jobs of this home
 ├── TooManyPlans     as many plans as may be are being made; it may be tried again
 ├── QueueClosing     the daemon is ending
-└── JobFailure       the work failed: with a cause, a remedy, and whether trying again may help
+└── JobFailure       the work failed: with a cause, a remedy, and whether trying again may help (`jobs.task`)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from jobs.task import JobError, JobKind, Outcome, Plan
+
 WORK = "work"  # in a job's folder, the one that its task writes in
-MAX_MESSAGE_CHARS = 4096  # of one problem
-
-
-class JobKind(StrEnum):
-    """The kinds of work; each has its file in `jobs/tasks/`."""
-
-    CONVERT = "convert"
-    MERGE = "merge"
-    QUANTIZE = "quantize"
-    FINETUNE = "finetune"
-    DISTIL = "distil"
-    EVALUATE = "evaluate"
-    BENCHMARK = "benchmark"
-    SEARCH = "search"
-    FOUNDRY_EXPORT = "foundry-export"
-    REGISTER = "register"
-    OLIVE = "olive"
 
 
 class JobStatus(StrEnum):
@@ -52,26 +37,6 @@ class JobStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong with what a job was asked. param: the field; file, line (from 1): where in its data; code: for programs."""
-
-    message: str
-    param: str | None = None
-    file: str | None = None
-    line: int | None = None
-    code: str = "invalid_value"
-
-    def __post_init__(self) -> None:
-        """A message may quote what was given, which may be long."""
-        if len(self.message) > MAX_MESSAGE_CHARS:
-            object.__setattr__(self, "message", f"{self.message[:MAX_MESSAGE_CHARS]}...")
-
-    def __str__(self) -> str:
-        place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        return f"{place}: {self.message}" if place else self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,35 +61,6 @@ class Progress:
     rate: float | None = None
     time_left_s: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a job would do, told before it starts. summary: a sentence each; duration and memory are estimates, None if unknown.
-
-    outputs: names of models that it would register. warnings: what is allowed but probably not wanted.
-    """
-
-    summary: tuple[str, ...]
-    num_steps: int | None = None
-    duration_s: float | None = None
-    memory_bytes: int | None = None
-    disk_bytes: int | None = None
-    outputs: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a job made. version: the label (`name:number`) of what it registered; files: in its folder, relative, e.g. reports.
-
-    metrics: its figures. details: JSON values for people and programs that want more.
-    """
-
-    version: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    files: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,25 +106,6 @@ class JobEvent:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-class JobError(Exception):
-    """The root. message: what was wrong and what to do, in full sentences."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
-
-class InvalidJob(JobError):
-    """Refused before it starts. problems: at least one, of which the first hundred are kept; param, code: of the first."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems[:100])
-        self.param, self.code = self.problems[0].param, self.problems[0].code
-        shown = "; ".join(str(problem) for problem in self.problems[:5])
-        more = len(problems) - 5
-        super().__init__(f"{shown}; and {more} more" if more > 0 else shown)
-
-
 class JobNotFound(JobError):
     pass
 
@@ -212,12 +129,3 @@ class TooManyPlans(JobError):
 class QueueClosing(JobError):
     def __init__(self) -> None:
         super().__init__("The server is shutting down; no job is planned any more. Retry after its restart.")
-
-
-class JobFailure(JobError):
-    """The work failed. code: e.g. `out_of_memory`, `source_unavailable`; may_pass: whether another attempt can help."""
-
-    def __init__(self, message: str, *, code: str = "failed", may_pass: bool = False) -> None:
-        super().__init__(message)
-        self.code = code
-        self.may_pass = may_pass

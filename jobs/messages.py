@@ -1,7 +1,7 @@
-"""Everything a job's process is told or tells: small frozen messages, framed by `runtime/framing.py`.
+"""Wire protocol between the daemon and a job's process: small frozen messages, framed by `runtime/framing.py`.
 
 To the process:    Start, then Stop.
-From the process:  Staged, Progressed, Said, Checkpointed; last, one of Planned, Refused, Finished, Failed, Ended.
+From the process:  Staged, Progressed, LogMessage, Checkpointed; last, one of Planned, Refused, Finished, Failed, Ended.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from jobs.job import Outcome, Plan, Problem
 from jobs.permissions import Grants
+from jobs.task import Outcome, Plan, Problem
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
@@ -52,7 +52,9 @@ class Progressed(msgspec.Struct, frozen=True, kw_only=True, tag="progressed"):
     metrics: dict[str, float]
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True, tag="said"):
+class LogMessage(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
+    """text: one event for people. level: info, warning or error."""
+
     text: str
     level: str
 
@@ -84,9 +86,9 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
-    """The task stopped as it was told to."""
+    """The task stopped as it was requested to."""
 
 
 ToChild = Start | Stop
-Last = Planned | Refused | Finished | Failed | Ended
-FromChild = Staged | Progressed | Said | Checkpointed | Last
+TerminalMessage = Planned | Refused | Finished | Failed | Ended
+FromChild = Staged | Progressed | LogMessage | Checkpointed | TerminalMessage

@@ -10,15 +10,18 @@ import contextlib
 import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.attempt import Attempt, End
-from jobs.job import InvalidJob, JobFailure, JobKind, Plan, Problem, QueueClosing, TooManyPlans
-from jobs.limits import JobLimits
+from jobs.attempt import Attempt
+from jobs.job import WORK, QueueClosing, TooManyPlans
+from jobs.lifecycle import AttemptEnd
 from jobs.messages import Failed, Planned, Refused, Start
-from jobs.supervisor import LOG
+from jobs.permissions import JobLimits
+from jobs.runner import LOG
+from jobs.task import PLANNED, InvalidJob, JobFailure, JobKind, Plan, Problem
 from model_registry.disk import make_private_folder
 from model_registry.errors import OutOfDisk, RegistryBusy
 
@@ -34,6 +37,20 @@ class PlanSlot:
     """The right to have one plan after another made, from `Planner.slot`. Only to have it counts."""
 
 
+@dataclass(frozen=True, slots=True)
+class MadePlan:
+    """left: the folder in which the plan's task left what its run can use; there is none when it left nothing."""
+
+    plan: Plan
+    left: Path
+
+    def hand_over(self, folder: Path) -> None:
+        """Moves what was left to a job. folder: the job's. Waits for the disk."""
+        with contextlib.suppress(OSError):  # without it, the run does that work again
+            if self.left.is_dir():
+                self.left.rename(make_private_folder(folder / WORK) / PLANNED)
+
+
 class Planner:
     """folder: where jobs have theirs. start_of: makes the first message of a plan's process, by id, kind, params and folder."""
 
@@ -43,7 +60,7 @@ class Planner:
         self._limits = limits
         self._tasks = tasks
         self._num_slots = 0
-        self._running: set[asyncio.Task[End]] = set()
+        self._running: set[asyncio.Task[AttemptEnd]] = set()
         self._is_closing = False
 
     @contextlib.contextmanager
@@ -59,17 +76,21 @@ class Planner:
         finally:
             self._num_slots -= 1
 
-    async def plan(self, kind: JobKind, params: Mapping[str, Any], slot: PlanSlot) -> Plan:
-        """Cancelled, it kills the process. Raises InvalidJob, JobFailure, QueueClosing, RegistryBusy, OutOfDisk, NotWritable."""
+    @contextlib.asynccontextmanager
+    async def plan(self, kind: JobKind, params: Mapping[str, Any], slot: PlanSlot) -> AsyncIterator[MadePlan]:
+        """What the plan left is there within the block. Cancelled while it is made, it kills the process.
+
+        Raises InvalidJob, JobFailure, QueueClosing, RegistryBusy, OutOfDisk, NotWritable.
+        """
         id_ = f"{_PREFIX}{secrets.token_hex(8)}"
         folder = self._folder / id_
         try:
             start = await self._started(self._start_of(id_, kind, params, folder))
             end = await self._end_of(Attempt(None, start, folder / LOG, self._tasks))
-            if _is_told_in_log(end):
+            if _is_described_in_log(end):
                 kept = await asyncio.to_thread(self._keep_log, folder)
                 raise JobFailure(f"{_what_ended(end)} Its log is {kept}.", code="internal_error")
-            return _plan_of(end)
+            yield MadePlan(_plan_of(end), folder / WORK / PLANNED)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
@@ -96,7 +117,7 @@ class Planner:
             await asyncio.gather(task, return_exceptions=True)
             raise
 
-    async def _end_of(self, attempt: Attempt) -> End:
+    async def _end_of(self, attempt: Attempt) -> AttemptEnd:
         task = asyncio.create_task(attempt.run(), name="plan")
         self._running.add(task)
         try:
@@ -122,18 +143,18 @@ class Planner:
         return kept
 
 
-def _is_told_in_log(end: End) -> bool:
+def _is_described_in_log(end: AttemptEnd) -> bool:
     """Whether only the log says what went wrong."""
     return end.last is None or (isinstance(end.last, Failed) and end.last.code == "internal_error")
 
 
-def _what_ended(end: End) -> str:
+def _what_ended(end: AttemptEnd) -> str:
     if isinstance(end.last, Failed):
         return end.last.message
     return f"The process that plans jobs ended with exit code {end.exit_code}."
 
 
-def _plan_of(end: End) -> Plan:
+def _plan_of(end: AttemptEnd) -> Plan:
     match end.last:
         case Planned(plan=plan):
             return plan

@@ -14,9 +14,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from jobs.job import Failure, Job, JobEvent, JobStatus, Outcome, Progress
+from jobs.job import Failure, Job, JobEvent, JobStatus, Progress
 from jobs.lifecycle import move
 from jobs.store import JobStore
+from jobs.task import Outcome
 from model_registry.errors import RegistryError
 
 STORE_EVERY_S = 0.5
@@ -25,13 +26,17 @@ _log = logging.getLogger("slmops.jobs")
 
 
 class JobRecord:
-    """now: the time, UTC. last_number: of its newest stored event. on_change: told of the job whenever it is stored."""
+    """now: the time, UTC. last_number: of its newest stored event. num_failures: attempts that failed since its last checkpoint.
+
+    on_change: called with the job whenever it is stored.
+    """
 
     def __init__(
         self, job: Job, store: JobStore, now: Callable[[], datetime], last_number: int, on_change: Callable[[Job], None]
     ) -> None:
         self.job = job
         self.is_closed = False
+        self.num_failures = 0
         self._store = store
         self._now = now
         self._on_change = on_change
@@ -46,10 +51,10 @@ class JobRecord:
 
     @property
     def refusal(self) -> str | None:
-        """Why the database does not take what was told, in whole sentences; None while it does."""
+        """Why the database does not take the job's changes, in whole sentences; None while it does."""
         return self._refusal
 
-    def tell(self, type_: str, message: str = "", *, level: str = "info", data: Mapping[str, Any] | None = None) -> None:
+    def add_event(self, type_: str, message: str = "", *, level: str = "info", data: Mapping[str, Any] | None = None) -> None:
         """One more event, stored with the next `store`."""
         self._number += 1
         self._events.append(JobEvent(self.job.id, self._number, self._now(), type_, level, message, dict(data or {})))
@@ -65,15 +70,15 @@ class JobRecord:
         self.job = move(self.job, to, self._now(), outcome=outcome, failure=failure)
         level = "error" if to is JobStatus.FAILED else "warning" if failure else "info"
         data = {"status": str(to)} | ({"code": failure.code} if failure else {})
-        self.tell("status", failure.message if failure else f"The job is {to}.", level=level, data=data)
+        self.add_event("status", failure.message if failure else f"The job is {to}.", level=level, data=data)
         await self.store()
 
     def store_soon(self) -> None:
-        """What was told is stored within half a second."""
+        """What changed is stored within half a second."""
         self._store_in(STORE_EVERY_S)
 
     async def store(self) -> None:
-        """What was told before is stored when it returns, or tried again. One that refuses is waited for once, not by each."""
+        """What changed before is stored when it returns, or will be retried. Callers wait for a refusing database once."""
         if self._refusal is None:
             async with self._storing:
                 if self._refusal is None:
@@ -115,7 +120,7 @@ class JobRecord:
             self._changed.notify_all()
 
     async def close(self) -> None:
-        """Nothing more is told: whoever waits goes on. What was refused is tried a last time."""
+        """Nothing more is reported: whoever waits goes on. What was refused is tried a last time."""
         self.is_closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -125,7 +130,7 @@ class JobRecord:
             self._changed.notify_all()
 
     async def wait_beyond(self, number: int, timeout_s: float) -> bool:
-        """Until an event with a higher number is stored, or nothing more is told; False when the time is over."""
+        """Until an event with a higher number is stored, or nothing more is reported; False when the time is over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._changed:
                 await self._changed.wait_for(lambda: self._stored_number > number or self.is_closed)

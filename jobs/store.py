@@ -17,7 +17,8 @@ import msgspec
 from sqlalchemy import RowMapping, func, insert, select, update
 from sqlalchemy import delete as delete_from
 
-from jobs.job import Failure, Job, JobEvent, JobKind, JobStatus, Outcome, Plan, Progress
+from jobs.job import Failure, Job, JobEvent, JobStatus, Progress
+from jobs.task import JobKind, Outcome, Plan
 from model_registry.database import Database
 from model_registry.schema import job_events, jobs
 

@@ -7,7 +7,7 @@ checkpoints there, and ends with the same result as one that was never interrupt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -16,10 +16,105 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from jobs.fields import Placed, placed_in
-from jobs.job import JobKind, Outcome, Plan, Problem
+from jobs.fields import Declared, Reference, declared_fields, references
 from jobs.permissions import Grants
 from model_registry.registry import Registry
+
+MAX_MESSAGE_CHARS = 4096  # of one problem
+PLANNED = "planned"  # in a task's folder: what its plan left for its run
+
+
+class JobKind(StrEnum):
+    """The kinds of work; each has its file in `jobs/tasks/`."""
+
+    CONVERT = "convert"
+    MERGE = "merge"
+    QUANTIZE = "quantize"
+    FINETUNE = "finetune"
+    DISTIL = "distil"
+    EVALUATE = "evaluate"
+    BENCHMARK = "benchmark"
+    SEARCH = "search"
+    FOUNDRY_EXPORT = "foundry-export"
+    REGISTER = "register"
+    OLIVE = "olive"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with what a job was asked. param: the field; file, line (from 1): where in its data; code: for programs."""
+
+    message: str
+    param: str | None = None
+    file: str | None = None
+    line: int | None = None
+    code: str = "invalid_value"
+
+    def __post_init__(self) -> None:
+        """A message may quote what was given, which may be long."""
+        if len(self.message) > MAX_MESSAGE_CHARS:
+            object.__setattr__(self, "message", f"{self.message[:MAX_MESSAGE_CHARS]}...")
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        return f"{place}: {self.message}" if place else self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a job would do, told before it starts. summary: a sentence each; duration and memory are estimates, None if unknown.
+
+    outputs: names of models that it would register. warnings: what is allowed but probably not wanted.
+    """
+
+    summary: tuple[str, ...]
+    num_steps: int | None = None
+    duration_s: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    outputs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job made. version: the label (`name:number`) of what it registered; files: in its folder, relative, e.g. reports.
+
+    metrics: its figures. details: JSON values for people and programs that want more.
+    """
+
+    version: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class JobError(Exception):
+    """The root. message: what was wrong and what to do, in full sentences."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidJob(JobError):
+    """Refused before it starts. problems: at least one, of which the first hundred are kept; param, code: of the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems[:100])
+        self.param, self.code = self.problems[0].param, self.problems[0].code
+        shown = "; ".join(str(problem) for problem in self.problems[:5])
+        more = len(problems) - 5
+        super().__init__(f"{shown}; and {more} more" if more > 0 else shown)
+
+
+class JobFailure(JobError):
+    """The work failed. code: e.g. `out_of_memory`, `source_unavailable`; may_pass: whether another attempt can help."""
+
+    def __init__(self, message: str, *, code: str = "failed", may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.may_pass = may_pass
 
 
 class StopReason(StrEnum):
@@ -38,14 +133,19 @@ class Stopped(Exception):
 
 
 class Params(BaseModel):
-    """What a task is asked. Each task has its own subclass; unknown fields are refused, defaults are told in descriptions."""
+    """What is requested of a task. Each task has its own subclass; unknown fields are refused, descriptions name the defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @classmethod
-    def placed(cls, params: Mapping[str, Any]) -> Iterator[Placed]:
-        """The files, folders and endpoints that params of this kind name, by its fields' declarations (`jobs.fields`)."""
-        return placed_in(cls, params)
+    def declared(cls, params: Any) -> Declared:
+        """Where params of this kind, valid or not, have texts in fields that name something (`jobs.fields`)."""
+        return declared_fields(cls, params)
+
+    @classmethod
+    def references(cls, params: Any) -> tuple[Reference, ...]:
+        """Everything that params of this kind refer to: files, folders, servers, versions, other jobs."""
+        return tuple(references(cls.declared(params), params))
 
 
 _CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unsupported_parameter"}  # of kinds of validation errors
@@ -90,8 +190,8 @@ class Reporter(Protocol):
 class TaskContext:
     """What a task works with. job: its id; attempt: from 1; folder: its own, kept between attempts.
 
-    threads: to compute with. memory_bytes: what it may take, None if unlimited. offline: nothing may be fetched.
-    grants: what the machine's configuration allows it.
+    threads: to compute with. memory_bytes: what it may take, None if unlimited. offline: nothing may be fetched. grants: what the
+    machine's configuration allows it. shared: of a search's trial, the folder of the search.
     """
 
     job: str
@@ -103,6 +203,12 @@ class TaskContext:
     memory_bytes: int | None = None
     offline: bool = False
     grants: Grants = field(default_factory=Grants)
+    shared: Path | None = None
+
+    @property
+    def planned(self) -> Path:
+        """Where `plan` may leave what `run` need not do again: in the job's folder, which trials of a search share."""
+        return (self.shared or self.folder) / PLANNED
 
     def check(self) -> None:
         """Raises Stopped when the job is paused or cancelled. A task calls it at least twice a second where it can stop."""

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from fastapi import FastAPI
 
 from jobs.job import Job
-from jobs.job_queue import JobQueue
+from jobs.service import JobService
+from jobs.store import JobStore
 from model_registry.disk import who_may_enter
 from model_registry.errors import RegistryError
 from model_registry.keys import KeyStore
@@ -74,7 +75,7 @@ class Parts:
     pool: ModelPool
     gateway: Gateway
     metrics: Metrics
-    jobs: JobQueue
+    jobs: JobService
     keys: ApiKeys
 
     async def drain(self) -> None:
@@ -110,8 +111,9 @@ def create_app(
         if registry is not None and job.status.is_final:  # it may have published
             registry.look_soon()
 
-    jobs = JobQueue(
+    jobs = JobService(
         settings.home,
+        JobStore(settings.home),
         limits,
         tasks=tasks,
         file_of=lambda id_: str(uploads.get(id_).path),

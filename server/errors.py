@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from jobs import job as jobs
-from jobs.job import Problem
+from jobs.task import InvalidJob, JobFailure, Problem
 from model_registry import errors as registry
 from model_registry import keys
 from model_registry.uploads import FileNotKnown
@@ -95,13 +95,13 @@ TABLE: Mapping[type[Exception], Rule] = {
     InsufficientScope: Rule(403, PERMISSION, "insufficient_scope"),
     ForeignPage: Rule(403, PERMISSION, "origin_not_allowed"),
     NotImplementedHere: Rule(501, NOT_IMPLEMENTED, "not_implemented"),
-    jobs.InvalidJob: Rule(400, INVALID, "invalid_value", param="params"),
+    InvalidJob: Rule(400, INVALID, "invalid_value", param="params"),
     jobs.JobNotFound: Rule(404, INVALID, "job_not_found", param="id"),
     jobs.WrongStatus: Rule(409, INVALID, "wrong_status"),
     jobs.JobsElsewhere: Rule(409, INVALID, "jobs_elsewhere"),
     jobs.TooManyPlans: Rule(429, RATE_LIMIT, "too_many_plans", retry_after_s=5),
     jobs.QueueClosing: Rule(503, SERVER, "draining", retry_after_s=5),
-    jobs.JobFailure: Rule(422, INVALID, "failed"),
+    JobFailure: Rule(422, INVALID, "failed"),
     FileInUse: Rule(409, INVALID, "file_in_use", param="file_id"),
     FileNotKnown: Rule(404, INVALID, "file_not_found", param="file_id"),
     keys.KeyNotFound: Rule(404, INVALID, "key_not_found", param="id"),

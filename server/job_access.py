@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from jobs.job import JobKind
-from jobs.job_queue import JobQueue
-from jobs.references import jobs_in
+from jobs.fields import ReferenceKind
+from jobs.service import JobService
+from jobs.task import JobKind
 from model_registry.uploads import Uploads
 from server.principal import AccessScope, InsufficientScope, Principal
 
@@ -18,8 +18,8 @@ ADMIN_KINDS = frozenset({JobKind.CONVERT, JobKind.REGISTER})  # pulls or takes a
 class JobAccess:
     """Checks before a job is planned or created. An admin may refer to everything."""
 
-    def __init__(self, queue: JobQueue, uploads: Uploads) -> None:
-        self._queue = queue
+    def __init__(self, service: JobService, uploads: Uploads) -> None:
+        self._service = service
         self._uploads = uploads
 
     async def check(
@@ -40,9 +40,12 @@ class JobAccess:
             return
         if kind in ADMIN_KINDS:
             raise InsufficientScope(principal, [AccessScope.ADMIN], "kind")
-        for param in await self._queue.privileged_in(kind, params):
-            raise InsufficientScope(principal, [AccessScope.ADMIN], param)
-        for file in await self._queue.files_in(kind, params):
-            await asyncio.to_thread(self._uploads.get, file, owner)
-        for job in {*needs, *jobs_in(params)} - {*steps}:
-            await self._queue.job(job, owner=owner)
+        references = await self._service.kinds.references(kind, params)
+        for each in references:
+            if each.is_privileged:
+                raise InsufficientScope(principal, [AccessScope.ADMIN], each.param)
+        for each in references:
+            if each.kind is ReferenceKind.UPLOAD:
+                await asyncio.to_thread(self._uploads.get, each.name, owner)
+        for job in {*needs, *(each.name for each in references if each.kind is ReferenceKind.JOB)} - {*steps}:
+            await self._service.job(job, owner=owner)

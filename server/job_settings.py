@@ -11,8 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from jobs.limits import JobLimits
-from jobs.permissions import EndpointSource, JobPermissions
+from jobs.permissions import EndpointSource, JobLimits, JobPermissions
 from server.memory_share import MemoryShare, bytes_of
 from server.model_settings import Threads
 

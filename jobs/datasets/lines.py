@@ -1,13 +1,15 @@
 """Lines of a file of training data as bytes: the byte order mark taken off, each line bounded; what is no UTF-8 text, named.
 
-A whole file in another encoding or compressed is one problem, not one per line.
+A whole file in another encoding or compressed is one problem, not one per line. Halves of surrogate pairs are named by their place.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from model_registry.text_encoding import BOM, binary_format_of, wide_encoding_of
 
@@ -64,3 +66,29 @@ def beginning_of(path: Path) -> bytes:
 def _other_encoding(name: str) -> tuple[str, str, str]:
     source = name.split(" ")[0]
     return f"is not UTF-8: it looks like {name}", f"Save it as UTF-8: iconv -f {source} -t UTF-8 FILE > NEW", "not_utf8"
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def broken_text(line: str) -> str | None:
+    """The dotted name of the first field, as `messages.0.content`; None when there is none, or the line is no JSON."""
+    try:
+        return _found(json.loads(line), "")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _found(value: Any, place: str) -> str | None:
+    """A name that is broken itself is not shown."""
+    if isinstance(value, str):
+        return place if _HALF.search(value) else None
+    if isinstance(value, dict):
+        if any(_HALF.search(name) for name in value):
+            return f"A field's name{f' in {place}' if place else ''}"
+        inner = ((value[name], f"{place}.{name}" if place else name) for name in value)
+    elif isinstance(value, list):
+        inner = ((each, f"{place}.{index}") for index, each in enumerate(value))
+    else:
+        return None
+    return next((found for each, where in inner if (found := _found(each, where)) is not None), None)

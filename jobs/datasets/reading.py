@@ -16,9 +16,8 @@ import msgspec
 
 from jobs.datasets.conversations import conversation_problem, with_arguments_as_text
 from jobs.datasets.examples import Completion, Conversation, Example, Preference
-from jobs.datasets.lines import MAX_LINE_BYTES, beginning_of, lines_of, of_broken_utf8, what_it_looks_like
-from jobs.datasets.surrogates import broken_text
-from jobs.job import Problem
+from jobs.datasets.lines import MAX_LINE_BYTES, beginning_of, broken_text, lines_of, of_broken_utf8, what_it_looks_like
+from jobs.task import Problem
 
 MAX_PROBLEMS = 1000
 FEW = 5  # lines that a sentence names

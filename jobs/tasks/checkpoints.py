@@ -1,26 +1,45 @@
-"""A version's weights as a Hugging Face checkpoint: what training, merging and quantizing begin from.
+"""A version's weights as a Hugging Face checkpoint: what training, merging and quantizing begin from, and what they end with.
 
 A version that a job made carries its checkpoint. One that was pulled has it made from its source, once, under
-`<home>/checkpoints`. The tokenizer is always the one that is served, so that token ids are the same.
+`<home>/checkpoints`. The tokenizer is always the one that is served, so that token ids are the same. PyTorch is imported inside
+functions.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.task import TaskContext
-from jobs.tasks.convert import StagedProgress
+from model_registry.artifacts import StagedVariant
 from model_registry.errors import UnsupportedModel
+from model_registry.importers.checkpoint import CheckpointImporter
 from model_registry.importers.gguf.checkpoint import write_checkpoint
-from model_registry.records import CHECKPOINT, NOT_SERVED, ModelVersion, Variant
+from model_registry.importers.protocol import ImportOptions
+from model_registry.lora import CONFIG, WEIGHTS
+from model_registry.records import CHECKPOINT, NOT_SERVED, ModelVersion, Precision, Variant
 from model_registry.refetch import refetched
 from model_registry.registry import CHECKPOINT_NAME_CHARS
 from model_registry.staging import staging_folder
 
 _TEXTS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
+
+
+class StagedProgress:
+    """A registry's `Progress` that tells a job, and stops with it."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+
+    def stage(self, text: str) -> None:
+        self._context.stage(text)
+
+    def update(self, done: int, total: int | None) -> None:
+        self._context.progress(done, total, unit="parts")
 
 
 def materialise(context: TaskContext, label: str) -> Path:
@@ -73,3 +92,62 @@ def _ends(served: Path) -> tuple[int | None, list[int]]:
     model: dict[str, Any] = json.loads((served / "genai_config.json").read_text(encoding="utf-8"))["model"]
     ends = model["eos_token_id"]
     return model.get("bos_token_id"), ends if isinstance(ends, list) else [ends]
+
+
+_NAMING_MODULES = "megatron_config"  # with it, PEFT imports the module that `megatron_core` names
+
+
+def merged(checkpoint: Path, adapter: Path) -> Any:
+    """The base in float32 with the adapter's changes in its weights: W + B A alpha / r, and DoRA's magnitudes."""
+    _check_plain(adapter)
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, trust_remote_code=False)
+    return PeftModel.from_pretrained(base, adapter).merge_and_unload()
+
+
+def _check_plain(adapter: Path) -> None:
+    """Raises UnsupportedModel for a configuration that names modules to be imported."""
+    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    if not isinstance(config, dict) or config.get(_NAMING_MODULES):
+        raise UnsupportedModel(f"{adapter.name}'s {CONFIG} names modules to import; merge an adapter without {_NAMING_MODULES}.")
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+_KEPT = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """variants: what is served first, then the checkpoint. metrics, parameters: as the importer tells them."""
+
+    variants: tuple[StagedVariant, ...]
+    metrics: Mapping[str, float]
+    parameters: Mapping[str, Any]
+    architecture: str
+    context_length: int
+
+
+def build(context: TaskContext, checkpoint: Path, staging: Path, precision: Precision) -> Build:
+    """checkpoint: in `staging`, and becomes a variant. Raises UnsupportedModel, CorruptModel, OutOfDisk, Stopped."""
+    served = staging / "served"
+    served.mkdir()
+    imported = CheckpointImporter().run(checkpoint, served, ImportOptions(precision), StagedProgress(context))
+    variants = (
+        StagedVariant(imported.precision, imported.provider_family, served),
+        StagedVariant(Precision.FP32, CHECKPOINT, checkpoint),
+    )
+    return Build(variants, imported.metrics, imported.parameters, imported.architecture, imported.context_length)
+
+
+def save_weights(model: Any, base: Path, folder: Path) -> None:
+    """model: transformers', of the base's shape. The base's own words on itself stay as they are."""
+    model.save_pretrained(folder, safe_serialization=True)
+    for name in _KEPT:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)

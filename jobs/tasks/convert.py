@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from jobs.fields import ModelSource
-from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.task import Params, TaskContext
+from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
+from jobs.tasks.checkpoints import StagedProgress
 from jobs.tasks.conversion.backends import LIBRARIES, Backend, importers_of, missing_for
 from jobs.tasks.conversion.builder_options import BuilderOptions, BuildOrder
 from jobs.tasks.conversion.pickles import readable
@@ -112,19 +112,6 @@ class Convert:
             handling=handling,
         )
         return Outcome(version.label, metrics=version.manifest.metrics, details={"parameters": dict(version.manifest.parameters)})
-
-
-class StagedProgress:
-    """A registry's `Progress` that tells a job, and stops with it."""
-
-    def __init__(self, context: TaskContext) -> None:
-        self._context = context
-
-    def stage(self, text: str) -> None:
-        self._context.stage(text)
-
-    def update(self, done: int, total: int | None) -> None:
-        self._context.progress(done, total, unit="parts")
 
 
 def _planned(params: ConvertParams) -> PullPlan:

@@ -9,9 +9,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from jobs.fields import OutputFolder
-from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.task import Params, TaskContext
+from jobs.fields import OutputFolder, VersionName
+from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
 from jobs.tasks.checkpoints import served_variant
 from model_registry.records import ModelVersion
 from runtime.errors import InvalidRequest
@@ -26,7 +25,7 @@ _CONTENT = "{Content}"  # what Foundry Local puts a message in place of
 class FoundryExportParams(Params):
     """Writes a version as a folder that Foundry Local loads."""
 
-    model: str = Field(min_length=1, description="A version of the registry.")
+    model: VersionName = Field(min_length=1, description="A version of the registry.")
     folder: OutputFolder | None = Field(
         None, description="Where to, in `exports` of the home or jobs.output_roots; must not exist. By default in the job's own."
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from jobs.job import JobKind
-from jobs.task import Task
+from jobs.task import JobKind, Task
+from jobs.tasks.vendors.hugging_face import use_no_hub_kernels
 
 _MODULES = {
     JobKind.BENCHMARK: "jobs.tasks.benchmark.task",
@@ -26,3 +26,8 @@ def task_for(kind: JobKind) -> Task:
     """The one task of this kind: its module's `TASK`."""
     task: Task = import_module(_MODULES[kind]).TASK
     return task
+
+
+def prepare_process() -> None:
+    """Called once in a job's process, before anything is loaded that tasks work with."""
+    use_no_hub_kernels()

@@ -7,13 +7,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from jobs.fields import FolderOrVersion
-from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.task import Params, TaskContext
-from jobs.tasks.adapters import is_adapter, merged
-from jobs.tasks.checkpoints import materialise
+from jobs.fields import FolderOrVersion, VersionName
+from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
+from jobs.tasks.checkpoints import build, is_adapter, materialise, merged, save_weights
 from jobs.tasks.outputs import Output, checked_name, made_by, register
-from jobs.tasks.serving_build import build, save_weights
 from model_registry.adapters import folder_of
 from model_registry.records import Precision
 
@@ -22,7 +19,7 @@ class MergeParams(Params):
     """Merges a LoRA or DoRA adapter into a model's weights."""
 
     adapter: FolderOrVersion = Field(min_length=1, description="A version with an adapter, or a folder in PEFT's layout.")
-    model: str | None = Field(None, description="The base; by default the one that the adapter's version was made from.")
+    model: VersionName | None = Field(None, description="The base; by default the one that the adapter's version was made from.")
     output: str | None = Field(None, description="Name of the model made; by default the base's with -merged.")
     precision: Precision = Field(Precision.AUTO, description="How the weights that are served are stored.")
 

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from jobs.job import InvalidJob, Problem
 from jobs.memory_limit import lifted
+from jobs.task import InvalidJob, Problem
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import InvalidName
 from model_registry.importers.protocol import Imported

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jobs.job import JobKind, Outcome, Plan
-from jobs.task import Params, TaskContext
+from jobs.task import JobKind, Outcome, Params, Plan, TaskContext
 from jobs.tasks.checkpoints import materialise, served_variant
 from jobs.tasks.evaluate.metrics import Measured
 from jobs.tasks.evaluate.questions import Question, QuestionData

@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
-from jobs.task import Params, TaskContext
+from jobs.fields import VersionName
+from jobs.task import InvalidJob, JobFailure, JobKind, Outcome, Params, Plan, Problem, TaskContext
 from jobs.tasks.outputs import source_of
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import InvalidName
@@ -44,7 +44,7 @@ class Bounds(BaseModel):
 class RegisterParams(Params):
     """Registers a version under a name and an alias, when it is good enough."""
 
-    model: str = Field(min_length=1, description="The version.")
+    model: VersionName = Field(min_length=1, description="The version.")
     name: str | None = Field(None, description="Makes it a version of this model too; by default it is left where it is.")
     alias: str = Field(LIVE, description="What points to it then; live is what a bare name means.")
     requires: dict[str, Bounds] = Field(

@@ -6,20 +6,18 @@ Which params are files is what each kind's params declare. Paths that the daemon
 from __future__ import annotations
 
 import hashlib
-import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from jobs.fields import Place, Placed, replaced
+from jobs.fields import FieldKind, Reference, ReferenceKind, replaced
 from server.cli.failures import MISUSED, CommandFailed
 
 if TYPE_CHECKING:
     from server.cli.daemon import Daemon
 
-_ID = re.compile(r"file-[A-Za-z0-9]+|@[A-Za-z0-9_-]+")  # an upload, or what another job makes
 _PURPOSES = {"evaluate": "evals", "olive": "user_data", "convert": "user_data"}  # other kinds learn from their data
 
 
@@ -29,29 +27,29 @@ def with_files(daemon: Daemon, kind: Any, params: Any, roots: Sequence[Path]) ->
     kind, params: whatever a file holds. What is no job and no file here is left to the daemon, which says what is wrong.
     Raises CommandFailed.
     """
-    from jobs.job import JobKind
+    from jobs.task import JobKind
     from jobs.tasks.kinds import task_for
 
     if not isinstance(kind, str) or kind not in set(JobKind) or not isinstance(params, Mapping):
         return params
     texts: dict[tuple[str | int, ...], str] = {}
-    for each in task_for(JobKind(kind)).params.placed(params):
-        if not _ID.fullmatch(each.text) and (text := _named(daemon, kind, each, roots)) is not None:
+    for each in task_for(JobKind(kind)).params.references(params):
+        if (text := _named(daemon, kind, each, roots)) is not None:
             texts[each.path] = text
     return replaced(params, texts)
 
 
-def _named(daemon: Daemon, kind: str, each: Placed, roots: Sequence[Path]) -> str | None:
+def _named(daemon: Daemon, kind: str, each: Reference, roots: Sequence[Path]) -> str | None:
     """What to put in its place; None to leave it as it is."""
-    from jobs.roots import NotAllowed, path_under
+    from jobs.permissions import NotAllowed, path_under
 
-    if each.place is Place.ENDPOINT:
+    if each.kind in (ReferenceKind.JOB, ReferenceKind.UPLOAD) or each.field in (None, FieldKind.ENDPOINT, FieldKind.VERSION):
         return None
-    path = Path(each.text).expanduser()
-    if each.place is Place.OUTPUT:
+    path = Path(each.name).expanduser()
+    if each.field is FieldKind.OUTPUT:
         return str(path.absolute())
-    if each.place is Place.FILE and not path.is_absolute() and not _is_path(each, path):
-        raise CommandFailed(f"{each.param}: there is no file {each.text} here", MISUSED)
+    if each.field is FieldKind.FILE and not path.is_absolute() and not _is_path(each, path):
+        raise CommandFailed(f"{each.param}: there is no file {each.name} here", MISUSED)
     if not _is_path(each, path):
         return None
     try:
@@ -60,15 +58,15 @@ def _named(daemon: Daemon, kind: str, each: Placed, roots: Sequence[Path]) -> st
         purpose = _PURPOSES.get(kind, "fine-tune")
         if path.is_file():
             return _uploaded(daemon, path, purpose)
-        return _uploaded_folder(daemon, path, purpose) if each.place is Place.SOURCE else str(path.absolute())
+        return _uploaded_folder(daemon, path, purpose) if each.field is FieldKind.SOURCE else str(path.absolute())
 
 
-def _is_path(each: Placed, path: Path) -> bool:
+def _is_path(each: Reference, path: Path) -> bool:
     """Whether it is a file here; or, where a folder may be named, that, by a text that looks like no version's name."""
     try:
-        if each.place is Place.FILE or path.is_file():
+        if each.field is FieldKind.FILE or path.is_file():
             return path.is_file()
-        return path.is_dir() and ("/" in each.text or each.text.startswith((".", "~")))
+        return path.is_dir() and ("/" in each.name or each.name.startswith((".", "~")))
     except (OSError, ValueError):
         return False
 

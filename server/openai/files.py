@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, HTTPException, Query, Request, UploadFile
 from starlette.responses import FileResponse, Response
 
-from jobs.job_queue import JobQueue
+from jobs.fields import ReferenceKind
+from jobs.service import JobService
 from model_registry.uploads import FileNotKnown, StoredFile, Uploads
 from runtime.errors import InvalidRequest
 from server.access import CallerPrincipal, GuardedRoute, requires
@@ -42,7 +43,7 @@ class FormRoute(GuardedRoute):
         return handle
 
 
-def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
+def files_router(uploads: Uploads, jobs: JobService) -> APIRouter:
     router = APIRouter(prefix="/v1/files", tags=["openai"], route_class=FormRoute)
 
     @router.post("", responses=documented(400, 413, 500), summary="Upload a file")
@@ -102,7 +103,8 @@ def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
         """Refused while a job that has not ended reads it: it may have to begin anew."""
         await asyncio.to_thread(uploads.get, file_id, caller.only_own)
         for job in jobs.active():
-            if file_id in await jobs.files_in(job.kind, job.params):
+            references = await jobs.kinds.references(job.kind, job.params)
+            if any(each.kind is ReferenceKind.UPLOAD and each.name == file_id for each in references):
                 raise FileInUse(file_id, job.id, job.status)
         await asyncio.to_thread(uploads.remove, file_id)
         return FileDeleted(id=file_id)

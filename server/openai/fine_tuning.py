@@ -12,8 +12,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from jobs.job import WORK, InvalidJob, Job, JobEvent, JobKind, JobNotFound, JobStatus, Problem, WrongStatus
-from jobs.job_queue import JobQueue
+from jobs.job import WORK, Job, JobEvent, JobNotFound, JobStatus, WrongStatus
+from jobs.service import JobService
+from jobs.task import InvalidJob, JobKind, Problem
 from model_registry.uploads import FileNotKnown, Uploads
 from runtime.errors import InvalidRequest
 from server.access import CallerPrincipal, requires
@@ -37,15 +38,15 @@ _RESULT = "result_file"  # where a job's folder notes the id of its result file
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> APIRouter:
+def fine_tuning_router(gateway: Gateway, service: JobService, uploads: Uploads) -> APIRouter:
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["openai"], route_class=SmallJsonRoute)
 
     async def told(job: Job) -> FineTuningJob:
-        return job_of(job, await asyncio.to_thread(_result_file, queue.folder(job.id), job, uploads))
+        return job_of(job, await asyncio.to_thread(_result_file, service.folder(job.id), job, uploads))
 
     async def found(id_: str, caller: Principal) -> Job:
         try:
-            job = await queue.job(our_id(id_), owner=caller.only_own)
+            job = await service.job(our_id(id_), owner=caller.only_own)
         except JobNotFound:
             job = None
         if job is None or not can_be_told(job):
@@ -71,7 +72,7 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
             await asyncio.to_thread(_check_file, uploads, field, getattr(asked, field), caller.only_own)
         params = params_of(asked, base, secrets.token_hex(4))
         try:
-            creating = queue.create(JobKind.FINETUNE, params, metadata=asked.metadata or {}, owner=caller.id)
+            creating = service.create(JobKind.FINETUNE, params, metadata=asked.metadata or {}, owner=caller.id)
             job = await unless_disconnected(request.receive, creating)
         except InvalidJob as error:
             raise InvalidJob([_theirs(problem, asked) for problem in error.problems]) from None
@@ -90,7 +91,7 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
         owner = caller.only_own
         jobs: list[Job] = []
         cursor = None if after is None else our_id(after)
-        while len(jobs) <= limit and (page := await queue.jobs(kind=JobKind.FINETUNE, owner=owner, after=cursor)):
+        while len(jobs) <= limit and (page := await service.find(kind=JobKind.FINETUNE, owner=owner, after=cursor)):
             told_of = [job for job in page if can_be_told(job) and not (is_plain and job.metadata)]
             jobs += [job for job in told_of if wanted.items() <= job.metadata.items()]
             cursor = page[-1].id
@@ -104,24 +105,24 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
     @router.post("/{job_id}/cancel", responses=documented(404, 409, 500), summary="Cancel a fine-tuning job")
     @requires(AccessScope.JOBS, changes_state=True)
     async def cancel(job_id: str, caller: CallerPrincipal) -> FineTuningJob:
-        return await moved(job_id, caller, queue.cancel)
+        return await moved(job_id, caller, service.cancel)
 
     @router.post("/{job_id}/pause", responses=documented(404, 409, 500), summary="Pause a fine-tuning job")
     @requires(AccessScope.JOBS, changes_state=True)
     async def pause(job_id: str, caller: CallerPrincipal) -> FineTuningJob:
-        return await moved(job_id, caller, queue.pause)
+        return await moved(job_id, caller, service.pause)
 
     @router.post("/{job_id}/resume", responses=documented(404, 409, 500), summary="Resume a fine-tuning job")
     @requires(AccessScope.JOBS, changes_state=True)
     async def resume(job_id: str, caller: CallerPrincipal) -> FineTuningJob:
-        return await moved(job_id, caller, queue.resume)
+        return await moved(job_id, caller, service.resume)
 
     @router.get("/{job_id}/events", responses=documented(400, 404, 500), summary="List what happened to a fine-tuning job")
     @requires(AccessScope.JOBS, changes_state=False)
     async def events(job_id: str, caller: CallerPrincipal, limit: Limit = 20, after: str | None = None) -> FineTuningEventList:
         """The newest first."""
         job = await found(job_id, caller)
-        whole = [event_of(job, event) for event in reversed(await _events(queue, job.id))]
+        whole = [event_of(job, event) for event in reversed(await _events(service, job.id))]
         ids = [event.id for event in whole]
         if after is not None and after not in ids:
             raise JobNotFound(f"The job {job_id} has no event {after!r}.")
@@ -135,7 +136,7 @@ def fine_tuning_router(gateway: Gateway, queue: JobQueue, uploads: Uploads) -> A
         job = await found(job_id, caller)
         known: dict[str, float] = {}
         whole: list[Checkpoint] = []
-        for event in await _events(queue, job.id):
+        for event in await _events(service, job.id):
             known |= event.data.get("metrics", {}) if event.type == "progress" else {}
             if event.type == "checkpoint":
                 whole.insert(0, checkpoint_of(job, event, known))
@@ -162,9 +163,9 @@ def _check_file(uploads: Uploads, field: str, id_: str | None, owner: str | None
         raise InvalidRequest(f"The file {id_} is for {purpose}. Upload it with purpose fine-tune.", param=field)
 
 
-async def _events(queue: JobQueue, id_: str) -> list[JobEvent]:
+async def _events(service: JobService, id_: str) -> list[JobEvent]:
     """Without a progress that has no figures: OpenAI tells none."""
-    found = [event async for event in queue.events(id_) if event is not None]
+    found = [event async for event in service.events(id_) if event is not None]
     return [event for event in found if event.type != "progress" or event.data["metrics"]]
 
 

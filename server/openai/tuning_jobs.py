@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from jobs.job import Job, JobEvent, JobKind, JobStatus
+from jobs.job import Job, JobEvent, JobStatus
+from jobs.task import JobKind
 from jobs.tasks.finetune.parameters import DPO_RATE, LEARNING_RATES
 from model_registry.names import model_name_from
 from server.fine_tuned_names import CHECKPOINT, ORGANISATION, registered_name, written_name

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from jobs.job import Job, JobEvent, JobKind, JobStatus, Plan
+from jobs.job import Job, JobEvent, JobStatus
+from jobs.task import JobKind, Plan
 from server.bounded import FAIL_FAST, at_most
 from server.fine_tuned_names import as_registered
 

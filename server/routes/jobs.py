@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from jobs.job import Job, JobEvent, JobKind, JobStatus
-from jobs.job_queue import JobQueue
+from jobs.job import Job, JobEvent, JobStatus
+from jobs.service import JobService
+from jobs.task import JobKind
 from server.access import CallerPrincipal, requires
 from server.disconnection import unless_disconnected
 from server.errors import documented
@@ -39,18 +40,18 @@ _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"sche
 MAX_EVENTS = 10_000
 
 
-def jobs_router(queue: JobQueue, access: JobAccess) -> APIRouter:
+def jobs_router(service: JobService, access: JobAccess) -> APIRouter:
     router = APIRouter(prefix="/admin", tags=["jobs"], route_class=SmallJsonRoute)
 
     def body(job: Job) -> JobBody:
-        return job_body(job, str(queue.folder(job.id)))
+        return job_body(job, str(service.folder(job.id)))
 
     @router.post("/jobs", status_code=201, responses=documented(400, 404, 422, 429, 500, 503), summary="Create a job")
     @requires(AccessScope.JOBS, changes_state=True)
     async def create(asked: JobRequest, request: Request, caller: CallerPrincipal) -> JobBody:
         """It is planned before it is queued: what cannot work is refused, bad data with its file and line."""
         await access.check(caller, asked.kind, asked.params, asked.needs)
-        creating = queue.create(asked.kind, asked.params, needs=asked.needs, metadata=asked.metadata, owner=caller.id)
+        creating = service.create(asked.kind, asked.params, needs=asked.needs, metadata=asked.metadata, owner=caller.id)
         return body(await unless_disconnected(request.receive, creating))
 
     @router.post("/job-plans", responses=documented(400, 404, 422, 429, 500, 503), summary="Say what a job would do")
@@ -61,7 +62,7 @@ def jobs_router(queue: JobQueue, access: JobAccess) -> APIRouter:
         Two at a time; a plan ends with its request.
         """
         await access.check(caller, asked.kind, asked.params)
-        return plan_body(await unless_disconnected(request.receive, queue.plan(asked.kind, asked.params)))
+        return plan_body(await unless_disconnected(request.receive, service.plan(asked.kind, asked.params)))
 
     @router.get("/jobs", responses=documented(400, 404, 500), summary="List jobs")
     @requires(AccessScope.JOBS, changes_state=False)
@@ -75,18 +76,18 @@ def jobs_router(queue: JobQueue, access: JobAccess) -> APIRouter:
     ) -> JobList:
         """Those that the key created; an admin sees all."""
         owner = caller.only_own
-        found = await queue.jobs(kind=kind, status=status, pipeline=pipeline, owner=owner, limit=limit + 1, after=after)
+        found = await service.find(kind=kind, status=status, pipeline=pipeline, owner=owner, limit=limit + 1, after=after)
         return JobList(data=[body(job) for job in found[:limit]], has_more=len(found) > limit)
 
     @router.get("/job-kinds", responses=documented(500), summary="List the kinds of jobs and what each may be asked")
     @requires(AccessScope.JOBS, AccessScope.READ, changes_state=False)
     async def kinds() -> KindList:
-        return KindList(data=[KindBody(kind=kind, params=await queue.schema(kind)) for kind in JobKind])
+        return KindList(data=[KindBody(kind=kind, params=await service.kinds.schema(kind)) for kind in JobKind])
 
     @router.get("/jobs/{id}", responses=documented(404, 500), summary="Show a job")
     @requires(AccessScope.JOBS, changes_state=False)
     async def show(id: str, caller: CallerPrincipal) -> JobBody:
-        return body(await queue.job(id, owner=caller.only_own))
+        return body(await service.job(id, owner=caller.only_own))
 
     @router.get(
         "/jobs/{id}/events", response_model=EventList, responses=documented(400, 404, 500) | STREAMS, summary="List its events"
@@ -102,11 +103,11 @@ def jobs_router(queue: JobQueue, access: JobAccess) -> APIRouter:
     ) -> Any:
         """A list, at most 10,000 at a time; or, with `stream=true` or `Accept: text/event-stream`, as they happen."""
         after = max(after, last_event_id or 0)
-        await queue.job(id, owner=caller.only_own)
+        await service.job(id, owner=caller.only_own)
         if stream or _EVENTS in (accept or ""):
-            return StreamingResponse(_frames(queue, id, after), media_type=_EVENTS, headers={"Cache-Control": "no-cache"})
+            return StreamingResponse(_frames(service, id, after), media_type=_EVENTS, headers={"Cache-Control": "no-cache"})
         found: list[JobEvent] = []
-        async for event in queue.events(id, after):
+        async for event in service.events(id, after):
             found += [event] if event else []
             if len(found) == MAX_EVENTS:
                 break
@@ -120,43 +121,43 @@ def jobs_router(queue: JobQueue, access: JobAccess) -> APIRouter:
         tail: Annotated[int | None, Query(ge=1, le=MAX_LINES, description="Only so many last lines.")] = None,
     ) -> Response:
         """What its processes printed, at most the last 16 MiB of it; empty before the first."""
-        await queue.job(id, owner=caller.only_own)
-        return PlainTextResponse(await asyncio.to_thread(end_of, queue.log(id), tail or MAX_LINES))
+        await service.job(id, owner=caller.only_own)
+        return PlainTextResponse(await asyncio.to_thread(end_of, service.log(id), tail or MAX_LINES))
 
     @router.post("/jobs/{id}/cancel", responses=documented(404, 409, 500), summary="End a job")
     @requires(AccessScope.JOBS, changes_state=True)
     async def cancel(id: str, caller: CallerPrincipal) -> JobBody:
         """Answers once its process is gone, which takes two seconds at most."""
-        await queue.job(id, owner=caller.only_own)
-        return body(await queue.cancel(id))
+        await service.job(id, owner=caller.only_own)
+        return body(await service.cancel(id))
 
     @router.post("/jobs/{id}/pause", responses=documented(404, 409, 500), summary="Pause a job")
     @requires(AccessScope.JOBS, changes_state=True)
     async def pause(id: str, caller: CallerPrincipal) -> JobBody:
         """Answers once it has left a checkpoint."""
-        await queue.job(id, owner=caller.only_own)
-        return body(await queue.pause(id))
+        await service.job(id, owner=caller.only_own)
+        return body(await service.pause(id))
 
     @router.post("/jobs/{id}/resume", responses=documented(404, 409, 500), summary="Let a paused job go on")
     @requires(AccessScope.JOBS, changes_state=True)
     async def resume(id: str, caller: CallerPrincipal) -> JobBody:
-        await queue.job(id, owner=caller.only_own)
-        return body(await queue.resume(id))
+        await service.job(id, owner=caller.only_own)
+        return body(await service.resume(id))
 
     @router.delete("/jobs/{id}", responses=documented(404, 409, 500), summary="Delete a job")
     @requires(AccessScope.JOBS, changes_state=True)
     async def delete(id: str, caller: CallerPrincipal) -> Deleted:
         """The job, its events and its files; what it registered stays."""
-        await queue.job(id, owner=caller.only_own)
-        await queue.delete(id)
+        await service.job(id, owner=caller.only_own)
+        await service.delete(id)
         return Deleted(id=id)
 
     return router
 
 
-async def _frames(queue: JobQueue, id_: str, after: int) -> AsyncIterator[bytes]:
+async def _frames(service: JobService, id_: str, after: int) -> AsyncIterator[bytes]:
     """https://html.spec.whatwg.org/multipage/server-sent-events.html; a comment when all is quiet."""
-    async for event in queue.events(id_, after, follow=True):
+    async for event in service.events(id_, after, follow=True):
         if event is None:
             yield b": still here\n\n"
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from jobs.job_queue import JobQueue
+from jobs.service import JobService
 from server.access import GuardedRoute, requires
 from server.errors import documented
 from server.metrics import Metrics
@@ -14,7 +14,7 @@ from server.principal import AccessScope
 _TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def metrics_router(metrics: Metrics, jobs: JobQueue) -> APIRouter:
+def metrics_router(metrics: Metrics, jobs: JobService) -> APIRouter:
     router = APIRouter(tags=["probes"], route_class=GuardedRoute)
 
     @router.get("/metrics", response_class=Response, responses=documented(500), summary="Metrics for Prometheus")

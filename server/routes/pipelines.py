@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.chain import start_chain
-from jobs.job import Job, JobKind, JobNotFound, JobStatus
-from jobs.job_queue import JobQueue
-from jobs.pipelines import Step
+from jobs.job import Job, JobNotFound, JobStatus
+from jobs.pipelines import Step, start_chain
+from jobs.service import JobService
+from jobs.task import JobKind
 from server.access import CallerPrincipal, requires
 from server.bounded import FAIL_FAST
 from server.disconnection import unless_disconnected
@@ -52,11 +52,11 @@ class PipelineBody(BaseModel):
     jobs: list[JobBody]
 
 
-def pipelines_router(queue: JobQueue, access: JobAccess) -> APIRouter:
+def pipelines_router(service: JobService, access: JobAccess) -> APIRouter:
     router = APIRouter(prefix="/admin/pipelines", tags=["jobs"], route_class=SmallJsonRoute)
 
     def body(id_: str, jobs: list[Job]) -> PipelineBody:
-        return PipelineBody(id=id_, status=status_of(jobs), jobs=[job_body(job, str(queue.folder(job.id))) for job in jobs])
+        return PipelineBody(id=id_, status=status_of(jobs), jobs=[job_body(job, str(service.folder(job.id))) for job in jobs])
 
     @router.post("", status_code=201, responses=documented(400, 404, 422, 429, 500, 503), summary="Create a chain of jobs")
     @requires(AccessScope.JOBS, changes_state=True)
@@ -66,13 +66,13 @@ def pipelines_router(queue: JobQueue, access: JobAccess) -> APIRouter:
         for step in asked.steps:
             await access.check(caller, step.kind, step.params, steps=names)
         steps = [Step(step.name, step.kind, step.params, tuple(step.after)) for step in asked.steps]
-        jobs = await unless_disconnected(request.receive, start_chain(queue, steps, asked.metadata, owner=caller.id))
+        jobs = await unless_disconnected(request.receive, start_chain(service, steps, asked.metadata, owner=caller.id))
         return body(jobs[0].pipeline or "", jobs)
 
     @router.get("/{id}", responses=documented(404, 500), summary="Show a chain of jobs")
     @requires(AccessScope.JOBS, changes_state=False)
     async def show(id: str, caller: CallerPrincipal) -> PipelineBody:
-        jobs = await queue.jobs(pipeline=id, owner=caller.only_own, limit=MAX_STEPS)
+        jobs = await service.find(pipeline=id, owner=caller.only_own, limit=MAX_STEPS)
         if not jobs:
             raise JobNotFound(f"There is no pipeline {id!r} here.")
         return body(id, jobs[::-1])

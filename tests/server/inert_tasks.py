@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from jobs.fields import EndpointName, InputFile, OutputFolder
-from jobs.job import JobKind, Outcome, Plan
-from jobs.task import Params, Task, TaskContext
+from jobs.task import JobKind, Outcome, Params, Plan, Task, TaskContext
 
 
 class Nested(BaseModel):
@@ -39,3 +38,7 @@ class Inert:
 
 def task_for(kind: JobKind) -> Task:
     return Inert()
+
+
+def prepare_process() -> None:
+    pass

@@ -8,9 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from jobs.task import TaskContext
 from jobs.tasks.benchmark.event_stream import Answer
 from jobs.tasks.benchmark.load import WARM_UP, Load, LoadReport, prompts, report
+from jobs.tasks.evaluate.local_model import LocalModel
 from runtime.batching.engine import BatchingEngine
 from runtime.events import Finished
 from runtime.messages import StepReport, Submit
@@ -82,3 +85,22 @@ class ClosedLoop:
         for failed in step.failed:
             del self._rows[failed.request]
             errors.append(failed.message)
+
+
+_ROUNDS, _TOKENS = 3, 64
+_NUM_CLIENTS = (1, 8)
+
+
+def decode_speed(folder: Path, context: TaskContext) -> tuple[float, float]:
+    """The best of some rounds, since what else the machine does only slows. Raises ValueError when it cannot run here."""
+    context.stage("measuring the speed")
+    model = LocalModel(folder, context)
+    best: list[float] = []
+    try:
+        loop = ClosedLoop(model.engine, context.check, ignore_eos=True)
+        for clients in _NUM_CLIENTS:
+            load = Load(num_clients=clients, num_requests=clients, max_tokens=_TOKENS)
+            best.append(max(loop.measure(load).tokens_per_s for _ in range(_ROUNDS)))
+    finally:
+        model.close()
+    return best[0], best[1]

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from jobs.job import JobKind, Outcome, Plan
-from jobs.task import Params, TaskContext
+from jobs.fields import VersionName
+from jobs.task import JobKind, Outcome, Params, Plan, TaskContext
 from jobs.tasks.benchmark.closed_loop import ClosedLoop
 from jobs.tasks.benchmark.load import Load, LoadReport
 from jobs.tasks.checkpoints import served_variant
@@ -29,7 +29,7 @@ _REPORT = "benchmark.md"
 class BenchmarkParams(Params):
     """Measures how fast a version answers here, and what memory it takes."""
 
-    model: str = Field(min_length=1, description="A version of the registry.")
+    model: VersionName = Field(min_length=1, description="A version of the registry.")
     concurrency: list[int] = Field([1, 4, 8], min_length=1, max_length=8, description="Clients at a time.")
     prompt_words: list[int] = Field([12, 256], min_length=1, max_length=8, description="Words of the prompts.")
     max_tokens: int = Field(64, ge=2, le=4096, description="Tokens of each answer.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs.tasks.conversion.quiet import be_offline
+from jobs.tasks.vendors.hugging_face import be_offline
 from model_registry.errors import UnsupportedModel
 from model_registry.progress import Progress
 

@@ -14,10 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jobs.job import JobFailure
-from jobs.task import Stopped
+from jobs.task import JobFailure, Stopped
 from jobs.tasks.conversion.builder_options import BuildOrder
-from jobs.tasks.conversion.quiet import be_offline
+from jobs.tasks.vendors.hugging_face import be_offline
 from model_registry.errors import UnsupportedModel
 from model_registry.progress import Progress
 

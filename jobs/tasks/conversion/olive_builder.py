@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jobs.job import JobFailure
-from jobs.task import Stopped
+from jobs.task import JobFailure, Stopped
 from jobs.tasks.conversion.builder_options import BuildOrder
 from jobs.tasks.vendors.olive import import_olive
 from model_registry.progress import Progress

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.task import TaskContext
-from jobs.tasks.benchmark.decode_speed import decode_speed
-from jobs.tasks.checkpoints import served_variant
-from jobs.tasks.convert import StagedProgress
-from jobs.tasks.distil.parameters import DistilParams
-from jobs.tasks.distil.presets import METRICS
+from jobs.tasks.benchmark.closed_loop import decode_speed
+from jobs.tasks.checkpoints import StagedProgress, served_variant
+from jobs.tasks.distil.parameters import METRICS, DistilParams
 from jobs.tasks.evaluate.local_model import LocalModel
 from jobs.tasks.evaluate.metrics import SCORES, Measured, measured, measured_together, rouge_l
 from jobs.tasks.evaluate.questions import Question, read_questions

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.task import TaskContext
+from jobs.tasks.checkpoints import save_weights
 from jobs.tasks.finetune.rendering import Tokens
-from jobs.tasks.serving_build import save_weights
 from model_registry.errors import UnsupportedModel
 
 _EXAMPLES = 32

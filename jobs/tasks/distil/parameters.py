@@ -1,16 +1,40 @@
-"""What a distillation may be asked."""
+"""What a distillation may be asked, and what each preset of it means."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from jobs.fields import InputFile
+from jobs.fields import InputFile, VersionName
 from jobs.task import Params
-from jobs.tasks.distil.filters import Filters
-from jobs.tasks.distil.presets import PRESETS
 from jobs.tasks.evaluate.endpoints import Endpoint
+
+_LABEL: Mapping[str, Any] = {"samples": 1, "temperature": 0.0, "max_tokens": 16, "filters": {"max_chars": 80}}
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # open answers: several ways to say it, none like another
+    "conversation": {"samples": 2, "temperature": 0.7, "max_tokens": 256, "filters": {"min_chars": 8, "near_duplicates": 0.8}},
+    # short facts: the answer that most samples give
+    "qa": {"samples": 3, "temperature": 0.5, "max_tokens": 64, "filters": {"agreement": 0.5, "max_chars": 400}},
+    # one label, greedily
+    "classification": _LABEL,
+    # whether one sentence follows from another: a label too
+    "nli": _LABEL,
+    # self-consistency over the last number (https://arxiv.org/abs/2203.11171)
+    "math": {"samples": 5, "temperature": 0.7, "max_tokens": 384, "filters": {"agreement": 0.4, "pattern": r"\d"}},
+    "summarization": {"samples": 1, "temperature": 0.3, "max_tokens": 200, "filters": {"min_chars": 40, "near_duplicates": 0.7}},
+    "tools": {"samples": 1, "temperature": 0.0, "max_tokens": 200, "filters": {}},
+}
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "conversation": ("f1", "chrf"),
+    "qa": ("exact_match", "f1"),
+    "classification": ("accuracy",),
+    "nli": ("accuracy",),
+    "math": ("last_number",),
+    "summarization": ("rouge_l", "chrf"),
+    "tools": ("tool_call_match",),
+}
 
 
 class Cut(BaseModel):
@@ -30,11 +54,25 @@ class Logits(BaseModel):
     temperature: float = Field(2.0, gt=0, le=100, description="Of both distributions.")
 
 
+class Filters(BaseModel):
+    """agreement: of several samples, only those that say what most say; by their last number where they have one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_chars: int = Field(1, ge=0, description="Characters of an answer, at least.")
+    max_chars: int | None = Field(None, ge=1, description="Characters of an answer, at most.")
+    pattern: str | None = Field(None, description="A regular expression that an answer must contain.")
+    is_json: bool = Field(False, description="Answers must be JSON.")
+    agreement: float = Field(0.0, ge=0, le=1, description="Part of the samples that must agree; 0 keeps all.")
+    near_duplicates: float | None = Field(None, gt=0, le=1, description="Likeness (Jaccard) from which an answer is one too many.")
+    min_grade: float | None = Field(None, ge=1, le=5, description="The judge's grade, at least.")
+
+
 class DistilParams(Params):
     """Teaches a smaller model by a larger one's answers."""
 
-    teacher: str | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
-    student: str | Cut = Field(description="A smaller model, or how many of the teacher's layers stay.")
+    teacher: VersionName | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
+    student: VersionName | Cut = Field(description="A smaller model, or how many of the teacher's layers stay.")
     data: InputFile = Field(min_length=1, description="A JSON Lines file of prompts; answers in it are not learned.")
     validation: InputFile | None = Field(None, description="Such a file with right answers, to compare them all.")
     preset: Literal["conversation", "qa", "nli", "classification", "math", "summarization", "tools"] = Field(
@@ -44,7 +82,7 @@ class DistilParams(Params):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, description="Of the answers.")
     max_tokens: Annotated[int, Field(ge=1, le=32_768)] | None = Field(None, description="Of an answer.")
     filters: Filters | None = Field(None, description="Which answers are learned; by default the preset's.")
-    judge: str | Endpoint | None = Field(None, description="Who grades answers, for filters.min_grade.")
+    judge: VersionName | Endpoint | None = Field(None, description="Who grades answers, for filters.min_grade.")
     logits: Logits | None = Field(None, description="Learn the teacher's distributions too.")
     training: dict[str, Any] = Field(default_factory=dict, description="Params of finetune, as epochs or learning_rate.")
     output: str | None = Field(None, description="Name of the student; by default the teacher's with -student.")

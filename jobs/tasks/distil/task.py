@@ -9,10 +9,8 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.task import Params, TaskContext, problems_of
-from jobs.tasks.adapters import merged
-from jobs.tasks.checkpoints import materialise, served_variant
+from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext, problems_of
+from jobs.tasks.checkpoints import build, materialise, merged, save_weights, served_variant
 from jobs.tasks.distil.comparing import compared
 from jobs.tasks.distil.cutting import cut
 from jobs.tasks.distil.parameters import Cut, DistilParams
@@ -20,12 +18,11 @@ from jobs.tasks.distil.teaching import taught
 from jobs.tasks.evaluate.endpoints import Endpoint
 from jobs.tasks.evaluate.questions import Question, QuestionData, read_questions
 from jobs.tasks.evaluate.targets import check_target
-from jobs.tasks.finetune.four_bits import check_four_bits
 from jobs.tasks.finetune.material import Material, prepare
 from jobs.tasks.finetune.parameters import Backend, FinetuneParams, Method
 from jobs.tasks.finetune.trainer import Teacher, Trained, train
 from jobs.tasks.outputs import Output, checked_name, made_by, register
-from jobs.tasks.serving_build import build, save_weights
+from jobs.tasks.vendors.hugging_face import check_four_bits
 from model_registry.records import ModelVersion
 
 _TOKENS_PER_S = 250.0

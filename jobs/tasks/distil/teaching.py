@@ -1,21 +1,21 @@
-"""The teacher's answers: asked once, kept as they come, filtered, and written as training data."""
+"""The teacher's answers: requested once, kept as they come, filtered, and written as training data. The filters are pure."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jobs.job import JobFailure
-from jobs.task import TaskContext
-from jobs.tasks.distil.filters import kept, without_near_duplicates
-from jobs.tasks.distil.parameters import DistilParams
-from jobs.tasks.evaluate.judge import grades
-from jobs.tasks.evaluate.kept_answers import kept_answers
-from jobs.tasks.evaluate.metrics import Answered
-from jobs.tasks.evaluate.questions import Question
+from jobs.task import JobFailure, TaskContext
+from jobs.tasks.distil.parameters import DistilParams, Filters
+from jobs.tasks.evaluate.metrics import normalised
+from jobs.tasks.evaluate.questions import Answered, Question, kept_answers
+from jobs.tasks.evaluate.scoring import grades
 from jobs.tasks.evaluate.targets import open_target
 
 _ANSWERS, _TAUGHT = "answers.jsonl", "taught.jsonl"
@@ -83,3 +83,80 @@ def _row(question: Question, answered: Answered) -> dict[str, Any]:
         ]
     row: dict[str, Any] = {"messages": [*question.messages, answer]}
     return row | ({"tools": list(question.tools)} if question.tools else {})
+
+
+_HASHES = 64  # of a MinHash signature: its error is about an eighth
+_SHINGLE = 3  # words
+
+
+def kept(samples: Sequence[Answered], filters: Filters) -> list[int]:
+    """Which samples of one prompt are kept, by their places; equal ones once."""
+    sound = [index for index, each in enumerate(samples) if is_sound(each, filters)]
+    if filters.agreement and sound:
+        said = [gist(samples[index].text) for index in sound]
+        most, count = Counter(said).most_common(1)[0]
+        sound = [index for index, each in zip(sound, said, strict=True) if each == most]
+        if count < filters.agreement * len(samples):
+            return []
+    seen: set[tuple[str, str]] = set()
+    unique = []
+    for index in sound:
+        key = (samples[index].text.strip(), json.dumps(samples[index].calls, sort_keys=True))
+        if key not in seen:
+            seen.add(key)
+            unique.append(index)
+    return unique
+
+
+def is_sound(answered: Answered, filters: Filters) -> bool:
+    """Length and form. A call whose arguments are no JSON object is never sound; a sound call needs no text."""
+    if answered.calls:
+        return all(arguments is not None for _, arguments in answered.calls)
+    text = answered.text.strip()
+    if len(text) < max(1, filters.min_chars) or (filters.max_chars is not None and len(text) > filters.max_chars):
+        return False
+    if filters.pattern is not None and re.search(filters.pattern, text) is None:
+        return False
+    return not filters.is_json or _is_json(text)
+
+
+def gist(text: str) -> str:
+    """What samples are compared by: the last number, or else all words."""
+    numbers = re.findall(r"-?\d[\d,]*\.?\d*", text)
+    return numbers[-1].replace(",", "").rstrip(".") if numbers else normalised(text)
+
+
+def without_near_duplicates(texts: Sequence[str], likeness: float) -> list[int]:
+    """The places of those that are not like an earlier one, by MinHash over words (Broder, 1997)."""
+    places: list[int] = []
+    signatures: list[tuple[int, ...]] = []
+    for index, text in enumerate(texts):
+        mine = signature(text)
+        if all(sum(a == b for a, b in zip(mine, other, strict=True)) < likeness * _HASHES for other in signatures):
+            places.append(index)
+            signatures.append(mine)
+    return places
+
+
+def signature(text: str) -> tuple[int, ...]:
+    """MinHash of the text's shingles."""
+    words = normalised(text).split()
+    shingles = {" ".join(words[start : start + _SHINGLE]) for start in range(max(1, len(words) - _SHINGLE + 1))}
+    return tuple(min(map(_hash_with(number), shingles)) for number in range(_HASHES))
+
+
+def _hash_with(number: int) -> Callable[[str], int]:
+    salt = number.to_bytes(8, "big")
+
+    def hashed(shingle: str) -> int:
+        return int.from_bytes(hashlib.blake2b(shingle.encode(), digest_size=8, salt=salt).digest(), "big")
+
+    return hashed
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

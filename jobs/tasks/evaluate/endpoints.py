@@ -18,9 +18,8 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jobs.fields import EndpointName
-from jobs.job import InvalidJob, JobFailure, Problem
 from jobs.permissions import EndpointAccess
-from jobs.task import TaskContext
+from jobs.task import InvalidJob, JobFailure, Problem, TaskContext
 
 _CONFIGURED = ("url", "key_env", "allow_remote")
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import psutil
 
-from jobs.job import JobFailure
 from jobs.memory_limit import lifted, widen
-from jobs.task import TaskContext
-from jobs.tasks.evaluate.metrics import Answered
-from jobs.tasks.evaluate.questions import Question
-from jobs.tasks.finetune.messages import arguments_of, chat_messages
-from jobs.tasks.finetune.rendering import IGNORED, Tokens
+from jobs.task import JobFailure, TaskContext
+from jobs.tasks.evaluate.questions import Answered, Question
+from jobs.tasks.finetune.rendering import IGNORED, Tokens, arguments_of, chat_messages
 from runtime.batching.slots import num_rows
 from runtime.chat_formats.answer_parser import answer_parser
 from runtime.chat_formats.delta import ContentDelta, ToolCallArguments, ToolCallBegin

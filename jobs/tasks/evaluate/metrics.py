@@ -12,18 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.tasks.evaluate.questions import Call, Question
+from jobs.tasks.evaluate.questions import Answered, Call, Question
 
 _ROUNDS = 500  # of the bootstrap
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What a target said. calls: the tools it called, whose arguments are None when they are no JSON object."""
-
-    text: str
-    calls: tuple[tuple[str, Mapping[str, Any] | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

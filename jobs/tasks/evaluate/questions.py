@@ -1,4 +1,7 @@
-"""Evaluation data: the forms of training data, whose last assistant turn is what a right answer looks like."""
+"""Questions with their right answers, and what was answered: read from a user's file, and kept in a job's folder.
+
+Evaluation data has the forms of training data, whose last assistant turn is what a right answer looks like.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 from jobs.datasets.examples import Completion, Conversation, Message
 from jobs.datasets.reading import Data, stream
-from jobs.job import InvalidJob
+from jobs.task import InvalidJob
 
 Call = tuple[str, Mapping[str, Any]]  # name, arguments
 
@@ -25,6 +28,14 @@ class Question:
     tools: Sequence[Message] = ()
     calls: tuple[Call, ...] | None = None
     prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a target said. calls: the tools it called, whose arguments are None when they are no JSON object."""
+
+    text: str
+    calls: tuple[tuple[str, Mapping[str, Any] | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +62,15 @@ def _question(example: Conversation | Completion) -> Question:
     *before, last = example.messages
     calls = tuple((call["function"]["name"], json.loads(call["function"]["arguments"])) for call in last.get("tool_calls") or ())
     return Question(example.line, before, last.get("content") or "", example.tools, calls or None)
+
+
+def kept_answers(path: Path) -> dict[int, Answered]:
+    """A last line that was cut is not there."""
+    found: dict[int, Answered] = {}
+    if path.exists():
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+        path.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+        for line in filter(None, whole.split("\n")):
+            row = json.loads(line)
+            found[row["number"]] = Answered(row["text"], tuple((name, arguments) for name, arguments in row["calls"]))
+    return found

@@ -10,14 +10,12 @@ from typing import Any, Protocol
 
 import httpx
 
-from jobs.job import JobFailure
-from jobs.task import TaskContext
+from jobs.task import JobFailure, TaskContext
 from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.evaluate.endpoints import Endpoint, EndpointClient, access_to, check_endpoint
 from jobs.tasks.evaluate.local_model import LocalModel
-from jobs.tasks.evaluate.metrics import Answered
-from jobs.tasks.evaluate.questions import Question
-from jobs.tasks.finetune.messages import arguments_of
+from jobs.tasks.evaluate.questions import Answered, Question
+from jobs.tasks.finetune.rendering import arguments_of
 
 _BUSY = 429
 _PATIENCE = 6  # times that a question is asked of a server that is too busy

@@ -9,16 +9,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.fields import InputFile
-from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.task import Params, TaskContext
+from jobs.fields import InputFile, VersionName
+from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
 from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.evaluate.endpoints import Endpoint
-from jobs.tasks.evaluate.judge import grades, preferences
-from jobs.tasks.evaluate.metrics import Answered, Measured, measured
-from jobs.tasks.evaluate.questions import Question, QuestionData, read_questions
+from jobs.tasks.evaluate.metrics import Measured, measured
+from jobs.tasks.evaluate.questions import Answered, Question, QuestionData, read_questions
 from jobs.tasks.evaluate.report import Column, write_reports
-from jobs.tasks.evaluate.scoring import answer_perplexity, ask, scores
+from jobs.tasks.evaluate.scoring import answer_perplexity, ask, grades, preferences, scores
 from jobs.tasks.evaluate.targets import check_target, open_target
 from model_registry.evaluations import Evaluation, Evaluations
 
@@ -42,11 +40,11 @@ _TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
 class EvaluateParams(Params):
     """Measures what a model's answers are worth."""
 
-    target: str | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
+    target: VersionName | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
     data: InputFile = Field(min_length=1, description="A JSON Lines file; the last assistant turn of a line is the right answer.")
     metrics: list[Metric] = Field(["exact_match", "f1"], min_length=1, description="What to measure.")
-    against: str | Endpoint | None = Field(None, description="Who else answers; win_rate is the target's over it.")
-    judge: str | Endpoint | None = Field(None, description="The model that grades and compares.")
+    against: VersionName | Endpoint | None = Field(None, description="Who else answers; win_rate is the target's over it.")
+    judge: VersionName | Endpoint | None = Field(None, description="The model that grades and compares.")
     rubric: str = Field("Judge correctness first, then clarity.", max_length=4000, description="What the judge looks at.")
     max_tokens: int = Field(256, ge=1, le=32_768, description="Of an answer.")
     limit: int | None = Field(None, ge=1, description="Only so many first questions.")

@@ -1,9 +1,14 @@
-"""How long a tuning takes and how much memory, told before it starts. Pure arithmetic on measured rates."""
+"""How long a tuning takes, its memory, and its steps and settings in the words of transformers' trainer. Pure."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.tasks.finetune.material import Material, Sizes
+from jobs.tasks.finetune.parameters import FinetuneParams
 
 _FLOPS_PER_THREAD = 45e9  # of training steps in bf16 on a core with AVX-512, measured on SmolLM2-135M
 _FLOPS = {"full": 6, "lora": 4.5, "dora": 5.5, "qlora": 5}  # per weight and token, forward and backward
@@ -19,11 +24,6 @@ class Shape:
     hidden_size: int
     num_layers: int
     vocab_size: int
-
-
-def num_steps(num_examples: int, batch_size: int, accumulation: int, epochs: float, max_steps: int | None) -> int:
-    """Optimizer steps."""
-    return min(max(1, math.ceil(steps_per_epoch(num_examples, batch_size, accumulation) * epochs)), max_steps or 2**62)
 
 
 def steps_per_epoch(num_examples: int, batch_size: int, accumulation: int) -> int:
@@ -44,3 +44,42 @@ def memory_bytes(shape: Shape, method: str, batch_tokens: int, *, checkpointing:
     embeddings = shape.hidden_size * shape.vocab_size if method == "qlora" else 0  # stay in float32
     weights = (shape.num_weights - embeddings) * _BYTES[method] + embeddings * 4
     return int(_LIBRARIES_BYTES + weights + activations + logits)
+
+
+def num_steps(params: FinetuneParams, training: Material | Sizes) -> int:
+    """Optimizer steps of the whole tuning: those of its epochs, or max_steps if these are fewer."""
+    per_epoch = steps_per_epoch(training.num_rows, params.batch_size, params.gradient_accumulation)
+    return min(max(1, math.ceil(per_epoch * params.epochs)), params.max_steps or 2**62)
+
+
+def trainer_settings(params: FinetuneParams, training: Material, folder: Path, *, has_validation: bool) -> dict[str, Any]:
+    """Fields of transformers' TrainingArguments. folder: of checkpoints."""
+    steps = num_steps(params, training)
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": params.batch_size,
+        "per_device_eval_batch_size": params.batch_size,
+        "gradient_accumulation_steps": params.gradient_accumulation,
+        "gradient_checkpointing": params.gradient_checkpointing,
+        "learning_rate": params.rate,
+        "lr_scheduler_type": params.schedule,
+        "warmup_steps": int(params.warmup_ratio * steps),  # rounded down: the first step of a warm-up, at rate 0, teaches nothing
+        "weight_decay": params.weight_decay,
+        "max_grad_norm": params.max_grad_norm,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "save_strategy": "steps",
+        "save_steps": params.checkpoint_every,
+        "save_total_limit": 2,
+        "seed": params.seed,
+        "data_seed": params.seed,
+        "dataloader_pin_memory": False,
+    }
+    if has_validation:
+        every = params.evaluate_every
+        settings |= {"eval_strategy": "steps", "eval_steps": every} if every else {"eval_strategy": "epoch"}
+    return settings

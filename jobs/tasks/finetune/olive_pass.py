@@ -11,11 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jobs.job import InvalidJob, JobFailure, Problem
-from jobs.task import Stopped, TaskContext
+from jobs.task import InvalidJob, JobFailure, Problem, Stopped, TaskContext
+from jobs.tasks.finetune.estimate import trainer_settings
 from jobs.tasks.finetune.material import Material
 from jobs.tasks.finetune.parameters import FinetuneParams, Method
-from jobs.tasks.finetune.settings import trainer_settings
 from jobs.tasks.finetune.trainer import Trained, figures_of, uses_bf16
 from jobs.tasks.vendors.olive import import_olive
 from model_registry.lora import MODULES

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.fields import InputFile
+from jobs.fields import InputFile, VersionName
 from jobs.task import Params
 from model_registry.records import Precision
 
@@ -35,7 +35,7 @@ class Backend(StrEnum):
 class FinetuneParams(Params):
     """Tunes a model on conversations, pairs of texts, or preferences."""
 
-    model: str = Field(min_length=1, description="The version to begin from: a name, name:number or name:alias.")
+    model: VersionName = Field(min_length=1, description="The version to begin from: a name, name:number or name:alias.")
     data: InputFile = Field(min_length=1, description="The id of an uploaded JSON Lines file, or its path in jobs.data_roots.")
     validation: InputFile | None = Field(None, description="Such a file whose loss is measured and never learned.")
     output: str | None = Field(None, description="Name of the model made; by default the base's with -tuned.")

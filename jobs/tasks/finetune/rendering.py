@@ -5,13 +5,13 @@ A prompt and its answer are encoded apart, as they are when a model answers: the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.datasets.examples import Completion, Conversation, Example, Preference
-from jobs.tasks.finetune.messages import chat_messages
 from runtime.batching.chat_prompts import ChatFormats, ChatPrompts
 from runtime.errors import InvalidRequest
 from runtime.messages import EngineOptions
@@ -123,3 +123,29 @@ def _after(beginning: str, text: str) -> str:
     if not text.startswith(beginning):
         raise InvalidRequest("The model's chat template writes earlier turns anew: only the last turn can be learned.")
     return text.removeprefix(beginning)
+
+
+def chat_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """As `ChatPrompt` takes them: the arguments of calls as objects, developer's messages as the system's."""
+    return [_message(message) for message in messages]
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {**message, "content": message.get("content") or ""}
+    if plain["role"] == "developer":
+        plain["role"] = "system"
+    if plain.get("tool_calls"):
+        plain["tool_calls"] = [
+            {**call, "function": {**call["function"], "arguments": arguments_of(call["function"]["arguments"])}}
+            for call in plain["tool_calls"]
+        ]
+    return plain
+
+
+def arguments_of(text: str) -> Mapping[str, Any] | None:
+    """None when they are no JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -7,20 +7,17 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jobs.job import JobKind, Outcome, Plan
-from jobs.task import Params, TaskContext
-from jobs.tasks.adapters import merged
-from jobs.tasks.checkpoints import materialise, served_variant
+from jobs.task import JobKind, Outcome, Params, Plan, TaskContext
+from jobs.tasks.checkpoints import build, materialise, merged, save_weights, served_variant
 from jobs.tasks.finetune import estimate
-from jobs.tasks.finetune.four_bits import check_four_bits
+from jobs.tasks.finetune.estimate import num_steps
 from jobs.tasks.finetune.material import Material, Sizes, measure, prepare
 from jobs.tasks.finetune.olive_pass import check_olive, train_with_olive
 from jobs.tasks.finetune.parameters import Backend, FinetuneParams, Method
-from jobs.tasks.finetune.settings import num_steps
 from jobs.tasks.finetune.trainer import loss_named
 from jobs.tasks.finetune.trainer import train as train_with_trl
 from jobs.tasks.outputs import Output, checked_name, made_by, register
-from jobs.tasks.serving_build import build, save_weights
+from jobs.tasks.vendors.hugging_face import check_four_bits
 from model_registry.artifacts import StagedVariant
 from model_registry.records import ADAPTER, ModelVersion, Precision
 

@@ -9,13 +9,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from jobs.job import InvalidJob, JobFailure, Problem
-from jobs.task import Stopped, TaskContext
-from jobs.tasks.conversion.quiet import be_offline
-from jobs.tasks.finetune.four_bits import in_four_bits
+from jobs.task import InvalidJob, JobFailure, Problem, Stopped, TaskContext
+from jobs.tasks.finetune.estimate import trainer_settings
 from jobs.tasks.finetune.material import Material
 from jobs.tasks.finetune.parameters import FinetuneParams, Method
-from jobs.tasks.finetune.settings import trainer_settings
+from jobs.tasks.vendors.hugging_face import be_offline, in_four_bits
 
 LOSSES = "slmops.losses"  # the group of entry points
 KEPT = frozenset(("loss", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy", "rewards/accuracies", "rewards/margins"))
@@ -124,8 +122,7 @@ def build_trainer(
     """A trainer of TRL's, ready to run; `follower`: its callback."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, set_seed
 
-    from jobs.tasks.finetune.order import OrderedDPOTrainer
-    from jobs.tasks.finetune.supervised import Collator, SupervisedTrainer
+    from jobs.tasks.finetune.supervised import Collator, OrderedDPOTrainer, SupervisedTrainer
 
     set_seed(params.seed)
     import torch
@@ -153,7 +150,7 @@ def build_trainer(
         return _learning_in_full(OrderedDPOTrainer(**shared))
     shared["data_collator"] = Collator(tokenizer.pad_token_id)
     if teacher is not None:
-        from jobs.tasks.finetune.logits import LogitsTrainer
+        from jobs.tasks.finetune.supervised import LogitsTrainer
 
         precision = torch.bfloat16 if bf16 else torch.float32
         theirs = AutoModelForCausalLM.from_pretrained(teacher.checkpoint, dtype=precision, trust_remote_code=False)

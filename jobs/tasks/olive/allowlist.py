@@ -1,15 +1,18 @@
-"""Whether a workflow runs nothing but Olive's own code: checked by a list of what may be there, before Olive is imported. Pure.
+"""Whether a workflow runs nothing but Olive's own code: checked by a list of what may be there, before Olive is imported.
 
-A list of what may not would miss what the next release adds. What is not on the list is refused by its path.
+A list of what may not would miss what the next release adds. What is not on the list is refused by its path. A model's folder is
+looked at for code, or weights that can hold code, before a library reads it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from jobs.job import InvalidJob, Problem
+from jobs.task import InvalidJob, Problem
 from jobs.tasks.olive.plain_passes import PLAIN_BUILDER_OPTIONS, PLAIN_PASSES
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -217,3 +220,33 @@ def _problem(place: str, what: str, allowed: Any) -> Problem:
     listed = f"; allowed are {', '.join(allowed)}" if allowed else ""
     remedy = "Where workflows may run code, set allow_code = true in [jobs] of slmops.toml, and start the daemon anew."
     return Problem(f"{place}: {what}{listed}. {remedy}", param=place, code="code_not_allowed")
+
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_MOST_BYTES = 64 << 20  # of a configuration, beyond which it is none
+
+
+def code_in(folder: Path) -> str | None:
+    """What in a checkpoint's folder could run code when transformers reads it, as a part of a sentence; None for nothing."""
+    if (folder / "MLmodel").exists():
+        return "is a package of MLflow, which names loaders"
+    if not any(folder.glob("*.safetensors")) and (pickles := sorted(each for kind in _PICKLES for each in folder.glob(kind))):
+        return f"has its weights as pickles ({pickles[0].name})"
+    for path in sorted(folder.glob("*.json")):
+        if path.stat().st_size <= _MOST_BYTES and _names_code(path):
+            return f"names Python code to be run ({path.name}, `auto_map`)"
+    return None
+
+
+def _names_code(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError):
+        return False  # no library can read it either, and says so
+    return _has_auto_map(content)
+
+
+def _has_auto_map(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value.get("auto_map")) or any(_has_auto_map(each) for each in value.values())
+    return isinstance(value, list) and any(_has_auto_map(each) for each in value)

@@ -10,15 +10,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from jobs.fields import InputFile
-from jobs.job import InvalidJob, JobKind, Outcome, Plan, Problem
-from jobs.roots import NotAllowed, path_under
-from jobs.task import Params, TaskContext
+from jobs.fields import InputFile, VersionName
+from jobs.permissions import NotAllowed, path_under
+from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
 from jobs.tasks.checkpoints import materialise
-from jobs.tasks.code_in_folders import code_in
-from jobs.tasks.olive.allowlist import check_runs_no_code, model_path_of
-from jobs.tasks.olive.made import Made, made_of, servable
-from jobs.tasks.olive.running import run_workflow
+from jobs.tasks.olive.allowlist import check_runs_no_code, code_in, model_path_of
+from jobs.tasks.olive.running import Made, made_of, run_workflow, servable
 from jobs.tasks.olive.workflow import check, pass_types, placed, read_workflow, sha256_of
 from jobs.tasks.outputs import Output, checked_name, made_by, register
 from jobs.tasks.vendors.olive import EXTRA, import_olive
@@ -33,7 +30,7 @@ class OliveParams(Params):
 
     workflow: InputFile | dict[str, Any] = Field(description="Its object, or a JSON or YAML file: uploaded, or in jobs.data_roots.")
     output: str = Field(min_length=1, description="Name of the model made; several become versions of it.")
-    model: str | None = Field(None, description="A version whose checkpoint takes the place of the workflow's input model.")
+    model: VersionName | None = Field(None, description="A version whose checkpoint takes the place of the workflow's input model.")
 
 
 class Olive:

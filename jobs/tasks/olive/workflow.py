@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs.datasets.lines import of_broken_utf8, what_it_looks_like
-from jobs.job import InvalidJob, Problem
+from jobs.task import InvalidJob, Problem
 
 _PLACES = ("output_dir", "cache_dir", "cache_config", "clean_cache", "clean_evaluation_cache", "enable_shared_cache", "log_to_file")
 _REFUSED = {"packaging_config": "what comes out is registered, not packaged: leave it out"}

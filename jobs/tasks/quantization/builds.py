@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.job import JobFailure
-from jobs.task import TaskContext
-from jobs.tasks.benchmark.decode_speed import decode_speed
-from jobs.tasks.convert import StagedProgress
+from jobs.task import JobFailure, TaskContext
+from jobs.tasks.benchmark.closed_loop import decode_speed
+from jobs.tasks.checkpoints import StagedProgress
 from jobs.tasks.quantization.calibration import Examples, Texts
 from jobs.tasks.quantization.candidates import Tried
 from model_registry.importers.checkpoint import CheckpointImporter, open_model

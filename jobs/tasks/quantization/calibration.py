@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.job import InvalidJob, Problem
+from jobs.task import InvalidJob, Problem
 from jobs.tasks.finetune.material import read_material
 from jobs.tasks.finetune.rendering import IGNORED, Renderer, Tokens
 from model_registry.importers.perplexity import Counts, Ids

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.fields import InputFile
+from jobs.fields import InputFile, VersionName
 from jobs.task import Params
 from jobs.tasks.quantization.candidates import Algorithm, Group
 
@@ -19,7 +19,7 @@ _FLOATS = ("fp16", "fp32")
 class QuantizeParams(Params):
     """Builds a model with other numbers of bits. auto searches for the fastest build that loses little."""
 
-    model: str = Field(min_length=1, description="The version whose weights are rounded.")
+    model: VersionName = Field(min_length=1, description="The version whose weights are rounded.")
     output: str | None = Field(None, description="Name of the model made; by default the model's with -quantized.")
     precision: Literal["auto", "int8", "int4", "mixed", "fp16", "fp32"] = Field("auto", description="mixed: see int4_layers.")
     int4_layers: list[Group] = Field(default_factory=list, description="For mixed: attention, gate, up, down; others get int8.")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.job import InvalidJob, Problem
-from jobs.task import TaskContext
+from jobs.task import InvalidJob, Problem, TaskContext
 from jobs.tasks.evaluate.local_model import LocalModel
 from jobs.tasks.evaluate.metrics import Measured
 from jobs.tasks.evaluate.questions import Question, QuestionData, read_questions

@@ -1,20 +1,32 @@
-"""Task `search`: Optuna looks for the params of another kind that make one of its figures best."""
+"""Task `search`: Optuna looks for the params of another kind that make one of its figures best, and a page shows what it tried."""
 
 from __future__ import annotations
 
+import html
+import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
-from jobs.fields import Placed, placed_in
-from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
-from jobs.task import Params, Reporter, StopReason, TaskContext, problems_of
+from jobs.fields import Declared, declared_fields
+from jobs.task import (
+    InvalidJob,
+    JobFailure,
+    JobKind,
+    Outcome,
+    Params,
+    Plan,
+    Problem,
+    Reporter,
+    StopReason,
+    TaskContext,
+    problems_of,
+)
 from jobs.tasks.kinds import task_for
-from jobs.tasks.search.plot import page
 from jobs.tasks.search.space import Range, filled, ranges
 
 _REPORT = "search.html"
@@ -34,11 +46,11 @@ class SearchParams(Params):
     seed: int = Field(0, ge=0, lt=2**32)
 
     @classmethod
-    def placed(cls, params: Mapping[str, Any]) -> Iterator[Placed]:
+    def declared(cls, params: Any) -> Declared:
         """Those of the other kind's params, in any trial."""
-        kind = params.get("kind")
+        kind = params.get("kind") if isinstance(params, Mapping) else None
         if isinstance(kind, str) and kind in set(JobKind) - {JobKind.SEARCH}:
-            yield from placed_in(task_for(JobKind(kind)).params, params.get("params"), ("params",))
+            yield from declared_fields(task_for(JobKind(kind)).params, params.get("params"), ("params",))
 
 
 class Search:
@@ -92,7 +104,9 @@ class Search:
         folder = context.folder / "trials" / str(trial.number)
         folder.mkdir(parents=True, exist_ok=True)
         reporter = _TrialReporter(context.reporter, trial, params.prune_on)
-        inner = replace(context, job=f"{context.job}-{trial.number}", folder=folder, reporter=reporter, attempt=1)
+        inner = replace(
+            context, job=f"{context.job}-{trial.number}", folder=folder, reporter=reporter, attempt=1, shared=context.folder
+        )
         try:
             outcome = task_for(params.kind).run(_validated(params, asked, trial.number), inner)
         except optuna.TrialPruned:
@@ -193,3 +207,35 @@ def _outcome(params: SearchParams, study: Any, context: TaskContext) -> Outcome:
 
 
 TASK = Search()
+
+
+def page(title: str, values: Sequence[float], params: Sequence[Mapping[str, Any]], best: int) -> str:
+    """values, params: of finished trials, in order. best: the place of the best."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib.figure import Figure
+
+    names = sorted({name for each in params for name in each})
+    figure = Figure(figsize=(4 * (1 + len(names)), 4), layout="constrained")
+    axes = figure.subplots(1, 1 + len(names), squeeze=False, sharey=True)[0]
+    axes[0].plot(range(len(values)), values, "o")
+    axes[0].set_xlabel("trial")
+    for place, name in zip(axes[1:], names, strict=True):
+        place.plot([_shown(each.get(name)) for each in params], values, "o")
+        place.set_xlabel(name)
+    for place in axes:
+        place.axhline(values[best], color="grey", linewidth=0.5)
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    _, tag, body = drawn.getvalue().partition("<svg")
+    rows = "".join(
+        f"<tr><td>{number}</td><td>{value:.6g}</td><td>{html.escape(str(dict(each)))}</td></tr>"
+        for number, (value, each) in enumerate(zip(values, params, strict=True))
+    )
+    head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><h1>{html.escape(title)}</h1>"
+    return f"{head}{tag}{body}<table><tr><th>trial</th><th>value</th><th>params</th></tr>{rows}</table>\n"
+
+
+def _shown(value: Any) -> Any:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

@@ -10,7 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from jobs.tasks.conversion.quiet import be_offline
+from jobs.tasks.vendors.hugging_face import be_offline
 from model_registry.telemetry import turn_off_telemetry
 
 EXTRA = "pip install 'slmops[olive]'"

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.job import InvalidJob, Job, JobFailure, JobKind, JobStatus
-from jobs.job_queue import JobQueue
-from jobs.task import StopReason, TaskContext
+from jobs.job import Job, JobStatus
+from jobs.task import InvalidJob, JobFailure, JobKind, StopReason, TaskContext
 from jobs.tasks.convert import TASK, ConvertParams
 from jobs.tasks.vendors.olive import import_olive
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.records import ModelVersion
 from model_registry.registry import Registry
 from tests.jobs.permissive import EVERYWHERE
+from tests.jobs.services import job_service
 from tests.jobs.tiny_checkpoint import answer, served_logits, source_logits, task_context, write_checkpoint
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 from tests.model_registry.registry_http import LocalServer, add_repository, local_server
@@ -130,18 +130,18 @@ def test_a_stop_ends_the_build_and_leaves_nothing(context: TaskContext, llama: P
 
 def test_cancelled_in_its_own_process_it_is_not_waited_for(tmp_path: Path, llama: Path) -> None:
     async def cancelled() -> tuple[Job, float]:
-        queue = JobQueue(tmp_path / "home", permissions=EVERYWHERE)
-        await queue.start()
+        service = job_service(tmp_path / "home", permissions=EVERYWHERE)
+        await service.start()
         try:
-            job = await queue.create(JobKind.CONVERT, {"source": str(llama), "output": "made", "backend": "genai-builder"})
+            job = await service.create(JobKind.CONVERT, {"source": str(llama), "output": "made", "backend": "genai-builder"})
             began = float("inf")
-            async for event in queue.events(job.id, follow=True):
+            async for event in service.events(job.id, follow=True):
                 if event is not None and event.message == "loading the model builder":
                     began = time.monotonic()
-                    await queue.cancel(job.id)
-            return await queue.job(job.id), time.monotonic() - began
+                    await service.cancel(job.id)
+            return await service.job(job.id), time.monotonic() - began
         finally:
-            await queue.close()
+            await service.close()
 
     job, seconds = asyncio.run(cancelled())
     assert job.status is JobStatus.CANCELLED

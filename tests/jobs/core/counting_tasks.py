@@ -13,8 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from jobs.job import InvalidJob, JobFailure, JobKind, Outcome, Plan, Problem
-from jobs.task import Params, Stopped, Task, TaskContext
+from jobs.task import InvalidJob, JobFailure, JobKind, Outcome, Params, Plan, Problem, Stopped, Task, TaskContext
 
 
 class CountingParams(Params):
@@ -91,3 +90,7 @@ class Counting:
 
 def task_for(kind: JobKind) -> Task:
     return Counting()
+
+
+def prepare_process() -> None:
+    pass

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobs.admission import Admission, Admitted, files_in
-from jobs.fields import Place, placed_in, replaced
-from jobs.job import MAX_MESSAGE_CHARS, InvalidJob, JobKind, Problem
-from jobs.permissions import EndpointAccess, EndpointSource, JobPermissions
-from jobs.roots import NotAllowed, path_under
+from jobs.admission import Admission, Admitted
+from jobs.fields import FieldKind, ReferenceKind, replaced
+from jobs.permissions import EndpointAccess, EndpointSource, JobPermissions, NotAllowed, path_under
+from jobs.task import MAX_MESSAGE_CHARS, InvalidJob, JobKind, Problem
 from jobs.tasks.kinds import task_for
 from model_registry.errors import InvalidReference
 from model_registry.references import parse_reference
@@ -34,48 +33,72 @@ def home(tmp_path: Path) -> Path:
 def admit(home: Path) -> Admit:
     def admit(kind: str, params: dict[str, Any], **permissions: Any) -> Admitted:
         admission = Admission(home, JobPermissions(**permissions), lambda id_: f"/files/{id_}/content")
-        return admission.admit(task_for(JobKind(kind)).params, params)
+        return admission.admit(params, task_for(JobKind(kind)).params.references(params))
 
     return admit
 
 
+def uploads_in(kind: JobKind, params: dict[str, Any]) -> list[str]:
+    return [each.name for each in task_for(kind).params.references(params) if each.kind is ReferenceKind.UPLOAD]
+
+
 DECLARED = {
-    "finetune": {"data": Place.FILE, "validation": Place.FILE},
+    "finetune": {"model": FieldKind.VERSION, "data": FieldKind.FILE, "validation": FieldKind.FILE},
     "evaluate": {
-        "data": Place.FILE,
-        "target.endpoint": Place.ENDPOINT,
-        "judge.endpoint": Place.ENDPOINT,
-        "against.endpoint": Place.ENDPOINT,
+        "data": FieldKind.FILE,
+        "target.endpoint": FieldKind.ENDPOINT,
+        "judge.endpoint": FieldKind.ENDPOINT,
+        "against.endpoint": FieldKind.ENDPOINT,
     },
-    "distil": {"data": Place.FILE, "validation": Place.FILE, "teacher.endpoint": Place.ENDPOINT, "judge.endpoint": Place.ENDPOINT},
-    "quantize": {"data": Place.FILE, "calibration": Place.FILE},
-    "olive": {"workflow": Place.FILE},
-    "convert": {"source": Place.SOURCE},
-    "merge": {"adapter": Place.FOLDER},
-    "foundry-export": {"folder": Place.OUTPUT},
-    "benchmark": {},
-    "register": {},
+    "distil": {
+        "student": FieldKind.VERSION,
+        "data": FieldKind.FILE,
+        "validation": FieldKind.FILE,
+        "teacher.endpoint": FieldKind.ENDPOINT,
+        "judge.endpoint": FieldKind.ENDPOINT,
+    },
+    "quantize": {"model": FieldKind.VERSION, "data": FieldKind.FILE, "calibration": FieldKind.FILE},
+    "olive": {"model": FieldKind.VERSION, "workflow": FieldKind.FILE},
+    "convert": {"source": FieldKind.SOURCE},
+    "merge": {"model": FieldKind.VERSION, "adapter": FieldKind.FOLDER},
+    "foundry-export": {"model": FieldKind.VERSION, "folder": FieldKind.OUTPUT},
+    "benchmark": {"model": FieldKind.VERSION},
+    "register": {"model": FieldKind.VERSION},
 }
 
 
 @pytest.mark.parametrize("kind", [kind for kind in JobKind if kind is not JobKind.SEARCH])
-def test_each_kind_declares_its_places(kind: JobKind) -> None:
-    """A field whose name sounds like a place is one, so that a new one is not forgotten."""
+def test_each_kind_declares_its_fields(kind: JobKind) -> None:
+    """A field whose name sounds like a file, a server or a version is one, so that a new one is not forgotten."""
     model = task_for(kind).params
     params = {name: {"endpoint": "x"} if name in ("target", "teacher", "judge", "against") else "x" for name in model.model_fields}
-    found = {each.param: each.place for each in placed_in(model, params)}
+    found = {each.param: each.field for each in model.references(params)}
     assert found == DECLARED[kind]
-    sounding = {"data", "file", "folder", "path", "source", "workflow", "validation", "calibration", "adapter", "url", "script"}
+    sounding = {
+        "model",
+        "student",
+        "data",
+        "file",
+        "folder",
+        "path",
+        "source",
+        "workflow",
+        "validation",
+        "calibration",
+        "adapter",
+        "url",
+        "script",
+    }
     assert sounding & set(model.model_fields) <= set(found)
 
 
 def test_only_declared_fields_are_files(admit: Admit) -> None:
     params = {"workflow": {"data_configs": [{"user_script": "file-abc"}], "input_model": "file-abc"}, "output": "file-abc"}
     assert admit("olive", params).params == params
-    assert files_in(task_for(JobKind.OLIVE).params, params) == ()
+    assert uploads_in(JobKind.OLIVE, params) == []
     assert admit("olive", {"workflow": "file-abc"}).params == {"workflow": "/files/file-abc/content"}
     named = {"model": "file-m", "data": "file-a", "validation": "file-b", "text_template": "file-c"}
-    assert files_in(task_for(JobKind.FINETUNE).params, named) == ("file-a", "file-b")
+    assert uploads_in(JobKind.FINETUNE, named) == ["file-a", "file-b"]
     assert admit("finetune", named).params == named | {"data": "/files/file-a/content", "validation": "/files/file-b/content"}
 
 
@@ -152,7 +175,7 @@ def test_what_a_search_varies_is_admitted_too(admit: Admit) -> None:
     params = {"kind": "finetune", "objective": "loss", "params": inner}
     admitted = admit("search", params).params["params"]
     assert admitted == inner | {"data": {"$choice": ["/files/file-a/content", "/files/file-b/content"]}}
-    assert files_in(task_for(JobKind.SEARCH).params, params) == ("file-a", "file-b")
+    assert uploads_in(JobKind.SEARCH, params) == ["file-a", "file-b"]
     with pytest.raises(InvalidJob) as caught:
         admit("search", {"kind": "finetune", "params": {"data": {"$choice": ["file-a", "/etc/passwd"]}}})
     assert caught.value.param == "params.data.$choice.1"

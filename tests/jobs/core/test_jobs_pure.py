@@ -7,16 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs.attempt import End
-from jobs.dispatch import plan_dispatch
-from jobs.job import InvalidJob, Job, JobKind, JobStatus, Outcome, Problem, WrongStatus
-from jobs.lifecycle import can_move, move
-from jobs.messages import Ended, Failed, Finished, Last
-from jobs.pace import Pace
-from jobs.pipelines import Step, in_order, with_jobs
-from jobs.references import jobs_in, resolved
-from jobs.task import StopReason
-from jobs.verdict import judge
+from jobs.attempt import Pace
+from jobs.fields import jobs_in, with_jobs
+from jobs.job import Job, JobStatus, WrongStatus
+from jobs.lifecycle import AttemptEnd, can_move, judge, move, plan_dispatch
+from jobs.messages import Ended, Failed, Finished, TerminalMessage
+from jobs.pipelines import Step, in_order
+from jobs.task import InvalidJob, JobKind, Outcome, Problem, StopReason
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -43,7 +40,7 @@ def test_a_start_counts_an_attempt_and_an_end_has_its_time() -> None:
 def test_the_oldest_of_those_that_may_start() -> None:
     jobs = [job("late", minute=2), job("early"), job("waits", JobStatus.QUEUED, "early"), job("paused", JobStatus.PAUSED)]
     decision = plan_dispatch(jobs, {"early": JobStatus.QUEUED}, max_running=2)
-    assert (decision.start, decision.doomed) == (("early", "late"), {})
+    assert (decision.start, decision.unrunnable) == (("early", "late"), {})
     running = [replace(jobs[1], status=JobStatus.RUNNING), jobs[0]]
     assert plan_dispatch(running, {}, max_running=1).start == ()
 
@@ -60,7 +57,7 @@ def test_the_oldest_of_those_that_may_start() -> None:
 def test_who_needs_what_will_not_be_never_starts(needed: dict[str, JobStatus], end: JobStatus, code: str) -> None:
     decision = plan_dispatch([job("a", JobStatus.QUEUED, "x", "y")], needed, max_running=1)
     assert decision.start == ()
-    status, failure = decision.doomed["a"]
+    status, failure = decision.unrunnable["a"]
     assert (status, failure.code) == (end, code)
 
 
@@ -79,20 +76,22 @@ def test_who_needs_what_will_not_be_never_starts(needed: dict[str, JobStatus], e
         (None, 1, None, 0, JobStatus.FAILED),
     ],
 )
-def test_what_an_end_means(last: Last | None, exit_code: int, asked: StopReason | None, num_failures: int, to: JobStatus) -> None:
-    verdict = judge(End(last, exit_code), asked, num_failures, max_attempts=3, is_closing=False)
+def test_what_an_end_means(
+    last: TerminalMessage | None, exit_code: int, asked: StopReason | None, num_failures: int, to: JobStatus
+) -> None:
+    verdict = judge(AttemptEnd(last, exit_code), asked, num_failures, max_attempts=3, is_closing=False)
     assert verdict.to is to
     assert (verdict.failure is not None) == (to in (JobStatus.FAILED, JobStatus.INTERRUPTED))
 
 
 def test_a_pause_while_the_daemon_ends_is_an_interruption() -> None:
-    assert judge(End(Ended(), 0), StopReason.PAUSE, 0, 3, is_closing=True).to is JobStatus.INTERRUPTED
+    assert judge(AttemptEnd(Ended(), 0), StopReason.PAUSE, 0, 3, is_closing=True).to is JobStatus.INTERRUPTED
 
 
 def test_references_are_found_and_resolved_wherever_they_are() -> None:
     params = {"model": "@job-1", "data": ["file-abc", {"more": "@job-2", "again": "@job-1"}], "text": "mail@job-1 or @ home"}
     assert jobs_in(params) == ("job-1", "job-2")
-    assert resolved(params, lambda id_: f"{id_}:1") == {
+    assert with_jobs(params, {"job-1": "job-1:1", "job-2": "job-2:1"}) == {
         "model": "job-1:1",
         "data": ["file-abc", {"more": "job-2:1", "again": "job-1:1"}],
         "text": "mail@job-1 or @ home",
@@ -109,7 +108,7 @@ def test_a_chain_in_order() -> None:
     names = [step.name for step in in_order(steps)]
     assert names.index("tune") < names.index("small") < names.index("check")
     assert names.index("look") < names.index("small")
-    assert with_jobs({"model": "@small", "n": 1}, {"small": "job-7"}) == {"model": "@job-7", "n": 1}
+    assert with_jobs({"model": "@small", "n": 1}, {"small": "@job-7"}) == {"model": "@job-7", "n": 1}
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs.job import InvalidJob, Job, JobKind, JobNotFound, JobsElsewhere, JobStatus, WrongStatus
-from jobs.job_queue import JobQueue
-from jobs.limits import JobLimits
-from jobs.supervisor import Supervisor
+from jobs.job import Job, JobNotFound, JobsElsewhere, JobStatus, WrongStatus
+from jobs.permissions import JobLimits
+from jobs.service import JobService
+from jobs.starting import Starter
+from jobs.task import InvalidJob, JobKind
 from model_registry.errors import OutOfDisk
+from tests.jobs.services import job_service
 
 COUNT = JobKind.FINETUNE
 LIMITS = JobLimits(threads=1, retry_after_s=(0.01,))
@@ -31,64 +33,64 @@ def _tasks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def queue_at(home: Path, limits: JobLimits = LIMITS, **kwargs: Any) -> AsyncIterator[JobQueue]:
-    queue = JobQueue(home, limits, tasks="counting_tasks", **kwargs)
-    await queue.start()
+async def queue_at(home: Path, limits: JobLimits = LIMITS, **kwargs: Any) -> AsyncIterator[JobService]:
+    service = job_service(home, limits, tasks="counting_tasks", **kwargs)
+    await service.start()
     try:
-        yield queue
+        yield service
     finally:
-        await queue.close()
+        await service.close()
 
 
-def in_queue(home: Path, body: Callable[[JobQueue], Awaitable[None]], limits: JobLimits = LIMITS) -> None:
+def in_queue(home: Path, body: Callable[[JobService], Awaitable[None]], limits: JobLimits = LIMITS) -> None:
     async def main() -> None:
-        async with queue_at(home, limits) as queue:
-            await body(queue)
+        async with queue_at(home, limits) as service:
+            await body(service)
 
     asyncio.run(main())
 
 
-async def ended(queue: JobQueue, job: Job) -> Job:
-    async for _ in queue.events(job.id, follow=True):
+async def ended(service: JobService, job: Job) -> Job:
+    async for _ in service.events(job.id, follow=True):
         pass
-    return await queue.job(job.id)
+    return await service.job(job.id)
 
 
-async def until(queue: JobQueue, job: Job, type_: str, number: int = 1) -> None:
+async def until(service: JobService, job: Job, type_: str, number: int = 1) -> None:
     """Until so many events of this type have been told."""
     seen = 0
-    async for event in queue.events(job.id, follow=True):
+    async for event in service.events(job.id, follow=True):
         seen += event is not None and event.type == type_
         if seen == number:
             return
 
 
 async def digest_of_ten(home: Path) -> str:
-    async with queue_at(home / "reference") as queue:
-        job = await ended(queue, await queue.create(COUNT, {"steps": 10}))
+    async with queue_at(home / "reference") as service:
+        job = await ended(service, await service.create(COUNT, {"steps": 10}))
     assert job.outcome is not None
     return str(job.outcome.details["digest"])
 
 
 def test_a_job_runs_to_its_end(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
-        created = await queue.create(COUNT, {"steps": 3}, metadata={"who": "me"})
+    async def body(service: JobService) -> None:
+        created = await service.create(COUNT, {"steps": 3}, metadata={"who": "me"})
         assert created.plan is not None
         assert created.plan.summary == ("Counts to 3.",)
-        job = await ended(queue, created)
+        job = await ended(service, created)
         assert (job.status, job.attempt, job.metadata) == (JobStatus.SUCCEEDED, 1, {"who": "me"})
         assert job.outcome is not None
         assert job.outcome.metrics["attempts"] == 1
         assert (job.progress.stage, job.progress.step, job.progress.total) == ("counting", 3, 3)
         assert job.progress.metrics == {"loss": pytest.approx(1 / 3)}
-        events = [event async for event in queue.events(job.id)]
+        events = [event async for event in service.events(job.id)]
         assert [event.number for event in events if event] == list(range(1, len(events) + 1))
         steps = [event.data for event in events if event and event.type == "progress"]
         assert [each["step"] for each in steps] == [1, 2, 3]
         assert steps[0].keys() == {"step", "total", "unit", "rate", "time_left_s", "metrics"}
         told = [event.data["status"] for event in events if event and event.type == "status"]
         assert told == ["queued", "running", "succeeded"]
-        assert next(event.number for event in [each async for each in queue.events(job.id, after=2)] if event) == 3
+        assert next(event.number for event in [each async for each in service.events(job.id, after=2)] if event) == 3
 
     in_queue(tmp_path, body)
 
@@ -98,77 +100,77 @@ def test_the_daemon_s_secrets_do_not_reach_a_job(tmp_path: Path, monkeypatch: py
     for name in secrets:
         monkeypatch.setenv(name, "s3cret")
 
-    async def body(queue: JobQueue) -> None:
-        job = await queue.create(COUNT, {"steps": 2, "gate": str(tmp_path / "gate")})
-        await until(queue, job, "checkpoint")
+    async def body(service: JobService) -> None:
+        job = await service.create(COUNT, {"steps": 2, "gate": str(tmp_path / "gate")})
+        await until(service, job, "checkpoint")
         (process,) = [child for child in psutil.Process().children() if "jobs.child" in child.cmdline()]
         variables = process.environ()
         assert "s3cret" not in variables.values()
         assert variables["USE_HUB_KERNELS"] == "NO"
         (tmp_path / "gate").touch()
-        assert (await ended(queue, job)).status is JobStatus.SUCCEEDED
+        assert (await ended(service, job)).status is JobStatus.SUCCEEDED
 
     in_queue(tmp_path, body, replace(LIMITS, offline=True))
 
 
 def test_bad_params_and_bad_data_are_refused_before_anything_is_queued(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
+    async def body(service: JobService) -> None:
         with pytest.raises(InvalidJob) as caught:
-            await queue.create(COUNT, {"steps": 0})
+            await service.create(COUNT, {"steps": 0})
         (problem,) = caught.value.problems
         assert str(problem) == "numbers.jsonl:3: there is nothing to count"
         with pytest.raises(InvalidJob, match="stops: there is no such param; there are steps, gate"):
-            await queue.create(COUNT, {"steps": 1, "stops": 2})
-        assert await queue.jobs() == []
+            await service.create(COUNT, {"steps": 1, "stops": 2})
+        assert await service.find() == []
         assert list((tmp_path / "jobs").iterdir()) == []
 
     in_queue(tmp_path, body)
 
 
 def test_one_runs_at_a_time_in_order(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
+    async def body(service: JobService) -> None:
         gate = tmp_path / "gate"
-        first = await queue.create(COUNT, {"steps": 2, "gate": str(gate)})
-        second = await queue.create(COUNT, {"steps": 1})
-        await until(queue, first, "checkpoint")
-        assert (await queue.job(second.id)).status is JobStatus.QUEUED
+        first = await service.create(COUNT, {"steps": 2, "gate": str(gate)})
+        second = await service.create(COUNT, {"steps": 1})
+        await until(service, first, "checkpoint")
+        assert (await service.job(second.id)).status is JobStatus.QUEUED
         gate.touch()
-        assert (await ended(queue, second)).status is JobStatus.SUCCEEDED
-        assert [job.id for job in await queue.jobs()] == [second.id, first.id]
-        assert [job.id for job in await queue.jobs(after=second.id)] == [first.id]
+        assert (await ended(service, second)).status is JobStatus.SUCCEEDED
+        assert [job.id for job in await service.find()] == [second.id, first.id]
+        assert [job.id for job in await service.find(after=second.id)] == [first.id]
 
     in_queue(tmp_path, body)
 
 
 @pytest.mark.parametrize("deaf", [False, True])
 def test_cancel_takes_two_seconds_at_most_also_when_the_task_does_not_listen(tmp_path: Path, deaf: bool) -> None:
-    async def body(queue: JobQueue) -> None:
-        job = await queue.create(COUNT, {"steps": 2, "gate": str(tmp_path / "never"), "deaf": deaf})
-        await until(queue, job, "checkpoint")
+    async def body(service: JobService) -> None:
+        job = await service.create(COUNT, {"steps": 2, "gate": str(tmp_path / "never"), "deaf": deaf})
+        await until(service, job, "checkpoint")
         began_s = time.monotonic()
-        assert (await queue.cancel(job.id)).status is JobStatus.CANCELLED
+        assert (await service.cancel(job.id)).status is JobStatus.CANCELLED
         assert time.monotonic() - began_s < 2
         with pytest.raises(WrongStatus, match="has ended"):
-            await queue.cancel(job.id)
-        await queue.delete(job.id)
+            await service.cancel(job.id)
+        await service.delete(job.id)
         with pytest.raises(JobNotFound):
-            await queue.job(job.id)
-        assert not queue.folder(job.id).exists()
+            await service.job(job.id)
+        assert not service.folder(job.id).exists()
 
     in_queue(tmp_path, body)
 
 
 def test_a_paused_job_resumes_with_the_same_result(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
+    async def body(service: JobService) -> None:
         gate = tmp_path / "gate"
-        job = await queue.create(COUNT, {"steps": 10, "gate": str(gate)})
-        await until(queue, job, "checkpoint", 9)
-        assert (await queue.pause(job.id)).status is JobStatus.PAUSED
+        job = await service.create(COUNT, {"steps": 10, "gate": str(gate)})
+        await until(service, job, "checkpoint", 9)
+        assert (await service.pause(job.id)).status is JobStatus.PAUSED
         with pytest.raises(WrongStatus):
-            await queue.delete(job.id)
+            await service.delete(job.id)
         gate.touch()
-        await queue.resume(job.id)
-        done = await ended(queue, job)
+        await service.resume(job.id)
+        done = await ended(service, job)
         assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 2)
         assert done.outcome is not None
         assert done.outcome.details["digest"] == await digest_of_ten(tmp_path)
@@ -177,8 +179,8 @@ def test_a_paused_job_resumes_with_the_same_result(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_is_started_again_and_ends_with_the_same_result(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
-        done = await ended(queue, await queue.create(COUNT, {"steps": 10, "kill_at": 5}))
+    async def body(service: JobService) -> None:
+        done = await ended(service, await service.create(COUNT, {"steps": 10, "kill_at": 5}))
         assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 2)
         assert done.outcome is not None
         assert done.outcome.details["digest"] == await digest_of_ten(tmp_path)
@@ -188,8 +190,8 @@ def test_a_killed_process_is_started_again_and_ends_with_the_same_result(tmp_pat
 
 @pytest.mark.parametrize(("may_pass", "status", "attempts"), [(True, JobStatus.SUCCEEDED, 2), (False, JobStatus.FAILED, 1)])
 def test_what_may_pass_is_tried_again(tmp_path: Path, may_pass: bool, status: JobStatus, attempts: int) -> None:
-    async def body(queue: JobQueue) -> None:
-        done = await ended(queue, await queue.create(COUNT, {"steps": 3, "fail_at": 0, "may_pass": may_pass}))
+    async def body(service: JobService) -> None:
+        done = await ended(service, await service.create(COUNT, {"steps": 3, "fail_at": 0, "may_pass": may_pass}))
         assert (done.status, done.attempt) == (status, attempts)
         if not may_pass:
             assert done.failure is not None
@@ -199,8 +201,8 @@ def test_what_may_pass_is_tried_again(tmp_path: Path, may_pass: bool, status: Jo
 
 
 def test_too_much_memory_is_told_with_what_to_lower(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
-        done = await ended(queue, await queue.create(COUNT, {"steps": 1, "hog_bytes": 4 << 30}))
+    async def body(service: JobService) -> None:
+        done = await ended(service, await service.create(COUNT, {"steps": 1, "hog_bytes": 4 << 30}))
         assert done.failure is not None
         assert done.failure.code == "out_of_memory"
         assert "Lower batch_size" in done.failure.message
@@ -209,74 +211,74 @@ def test_too_much_memory_is_told_with_what_to_lower(tmp_path: Path) -> None:
 
 
 def test_a_defect_is_in_the_log_and_not_in_the_message(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
-        done = await ended(queue, await queue.create(COUNT, {"steps": 1, "crash": True}))
+    async def body(service: JobService) -> None:
+        done = await ended(service, await service.create(COUNT, {"steps": 1, "crash": True}))
         assert done.failure is not None
         assert done.failure.code == "internal_error"
         assert "secret" not in done.failure.message
-        assert "ZeroDivisionError: a secret" in queue.log(done.id).read_text()
+        assert "ZeroDivisionError: a secret" in service.log(done.id).read_text()
 
     in_queue(tmp_path, body)
 
 
 def test_a_result_that_cannot_be_told_is_a_defect(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
-        done = await ended(queue, await queue.create(COUNT, {"steps": 1, "unsayable": True}))
+    async def body(service: JobService) -> None:
+        done = await ended(service, await service.create(COUNT, {"steps": 1, "unsayable": True}))
         assert (done.status, done.attempt) == (JobStatus.FAILED, 1)
-        assert "which is no JSON value" in queue.log(done.id).read_text()
+        assert "which is no JSON value" in service.log(done.id).read_text()
 
     in_queue(tmp_path, body)
 
 
 def test_a_job_waits_for_what_it_needs_and_fails_with_it(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
+    async def body(service: JobService) -> None:
         gate = tmp_path / "gate"
-        first = await queue.create(COUNT, {"steps": 1, "gate": str(gate)})
-        waits = await queue.create(COUNT, {"steps": 1}, needs=[first.id])
-        bad = await queue.create(COUNT, {"steps": 2, "fail_at": 0, "may_pass": False})
-        after_bad = await queue.create(COUNT, {"steps": 1}, needs=[bad.id])
+        first = await service.create(COUNT, {"steps": 1, "gate": str(gate)})
+        waits = await service.create(COUNT, {"steps": 1}, needs=[first.id])
+        bad = await service.create(COUNT, {"steps": 2, "fail_at": 0, "may_pass": False})
+        after_bad = await service.create(COUNT, {"steps": 1}, needs=[bad.id])
         gate.touch()
-        assert (await ended(queue, waits)).status is JobStatus.SUCCEEDED
-        doomed = await ended(queue, after_bad)
+        assert (await ended(service, waits)).status is JobStatus.SUCCEEDED
+        doomed = await ended(service, after_bad)
         assert (doomed.status, doomed.attempt) == (JobStatus.FAILED, 0)
         assert doomed.failure is not None
         assert bad.id in doomed.failure.message
         with pytest.raises(JobNotFound):
-            await queue.create(COUNT, {"steps": 1}, needs=["job-none"])
+            await service.create(COUNT, {"steps": 1}, needs=["job-none"])
 
     in_queue(tmp_path, body)
 
 
 def test_a_job_that_is_cancelled_while_its_start_is_prepared_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(queue: JobQueue) -> None:
-        go, prepare = asyncio.Event(), Supervisor.start_of
+    async def body(service: JobService) -> None:
+        go, prepare = asyncio.Event(), Starter.start
 
         async def slowly(*args: Any, plan: bool = False, **given: Any) -> Any:
             if not plan:
                 await go.wait()
             return await prepare(*args, plan=plan, **given)
 
-        monkeypatch.setattr(Supervisor, "start_of", slowly)
-        job = await queue.create(COUNT, {"steps": 1})
-        assert (await queue.job(job.id)).status is JobStatus.RUNNING
-        assert (await queue.cancel(job.id)).status is JobStatus.CANCELLED
+        monkeypatch.setattr(Starter, "start", slowly)
+        job = await service.create(COUNT, {"steps": 1})
+        assert (await service.job(job.id)).status is JobStatus.RUNNING
+        assert (await service.cancel(job.id)).status is JobStatus.CANCELLED
         go.set()
-        after = await ended(queue, await queue.create(COUNT, {"steps": 1}))
+        after = await ended(service, await service.create(COUNT, {"steps": 1}))
         assert after.status is JobStatus.SUCCEEDED
-        assert not queue.log(job.id).exists()
+        assert not service.log(job.id).exists()
         with pytest.raises(WrongStatus):
-            await queue.cancel(job.id)
+            await service.cancel(job.id)
 
     in_queue(tmp_path, body)
 
 
 def test_a_job_is_cancelled_with_what_it_needs(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
-        first = await queue.create(COUNT, {"steps": 1, "gate": str(tmp_path / "never")})
-        second = await queue.create(COUNT, {"steps": 1}, needs=[first.id])
-        third = await queue.create(COUNT, {"steps": 1}, needs=[second.id])
-        await queue.cancel(first.id)
-        for job in (await ended(queue, second), await ended(queue, third)):
+    async def body(service: JobService) -> None:
+        first = await service.create(COUNT, {"steps": 1, "gate": str(tmp_path / "never")})
+        second = await service.create(COUNT, {"steps": 1}, needs=[first.id])
+        third = await service.create(COUNT, {"steps": 1}, needs=[second.id])
+        await service.cancel(first.id)
+        for job in (await ended(service, second), await ended(service, third)):
             assert (job.status, job.attempt) == (JobStatus.CANCELLED, 0)
             assert job.failure is not None
             assert job.failure.code == "need_cancelled"
@@ -287,12 +289,12 @@ def test_a_job_is_cancelled_with_what_it_needs(tmp_path: Path) -> None:
 def test_the_next_daemon_goes_on_where_this_one_ended(tmp_path: Path) -> None:
     async def main() -> None:
         gate = tmp_path / "gate"
-        async with queue_at(tmp_path) as queue:
-            job = await queue.create(COUNT, {"steps": 10, "gate": str(gate)})
-            await until(queue, job, "checkpoint", 9)
+        async with queue_at(tmp_path) as service:
+            job = await service.create(COUNT, {"steps": 10, "gate": str(gate)})
+            await until(service, job, "checkpoint", 9)
         gate.touch()
-        async with queue_at(tmp_path) as queue:
-            done = await ended(queue, job)
+        async with queue_at(tmp_path) as service:
+            done = await ended(service, job)
         assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 2)
         assert done.outcome is not None
         assert done.outcome.details["digest"] == await digest_of_ten(tmp_path)
@@ -301,7 +303,7 @@ def test_the_next_daemon_goes_on_where_this_one_ended(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time_runs_the_jobs_of_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.supervisor.OWN_EVERY_S", 0.01)
+    monkeypatch.setattr("jobs.ownership.RETRY_EVERY_S", 0.01)
 
     async def main() -> None:
         gate = tmp_path / "gate"
@@ -323,8 +325,8 @@ def test_one_process_at_a_time_runs_the_jobs_of_a_home(tmp_path: Path, monkeypat
                 done = await ended(second, job)
                 assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 1), "followed from the other process"
                 await first.close()
-                assert second._supervisor._waiting is not None
-                await second._supervisor._waiting
+                assert second._ownership._waiting is not None
+                await second._ownership._waiting
                 assert not second.is_elsewhere
                 assert (await ended(second, await second.create(COUNT, {"steps": 1}))).status is JobStatus.SUCCEEDED
 
@@ -334,11 +336,11 @@ def test_one_process_at_a_time_runs_the_jobs_of_a_home(tmp_path: Path, monkeypat
 def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.record.STORE_AGAIN_S", 0.01)
 
-    async def body(queue: JobQueue) -> None:
+    async def body(service: JobService) -> None:
         gate = tmp_path / "gate"
-        job = await queue.create(COUNT, {"steps": 2, "gate": str(gate)})
-        await until(queue, job, "checkpoint")
-        save, refused = queue._store.save, 0
+        job = await service.create(COUNT, {"steps": 2, "gate": str(gate)})
+        await until(service, job, "checkpoint")
+        save, refused = service._store.save, 0
 
         def full(*args: Any) -> None:
             nonlocal refused
@@ -347,13 +349,13 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 raise OutOfDisk("The disk is full.", needed_bytes=1)
             save(*args)
 
-        monkeypatch.setattr(queue._store, "save", full)
+        monkeypatch.setattr(service._store, "save", full)
         gate.touch()
-        while (record := queue._supervisor.record(job.id)) is not None:
+        while (record := service._table.record(job.id)) is not None:
             await record.wait_beyond(record._stored_number, 1.0)
         assert refused > 3
-        assert (await queue.job(job.id)).status is JobStatus.SUCCEEDED
-        events = [event async for event in queue.events(job.id) if event]
+        assert (await service.job(job.id)).status is JobStatus.SUCCEEDED
+        events = [event async for event in service.events(job.id) if event]
         assert [event.number for event in events] == list(range(1, len(events) + 1)), "none was lost"
         assert events[-1].data["status"] == "succeeded"
 
@@ -361,17 +363,17 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_is_needed_is_not_deleted(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
+    async def body(service: JobService) -> None:
         gate = tmp_path / "gate"
-        made = await ended(queue, await queue.create(COUNT, {"steps": 1}))
-        runs = await queue.create(COUNT, {"steps": 1, "gate": str(gate)})
-        waits = await queue.create(COUNT, {"steps": 1}, needs=[made.id])
+        made = await ended(service, await service.create(COUNT, {"steps": 1}))
+        runs = await service.create(COUNT, {"steps": 1, "gate": str(gate)})
+        waits = await service.create(COUNT, {"steps": 1}, needs=[made.id])
         with pytest.raises(WrongStatus, match=f"{waits.id} needs {made.id}"):
-            await queue.delete(made.id)
+            await service.delete(made.id)
         gate.touch()
-        await ended(queue, runs)
-        assert (await ended(queue, waits)).status is JobStatus.SUCCEEDED
-        await queue.delete(made.id)
+        await ended(service, runs)
+        assert (await ended(service, waits)).status is JobStatus.SUCCEEDED
+        await service.delete(made.id)
 
     in_queue(tmp_path, body)
 
@@ -380,25 +382,25 @@ def test_changes_are_told(tmp_path: Path) -> None:
     told: list[JobStatus] = []
 
     async def main() -> None:
-        async with queue_at(tmp_path, on_change=lambda job: told.append(job.status)) as queue:
-            await ended(queue, await queue.create(COUNT, {"steps": 1}))
+        async with queue_at(tmp_path, on_change=lambda job: told.append(job.status)) as service:
+            await ended(service, await service.create(COUNT, {"steps": 1}))
 
     asyncio.run(main())
     assert list(dict.fromkeys(told)) == [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED]
 
 
 def test_a_job_is_modest(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
+    async def body(service: JobService) -> None:
         gate = tmp_path / "gate"
-        job = await queue.create(COUNT, {"steps": 2, "gate": str(gate)})
-        await until(queue, job, "checkpoint")
-        attempt = queue._supervisor._attempts[job.id]
+        job = await service.create(COUNT, {"steps": 2, "gate": str(gate)})
+        await until(service, job, "checkpoint")
+        attempt = service._runner._attempts[job.id]
         assert attempt._child is not None
         pid = attempt._child.pid
         assert os.sched_getscheduler(pid) == os.SCHED_IDLE
         assert os.getpriority(os.PRIO_PROCESS, pid) == 19
         os.kill(pid, signal.SIGINT)
         gate.touch()
-        assert (await ended(queue, job)).attempt == 1, "ctrl-C in the daemon's terminal does not reach it"
+        assert (await ended(service, job)).attempt == 1, "ctrl-C in the daemon's terminal does not reach it"
 
     in_queue(tmp_path, body)

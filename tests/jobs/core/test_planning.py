@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.chain import start_chain
-from jobs.job import JobFailure, JobKind, Plan, QueueClosing, TooManyPlans
-from jobs.job_queue import JobQueue
-from jobs.limits import JobLimits
-from jobs.pipelines import Step
+from jobs.job import QueueClosing, TooManyPlans
+from jobs.permissions import JobLimits
+from jobs.pipelines import Step, start_chain
 from jobs.planning import KEPT_LOGS
+from jobs.service import JobService
+from jobs.task import JobFailure, JobKind, Plan
 from tests.jobs.core.test_jobs_queue import in_queue
 
 COUNT = JobKind.FINETUNE
@@ -27,9 +27,9 @@ def _tasks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
-async def begin(queue: JobQueue, note: Path) -> tuple[asyncio.Task[Plan], psutil.Process]:
+async def begin(service: JobService, note: Path) -> tuple[asyncio.Task[Plan], psutil.Process]:
     """A plan whose process runs."""
-    plan = asyncio.create_task(queue.plan(COUNT, {"steps": 1, "plan_note": str(note)}))
+    plan = asyncio.create_task(service.plan(COUNT, {"steps": 1, "plan_note": str(note)}))
     async with asyncio.timeout(PATIENCE_S):
         while not (pid := written_in(note)):
             assert not plan.done(), plan
@@ -52,25 +52,25 @@ def folders(home: Path) -> list[str]:
 
 
 def test_the_third_plan_is_refused_and_taken_once_there_is_room(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
-        plans = [await begin(queue, tmp_path / name) for name in "ab"]
+    async def body(service: JobService) -> None:
+        plans = [await begin(service, tmp_path / name) for name in "ab"]
         with pytest.raises(TooManyPlans, match="2 plans are being made"):
-            await queue.plan(COUNT, {"steps": 1})
+            await service.plan(COUNT, {"steps": 1})
         with pytest.raises(TooManyPlans):
-            await queue.create(COUNT, {"steps": 1})
+            await service.create(COUNT, {"steps": 1})
         with pytest.raises(TooManyPlans):
-            await start_chain(queue, [Step("one", COUNT, {"steps": 1})])
-        assert await queue.jobs() == []
+            await start_chain(service, [Step("one", COUNT, {"steps": 1})])
+        assert await service.find() == []
         await leave(plans[0][0])
-        assert (await queue.plan(COUNT, {"steps": 7})).num_steps == 7
+        assert (await service.plan(COUNT, {"steps": 7})).num_steps == 7
         await leave(plans[1][0])
 
     in_queue(tmp_path / "home", body, LIMITS)
 
 
 def test_a_plan_that_nobody_waits_for_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
-        plan, process = await begin(queue, tmp_path / "a")
+    async def body(service: JobService) -> None:
+        plan, process = await begin(service, tmp_path / "a")
         await leave(plan)
         assert plan.cancelled()
         assert not process.is_running()
@@ -83,10 +83,10 @@ def test_a_plan_that_nobody_waits_for_leaves_no_process_and_no_folder(tmp_path: 
 def test_one_that_is_cancelled_while_it_starts_leaves_none_either(tmp_path: Path, turns: int) -> None:
     """turns: of the event loop, after which it is cancelled."""
 
-    async def body(queue: JobQueue) -> None:
-        await queue.plan(COUNT, {"steps": 1})
+    async def body(service: JobService) -> None:
+        await service.plan(COUNT, {"steps": 1})
         before = set(psutil.Process().children())  # other tests of this process may have left some
-        plan = asyncio.create_task(queue.plan(COUNT, {"steps": 1, "plan_note": str(tmp_path / "a")}))
+        plan = asyncio.create_task(service.plan(COUNT, {"steps": 1, "plan_note": str(tmp_path / "a")}))
         for _ in range(4**turns):
             await asyncio.sleep(0)
         plan.cancel()
@@ -99,42 +99,42 @@ def test_one_that_is_cancelled_while_it_starts_leaves_none_either(tmp_path: Path
 
 
 def test_the_end_of_the_queue_ends_plans_and_says_so(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
-        plan, process = await begin(queue, tmp_path / "a")
+    async def body(service: JobService) -> None:
+        plan, process = await begin(service, tmp_path / "a")
         async with asyncio.timeout(PATIENCE_S):
-            await queue.close()
+            await service.close()
         assert not process.is_running()
         with pytest.raises(QueueClosing, match="shutting down"):
             await plan
         with pytest.raises(QueueClosing):
-            await queue.plan(COUNT, {"steps": 1})
+            await service.plan(COUNT, {"steps": 1})
 
     in_queue(tmp_path / "home", body, LIMITS)
 
 
 def test_a_chain_keeps_its_place_from_one_plan_to_the_next(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
-        plan, _ = await begin(queue, tmp_path / "a")
+    async def body(service: JobService) -> None:
+        plan, _ = await begin(service, tmp_path / "a")
         steps = [Step(name, COUNT, {"steps": 1}) for name in ("one", "two", "three")]
-        assert len(await start_chain(queue, steps)) == 3
+        assert len(await start_chain(service, steps)) == 3
         await leave(plan)
 
     in_queue(tmp_path / "home", body, LIMITS)
 
 
 def test_a_plan_has_a_memory_limit_of_its_own(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
+    async def body(service: JobService) -> None:
         with pytest.raises(JobFailure, match="Planning needs more memory than the 1024 MiB") as raised:
-            await queue.plan(COUNT, {"steps": 1, "plan_hog_bytes": 2 << 30})
+            await service.plan(COUNT, {"steps": 1, "plan_hog_bytes": 2 << 30})
         assert raised.value.code == "out_of_memory"
 
     in_queue(tmp_path / "home", body, LIMITS)
 
 
 def test_the_log_of_a_plan_that_failed_is_where_the_message_says(tmp_path: Path) -> None:
-    async def body(queue: JobQueue) -> None:
+    async def body(service: JobService) -> None:
         with pytest.raises(JobFailure, match="Planning failed with ZeroDivisionError") as raised:
-            await queue.plan(COUNT, {"steps": 1, "plan_crash": True})
+            await service.plan(COUNT, {"steps": 1, "plan_crash": True})
         assert "secret" not in raised.value.message
         log = Path(raised.value.message.rpartition("Its log is ")[2].rstrip("."))
         assert "ZeroDivisionError" in written_in(log)
@@ -149,9 +149,9 @@ def test_only_the_newest_logs_are_kept(tmp_path: Path) -> None:
         (kept / f"plan-{age}.txt").touch()
         os.utime(kept / f"plan-{age}.txt", (1e9 - age, 1e9 - age))
 
-    async def body(queue: JobQueue) -> None:
+    async def body(service: JobService) -> None:
         with pytest.raises(JobFailure):
-            await queue.plan(COUNT, {"steps": 1, "plan_crash": True})
+            await service.plan(COUNT, {"steps": 1, "plan_crash": True})
 
     in_queue(tmp_path / "home", body, LIMITS)
     names = {path.name for path in kept.iterdir()}
@@ -165,7 +165,7 @@ def test_what_a_killed_daemon_left_of_its_plans_is_removed(tmp_path: Path) -> No
         folder.mkdir(parents=True)
     os.utime(old, (1e9, 1e9))
 
-    async def body(queue: JobQueue) -> None:
+    async def body(service: JobService) -> None:
         assert folders(tmp_path / "home") == ["plan-new"]
 
     in_queue(tmp_path / "home", body, LIMITS)

@@ -11,9 +11,10 @@ from typing import Any, cast
 import pytest
 
 from jobs import record as record_module
-from jobs.job import Job, JobEvent, JobKind, JobStatus
+from jobs.job import Job, JobEvent, JobStatus
 from jobs.record import JobRecord
 from jobs.store import JobStore
+from jobs.task import JobKind
 from model_registry.errors import RegistryBusy
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
@@ -50,7 +51,7 @@ def test_a_locked_database_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -
 
     async def body() -> None:
         record = record_in(store, changes)
-        record.tell("message", "one")
+        record.add_event("message", "one")
         record.store_soon()
         assert await asyncio.to_thread(store.begun.wait, 60)
         waiting: list[asyncio.Task[Any]] = [asyncio.create_task(record.store()) for _ in range(5)]

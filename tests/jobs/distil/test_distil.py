@@ -12,16 +12,16 @@ import numpy as np
 import psutil
 import pytest
 
-from jobs.job import InvalidJob, Job, JobKind, JobStatus
-from jobs.job_queue import JobQueue
-from jobs.limits import JobLimits
-from jobs.permissions import EndpointSource
+from jobs.job import Job, JobStatus
+from jobs.permissions import EndpointSource, JobLimits
+from jobs.task import InvalidJob, JobKind
 from jobs.tasks.distil.parameters import DistilParams
 from jobs.tasks.distil.task import _tuning
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from tests.jobs.permissive import EVERYWHERE
+from tests.jobs.services import job_service
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
@@ -55,19 +55,19 @@ def ended(home: Path, params: dict[str, Any], *, killed: bool = False) -> Job:
     """killed: the process, at its first checkpoint."""
 
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1, retry_after_s=(0.01,)), permissions=EVERYWHERE)
-        await queue.start()
+        service = job_service(home, JobLimits(threads=1, retry_after_s=(0.01,)), permissions=EVERYWHERE)
+        await service.start()
         try:
-            job = await queue.create(JobKind.DISTIL, params)
-            async for event in queue.events(job.id, follow=True):
+            job = await service.create(JobKind.DISTIL, params)
+            async for event in service.events(job.id, follow=True):
                 if killed and event is not None and event.type == "checkpoint":
                     kill_children()
                     break
-            async for _ in queue.events(job.id, follow=True):
+            async for _ in service.events(job.id, follow=True):
                 pass
-            return await queue.job(job.id)
+            return await service.job(job.id)
         finally:
-            await queue.close()
+            await service.close()
 
     job = asyncio.run(main())
     assert job.status is JobStatus.SUCCEEDED, (job.failure, (home / "jobs" / job.id / "log.txt").read_text()[-3000:])
@@ -150,12 +150,12 @@ def test_what_a_distillation_would_pass_over_is_refused_by_name(useless: dict[st
 def test_a_plan_tells_what_a_remote_teacher_costs(home: Path, asked: dict[str, Any]) -> None:
     async def main() -> tuple[str, ...]:
         endpoints = {"far": EndpointSource("http://192.0.2.7/v1")}
-        queue = JobQueue(home, permissions=replace(EVERYWHERE, endpoints=endpoints))
+        service = job_service(home, permissions=replace(EVERYWHERE, endpoints=endpoints))
         teacher = {"endpoint": "far", "model": "big", "price_per_million_tokens": 1e6}
         try:
-            return (await queue.plan(JobKind.DISTIL, {**asked, "teacher": teacher, "student": "small"})).summary
+            return (await service.plan(JobKind.DISTIL, {**asked, "teacher": teacher, "student": "small"})).summary
         finally:
-            await queue.close()
+            await service.close()
 
     (told,) = [sentence for sentence in asyncio.run(main()) if sentence.startswith("Costs at most 72.00 for answers, and about ")]
     assert float(told.split()[-3]) > 1

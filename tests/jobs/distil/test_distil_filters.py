@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from jobs.tasks.distil.cutting import chosen
-from jobs.tasks.distil.filters import Filters, gist, is_sound, kept, without_near_duplicates
-from jobs.tasks.distil.parameters import DistilParams
-from jobs.tasks.distil.presets import METRICS, PRESETS
-from jobs.tasks.evaluate.metrics import Answered
+from jobs.tasks.distil.parameters import METRICS, PRESETS, DistilParams, Filters
+from jobs.tasks.distil.teaching import gist, is_sound, kept, without_near_duplicates
+from jobs.tasks.evaluate.questions import Answered
 
 
 def answers(*texts: str) -> list[Answered]:

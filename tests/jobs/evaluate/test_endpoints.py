@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
-from jobs.job import InvalidJob, JobFailure
 from jobs.permissions import EndpointAccess, Grants
-from jobs.task import TaskContext
+from jobs.task import InvalidJob, JobFailure, TaskContext
 from jobs.tasks.evaluate.endpoints import Endpoint
 from jobs.tasks.evaluate.questions import Question
 from jobs.tasks.evaluate.targets import busy_s, check_target, open_target

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from jobs.job import InvalidJob, Job, JobKind, JobStatus
-from jobs.job_queue import JobQueue
-from jobs.limits import JobLimits
-from jobs.permissions import EndpointSource
+from jobs.job import Job, JobStatus
+from jobs.permissions import EndpointSource, JobLimits
+from jobs.task import InvalidJob, JobKind
 from jobs.tasks.benchmark.task import regressions
 from model_registry.evaluations import Evaluation, Evaluations
 from model_registry.pull import pull
@@ -21,6 +20,7 @@ from model_registry.records import Precision
 from model_registry.registry import Registry
 from server.settings import Settings
 from tests.jobs.permissive import EVERYWHERE
+from tests.jobs.services import job_service
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 from tests.server.live_server import LiveServer
 
@@ -46,15 +46,15 @@ def data(tmp_path: Path) -> str:
 
 def ended(home: Path, kind: JobKind, params: dict[str, Any], **endpoints: EndpointSource) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1), permissions=replace(EVERYWHERE, endpoints=endpoints))
-        await queue.start()
+        service = job_service(home, JobLimits(threads=1), permissions=replace(EVERYWHERE, endpoints=endpoints))
+        await service.start()
         try:
-            job = await queue.create(kind, params)
-            async for _ in queue.events(job.id, follow=True):
+            job = await service.create(kind, params)
+            async for _ in service.events(job.id, follow=True):
                 pass
-            return await queue.job(job.id)
+            return await service.job(job.id)
         finally:
-            await queue.close()
+            await service.close()
 
     job = asyncio.run(main())
     log = home / "jobs" / job.id / "log.txt"
@@ -86,7 +86,7 @@ def test_a_version_is_measured_kept_and_reported(home: Path, data: str) -> None:
 
 
 def test_answers_that_are_kept_are_not_asked_again(home: Path, data: str, tmp_path: Path) -> None:
-    from jobs.tasks.evaluate.kept_answers import kept_answers
+    from jobs.tasks.evaluate.questions import kept_answers
 
     path = tmp_path / "answers.jsonl"
     whole = json.dumps({"number": 3, "text": "x", "calls": [["f", {"a": 1}]]})

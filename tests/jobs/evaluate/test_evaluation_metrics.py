@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.tasks.evaluate.judge import _DIGIT, _VOTE
-from jobs.tasks.evaluate.metrics import SCORES, Answered, Measured, difference, measured, measured_together, perplexity, rouge_l
-from jobs.tasks.evaluate.questions import Question
+from jobs.tasks.evaluate.metrics import SCORES, Measured, difference, measured, measured_together, perplexity, rouge_l
+from jobs.tasks.evaluate.questions import Answered, Question
 from jobs.tasks.evaluate.report import Column, markdown, page
+from jobs.tasks.evaluate.scoring import _DIGIT, _VOTE
 
 CALL = ("f", {"a": 1, "b": [2]})
 

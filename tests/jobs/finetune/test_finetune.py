@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from jobs.datasets.examples import Completion, Conversation
-from jobs.job import InvalidJob, Job, JobKind, JobStatus
-from jobs.job_queue import JobQueue
-from jobs.limits import JobLimits
+from jobs.job import Job, JobStatus
+from jobs.permissions import JobLimits
+from jobs.service import JobService
+from jobs.task import InvalidJob, JobKind
 from jobs.tasks.finetune.material import measure, prepare
 from jobs.tasks.finetune.parameters import FinetuneParams
 from jobs.tasks.finetune.rendering import IGNORED, Renderer
@@ -25,6 +26,7 @@ from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from tests.jobs.permissive import EVERYWHERE
+from tests.jobs.services import job_service
 from tests.jobs.tiny_checkpoint import task_context
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
@@ -60,27 +62,27 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def in_queue(home: Path, body: Callable[[JobQueue], Awaitable[Job]]) -> Job:
+def in_queue(home: Path, body: Callable[[JobService], Awaitable[Job]]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, LIMITS, permissions=EVERYWHERE)
-        await queue.start()
+        service = job_service(home, LIMITS, permissions=EVERYWHERE)
+        await service.start()
         try:
-            return await body(queue)
+            return await body(service)
         finally:
-            await queue.close()
+            await service.close()
 
     return asyncio.run(main())
 
 
-async def ended(queue: JobQueue, job: Job) -> Job:
-    async for _ in queue.events(job.id, follow=True):
+async def ended(service: JobService, job: Job) -> Job:
+    async for _ in service.events(job.id, follow=True):
         pass
-    return await queue.job(job.id)
+    return await service.job(job.id)
 
 
 def tuned(home: Path, params: dict[str, Any], kind: JobKind = JobKind.FINETUNE) -> Job:
-    async def body(queue: JobQueue) -> Job:
-        return await ended(queue, await queue.create(kind, params))
+    async def body(service: JobService) -> Job:
+        return await ended(service, await service.create(kind, params))
 
     job = in_queue(home, body)
     log = home / "jobs" / job.id / "log.txt"
@@ -154,13 +156,13 @@ def test_a_killed_run_ends_with_the_same_weights(home: Path, data: Path) -> None
     params = {**SMALL, "data": str(data), "epochs": 60, "checkpoint_every": 10, "dropout": 0.1}
     whole = made(tuned(home, {**params, "output": "whole"}))
 
-    async def body(queue: JobQueue) -> Job:
-        job = await queue.create(JobKind.FINETUNE, {**params, "output": "killed"})
-        async for event in queue.events(job.id, follow=True):
+    async def body(service: JobService) -> Job:
+        job = await service.create(JobKind.FINETUNE, {**params, "output": "killed"})
+        async for event in service.events(job.id, follow=True):
             if event is not None and event.type == "checkpoint":
                 kill_children()
                 break
-        return await ended(queue, job)
+        return await ended(service, job)
 
     killed = in_queue(home, body)
     assert killed.status is JobStatus.SUCCEEDED
@@ -172,16 +174,16 @@ def test_a_killed_run_ends_with_the_same_weights(home: Path, data: Path) -> None
 def test_a_paused_run_goes_on_where_it_was(home: Path, data: Path) -> None:
     params = {**SMALL, "data": str(data), "epochs": 20, "checkpoint_every": 1000, "output": "paused"}
 
-    async def body(queue: JobQueue) -> Job:
-        job = await queue.create(JobKind.FINETUNE, params)
-        async for event in queue.events(job.id, follow=True):
+    async def body(service: JobService) -> Job:
+        job = await service.create(JobKind.FINETUNE, params)
+        async for event in service.events(job.id, follow=True):
             if event is not None and event.type == "progress":
                 break
-        paused = await queue.pause(job.id)
+        paused = await service.pause(job.id)
         assert paused.status is JobStatus.PAUSED
         assert 0 < paused.progress.step < 80
-        await queue.resume(job.id)
-        return await ended(queue, job)
+        await service.resume(job.id)
+        return await ended(service, job)
 
     job = in_queue(home, body)
     assert job.status is JobStatus.SUCCEEDED

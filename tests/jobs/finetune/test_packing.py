@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.tasks.finetune.packing import best_fit, packed_row
+from jobs.tasks.finetune.material import best_fit, packed_row
 from jobs.tasks.finetune.rendering import IGNORED, Tokens
 
 

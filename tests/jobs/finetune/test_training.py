@@ -12,16 +12,15 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.child import told
-from jobs.job import InvalidJob
 from jobs.messages import Failed, Start
-from jobs.task import Stopped, StopReason, TaskContext
+from jobs.task import InvalidJob, Stopped, StopReason, TaskContext
 from jobs.tasks.checkpoints import materialise
-from jobs.tasks.finetune import four_bits, olive_pass, trainer
-from jobs.tasks.finetune.material import Material
-from jobs.tasks.finetune.packing import best_fit, packed_row
+from jobs.tasks.finetune import olive_pass, trainer
+from jobs.tasks.finetune.estimate import trainer_settings
+from jobs.tasks.finetune.material import Material, best_fit, packed_row
 from jobs.tasks.finetune.parameters import FinetuneParams
 from jobs.tasks.finetune.rendering import IGNORED, PreferenceTokens, Tokens
-from jobs.tasks.finetune.settings import trainer_settings
+from jobs.tasks.vendors import hugging_face as four_bits
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from jobs.job import InvalidJob, Job, JobKind, JobStatus
-from jobs.job_queue import JobQueue
-from jobs.limits import JobLimits
-from jobs.task import TaskContext
+from jobs.job import Job, JobStatus
+from jobs.permissions import JobLimits
+from jobs.task import InvalidJob, JobKind, TaskContext
 from jobs.tasks.foundry_export import TASK, FoundryExportParams
 from model_registry.pull import pull
 from model_registry.records import Precision
@@ -20,6 +19,7 @@ from model_registry.registry import Registry
 from model_registry.sources.foundry import foundry_local
 from tests.jobs.heard import Heard
 from tests.jobs.permissive import EVERYWHERE
+from tests.jobs.services import job_service
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
@@ -40,15 +40,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ended(home: Path, params: dict[str, Any]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1), permissions=EVERYWHERE)
-        await queue.start()
+        service = job_service(home, JobLimits(threads=1), permissions=EVERYWHERE)
+        await service.start()
         try:
-            job = await queue.create(JobKind.FOUNDRY_EXPORT, params)
-            async for _ in queue.events(job.id, follow=True):
+            job = await service.create(JobKind.FOUNDRY_EXPORT, params)
+            async for _ in service.events(job.id, follow=True):
                 pass
-            return await queue.job(job.id)
+            return await service.job(job.id)
         finally:
-            await queue.close()
+            await service.close()
 
     job = asyncio.run(main())
     assert job.status is JobStatus.SUCCEEDED, job.failure

@@ -13,12 +13,10 @@ from typing import Any
 
 import pytest
 
-from jobs.job import InvalidJob
 from jobs.permissions import Grants
-from jobs.task import TaskContext
-from jobs.tasks.code_in_folders import code_in
+from jobs.task import InvalidJob, TaskContext
 from jobs.tasks.olive import task as olive
-from jobs.tasks.olive.allowlist import check_runs_no_code
+from jobs.tasks.olive.allowlist import check_runs_no_code, code_in
 from jobs.tasks.olive.workflow import read_workflow
 
 BUILD = {"type": "ModelBuilder", "precision": "int4"}

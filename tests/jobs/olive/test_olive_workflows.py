@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.job import InvalidJob, JobFailure
 from jobs.permissions import Grants
-from jobs.task import TaskContext
+from jobs.task import InvalidJob, JobFailure, TaskContext
 from jobs.tasks import convert
 from jobs.tasks.olive import task as olive
-from jobs.tasks.olive.made import Made, servable
+from jobs.tasks.olive.running import Made, servable
 from jobs.tasks.outputs import source_of
 from model_registry.pull import pull
 from model_registry.records import Precision

@@ -12,10 +12,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from jobs.job import InvalidJob, Job, JobKind, JobStatus
-from jobs.job_queue import JobQueue
-from jobs.limits import JobLimits
-from jobs.task import TaskContext
+from jobs.job import Job, JobStatus
+from jobs.permissions import JobLimits
+from jobs.task import InvalidJob, JobKind, TaskContext
 from jobs.tasks.quantization.candidates import GROUPS, Tried, asked, choose
 from jobs.tasks.quantization.parameters import QuantizeParams
 from jobs.tasks.quantization.refining import Unit, by_worth, most_within, units
@@ -23,19 +22,20 @@ from jobs.tasks.quantize import Quantize
 from model_registry.records import CHECKPOINT, Variant
 from model_registry.registry import Registry
 from tests.jobs.permissive import EVERYWHERE
+from tests.jobs.services import job_service
 
 
 def ended(home: Path, params: dict[str, Any]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1), permissions=EVERYWHERE)
-        await queue.start()
+        service = job_service(home, JobLimits(threads=1), permissions=EVERYWHERE)
+        await service.start()
         try:
-            job = await queue.create(JobKind.QUANTIZE, {"model": "tiny", **params})
-            async for _ in queue.events(job.id, follow=True):
+            job = await service.create(JobKind.QUANTIZE, {"model": "tiny", **params})
+            async for _ in service.events(job.id, follow=True):
                 pass
-            return await queue.job(job.id)
+            return await service.job(job.id)
         finally:
-            await queue.close()
+            await service.close()
 
     job = asyncio.run(main())
     assert job.status is JobStatus.SUCCEEDED, (job.failure, (home / "jobs" / job.id / "log.txt").read_text()[-3000:])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.job import InvalidJob
+from jobs.task import InvalidJob
 from jobs.tasks.finetune.rendering import IGNORED, Tokens
 from jobs.tasks.quantization.calibration import GUIDING_TOKENS, LONGEST, Examples, Texts, read_examples
 from model_registry.registry import Registry

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from jobs.job import InvalidJob, Job, JobKind, JobStatus
-from jobs.job_queue import JobQueue
-from jobs.limits import JobLimits
+from jobs.job import Job, JobStatus
+from jobs.permissions import JobLimits
+from jobs.task import InvalidJob, JobKind
 from jobs.tasks.search.space import Range, filled, ranges
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from tests.jobs.permissive import EVERYWHERE
+from tests.jobs.services import job_service
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
 
@@ -39,15 +40,15 @@ def asked(tmp_path: Path) -> dict[str, Any]:
 
 def ended(home: Path, params: dict[str, Any]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1), permissions=EVERYWHERE)
-        await queue.start()
+        service = job_service(home, JobLimits(threads=1), permissions=EVERYWHERE)
+        await service.start()
         try:
-            job = await queue.create(JobKind.SEARCH, params)
-            async for _ in queue.events(job.id, follow=True):
+            job = await service.create(JobKind.SEARCH, params)
+            async for _ in service.events(job.id, follow=True):
                 pass
-            return await queue.job(job.id)
+            return await service.job(job.id)
         finally:
-            await queue.close()
+            await service.close()
 
     return asyncio.run(main())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.tasks.adapters import merged
+from jobs.tasks.checkpoints import merged
 from model_registry.errors import UnsupportedModel
 from tests.model_registry.peft_folder import random_matrices, write_peft
 

@@ -8,23 +8,24 @@ from typing import Any
 
 import pytest
 
-from jobs.job import InvalidJob, Job, JobKind, JobStatus
-from jobs.job_queue import JobQueue
+from jobs.job import Job, JobStatus
+from jobs.task import InvalidJob, JobKind
 from model_registry.registry import Registry
 from tests.jobs.permissive import EVERYWHERE
+from tests.jobs.services import job_service
 from tests.model_registry.gguf.tiny_gguf import GEMMA, Tiny, write_gguf
 
 
 async def ended(home: Path, params: dict[str, Any]) -> Job:
-    queue = JobQueue(home, permissions=EVERYWHERE)
-    await queue.start()
+    service = job_service(home, permissions=EVERYWHERE)
+    await service.start()
     try:
-        job = await queue.create(JobKind.CONVERT, params)
-        async for _ in queue.events(job.id, follow=True):
+        job = await service.create(JobKind.CONVERT, params)
+        async for _ in service.events(job.id, follow=True):
             pass
-        return await queue.job(job.id)
+        return await service.job(job.id)
     finally:
-        await queue.close()
+        await service.close()
 
 
 def test_a_gguf_file_becomes_a_version(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from jobs.job import InvalidJob, JobFailure
-from jobs.task import TaskContext
+from jobs.task import InvalidJob, JobFailure, TaskContext
 from jobs.tasks.register import TASK, Bounds, RegisterParams, lacks
 from model_registry.artifacts import StagedVariant
 from model_registry.evaluations import Evaluation, Evaluations
