@@ -1,6 +1,6 @@
 """The process of one job, `python -m jobs.child TASKS`: runs a task as stdin says, and writes to stdout what becomes of it.
 
-Owns its priority and memory limit, and how a task's exceptions are described. Ends at once when the daemon is gone. Everything
+Owns how a task's exceptions are described. Ends at once when the daemon is gone. Everything
 that libraries print goes to stderr, which is the job's log. TASKS: the name of a `TaskModule`.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,22 +23,18 @@ from pydantic import ValidationError
 
 from jobs.fields import Reference, ReferenceKind
 from jobs.kinds import task_module
-from jobs.memory_limit import set_limit
 from jobs.messages import (
-    Checkpointed,
     Ended,
     Failed,
     Finished,
-    LogMessage,
     Planned,
-    Progressed,
     Refused,
-    Staged,
     Start,
     Stop,
     TerminalMessage,
 )
-from jobs.scalar_log import ScalarLog
+from jobs.process_limits import lower_priority
+from jobs.reporter import FrameReporter
 from jobs.task import InvalidJob, JobFailure, JobKind, Outcome, Plan, Stopped, StopReason, Task, TaskContext, problems_of
 from model_registry.disk import storage_failure
 from model_registry.errors import (
@@ -57,8 +53,6 @@ from model_registry.telemetry import turn_off_telemetry
 from runtime.essential_thread import start_thread
 from runtime.framing import FrameWriter, read_frame
 
-PROGRESS_EVERY_S = 0.25
-NICENESS = 19
 _GONE = 3  # exit code when the daemon is gone
 _REGISTRY_CODES = {
     ModelNotFound: "model_not_found",
@@ -68,37 +62,6 @@ _REGISTRY_CODES = {
 }
 T = TypeVar("T")
 _DECODER = msgspec.msgpack.Decoder(Start | Stop)
-
-
-class FrameReporter:
-    """A `Reporter` that writes frames. stop: set when the daemon requests the end."""
-
-    def __init__(self, frames: FrameWriter, folder: Path) -> None:
-        self._frames = frames
-        self._folder = folder
-        self._scalars = ScalarLog(folder.parent / "tensorboard")
-        self._written_s = float("-inf")
-        self.stop: StopReason | None = None
-
-    def close(self) -> None:
-        self._scalars.close()
-
-    def stage(self, name: str) -> None:
-        self._frames.write(Staged(name=name))
-
-    def progress(self, step: int, total: int | None, metrics: Mapping[str, float], unit: str) -> None:
-        self._scalars.add(step, metrics)
-        now_s = time.monotonic()
-        if metrics or step == total or now_s - self._written_s >= PROGRESS_EVERY_S:
-            self._written_s = now_s
-            self._frames.write(Progressed(step=step, total=total, unit=unit, metrics=dict(metrics)))
-
-    def message(self, text: str, level: str = "info") -> None:
-        self._frames.write(LogMessage(text=text, level=level))
-
-    def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
-        relative = path.relative_to(self._folder).as_posix()
-        self._frames.write(Checkpointed(step=step, path=relative, metrics=dict(metrics)))
 
 
 def main(tasks: str) -> int:
@@ -120,20 +83,6 @@ def main(tasks: str) -> int:
     reporter.close()
     frames.write(last)
     return 0
-
-
-def lower_priority(memory_bytes: int | None) -> None:
-    """Serving goes first: lowest CPU and I/O priority, first to be ended when memory runs out, and never more than its share."""
-    process = psutil.Process()
-    with contextlib.suppress(psutil.AccessDenied, AttributeError, OSError):
-        process.nice(NICENESS if os.name == "posix" else psutil.IDLE_PRIORITY_CLASS)
-        process.ionice(psutil.IOPRIO_CLASS_IDLE)
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-            Path("/proc/self/oom_score_adj").write_text("800")
-        if memory_bytes is not None:
-            set_limit(memory_bytes)
 
 
 def _listen(stdin: BinaryIO, reporter: FrameReporter) -> None:
@@ -175,7 +124,9 @@ def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter)
     hold_versions(task.params.references(start.params), registry)
     if start.plan:
         return Planned(plan=_plain(task.plan(params, context), Plan))
-    return Finished(outcome=_plain(task.run(params, context), Outcome))
+    outcome = _plain(task.run(params, context), Outcome)
+    shutil.rmtree(context.planned, ignore_errors=True)  # of no use any more
+    return Finished(outcome=outcome)
 
 
 def hold_versions(references: Iterable[Reference], registry: Registry) -> None:

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = ("server", "jobs", "runtime", "model_registry")  # imports go right only
 MOST_LINES = 300
+KINDS_KNOW = ("jobs.task", "jobs.fields", "jobs.permissions", "jobs.process_limits", "jobs.datasets", "jobs.tasks")  # of jobs
 VENDORS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("fastapi", "starlette", "prometheus_client", "uvicorn", "uvloop", "httptools"): ("server/",),
     ("onnxruntime", "onnx"): ("runtime/engines/", "runtime/providers.py", "model_registry/importers/", "jobs/tasks/"),
@@ -24,7 +25,7 @@ VENDORS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("gguf",): ("model_registry/importers/",),
     ("huggingface_hub",): ("model_registry/sources/",),
     ("torch", "transformers", "peft", "trl", "olive", "datasets", "accelerate", "optuna"): ("jobs/tasks/",),
-    ("tensorboard",): ("jobs/scalar_log.py",),
+    ("tensorboard",): ("jobs/reporter.py",),
     ("safetensors",): ("jobs/tasks/", "model_registry/importers/"),
     ("typer", "rich"): ("server/cli/",),
 }
@@ -71,6 +72,30 @@ def wrong_imports(path: str, source: str) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_go_right_and_vendors_stay_in_their_places(path: Path) -> None:
     assert wrong_imports(name_of(path), path.read_text(encoding="utf-8")) == []
+
+
+def wrong_imports_of_jobs(path: str, source: str) -> list[str]:
+    """Kinds of work know their contract, and nothing of how jobs are run; what runs jobs knows no kind."""
+    found = [(line, name) for line, name in imports_of(source, ".".join(Path(path).parent.parts)) if name.startswith("jobs.")]
+    if path.startswith("jobs/tasks/"):
+        return [
+            f"{path}:{line} imports {name}"
+            for line, name in found
+            if not f"{name}.".startswith(tuple(f"{each}." for each in KINDS_KNOW))
+        ]
+    return [f"{path}:{line} imports {name}" for line, name in found if f"{name}.".startswith("jobs.tasks.")]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.is_relative_to(ROOT / "jobs")], ids=name_of)
+def test_what_runs_jobs_and_the_kinds_of_work_know_one_another_by_their_contract(path: Path) -> None:
+    assert wrong_imports_of_jobs(name_of(path), path.read_text(encoding="utf-8")) == []
+
+
+def test_imports_within_jobs_are_seen() -> None:
+    """Else the test above would pass on anything."""
+    source = "from jobs.task import Task\nfrom jobs.tasks.finetune import task\nfrom jobs.store import JobStore\n"
+    assert [line.split(":")[1].split()[0] for line in wrong_imports_of_jobs("jobs/tasks/merge.py", source)] == ["3"]
+    assert [line.split(":")[1].split()[0] for line in wrong_imports_of_jobs("jobs/service.py", source)] == ["2"]
 
 
 def test_the_walk_sees_every_kind_of_import() -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from jobs.memory_limit import lifted
+from jobs.process_limits import lifted
 from jobs.task import InvalidJob, Problem
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import InvalidName

@@ -70,7 +70,7 @@ class Distil:
         served = served_variant(base).folder
         tune = _tuning(params, base.label).model_copy(update={"data": str(lessons)})
         context.stage("preparing the student")
-        training, _ = prepare(tune, served)
+        training, _ = prepare(tune, served, context.planned)
         checkpoint, stay = _student(params, base, training, context)
         teacher = None
         if params.logits is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from jobs.memory_limit import lifted, widen
+from jobs.process_limits import lifted, widen
 from jobs.task import JobFailure, TaskContext
 from jobs.tasks.evaluate.questions import Answered, Question
 from jobs.tasks.finetune.rendering import IGNORED, Tokens, arguments_of, chat_messages

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -13,12 +13,13 @@ from typing import TypeVar
 from jobs.datasets.examples import Example, Preference
 from jobs.datasets.reading import Data, columns_of, stream
 from jobs.task import InvalidJob, Problem
+from jobs.tasks.finetune.kept_tokens import KeptTokens, digest_of_texts
 from jobs.tasks.finetune.parameters import FinetuneParams
-from jobs.tasks.finetune.rendering import IGNORED, PreferenceTokens, Renderer, Tokens
+from jobs.tasks.finetune.rendering import IGNORED, PreferenceTokens, Rendered, Renderer, Tokens
 from runtime.errors import InvalidRequest
 
 T = TypeVar("T")
-Rendered = Tokens | PreferenceTokens
+_TRAINING, _VALIDATION = "training", "validation"  # roles of the files
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,66 +61,101 @@ class Material:
         return len(self.tokens) + len(self.preferences)
 
 
-def prepare(params: FinetuneParams, served: Path) -> tuple[Material, Material | None]:
-    """(training, validation). served: the folder of the base's served variant."""
-    training, validation, max_length = _both(params, served, _material)
-    return _packed(training, max_length, params.seed) if params.packing else training, validation
+def prepare(params: FinetuneParams, served: Path, planned: Path | None = None) -> tuple[Material, Material | None]:
+    """(training, validation). served: the folder of the base's served variant.
+
+    planned: where a plan or an earlier attempt may have kept the tokens, and where they are kept; None: nowhere.
+    """
+    kept = None if planned is None else _kept_tokens(params, served, planned)
+    found = kept.read() if kept is not None else None
+    if found is not None:
+        made = {role: _material(data.examples(), data.sha256, data.left_out) for role, data in found.items()}
+    else:
+        made = _both(params, served, kept, _read_material)
+    training = made[_TRAINING]
+    return _packed(training, params.max_length, params.seed) if params.packing else training, made.get(_VALIDATION)
 
 
-def measure(params: FinetuneParams, served: Path) -> tuple[Sizes, Sizes | None]:
-    """As `prepare`, without keeping any example: some 100 bytes per line, however long the file is."""
-    training, validation, max_length = _both(params, served, _lengths)
-    capacity = max_length if params.packing else None
-    return _sizes(*training, capacity, params.seed), None if validation is None else _sizes(*validation, None, params.seed)
+def measure(params: FinetuneParams, served: Path, planned: Path | None = None) -> tuple[Sizes, Sizes | None]:
+    """As `prepare`, without holding any example in memory: some 100 bytes per line, however long the file is."""
+    kept = None if planned is None else _kept_tokens(params, served, planned)
+    made = _both(params, served, kept, _lengths)
+    capacity = params.max_length if params.packing else None
+    validation = made.get(_VALIDATION)
+    return _sizes(*made[_TRAINING], capacity, params.seed), None if validation is None else _sizes(*validation, None, params.seed)
+
+
+def _kept_tokens(params: FinetuneParams, served: Path, folder: Path) -> KeptTokens:
+    made_by = {
+        "served": digest_of_texts(served),
+        "objective": params.objective,
+        "text_template": params.text_template,
+        "max_length": params.max_length,
+    }
+    return KeptTokens(folder, _files(params), made_by)
+
+
+def _files(params: FinetuneParams) -> dict[str, Path]:
+    given = {_TRAINING: params.data, _VALIDATION: params.validation}
+    return {role: Path(path).expanduser() for role, path in given.items() if path is not None}
 
 
 def _both(
-    params: FinetuneParams, served: Path, collect: Callable[[Data, Iterator[tuple[Rendered, int]]], T]
-) -> tuple[T, T | None, int]:
-    """(what is made of the training data, of the validation data, the longest that an example may be)."""
+    params: FinetuneParams, served: Path, kept: KeptTokens | None, collect: Callable[[Data, Iterator[Rendered]], T]
+) -> dict[str, T]:
+    """What is made of each file, by its role. Validation is read second, for it must be new to the model."""
     _check_template(params.text_template)
     renderer = Renderer(served)
     max_length = params.max_length or renderer.context_length
     if max_length > renderer.context_length:
         message = f"max_length is over the model's context of {renderer.context_length} tokens."
         raise InvalidJob([Problem(message, param="max_length")])
-    read: list[Data] = []
-
-    def made(path: str, learned: Set[bytes]) -> T:
-        data = Data(Path(path).expanduser())
-        read.append(data)
-        examples = stream(data, objective=params.objective, text_template=params.text_template, learned=learned)
-        return collect(data, _rendered(data, examples, renderer, max_length))
-
-    training = made(params.data, frozenset())
-    validation = made(params.validation, read[0].known) if params.validation else None
-    if problems := [problem for data in read for problem in data.problems]:
+    made: dict[str, T] = {}
+    problems: list[Problem] = []
+    learned: Set[bytes] = frozenset()
+    for role, path in _files(params).items():
+        data = Data(path)
+        lines = stream(data, objective=params.objective, text_template=params.text_template, learned=learned)
+        examples = _rendered(data, lines, renderer, max_length)
+        made[role] = collect(data, examples if kept is None else kept.passing(role, examples))
+        problems += data.problems
+        if kept is not None and not problems:
+            kept.complete(role, data.sha256, data.left_out())
+        learned = data.known
+    if problems:
         raise InvalidJob(problems)
-    return training, validation, max_length
+    return made
 
 
-def _packed(material: Material, capacity: int, seed: int) -> Material:
-    groups = best_fit([len(each.input_ids) for each in material.tokens], capacity, seed)
+def _packed(material: Material, capacity: int | None, seed: int) -> Material:
+    """capacity: tokens of a row."""
+    assert capacity is not None
+    groups = best_fit([each.length for each in material.tokens], capacity, seed)
     rows = [packed_row([material.tokens[index] for index in group]) for group in groups]
     return replace(material, packed=rows, longest=max(len(row.input_ids) for row in rows))
 
 
-def _material(data: Data, rendered: Iterator[tuple[Rendered, int]]) -> Material:
+def _material(examples: Iterable[Rendered], sha256: str, left_out: tuple[str, ...]) -> Material:
     tokens: list[Tokens] = []
     preferences: list[PreferenceTokens] = []
     total = longest = 0
-    for each, length in rendered:
+    for each in examples:
         if isinstance(each, Tokens):
             tokens.append(each)
         else:
             preferences.append(each)
-        total, longest = total + length, max(longest, length)
-    return Material(tokens, preferences, total, longest, data.sha256, left_out=data.left_out())
+        total, longest = total + each.length, max(longest, each.length)
+    return Material(tokens, preferences, total, longest, sha256, left_out=left_out)
 
 
-def _lengths(data: Data, rendered: Iterator[tuple[Rendered, int]]) -> tuple[array[int], tuple[str, ...]]:
+def _read_material(data: Data, examples: Iterator[Rendered]) -> Material:
+    material = _material(examples, "", ())  # what is known of the file only once all of it was read
+    return replace(material, sha256=data.sha256, left_out=data.left_out())
+
+
+def _lengths(data: Data, examples: Iterator[Rendered]) -> tuple[array[int], tuple[str, ...]]:
     """(tokens of each example, what was left out)."""
-    lengths = array("I", (length for _, length in rendered))
+    lengths = array("I", (each.length for each in examples))
     return lengths, data.left_out()
 
 
@@ -138,23 +174,18 @@ def _check_template(template: str | None) -> None:
         raise InvalidJob([Problem(message, param="text_template")]) from None
 
 
-def _rendered(
-    data: Data, examples: Iterator[Example], renderer: Renderer, max_length: int | None = None
-) -> Iterator[tuple[Rendered, int]]:
-    """Each as tokens, and how many. What cannot be rendered, or is too long, becomes a problem of the data."""
+def _rendered(data: Data, examples: Iterator[Example], renderer: Renderer, max_length: int | None = None) -> Iterator[Rendered]:
+    """Each as tokens. What cannot be rendered, or is too long, becomes a problem of the data."""
     for example in examples:
         try:
-            if isinstance(example, Preference):
-                pair = renderer.preference(example)
-                made: tuple[Rendered, int] = (pair, pair.length)
-            else:
-                tokens = renderer.tokens(example)
-                made = (tokens, len(tokens.input_ids))
+            made = renderer.preference(example) if isinstance(example, Preference) else renderer.tokens(example)
         except InvalidRequest as error:
             data.blame(example.line, error.message, "chat_template_error")
             continue
-        if max_length is not None and made[1] > max_length:
-            data.blame(example.line, f"It is {made[1]} tokens long; shorten it, or raise max_length ({max_length}).", "too_long")
+        if max_length is not None and made.length > max_length:
+            data.blame(
+                example.line, f"It is {made.length} tokens long; shorten it, or raise max_length ({max_length}).", "too_long"
+            )
             continue
         yield made
 
@@ -162,7 +193,7 @@ def _rendered(
 def read_material(path: Path, renderer: Renderer) -> Material:
     """Of conversations or completions of any length."""
     data = Data(path)
-    material = _material(data, _rendered(data, stream(data), renderer))
+    material = _read_material(data, _rendered(data, stream(data), renderer))
     if data.problems:
         raise InvalidJob(data.problems)
     return material

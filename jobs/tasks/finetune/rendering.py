@@ -32,6 +32,10 @@ class Tokens:
     labels: list[int]
 
     @property
+    def length(self) -> int:
+        return len(self.input_ids)
+
+    @property
     def num_learned(self) -> int:
         return sum(label != IGNORED for label in self.labels)
 
@@ -49,6 +53,9 @@ class PreferenceTokens:
     def length(self) -> int:
         """Of the prompt with the longer answer."""
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+
+
+Rendered = Tokens | PreferenceTokens
 
 
 class Renderer:

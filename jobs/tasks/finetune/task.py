@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from jobs.tasks.finetune.estimate import num_steps
 from jobs.tasks.finetune.material import Material, Sizes, measure, prepare
 from jobs.tasks.finetune.olive_pass import check_olive, train_with_olive
 from jobs.tasks.finetune.parameters import Backend, FinetuneParams, Method
-from jobs.tasks.finetune.trainer import loss_named
+from jobs.tasks.finetune.trainer import Trained, loss_named
 from jobs.tasks.finetune.trainer import train as train_with_trl
 from jobs.tasks.outputs import Output, checked_name, made_by, register
 from jobs.tasks.vendors.hugging_face import check_four_bits
@@ -34,7 +35,7 @@ class Finetune:
     def plan(self, params: FinetuneParams, context: TaskContext) -> Plan:
         base, name = context.registry.resolve(params.model), _output(params)
         folder = served_variant(base).folder
-        training, validation = measure(params, folder)
+        training, validation = measure(params, folder, context.planned)
         if params.method is Method.QLORA:
             check_four_bits()
         if params.backend is Backend.OLIVE:
@@ -68,7 +69,7 @@ class Finetune:
             return _outcome(made)
         base = context.registry.resolve(params.model)
         context.stage("reading the data")
-        training, validation = prepare(params, served_variant(base).folder)
+        training, validation = prepare(params, served_variant(base).folder, context.planned)
         for sentence in _left_out(training, validation):
             context.reporter.message(sentence, "warning")
         checkpoint = materialise(context, base.label)
@@ -78,31 +79,44 @@ class Finetune:
         trained = train(params, checkpoint, training, validation, context)
         seconds = time.monotonic() - begun
         _write_report(context.folder / _REPORT, trained.history)
-        with context.registry.staging() as staging:
-            variants: tuple[StagedVariant, ...] = ()
-            model = trained.model
-            if params.method is not Method.FULL:
-                context.stage("merging the adapter")
-                adapter = staging / "adapter"
-                trained.save_adapter(adapter)
-                variants = (StagedVariant(Precision.FP32, ADAPTER, adapter),)
-                model = merged(checkpoint, adapter)
-            context.stage("writing the weights")
-            weights = staging / "checkpoint"
-            save_weights(model, checkpoint, weights)
-            built = build(context, weights, staging, params.served_precision)
-            figures = {"trained_tokens": _trained_tokens(params, training), "train_s": seconds}
-            output = Output(
-                name=name,
-                job=context.job,
-                importer=str(JobKind.FINETUNE),
-                base=base,
-                variants=[*built.variants, *variants],
-                parameters={**params.model_dump(mode="json", exclude_none=True), **built.parameters},
-                metrics={**trained.metrics, **built.metrics, **figures},
-                data_sha256=training.sha256,
-            )
-            return _outcome(register(context.registry, output))
+        figures = {"trained_tokens": _trained_tokens(params, training), "train_s": seconds}
+        return _outcome(_registered(params, base, checkpoint, trained, figures, training.sha256, context))
+
+
+def _registered(
+    params: FinetuneParams,
+    base: ModelVersion,
+    checkpoint: Path,
+    trained: Trained,
+    figures: Mapping[str, float],
+    data_sha256: str,
+    context: TaskContext,
+) -> ModelVersion:
+    """The tuned weights as a version, an adapter beside the weights that it is merged into. figures: of the training."""
+    with context.registry.staging() as staging:
+        variants: tuple[StagedVariant, ...] = ()
+        model = trained.model
+        if params.method is not Method.FULL:
+            context.stage("merging the adapter")
+            adapter = staging / "adapter"
+            trained.save_adapter(adapter)
+            variants = (StagedVariant(Precision.FP32, ADAPTER, adapter),)
+            model = merged(checkpoint, adapter)
+        context.stage("writing the weights")
+        weights = staging / "checkpoint"
+        save_weights(model, checkpoint, weights)
+        built = build(context, weights, staging, params.served_precision)
+        output = Output(
+            name=_output(params),
+            job=context.job,
+            importer=str(JobKind.FINETUNE),
+            base=base,
+            variants=[*built.variants, *variants],
+            parameters={**params.model_dump(mode="json", exclude_none=True), **built.parameters},
+            metrics={**trained.metrics, **built.metrics, **figures},
+            data_sha256=data_sha256,
+        )
+        return register(context.registry, output)
 
 
 def _output(params: FinetuneParams) -> str:

@@ -49,11 +49,14 @@ class Counting:
         if params.plan_crash:
             raise ZeroDivisionError("a secret text of the data")
         bytearray(params.plan_hog_bytes)
+        context.planned.mkdir()
+        (context.planned / "note").write_text("planned")
         return Plan((f"Counts to {params.steps}.",), num_steps=params.steps)
 
     def run(self, params: CountingParams, context: TaskContext) -> Outcome:
         path = context.folder / "checkpoint.json"
         step, digest = json.loads(path.read_text()) if path.exists() else (0, "")
+        planned = [each.read_text() for each in context.planned.glob("*")]
         context.stage("counting")
         if params.crash:
             raise ZeroDivisionError("a secret text of the data")
@@ -75,7 +78,7 @@ class Counting:
             context.reporter.checkpoint(step, path, {})
             context.progress(step, params.steps, loss=1 / step)
         metrics = MappingProxyType({"attempts": context.attempt, "hogged": np.float32(len(hog))})
-        return Outcome(metrics=metrics, details={"digest": digest})
+        return Outcome(metrics=metrics, details={"digest": digest, "planned": planned})
 
     def _wait(self, params: CountingParams, context: TaskContext) -> None:
         assert params.gate is not None

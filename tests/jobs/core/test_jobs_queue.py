@@ -378,6 +378,24 @@ def test_what_is_needed_is_not_deleted(tmp_path: Path) -> None:
     in_queue(tmp_path, body)
 
 
+def test_what_a_plan_leaves_is_its_job_s(tmp_path: Path) -> None:
+    async def body(service: JobService) -> None:
+        await service.plan(COUNT, {"steps": 1})
+        first = await ended(service, await service.create(COUNT, {"steps": 1}))
+        gate = tmp_path / "gate"
+        running = await service.create(COUNT, {"steps": 1, "gate": str(gate)})
+        unplanned = await service.create(COUNT, {"steps": 1}, needs=[running.id])
+        gate.touch()
+        after = await ended(service, unplanned)
+        assert first.outcome is not None
+        assert after.outcome is not None
+        assert (first.outcome.details["planned"], after.outcome.details["planned"]) == (["planned"], [])
+        assert not (service.folder(first.id) / "work/planned").exists(), "of no use any more"
+        assert not list((tmp_path / "jobs").glob("plan-*"))
+
+    in_queue(tmp_path, body)
+
+
 def test_changes_are_told(tmp_path: Path) -> None:
     told: list[JobStatus] = []
 

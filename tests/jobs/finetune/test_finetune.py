@@ -260,6 +260,31 @@ def test_a_plan_counts_what_a_tuning_prepares(home: Path, data: Path, more: dict
         assert getattr(sizes, name) == getattr(material, name)
 
 
+@pytest.mark.parametrize("more", [{}, {"packing": True, "max_length": 64}])
+def test_data_is_tokenized_once_for_plan_and_run(
+    home: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    validation = tmp_path / "validation.jsonl"
+    validation.write_text(data.read_text().splitlines()[0].replace("a cat", "a dog"))
+    asked = FinetuneParams(**{**SMALL, "data": str(data), "validation": str(validation), **more})
+    with Registry(home) as registry:
+        served = registry.resolve("tiny").variants[0].folder
+    read: list[str] = []
+    tokens = Renderer.tokens
+    monkeypatch.setattr(Renderer, "tokens", lambda renderer, example: (read.append(str(example)), tokens(renderer, example))[1])
+    expected, planned = prepare(asked, served), tmp_path / "planned"
+    read.clear()
+    measure(asked, served, planned)
+    assert len(read) == 9, "by the plan"
+    assert prepare(asked, served, planned) == expected
+    assert len(read) == 9, "and not by the run"
+    data.write_text(data.read_text().replace("the 3", "the 33"))
+    changed, _ = prepare(asked, served, planned)
+    assert (len(read), changed.sha256 != expected[0].sha256) == (18, True), "a changed file is noticed"
+    prepare(asked, served, planned)
+    assert len(read) == 18, "nor by the next attempt of a run"
+
+
 def test_tokens_are_counted_as_they_are_learned_also_when_a_batch_is_not_full(home: Path, data: Path) -> None:
     job = tuned(home, {**SMALL, "data": str(data), "batch_size": 64, "epochs": 3, "output": "counted"})
     with Registry(home) as registry:
