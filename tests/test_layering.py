@@ -135,7 +135,7 @@ def test_no_file_is_named_after_nothing(path: Path) -> None:
     ("module", "unwanted"),
     [
         ("server.app", ("torch", "transformers", "olive", "onnxruntime", "onnx", "gguf", "huggingface_hub", "alembic")),
-        ("jobs.tasks.convert", ("torch", "transformers", "olive", "onnxruntime_genai", "safetensors", "onnx")),
+        ("jobs.tasks.convert.task", ("torch", "transformers", "olive", "onnxruntime_genai", "safetensors", "onnx")),
         ("jobs.tasks.olive.task", ("torch", "transformers", "olive", "opentelemetry", "onnxruntime_genai", "yaml")),
         ("server.cli", ("torch", "transformers", "onnxruntime", "onnx", "fastapi", "sqlalchemy")),
         ("runtime.worker", ("torch", "transformers", "onnxruntime", "onnx", "fastapi", "sqlalchemy")),

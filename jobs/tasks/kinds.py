@@ -9,14 +9,14 @@ from jobs.tasks.vendors.hugging_face import use_no_hub_kernels
 
 _MODULES = {
     JobKind.BENCHMARK: "jobs.tasks.benchmark.task",
-    JobKind.CONVERT: "jobs.tasks.convert",
+    JobKind.CONVERT: "jobs.tasks.convert.task",
     JobKind.DISTIL: "jobs.tasks.distil.task",
     JobKind.EVALUATE: "jobs.tasks.evaluate.task",
     JobKind.FINETUNE: "jobs.tasks.finetune.task",
     JobKind.FOUNDRY_EXPORT: "jobs.tasks.foundry_export",
     JobKind.MERGE: "jobs.tasks.merge",
     JobKind.OLIVE: "jobs.tasks.olive.task",
-    JobKind.QUANTIZE: "jobs.tasks.quantize",
+    JobKind.QUANTIZE: "jobs.tasks.quantize.task",
     JobKind.REGISTER: "jobs.tasks.register",
     JobKind.SEARCH: "jobs.tasks.search.task",
 }

@@ -17,7 +17,7 @@ import pytest
 
 from jobs.job import Job, JobStatus
 from jobs.task import InvalidJob, JobFailure, JobKind, StopReason, TaskContext
-from jobs.tasks.convert import TASK, ConvertParams
+from jobs.tasks.convert.task import TASK, ConvertParams
 from jobs.tasks.vendors.olive import import_olive
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.records import ModelVersion

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.permissions import Grants
 from jobs.task import InvalidJob, JobFailure, TaskContext
-from jobs.tasks import convert
+from jobs.tasks.convert import task as convert
 from jobs.tasks.olive import task as olive
 from jobs.tasks.olive.running import Made, servable
 from jobs.tasks.outputs import source_of
@@ -180,7 +180,7 @@ def test_without_the_extra_the_command_is_named(context: TaskContext, monkeypatc
     monkeypatch.setattr("jobs.tasks.olive.task.find_spec", lambda _: None)
     with pytest.raises(InvalidJob, match=r"pip install 'slmops\[olive\]'"):
         olive.TASK.plan(olive.OliveParams(workflow={}, output="made"), context)
-    monkeypatch.setattr("jobs.tasks.conversion.backends.find_spec", lambda _: None)
+    monkeypatch.setattr("jobs.tasks.convert.backends.find_spec", lambda _: None)
     with pytest.raises(InvalidJob, match=r"pip install 'slmops\[olive\]'"):
         convert.TASK.plan(convert.ConvertParams(source="/x", backend="olive"), context)
 

@@ -15,10 +15,10 @@ import pytest
 from jobs.job import Job, JobStatus
 from jobs.permissions import JobLimits
 from jobs.task import InvalidJob, JobKind, TaskContext
-from jobs.tasks.quantization.candidates import GROUPS, Tried, asked, choose
-from jobs.tasks.quantization.parameters import QuantizeParams
-from jobs.tasks.quantization.refining import Unit, by_worth, most_within, units
-from jobs.tasks.quantize import Quantize
+from jobs.tasks.quantize.candidates import GROUPS, Tried, asked, choose
+from jobs.tasks.quantize.parameters import QuantizeParams
+from jobs.tasks.quantize.refining import Unit, by_worth, most_within, units
+from jobs.tasks.quantize.task import Quantize
 from model_registry.records import CHECKPOINT, Variant
 from model_registry.registry import Registry
 from tests.jobs.permissive import EVERYWHERE

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from jobs.tasks.quantization.builds import Builds
-from jobs.tasks.quantization.searching import search
+from jobs.tasks.quantize.builds import Builds
+from jobs.tasks.quantize.searching import search
 from model_registry.importers.recipe import Recipe
 
 

@@ -10,7 +10,7 @@ from jobs.tasks.evaluate.local_model import LocalModel
 from jobs.tasks.evaluate.metrics import Measured
 from jobs.tasks.evaluate.questions import Question, QuestionData, read_questions
 from jobs.tasks.evaluate.scoring import answer_perplexity, ask, scores
-from jobs.tasks.quantization.parameters import QuantizeParams
+from jobs.tasks.quantize.parameters import QuantizeParams
 
 
 def questions_of(params: QuantizeParams) -> QuestionData | None:

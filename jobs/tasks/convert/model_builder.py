@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.task import JobFailure, Stopped
-from jobs.tasks.conversion.builder_options import BuildOrder
+from jobs.tasks.convert.builder_options import BuildOrder
 from jobs.tasks.vendors.hugging_face import be_offline
 from model_registry.errors import UnsupportedModel
 from model_registry.progress import Progress

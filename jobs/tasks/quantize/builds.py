@@ -13,8 +13,8 @@ from typing import Any
 from jobs.task import JobFailure, TaskContext
 from jobs.tasks.benchmark.closed_loop import decode_speed
 from jobs.tasks.checkpoints import StagedProgress
-from jobs.tasks.quantization.calibration import Examples, Texts
-from jobs.tasks.quantization.candidates import Tried
+from jobs.tasks.quantize.calibration import Examples, Texts
+from jobs.tasks.quantize.candidates import Tried
 from model_registry.importers.checkpoint import CheckpointImporter, open_model
 from model_registry.importers.gguf.calibration import TEXT
 from model_registry.importers.gguf.measuring import measurable_tokens, measurable_windows, source_perplexity

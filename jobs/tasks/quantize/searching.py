@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.tasks.quantization.builds import Builds
-from jobs.tasks.quantization.candidates import Algorithm, plain_recipe
-from jobs.tasks.quantization.refining import Unit, by_worth, most_within, units
+from jobs.tasks.quantize.builds import Builds
+from jobs.tasks.quantize.candidates import Algorithm, plain_recipe
+from jobs.tasks.quantize.refining import Unit, by_worth, most_within, units
 from model_registry.importers.gguf.mixing import HEAD, MATRICES, mix
 from model_registry.records import Precision
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jobs.tasks.evaluate.metrics import Measured
-from jobs.tasks.quantization.candidates import Tried
+from jobs.tasks.quantize.candidates import Tried
 
 
 def markdown(

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.task import TaskContext
-from jobs.tasks.conversion.builder_options import BuildOrder
-from jobs.tasks.conversion.gguf_models import write_checkpoint
-from jobs.tasks.conversion.measuring import quality
-from jobs.tasks.conversion.pickles import is_checkpoint, linked_texts
+from jobs.tasks.convert.builder_options import BuildOrder
+from jobs.tasks.convert.gguf_models import write_checkpoint
+from jobs.tasks.convert.measuring import quality
+from jobs.tasks.convert.pickles import is_checkpoint, linked_texts
 from model_registry.importers.genai_config import GraphKind
 from model_registry.importers.gguf import GgufImporter
 from model_registry.importers.onnx_folder import OnnxFolderImporter

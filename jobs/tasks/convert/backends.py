@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from jobs.task import TaskContext
-from jobs.tasks.conversion.builder_options import BuildOrder
-from jobs.tasks.conversion.built import Builder, BuiltImporter
+from jobs.tasks.convert.builder_options import BuildOrder
+from jobs.tasks.convert.built import Builder, BuiltImporter
 from model_registry.importers import all_importers
 from model_registry.importers.protocol import Importer
 from model_registry.progress import Progress
@@ -48,12 +48,12 @@ def _builder(backend: Backend) -> Builder:
     """Its module is imported when it builds."""
 
     def by_genai(checkpoint: Path, folder: Path, scratch: Path, order: BuildOrder, progress: Progress) -> None:
-        from jobs.tasks.conversion.model_builder import build
+        from jobs.tasks.convert.model_builder import build
 
         build(checkpoint, folder, scratch, order, progress)
 
     def by_olive(checkpoint: Path, folder: Path, scratch: Path, order: BuildOrder, progress: Progress) -> None:
-        from jobs.tasks.conversion.olive_builder import build
+        from jobs.tasks.convert.olive_builder import build
 
         build(checkpoint, folder, scratch, order, progress)
 

@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 from jobs.fields import ModelSource
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
 from jobs.tasks.checkpoints import StagedProgress
-from jobs.tasks.conversion.backends import LIBRARIES, Backend, importers_of, missing_for
-from jobs.tasks.conversion.builder_options import BuilderOptions, BuildOrder
-from jobs.tasks.conversion.pickles import readable
+from jobs.tasks.convert.backends import LIBRARIES, Backend, importers_of, missing_for
+from jobs.tasks.convert.builder_options import BuilderOptions, BuildOrder
+from jobs.tasks.convert.pickles import readable
 from jobs.tasks.outputs import tried
 from model_registry.errors import InvalidName, InvalidReference
 from model_registry.handling import Handling

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.task import JobFailure, Stopped
-from jobs.tasks.conversion.builder_options import BuildOrder
+from jobs.tasks.convert.builder_options import BuildOrder
 from jobs.tasks.vendors.olive import import_olive
 from model_registry.progress import Progress
 

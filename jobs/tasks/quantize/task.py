@@ -13,13 +13,13 @@ from jobs.tasks.checkpoints import materialise, served_variant
 from jobs.tasks.evaluate.metrics import Measured
 from jobs.tasks.evaluate.questions import Question, QuestionData
 from jobs.tasks.outputs import Output, checked_name, made_by, register
-from jobs.tasks.quantization.builds import Builds, remove_builds
-from jobs.tasks.quantization.calibration import Examples, read_examples
-from jobs.tasks.quantization.candidates import Tried, asked, choose, told
-from jobs.tasks.quantization.parameters import QuantizeParams
-from jobs.tasks.quantization.report import markdown
-from jobs.tasks.quantization.scores import questions_of, task_scores
-from jobs.tasks.quantization.searching import search
+from jobs.tasks.quantize.builds import Builds, remove_builds
+from jobs.tasks.quantize.calibration import Examples, read_examples
+from jobs.tasks.quantize.candidates import Tried, asked, choose, told
+from jobs.tasks.quantize.parameters import QuantizeParams
+from jobs.tasks.quantize.report import markdown
+from jobs.tasks.quantize.scores import questions_of, task_scores
+from jobs.tasks.quantize.searching import search
 from model_registry.artifacts import StagedVariant
 from model_registry.records import CHECKPOINT, ModelVersion, Precision
 
