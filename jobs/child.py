@@ -79,7 +79,7 @@ def main(tasks: str) -> int:
     start_thread("listener", lambda: _listen(sys.stdin.buffer, reporter))
     turn_off_telemetry()
     lower_priority(start.plan_memory_bytes if start.plan else start.memory_bytes)
-    last = _terminal_message(tasks, start, reporter)
+    last = _run(tasks, start, reporter)
     reporter.close()
     frames.write(last)
     return 0
@@ -94,7 +94,7 @@ def _listen(stdin: BinaryIO, reporter: FrameReporter) -> None:
     os._exit(_GONE)
 
 
-def _terminal_message(tasks: str, start: Start, reporter: FrameReporter) -> TerminalMessage:
+def _run(tasks: str, start: Start, reporter: FrameReporter) -> TerminalMessage:
     try:
         with Registry(Path(start.home)) as registry:
             module = task_module(tasks)
@@ -102,7 +102,7 @@ def _terminal_message(tasks: str, start: Start, reporter: FrameReporter) -> Term
             return _work(module.task_for(JobKind(start.kind)), start, registry, reporter)
     except Exception as error:
         traceback.print_exc()
-        return describe_failure(error, start)
+        return terminal_message(error, start)
 
 
 def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter) -> TerminalMessage:
@@ -152,7 +152,7 @@ def _as_builtin(value: Any) -> Any:
     raise TypeError(f"a task's result holds a {type(value).__name__}, which is no JSON value")
 
 
-def describe_failure(error: BaseException, start: Start) -> TerminalMessage:
+def terminal_message(error: BaseException, start: Start) -> TerminalMessage:
     """The message for an exception of a task: what was wrong, what to do, and whether another attempt may help."""
     if isinstance(error, Stopped):
         return Ended()

@@ -1,4 +1,4 @@
-"""The daemon's end of a job's process: started, told, heard, ended. Knows nothing of what becomes of the job."""
+"""The daemon's end of a job's process: starts it, exchanges messages with it, ends it. Knows nothing of what becomes of the job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from model_registry.disk import make_private_folder, open_private, storage_error
 from runtime.child_environment import child_environment
 from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
 
-_FRUGAL = {
+_PLAN_ENVIRONMENT = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")
 } | {  # of a plan: each thread's stack takes memory
     "ARROW_DEFAULT_MEMORY_POOL": "system"  # Arrow's own pool reserves 1 GiB
@@ -46,7 +46,7 @@ class ChildProcess:
 
         Raises OSError, OutOfDisk, NotWritable.
         """
-        process = await _whole(_spawned(tasks, log, start))
+        process = await _uninterrupted(_spawned(tasks, log, start))
         child = cls(process)
         child._send(start)
         return child
@@ -63,7 +63,7 @@ class ChildProcess:
                 size = body_size(await self._process.stdout.readexactly(HEADER_BYTES))
                 yield _DECODER.decode(await self._process.stdout.readexactly(size))
         except (asyncio.IncompleteReadError, ConnectionError):
-            return  # the process has ended; `wait` tells how
+            return  # the process has ended; `wait` returns how
         except (BrokenFrame, msgspec.DecodeError):
             self.kill()
 
@@ -109,14 +109,15 @@ async def _spawned(tasks: str, log: Path, start: Start) -> asyncio.subprocess.Pr
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
-            env=child_environment(network=bool(start.grants.endpoints), fetches=_fetches(start)) | (_FRUGAL if start.plan else {}),
+            env=child_environment(network=bool(start.grants.endpoints), fetches=_fetches(start))
+            | (_PLAN_ENVIRONMENT if start.plan else {}),
             limit=1 << 20,
         )
     finally:
         stderr.close()
 
 
-async def _whole(spawning: Coroutine[Any, Any, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:
+async def _uninterrupted(spawning: Coroutine[Any, Any, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:
     """Cancelled, it ends the process that is just being started, which else nobody would know."""
     task = asyncio.ensure_future(spawning)
     try:

@@ -1,4 +1,4 @@
-"""A job as a frozen value: what is asked, how far it is, how it ended. Knows no database, process or task.
+"""A job as a frozen value: what was requested, how far it is, how it ended. Knows no database and no process.
 
 Error tree: JobError
 ├── InvalidJob       refused before it starts: every problem, with its file and line (`jobs.task`)
@@ -65,7 +65,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job. params: JSON as asked, `@id` standing for the version that another job makes. needs: ids of those jobs.
+    """One job. params: JSON as requested, `@id` standing for the version that another job makes. needs: ids of those jobs.
 
     attempt: how often it was started. metadata: the owner's own texts. Times are UTC. owner: id of the principal that created
     it; None when that was before there were keys.

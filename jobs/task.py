@@ -42,7 +42,7 @@ class JobKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with what a job was asked. param: the field; file, line (from 1): where in its data; code: for programs."""
+    """One thing wrong with a requested job. param: the field; file, line (from 1): where in its data; code: for programs."""
 
     message: str
     param: str | None = None
@@ -62,7 +62,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a job would do, told before it starts. summary: a sentence each; duration and memory are estimates, None if unknown.
+    """What a job would do, reported before it starts. summary: a sentence each; duration and memory are estimates, None if unknown.
 
     outputs: names of models that it would register. warnings: what is allowed but probably not wanted.
     """
@@ -152,7 +152,7 @@ _CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unsupport
 
 
 def problems_of(error: ValidationError, params: type[Params] | None = None) -> list[Problem]:
-    """What is wrong with params, each with the dotted name of its field. params: whose fields are told to who misspelt one."""
+    """What is wrong with params, each with the dotted name of its field. params: its fields are listed when one was misspelt."""
     return [_problem(each, params) for each in error.errors(include_input=False, include_url=False)]
 
 
@@ -167,7 +167,7 @@ def _problem(error: ErrorDetails, params: type[Params] | None) -> Problem:
 
 
 class Reporter(Protocol):
-    """Whom a task tells how far it is. May be called often: reports are thinned on their way."""
+    """Where a task reports how far it is. May be called often: reports are thinned on their way."""
 
     def stage(self, name: str) -> None:
         """What is done from now on, e.g. `loading the model`."""
@@ -234,4 +234,4 @@ class Task(Protocol):
         """What `run` would do, in seconds and without training libraries. Raises InvalidJob with every problem, RegistryError."""
 
     def run(self, params: Any, context: TaskContext) -> Outcome:
-        """Does it. Raises JobFailure, RegistryError, Stopped, InvalidJob. Anything else is a defect, and told as such."""
+        """Does it. Raises JobFailure, RegistryError, Stopped, InvalidJob. Anything else is a defect, and reported as such."""

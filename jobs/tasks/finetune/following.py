@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from jobs.task import Stopped, StopReason, TaskContext
 
 _WHOLE = "whole"  # a mark in checkpoints that were written to their end
-_TOLD = frozenset(
+_REPORTED = frozenset(
     (
         *("loss", "learning_rate", "grad_norm", "epoch", "num_tokens", "mean_token_accuracy"),
         *("eval_loss", "eval_mean_token_accuracy", "eval_rewards/accuracies", "rewards/accuracies", "rewards/margins"),
@@ -46,7 +46,7 @@ class Follower(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if figures := told(logs or {}):
+        if figures := figures_in(logs or {}):
             self._context.reporter.progress(state.global_step, state.max_steps, figures, "steps")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -70,9 +70,9 @@ class KeepingFollower(Follower):
         self.log_history = list(state.log_history)
 
 
-def told(logs: Mapping[str, Any]) -> dict[str, float]:
+def figures_in(logs: Mapping[str, Any]) -> dict[str, float]:
     """What of a trainer's log means something to a job's owner, and is a number."""
-    return {name: float(value) for name, value in logs.items() if name in _TOLD and math.isfinite(float(value))}
+    return {name: float(value) for name, value in logs.items() if name in _REPORTED and math.isfinite(float(value))}
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from jobs.datasets.examples import Example, Preference
-from jobs.datasets.reading import Data, columns_of, stream
+from jobs.datasets.examples import Example, Preference, columns_of
+from jobs.datasets.reading import Data, stream
 from jobs.task import InvalidJob, Problem
 from jobs.tasks.finetune.kept_tokens import KeptTokens, digest_of_texts
 from jobs.tasks.finetune.parameters import FinetuneParams

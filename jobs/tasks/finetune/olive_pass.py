@@ -93,7 +93,7 @@ def _rows(material: Material) -> list[dict[str, list[int]]]:
 
 
 def _config(params: FinetuneParams, *, bf16: bool) -> dict[str, Any]:
-    """Of the pass: every setting is told, since Olive's own defaults are others."""
+    """Of the pass: every setting is given, since Olive's own defaults are others."""
     return {
         "r": params.rank,
         "alpha": float(params.alpha or 2 * params.rank),

@@ -1,4 +1,4 @@
-"""What tuning may be asked. Names are those of TRL and PEFT where they have one."""
+"""Params of a tuning. Names are those of TRL and PEFT where they have one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds TRL's trainer from what a job was asked, and runs it. Imports PyTorch: only inside a job's process."""
+"""Builds TRL's trainer from a job's params, and runs it. Imports PyTorch: only inside a job's process."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def train(
 
 def figures_of(log_history: list[dict[str, Any]]) -> tuple[dict[str, float], list[dict[str, float]]]:
     """(the last of each, those of every log) of what transformers' trainer logged. Raises JobFailure when the loss diverged."""
-    from jobs.tasks.finetune.following import told
+    from jobs.tasks.finetune.following import figures_in
 
     metrics: dict[str, float] = {}
-    history = [told(entry) | {"step": entry["step"]} for entry in log_history if told(entry)]
+    history = [figures_in(entry) | {"step": entry["step"]} for entry in log_history if figures_in(entry)]
     for entry in history:
         metrics |= {name: value for name, value in entry.items() if name in KEPT}
     if not math.isfinite(next((entry["loss"] for entry in reversed(log_history) if "loss" in entry), 0.0)):
@@ -93,7 +93,7 @@ def figures_of(log_history: list[dict[str, Any]]) -> tuple[dict[str, float], lis
 
 
 def uses_bf16(params: FinetuneParams) -> bool:
-    """Whether arithmetic is done in bfloat16: where it was asked, or the CPU has instructions for it."""
+    """Whether arithmetic is done in bfloat16: where it was requested, or the CPU has instructions for it."""
     if params.precision != "auto":
         return params.precision == "bf16"
     import torch
@@ -120,23 +120,17 @@ def build_trainer(
     teacher: Teacher | None,
 ) -> Any:
     """A trainer of TRL's, ready to run; `follower`: its callback."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, set_seed
+    import torch
+    from transformers import AutoModelForCausalLM, EarlyStoppingCallback, set_seed
 
-    from jobs.tasks.finetune.supervised import Collator, OrderedDPOTrainer, SupervisedTrainer
+    from jobs.tasks.finetune.supervised import Collator, LogitsTrainer, OrderedDPOTrainer, SupervisedTrainer
 
     set_seed(params.seed)
-    import torch
-
     bf16 = uses_bf16(params)
     dtype = torch.bfloat16 if bf16 and params.method is not Method.FULL else torch.float32
     four_bits = in_four_bits(dtype) if params.method is Method.QLORA else None
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, quantization_config=four_bits, trust_remote_code=False)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    callbacks = [follower]
-    if params.early_stopping:
-        callbacks.append(EarlyStoppingCallback(params.early_stopping))
+    tokenizer = _tokenizer(checkpoint)
     shared: dict[str, Any] = {
         "model": model,
         "args": _arguments(params, training, context, has_validation=validation is not None, bf16=bf16),
@@ -144,18 +138,25 @@ def build_trainer(
         "eval_dataset": None if validation is None else _dataset(validation),
         "processing_class": tokenizer,
         "peft_config": None if params.method is Method.FULL else _lora(params),
-        "callbacks": callbacks,
+        "callbacks": [follower, *([EarlyStoppingCallback(params.early_stopping)] if params.early_stopping else [])],
     }
     if params.objective == "dpo":
         return _learning_in_full(OrderedDPOTrainer(**shared))
     shared["data_collator"] = Collator(tokenizer.pad_token_id)
     if teacher is not None:
-        from jobs.tasks.finetune.supervised import LogitsTrainer
-
         precision = torch.bfloat16 if bf16 else torch.float32
         theirs = AutoModelForCausalLM.from_pretrained(teacher.checkpoint, dtype=precision, trust_remote_code=False)
         return _learning_in_full(LogitsTrainer(**shared, teacher=theirs, alpha=teacher.alpha, temperature=teacher.temperature))
     return _learning_in_full(SupervisedTrainer(**shared, custom_loss=loss_named(params.loss) if params.loss else None))
+
+
+def _tokenizer(checkpoint: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _learning_in_full(trainer: Any) -> Any:

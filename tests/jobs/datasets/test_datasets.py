@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from jobs.datasets.examples import Completion, Conversation, Preference
+from jobs.datasets.examples import Completion, Conversation, Preference, columns_of
 from jobs.datasets.lines import MAX_LINE_BYTES
-from jobs.datasets.reading import Data, columns_of, read_data, stream
+from jobs.datasets.reading import Data, read_data, stream
 
 USER = {"role": "user", "content": "hi"}
 ANSWER = {"role": "assistant", "content": "hello"}

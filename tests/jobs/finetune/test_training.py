@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jobs.child import told
+from jobs.child import terminal_message
 from jobs.messages import Failed, Start
 from jobs.task import InvalidJob, Stopped, StopReason, TaskContext
 from jobs.tasks.checkpoints import materialise
@@ -281,7 +281,7 @@ def test_memory_that_runs_out_is_told_with_what_to_lower() -> None:
 
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60)
-    last = told(caught.value, Start(job="job-test", kind="finetune", params={}, home="-", folder="-"))
+    last = terminal_message(caught.value, Start(job="job-test", kind="finetune", params={}, home="-", folder="-"))
     assert isinstance(last, Failed)
     assert last.code == "out_of_memory"
     assert "Lower batch_size or max_length" in last.message
