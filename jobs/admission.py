@@ -1,20 +1,26 @@
-"""What a job's params may touch, decided before its process starts: files, folders and endpoints, by the fields that declare them.
+"""What a job may touch, and what its process is started with: decided before it starts, by the references of its params.
 
-Touches the file system; runs in a thread. What it lets through is whole: uploads as their paths, folders with their links followed.
+`Admission` touches the file system, and runs in a thread. What it lets through is whole: uploads as their paths, folders with their
+links followed. `Starter` makes the first message to a process.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.fields import Path as ParamPath
-from jobs.fields import Reference, ReferenceKind, replaced
-from jobs.permissions import EXPORTS, EndpointAccess, EndpointSource, Grants, JobPermissions, NotAllowed, path_under
-from jobs.task import InvalidJob, Problem
+from jobs.fields import Reference, ReferenceKind, jobs_in, replaced, with_jobs
+from jobs.job import WORK, Job
+from jobs.kinds import Kinds
+from jobs.messages import Start
+from jobs.permissions import EXPORTS, EndpointAccess, EndpointSource, Grants, JobLimits, JobPermissions, NotAllowed, path_under
+from jobs.task import InvalidJob, JobKind, Problem
+from model_registry.disk import make_private_folder
 from model_registry.errors import InvalidReference
 from model_registry.references import PathReference, parse_reference
 
@@ -135,3 +141,51 @@ def _path_reference(text: str) -> PathReference | None:
     except InvalidReference:
         return None  # the task says what is wrong with it
     return reference if isinstance(reference, PathReference) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """job: finds a job by its id, as `JobTable.job`."""
+
+    home: Path
+    limits: JobLimits
+    kinds: Kinds
+    admission: Admission
+    job: Callable[[str], Awaitable[Job]]
+
+    async def admit(self, kind: JobKind, params: Mapping[str, Any]) -> Admitted:
+        """The params with real paths, and what the job is granted. Raises InvalidJob with what the configuration does not allow."""
+        references = await self.kinds.references(kind, params)
+        return await asyncio.to_thread(self.admission.admit, params, references)
+
+    async def start(
+        self, id_: str, kind: JobKind, params: Mapping[str, Any], folder: Path, *, attempt: int = 1, plan: bool = False
+    ) -> Start:
+        """params: as they were requested; versions take the place of the jobs that make them.
+
+        Raises InvalidJob, JobNotFound, OutOfDisk, NotWritable.
+        """
+        made = {need: _version_made_by(await self.job(need)) for need in jobs_in(params)}
+        admitted = await self.admit(kind, with_jobs(params, made))
+        work = await asyncio.to_thread(make_private_folder, folder / WORK)
+        limits = self.limits
+        return Start(
+            job=id_,
+            kind=str(kind),
+            params=admitted.params,
+            home=str(self.home),
+            folder=str(work),
+            plan=plan,
+            attempt=attempt,
+            threads=limits.threads,
+            memory_bytes=limits.memory_bytes,
+            offline=limits.offline,
+            plan_memory_bytes=limits.bytes_of_a_plan if plan else None,
+            grants=admitted.grants,
+        )
+
+
+def _version_made_by(job: Job) -> str:
+    if job.outcome is None or job.outcome.version is None:
+        raise InvalidJob([Problem(f"The job {job.id} made no version, so that '@{job.id}' means nothing.")])
+    return job.outcome.version

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from jobs.admission import Starter
 from jobs.attempt import Attempt
 from jobs.job import Failure, Job, JobStatus, WrongStatus
 from jobs.lifecycle import AttemptEnd, judge, plan_dispatch
 from jobs.messages import Start
 from jobs.permissions import JobLimits
 from jobs.record import JobRecord
-from jobs.starting import Starter
 from jobs.table import JobTable
 from jobs.task import JobError, StopReason
 from model_registry.errors import NotWritable, OutOfDisk, RegistryError

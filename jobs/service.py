@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.admission import Admission
+from jobs.admission import Admission, Starter
 from jobs.fields import jobs_in
 from jobs.job import Job, JobEvent, JobStatus, WrongStatus
 from jobs.kinds import Kinds
@@ -24,7 +24,6 @@ from jobs.ownership import Ownership
 from jobs.permissions import JobLimits, JobPermissions
 from jobs.planning import MadePlan, Planner, PlanSlot
 from jobs.runner import LOG, JobRunner
-from jobs.starting import Starter
 from jobs.store import JobStore
 from jobs.table import JobTable, now
 from jobs.task import InvalidJob, JobKind, Plan, Problem, StopReason

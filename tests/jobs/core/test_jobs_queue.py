@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
+from jobs.admission import Starter
 from jobs.job import Job, JobNotFound, JobsElsewhere, JobStatus, WrongStatus
 from jobs.permissions import JobLimits
 from jobs.service import JobService
-from jobs.starting import Starter
 from jobs.task import InvalidJob, JobKind
 from model_registry.errors import OutOfDisk
 from tests.jobs.services import job_service

@@ -10,6 +10,7 @@ import pytest
 from jobs.child import hold_versions
 from jobs.task import Stopped, StopReason, TaskContext
 from jobs.tasks.checkpoints import materialise
+from jobs.tasks.evaluate.task import EvaluateParams
 from model_registry.errors import ChecksumMismatch, InvalidReference, ModelInUse, SourceUnavailable
 from model_registry.pull import pull
 from model_registry.records import Precision
@@ -46,7 +47,8 @@ def test_it_is_made_once_with_the_tokenizer_that_is_served(registry: Registry, s
 
 
 def test_a_version_that_a_job_works_with_is_not_removed(registry: Registry) -> None:
-    hold_versions({"data": "/tmp/x.jsonl", "judge": {"url": "http://x/v1"}, "models": ["none", "tiny:1"]}, registry)
+    params = {"data": "/tmp/x.jsonl", "judge": "none", "target": "tiny:1", "rubric": "tiny:1"}
+    hold_versions(EvaluateParams.references(params), registry)
     with pytest.raises(ModelInUse, match="tiny:1 is in use"):
         registry.remove("tiny")
 
