@@ -19,6 +19,7 @@ from model_registry.errors import NotWritable, OutOfDisk
 
 EVENT_EVERY_S = 2.0  # of a progress without figures, as an event
 GRACE_S: Mapping[StopReason, float] = {StopReason.CANCEL: 0.8, StopReason.PAUSE: 120.0}
+WINDOW_S = 60.0
 
 
 class Attempt:
@@ -107,9 +108,6 @@ class Attempt:
                 record.add_event(
                     "checkpoint", f"A checkpoint of step {step}.", data={"step": step, "path": path, "metrics": metrics}
                 )
-
-
-WINDOW_S = 60.0
 
 
 class Pace:

@@ -23,7 +23,7 @@ from jobs.permissions import JobLimits
 from jobs.runner import LOG
 from jobs.task import PLANNED, InvalidJob, JobFailure, JobKind, Plan, Problem
 from model_registry.disk import make_private_folder
-from model_registry.errors import OutOfDisk, RegistryBusy
+from model_registry.errors import OutOfDisk, RegistryBusy, RegistryError
 
 PLAN_TIMEOUT_S = 300.0
 KEPT_LOGS = 10  # of plans that failed, the newest
@@ -46,7 +46,7 @@ class MadePlan:
 
     def hand_over(self, folder: Path) -> None:
         """Moves what was left to a job. folder: the job's. Waits for the disk."""
-        with contextlib.suppress(OSError):  # without it, the run does that work again
+        with contextlib.suppress(OSError, RegistryError):  # without it, the run does that work again
             if self.left.is_dir():
                 self.left.rename(make_private_folder(folder / WORK) / PLANNED)
 

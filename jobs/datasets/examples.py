@@ -12,6 +12,10 @@ import msgspec
 from jobs.datasets.conversations import conversation_problem, with_arguments_as_text
 
 Message = Mapping[str, Any]
+_PAIRS = (("prompt", "completion"), ("input", "output"), ("question", "answer"), ("instruction", "response"))
+_CHAT = {"messages", "tools", "parallel_tool_calls", "functions"}
+_PREFERENCE = {"input", "preferred_output", "non_preferred_output"}
+_CHOICE = {"prompt", "chosen", "rejected", "tools"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,6 @@ class Preference:
 
 
 Example = Conversation | Completion | Preference
-
-
-_PAIRS = (("prompt", "completion"), ("input", "output"), ("question", "answer"), ("instruction", "response"))
-_CHAT = {"messages", "tools", "parallel_tool_calls", "functions"}
-_PREFERENCE = {"input", "preferred_output", "non_preferred_output"}
-_CHOICE = {"prompt", "chosen", "rejected", "tools"}
 
 
 class BadLine(ValueError):

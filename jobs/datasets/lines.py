@@ -25,6 +25,7 @@ _UNPACKING = {
     "a 7-Zip archive": "Unpack it first: 7z x FILE",
     "Parquet": "Write its rows as JSON, one object in a line",
 }
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def what_it_looks_like(beginning: bytes) -> tuple[str, str, str] | None:
@@ -66,9 +67,6 @@ def beginning_of(path: Path) -> bytes:
 def _other_encoding(name: str) -> tuple[str, str, str]:
     source = name.split(" ")[0]
     return f"is not UTF-8: it looks like {name}", f"Save it as UTF-8: iconv -f {source} -t UTF-8 FILE > NEW", "not_utf8"
-
-
-_HALF = re.compile("[\ud800-\udfff]")
 
 
 def broken_text(line: str) -> str | None:

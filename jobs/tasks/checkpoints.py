@@ -27,6 +27,8 @@ from model_registry.registry import CHECKPOINT_NAME_CHARS
 from model_registry.staging import staging_folder
 
 _TEXTS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
+_NAMING_MODULES = "megatron_config"  # with it, PEFT imports the module that `megatron_core` names
+_KEPT = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 
 
 class StagedProgress:
@@ -94,9 +96,6 @@ def _ends(served: Path) -> tuple[int | None, list[int]]:
     return model.get("bos_token_id"), ends if isinstance(ends, list) else [ends]
 
 
-_NAMING_MODULES = "megatron_config"  # with it, PEFT imports the module that `megatron_core` names
-
-
 def merged(checkpoint: Path, adapter: Path) -> Any:
     """The base in float32 with the adapter's changes in its weights: W + B A alpha / r, and DoRA's magnitudes."""
     _check_plain(adapter)
@@ -117,9 +116,6 @@ def _check_plain(adapter: Path) -> None:
 
 def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
-
-
-_KEPT = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 
 
 @dataclass(frozen=True, slots=True)

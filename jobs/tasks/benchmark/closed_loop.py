@@ -19,6 +19,9 @@ from runtime.events import Finished
 from runtime.messages import StepReport, Submit
 from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt
 
+_ROUNDS, _TOKENS = 3, 64
+_NUM_CLIENTS = (1, 8)
+
 
 @dataclass(slots=True)
 class _Row:
@@ -85,10 +88,6 @@ class ClosedLoop:
         for failed in step.failed:
             del self._rows[failed.request]
             errors.append(failed.message)
-
-
-_ROUNDS, _TOKENS = 3, 64
-_NUM_CLIENTS = (1, 8)
 
 
 def decode_speed(folder: Path, context: TaskContext) -> tuple[float, float]:

@@ -19,6 +19,8 @@ from jobs.tasks.evaluate.scoring import grades
 from jobs.tasks.evaluate.targets import open_target
 
 _ANSWERS, _TAUGHT = "answers.jsonl", "taught.jsonl"
+_HASHES = 64  # of a MinHash signature: its error is about an eighth
+_SHINGLE = 3  # words
 
 
 def taught(params: DistilParams, questions: Sequence[Question], context: TaskContext) -> tuple[Path, dict[str, int]]:
@@ -83,10 +85,6 @@ def _row(question: Question, answered: Answered) -> dict[str, Any]:
         ]
     row: dict[str, Any] = {"messages": [*question.messages, answer]}
     return row | ({"tools": list(question.tools)} if question.tools else {})
-
-
-_HASHES = 64  # of a MinHash signature: its error is about an eighth
-_SHINGLE = 3  # words
 
 
 def kept(samples: Sequence[Answered], filters: Filters) -> list[int]:

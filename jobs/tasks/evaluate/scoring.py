@@ -17,6 +17,33 @@ from jobs.tasks.evaluate.metrics import CORPUS, SCORES, Measured, measured, meas
 from jobs.tasks.evaluate.questions import Answered, Question, kept_answers
 from jobs.tasks.evaluate.targets import Target
 
+_DIGIT = re.compile(r"\W*(?:grade\W+)?([1-5])\b(?!\s*/\s*(?!5\b))", re.IGNORECASE)  # 4, or 4/5, but not 4/10
+_VOTE = re.compile(r"\W*(?:answer\W+)?(a|b|tie)\b", re.IGNORECASE)
+_GRADE = """You grade an answer from 1 (useless) to 5 (as good as the reference). {rubric}
+
+Question:
+{question}
+
+Reference:
+{reference}
+
+Answer:
+{answer}
+
+Reply with the grade alone, one digit."""
+_PAIR = """Two answers to the same question. {rubric} Which is better?
+
+Question:
+{question}
+
+Answer A:
+{one}
+
+Answer B:
+{two}
+
+Reply with A, B or tie alone."""
+
 
 def ask(
     path: Path, opener: Callable[[], Target], questions: Sequence[Question], max_tokens: int, context: TaskContext
@@ -69,34 +96,6 @@ def answer_perplexity(folder: Path, data: Path, num_questions: int, context: Tas
     finally:
         model.close()
     return perplexity(losses, seed)
-
-
-_DIGIT = re.compile(r"\W*(?:grade\W+)?([1-5])\b(?!\s*/\s*(?!5\b))", re.IGNORECASE)  # 4, or 4/5, but not 4/10
-_VOTE = re.compile(r"\W*(?:answer\W+)?(a|b|tie)\b", re.IGNORECASE)
-_GRADE = """You grade an answer from 1 (useless) to 5 (as good as the reference). {rubric}
-
-Question:
-{question}
-
-Reference:
-{reference}
-
-Answer:
-{answer}
-
-Reply with the grade alone, one digit."""
-_PAIR = """Two answers to the same question. {rubric} Which is better?
-
-Question:
-{question}
-
-Answer A:
-{one}
-
-Answer B:
-{two}
-
-Reply with A, B or tie alone."""
 
 
 def grades(judge: Target, questions: Sequence[Question], answers: Sequence[Answered], rubric: str) -> list[float | None]:

@@ -23,6 +23,7 @@ from jobs.tasks.finetune.rendering import IGNORED
 
 Loss = Callable[..., Any]  # (outputs, labels, num_items_in_batch) -> loss
 INPUTS = ("input_ids", "attention_mask", "position_ids")
+_MEGABATCH = 50  # batches that are sorted among themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +131,6 @@ def _logits_at(causal: Any, known: dict[str, Any], learned: torch.Tensor) -> tor
     else:
         logits = causal(**known).logits[:, :-1][learned]
     return logits.float()
-
-
-_MEGABATCH = 50  # batches that are sorted among themselves
 
 
 class LengthGroupedOrder(Sampler[int]):

@@ -37,6 +37,8 @@ _PATH = re.compile(r"[^\0]+", re.DOTALL)
 _MODEL_TYPES = ("hfmodel", "onnxmodel")
 _MODEL_SETTINGS = frozenset({"model_path", "task", "onnx_file_name"})
 Found = Iterator[Problem]
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_MOST_BYTES = 64 << 20  # of a configuration, beyond which it is none
 
 
 def check_runs_no_code(workflow: Mapping[str, Any], *, has_own_model: bool) -> None:
@@ -220,10 +222,6 @@ def _problem(place: str, what: str, allowed: Any) -> Problem:
     listed = f"; allowed are {', '.join(allowed)}" if allowed else ""
     remedy = "Where workflows may run code, set allow_code = true in [jobs] of slmops.toml, and start the daemon anew."
     return Problem(f"{place}: {what}{listed}. {remedy}", param=place, code="code_not_allowed")
-
-
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_MOST_BYTES = 64 << 20  # of a configuration, beyond which it is none
 
 
 def code_in(folder: Path) -> str | None:

@@ -30,6 +30,7 @@ from model_registry.records import ADAPTER, Precision
 
 _PASS = "Running pass %s:%s"  # noqa: S105 (Olive's words for it, no secret)
 _EVALUATION = ("Run model evaluation", "Evaluating")
+_KEPT = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
 
 
 class Follower(logging.Handler):
@@ -91,9 +92,6 @@ def _failure(why: str) -> JobFailure:
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "no reason")
-
-
-_KEPT = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
 
 
 @dataclass(frozen=True, slots=True)
