@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from jobs.fields import Declared, Reference, declared_fields, references
 from jobs.permissions import Grants
-from model_registry.registry import Registry
+
+if TYPE_CHECKING:  # it imports the database, which the command line does without
+    from model_registry.registry import Registry
 
 MAX_MESSAGE_CHARS = 4096  # of one problem
 PLANNED = "planned"  # in a task's folder: what its plan left for its run

@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import mmap
-from jobs.memory_limit import lifted, set_limit, widen
+from jobs.process_limits import lifted, set_limit, widen
 def takes(size):
     try:
         return bool(bytearray(size))
