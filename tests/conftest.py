@@ -20,7 +20,7 @@ import model_registry
 from model_registry.catalog import load_catalog
 from model_registry.pull import pull
 from model_registry.registry import Registry
-from tests.deploy.daemon_process import running_daemon
+from tests.doubles.daemon_process import running_daemon
 
 pytest_plugins = ("tests.contract.counting",)
 DEFAULT_MODEL = "smollm2-135m"

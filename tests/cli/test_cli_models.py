@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_registry.records import ModelVersion
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-from tests.model_registry.registry_graphs import write_genai_folder
+from tests.doubles.registry_graphs import write_genai_folder
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Slmops

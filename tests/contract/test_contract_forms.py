@@ -6,9 +6,10 @@ from collections import Counter
 from typing import Any
 
 import httpx
-from conversation import CHAT, assert_lives, post_values, why_wrong
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+
+from tests.contract.conversation import CHAT, assert_lives, post_values, why_wrong
 
 DRAWN = settings(
     max_examples=200,

@@ -10,11 +10,12 @@ from collections import Counter
 
 import httpx
 import pytest
-from conversation import CHAT, COMPLETIONS, DETOKENIZE, INPUT_TOKENS, TOKENIZE, assert_lives, plain, post, why_wrong
-from document import Parameter, parameters_of, read_document
-from edges import edges_of, small_edges_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.contract.conversation import CHAT, COMPLETIONS, DETOKENIZE, INPUT_TOKENS, TOKENIZE, assert_lives, plain, post, why_wrong
+from tests.contract.document import Parameter, parameters_of, read_document
+from tests.contract.edges import edges_of, small_edges_of
 
 DOCUMENT = read_document()
 OF_ANSWERS = [parameter for path in (CHAT, COMPLETIONS) for parameter in parameters_of(DOCUMENT, path)]

@@ -10,7 +10,7 @@ import huggingface_hub.constants
 import pytest
 
 from jobs.tasks.protocol import TaskContext
-from tests.jobs.tiny_checkpoint import task_context, write_checkpoint
+from tests.doubles.tiny_checkpoint import task_context, write_checkpoint
 
 
 @pytest.fixture(scope="module", autouse=True)

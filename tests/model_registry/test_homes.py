@@ -15,7 +15,7 @@ from model_registry.errors import NotWritable, OutOfDisk, RegistryError
 from model_registry.records import Manifest, Precision
 from model_registry.registry import Registry
 from model_registry.uploads import Uploads
-from tests import unprivileged
+from tests.doubles import unprivileged
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 _READ = """

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scripted_constraints import planned
-from two_kernels import two_kernel_bench
 
 from runtime.errors import OverCapacity
 from runtime.request import Grammar, TokensPrompt
+from tests.doubles.scripted_constraints import planned
+from tests.runtime.two_kernels import two_kernel_bench
 
 
 @dataclass(frozen=True)

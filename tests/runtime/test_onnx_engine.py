@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_bench import Clock, EngineBench, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic_decoder import ALPHABET, CONTEXT, END, VOCAB, write_synthetic_decoder
 
 from runtime.engines.onnx import build_onnx_engine
 from runtime.engines.onnx_decoder import OnnxDecoder
@@ -22,6 +20,8 @@ from runtime.events import FinishReason
 from runtime.messages import EngineOptions
 from runtime.model_folder import BadModelFolder, read_model_folder
 from runtime.request import Grammar, GrammarKind, TokensPrompt
+from tests.doubles.engine_bench import Clock, EngineBench, text
+from tests.doubles.synthetic_decoder import ALPHABET, CONTEXT, END, VOCAB, write_synthetic_decoder
 
 RISING = "".join(ALPHABET)
 

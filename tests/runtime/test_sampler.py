@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from naive_sampler import distribution
-from scripted_constraints import PlannedConstraint
-from sequences import make_sequence
 
 from runtime.batching.candidates import truncate
 from runtime.batching.sampler import NothingToChoose, Sampler
 from runtime.batching.sequence import Sequence
 from runtime.constraints.constraint import ConstraintBroken
 from runtime.request import SamplingParams
+from tests.doubles.scripted_constraints import PlannedConstraint
+from tests.doubles.sequences import make_sequence
+from tests.runtime.naive_sampler import distribution
 
 VOCAB, EOS = 97, 3  # no multiple of any vector register's width
 EOS_IDS = frozenset({EOS})

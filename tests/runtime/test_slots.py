@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from recorded_rows import RecordedRows
-from sequences import make_sequence
 
 from runtime.batching.sequence import Sequence
 from runtime.batching.slots import MIN_COMPUTED_TOKENS, Slots, num_rows
 from runtime.request import SamplingParams
+from tests.doubles.sequences import make_sequence
+from tests.runtime.recorded_rows import RecordedRows
 
 GREEDY = SamplingParams(temperature=0)
 CONTEXT, NUM_SLOTS = 40, 3

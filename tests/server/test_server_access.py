@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from declared_routes import DeclaredRoute, declared_routes
 from fastapi import APIRouter, FastAPI
-from live_server import ask, error_of
 
 from model_registry.keys import KeyStore
 from server.access import Access, ForeignPage, GuardedRoute, check_declarations, requires
@@ -18,6 +16,8 @@ from server.app import create_app
 from server.principal import ANONYMOUS, LOCAL, AccessScope, InsufficientScope, Principal
 from server.security import OPEN_PATHS
 from server.settings import Settings
+from tests.doubles.live_server import ask, error_of
+from tests.server.declared_routes import DeclaredRoute, declared_routes
 
 Make = Callable[..., Settings]
 DOCS = Path(__file__).parents[2] / "docs/security.md"

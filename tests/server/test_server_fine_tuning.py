@@ -19,8 +19,8 @@ from model_registry.registry import Registry
 from server.fine_tuned_names import as_registered, registered_name, registered_of, written_name
 from server.openai.tuning_jobs import csv_of
 from server.settings import Settings
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-from tests.server.live_server import LiveServer
+from tests.doubles.live_server import LiveServer
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

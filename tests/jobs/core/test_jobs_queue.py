@@ -25,14 +25,9 @@ COUNT = JobKind.FINETUNE
 LIMITS = JobLimits(threads=1, retry_after_s=(0.01,))
 
 
-@pytest.fixture(autouse=True)
-def _tasks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-
-
 @asynccontextmanager
 async def queue_at(home: Path, limits: JobLimits = LIMITS, **kwargs: Any) -> AsyncIterator[JobQueue]:
-    queue = JobQueue(home, limits, tasks="counting_tasks", **kwargs)
+    queue = JobQueue(home, limits, tasks="tests.doubles.counting_tasks", **kwargs)
     await queue.start()
     try:
         yield queue

@@ -22,11 +22,6 @@ LIMITS = JobLimits(threads=1, plan_memory_bytes=1 << 30)
 PATIENCE_S = 60  # guards against a hang
 
 
-@pytest.fixture(autouse=True)
-def _tasks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-
-
 async def begin(queue: JobQueue, note: Path) -> tuple[asyncio.Task[Plan], psutil.Process]:
     """A plan whose process runs."""
     plan = asyncio.create_task(queue.plan(COUNT, {"steps": 1, "plan_note": str(note)}))

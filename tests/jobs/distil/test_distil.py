@@ -21,8 +21,8 @@ from jobs.tasks.distillation.parameters import DistilParams
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.jobs.permissive import EVERYWHERE
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

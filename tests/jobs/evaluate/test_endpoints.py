@@ -21,7 +21,7 @@ from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.evaluation.targets import busy_s, check_target, open_target
 from jobs.tasks.protocol import TaskContext
 from model_registry.registry import Registry
-from tests.jobs.heard import Heard
+from tests.doubles.heard import Heard
 
 ANSWER = b'{"choices": [{"message": {"role": "assistant", "content": "a cat"}}]}'
 

@@ -20,9 +20,9 @@ from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from server.settings import Settings
-from tests.jobs.permissive import EVERYWHERE
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-from tests.server.live_server import LiveServer
+from tests.doubles.live_server import LiveServer
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
 

@@ -25,7 +25,7 @@ from jobs.tasks.training.settings import trainer_settings
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
 CAPACITY = 24

@@ -18,9 +18,9 @@ from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from model_registry.sources.foundry import foundry_local
-from tests.jobs.heard import Heard
-from tests.jobs.permissive import EVERYWHERE
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.heard import Heard
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

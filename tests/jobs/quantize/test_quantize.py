@@ -22,7 +22,7 @@ from jobs.tasks.quantization.refining import Unit, by_worth, most_within, units
 from jobs.tasks.quantize import Quantize
 from model_registry.records import CHECKPOINT, Variant
 from model_registry.registry import Registry
-from tests.jobs.permissive import EVERYWHERE
+from tests.doubles.permissive import EVERYWHERE
 
 
 def ended(home: Path, params: dict[str, Any]) -> Job:

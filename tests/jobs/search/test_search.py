@@ -16,8 +16,8 @@ from jobs.tasks.searching.space import Range, filled, ranges
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.jobs.permissive import EVERYWHERE
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 
 @pytest.fixture(scope="module")

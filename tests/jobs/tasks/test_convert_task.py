@@ -11,8 +11,8 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from model_registry.registry import Registry
-from tests.jobs.permissive import EVERYWHERE
-from tests.model_registry.gguf.tiny_gguf import GEMMA, Tiny, write_gguf
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.tiny_gguf import GEMMA, Tiny, write_gguf
 
 
 async def ended(home: Path, params: dict[str, Any]) -> Job:

@@ -8,12 +8,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from recorded_answers import RECORDED, Recorded, Said, read
 
 from runtime.chat_formats.answer_parser import answer_parser
 from runtime.chat_formats.delta import AnswerParser, ContentDelta, ToolCallArguments, ToolCallBegin
 from runtime.chat_formats.reasoning_format import REASONING_FORMATS
 from runtime.chat_formats.recognition import TOOL_FORMATS
+from tests.runtime.chat_formats.recorded_answers import RECORDED, Recorded, Said, read
 
 FAMILIES = sorted(TOOL_FORMATS)
 SYNTAX = (

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from generated_schemas import schemas
-from grammar_walks import byte_compiler, random_answer, schema_grammar
 from hypothesis import given, settings
 from jsonschema import Draft202012Validator, FormatChecker
+
+from tests.runtime.constraints.generated_schemas import schemas
+from tests.runtime.constraints.grammar_walks import byte_compiler, random_answer, schema_grammar
 
 SCHEMAS, WALKS = 500, 2
 FORMATS = FormatChecker(("date", "email", "ipv4", "ipv6", "uuid"))
