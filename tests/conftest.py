@@ -22,7 +22,7 @@ from model_registry.pull import pull
 from model_registry.registry import Registry
 from tests.doubles.daemon_process import running_daemon
 
-pytest_plugins = ("tests.contract.counting",)
+pytest_plugins = ("tests.contract.counting", "tests.effort", "tests.tiers")
 DEFAULT_MODEL = "smollm2-135m"
 UNUSED_S = 24 * 3600  # homes of earlier importers that nobody used for so long are removed
 

@@ -17,6 +17,8 @@ from server.cli.daemon import Daemon
 from server.cli.failures import CommandFailed
 from tests.doubles.daemon_process import PROGRAM, environment
 
+pytestmark = pytest.mark.api
+
 
 class ScriptedDaemon(Daemon):
     """Remembers what it was asked; answers with the scripted pieces, of which an exception is raised."""

@@ -18,6 +18,8 @@ from model_registry.records import Manifest, Precision
 from model_registry.registry import Registry
 from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
 
+pytestmark = pytest.mark.api
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -18,6 +18,8 @@ from server.cli.job_watch import _Screen
 from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
+pytestmark = pytest.mark.api
+
 Slmops = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -16,6 +16,8 @@ from model_registry.keys import KeyStore
 from server.cli.daemon import Daemon
 from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
 
+pytestmark = pytest.mark.api
+
 Slmops = Callable[..., Any]
 PATIENCE_S = 60
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

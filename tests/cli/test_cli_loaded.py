@@ -15,6 +15,8 @@ import pytest
 
 from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
 
+pytestmark = pytest.mark.api
+
 Slmops = Callable[..., "subprocess.CompletedProcess[str]"]
 MODEL = "smollm2-135m"
 OTHER = "a-model-with-a-longer-name-1.5b"

@@ -15,6 +15,8 @@ import pytest
 
 from tests.doubles.daemon_process import ROOT, daemon_process
 
+pytestmark = pytest.mark.api
+
 QUICKSTARTS = Path(__file__).parent / "quickstarts"
 ENVIRONMENTS = ROOT / ".venv"
 PYTEST = ("-m", "pytest", "--config-file", str(QUICKSTARTS / "pytest.ini"))

@@ -10,12 +10,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.contract.conversation import CHAT, assert_lives, post_values, why_wrong
+from tests.effort import drawn
 
 DRAWN = settings(
-    max_examples=200,
-    derandomize=True,
-    database=None,
-    deadline=None,
+    drawn(200),
     phases=[Phase.generate],  # to shrink what hangs would take hours
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )

@@ -25,6 +25,7 @@ from server.settings import Settings
 from tests.contract.conversation import assert_lives
 from tests.contract.document import MODEL, OTHER, read_document
 from tests.doubles.live_server import LiveServer, ask, error_of
+from tests.effort import drawn
 
 load_all_checks()
 Case = schemathesis.Case[Any]
@@ -64,10 +65,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @API.parametrize()
 @settings(
-    max_examples=40,
-    derandomize=True,
-    database=None,
-    deadline=None,
+    drawn(40),
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )

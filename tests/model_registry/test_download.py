@@ -17,6 +17,8 @@ from model_registry.errors import ChecksumMismatch, OutOfDisk, SourceUnavailable
 from model_registry.progress import SilentProgress
 from tests.doubles.registry_http import LocalServer, Page
 
+pytestmark = pytest.mark.api
+
 BODY = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(BODY).hexdigest()
 

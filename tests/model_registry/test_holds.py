@@ -14,6 +14,8 @@ from model_registry.pull import pull
 from model_registry.registry import Registry
 from tests.doubles.registry_graphs import write_genai_folder
 
+pytestmark = pytest.mark.api
+
 HOLDER = """
 import sys
 from pathlib import Path

@@ -21,6 +21,8 @@ from model_registry.sources.hub_selection import HubFile, select_files
 from model_registry.sources.package_index import index_url
 from tests.doubles.registry_http import LocalServer, Page, add_package, add_repository
 
+pytestmark = pytest.mark.api
+
 MODEL = b"GGUF" + bytes(1000)
 
 

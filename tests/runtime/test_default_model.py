@@ -13,6 +13,8 @@ from runtime.engines.onnx import build_onnx_engine
 from runtime.messages import EngineOptions
 from tests.doubles.engine_bench import Clock, EngineBench, Outcome
 
+pytestmark = pytest.mark.model
+
 NUM_TOKENS = 24
 ASKED = (
     "Hi!",

@@ -16,6 +16,8 @@ from runtime.request import ChatPrompt, Grammar, GrammarKind, TextPrompt, Tokens
 from tests.doubles.engine_bench import EngineBench, Outcome
 from tests.runtime.behaviour_engines import CONTEXT, ENGINES, EngineUnderTest
 
+pytestmark = pytest.mark.model
+
 DIGITS = "0123456789"  # each is one token, for all these tokenizers
 SENTENCE = "The river rises in the hills, crosses the plain and reaches the sea near the old harbour. "
 CAN_BE_REFUSED = {

@@ -23,6 +23,8 @@ from runtime.request import ChatPrompt, TokensPrompt
 from tests.doubles.engine_bench import Clock, EngineBench, text
 from tests.doubles.synthetic_decoder import ALPHABET, CONTEXT, END, HEADS, HIDDEN, write_synthetic_decoder
 
+pytestmark = pytest.mark.model
+
 RISING = "".join(ALPHABET)
 
 

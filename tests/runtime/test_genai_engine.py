@@ -23,6 +23,8 @@ from tests.doubles.behaviour_plain_decoder import write_genai_decoder
 from tests.doubles.engine_bench import Clock, EngineBench, text
 from tests.doubles.synthetic_decoder import ALPHABET, CONTEXT, END, HEAD_SIZE, HEADS, LAYERS, VOCAB
 
+pytestmark = pytest.mark.model
+
 RISING = "".join(ALPHABET)
 OPTIONS = EngineOptions(num_slots=4, threads=1)
 WIDE_OPEN: dict[str, Any] = {"temperature": 8.0, "max_tokens": 30, "ignore_eos": True}  # every bit of the scores counts

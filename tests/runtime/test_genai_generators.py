@@ -23,6 +23,8 @@ from runtime.request import TextPrompt
 from tests.doubles.engine_bench import Clock, EngineBench, Outcome
 from tests.doubles.scripted_constraints import PlanCompiler, planned
 
+pytestmark = pytest.mark.model
+
 CONTEXT = 4096
 TOKEN_BYTES = 10
 QUOTED = "the device is lost, and your secret with it"

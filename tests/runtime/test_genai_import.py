@@ -21,6 +21,8 @@ from runtime.request import TextPrompt
 from tests.doubles.behaviour_plain_decoder import write_genai_decoder
 from tests.doubles.engine_bench import Clock, EngineBench
 
+pytestmark = pytest.mark.model
+
 
 class Told:
     """Remembers the stages."""

@@ -27,6 +27,8 @@ from runtime.request import SamplingParams, TokensPrompt
 from tests.doubles.peft_folder import Matrices, random_matrices, write_peft
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
+pytestmark = pytest.mark.model
+
 TINY = Tiny(layers=2)
 SIZES = {
     "q_proj": (64, 64),

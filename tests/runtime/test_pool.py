@@ -12,6 +12,8 @@ from runtime.messages import EngineOptions
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, first_chunk, new_pool, spec_of, text_of
 
+pytestmark = pytest.mark.api
+
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_request_streams_and_ends(loop: str) -> None:

@@ -20,6 +20,8 @@ from tests.doubles.engine_bench import Clock
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, spec_of, text_of
 
+pytestmark = pytest.mark.api
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal")
 @pytest.mark.parametrize("loop", LOOPS)

@@ -16,6 +16,8 @@ from runtime.watchdog import Patience
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, gone, new_pool, text_of
 
+pytestmark = pytest.mark.api
+
 
 def test_a_step_that_never_returns() -> None:
     async def scenario() -> None:

@@ -10,6 +10,8 @@ from runtime.pool.loaded_model import Departure, Left
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, spec_of, text_of
 
+pytestmark = pytest.mark.api
+
 TREE_SLACK_BYTES = 16 << 20
 
 

@@ -13,6 +13,8 @@ from runtime.pool.loaded_model import ModelState
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, new_pool, spec_of, text_of
 
+pytestmark = pytest.mark.api
+
 
 def test_all_who_ask_at_once_share_one_process() -> None:
     async def scenario() -> None:

@@ -19,6 +19,8 @@ from runtime.pool.model_pool import ModelPool
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, spec_of, text_of
 
+pytestmark = pytest.mark.api
+
 TIGHT = PoolLimits(Budget(100 * MIB))
 OLD, NEW = spec_of("some:1", EngineOptions(num_slots=4)), spec_of("some:1", EngineOptions(num_slots=8))
 BROKEN = spec_of("some:1", engine="unheard-of")

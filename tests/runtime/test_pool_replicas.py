@@ -21,6 +21,8 @@ from runtime.pool.model_pool import ModelPool
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, new_pool, spec_of, text_of
 
+pytestmark = pytest.mark.api
+
 EIGHT_CORES = PoolLimits(Budget(1 << 40), num_cores=8)
 
 

@@ -16,6 +16,8 @@ from runtime.pool.model_pool import ModelPool
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, new_pool, spec_of, text_of
 
+pytestmark = pytest.mark.api
+
 TWO_MODELS = PoolLimits(Budget(1 << 40, max_models=2))
 ONE_MODEL = PoolLimits(Budget(1 << 40, max_models=1))
 A, B, C = (spec_of(f"{name}:1") for name in "abc")

@@ -15,6 +15,8 @@ from runtime.messages import EngineOptions
 from runtime.model_folder import read_model_folder
 from tests.doubles.engine_bench import Clock, EngineBench
 
+pytestmark = pytest.mark.model
+
 PROMPT = np.arange(100, 140, dtype=np.int32)
 NUM_STEPS = 12
 ASKED = ("Count from one to fifty, in words.", "Write ten sentences about the sea.")

@@ -18,6 +18,8 @@ from runtime.machine.execution_provider import ExecutionProvider
 from runtime.trial import try_folder
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
+pytestmark = pytest.mark.model
+
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Imported]:

@@ -20,6 +20,8 @@ from tests.doubles.pool_bench import text_of
 from tests.doubles.synthetic_decoder import write_synthetic_decoder
 from tests.doubles.worker_pipe import LOAD, ROOT, WORKER, saying, told
 
+pytestmark = pytest.mark.api
+
 # How long this regex takes doubles with every A, until the library gives up with a panic.
 PANICS, PANICKING_TEXT = "(A|AA)+$", "A" * 60 + "B"
 

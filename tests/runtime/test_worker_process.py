@@ -17,6 +17,8 @@ from runtime.worker_process import WorkerProcess
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.worker_pipe import LOAD, WORKER, saying, start_worker, told
 
+pytestmark = pytest.mark.api
+
 
 def test_a_drained_worker_finishes_its_work_and_ends() -> None:
     said, _, code = told(WORKER, LOAD, saying("[[count: 30]]"), Drain())

@@ -20,6 +20,8 @@ from runtime.worker_process import WorkerProcess
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.worker_pipe import LOAD, WORKER, saying, told
 
+pytestmark = pytest.mark.api
+
 
 def tokens_of(text: str, number: int = 2) -> Tokenize:
     return Tokenize(request=number, prompt=TextPrompt(text=text))

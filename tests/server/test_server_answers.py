@@ -24,6 +24,8 @@ from server.openai.wire.sampling import UsageWish
 from server.served_models import ServedModel
 from tests.server.answer_events import IDENTITY, STARTED, answer_of, events_of
 
+pytestmark = pytest.mark.unit
+
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 INFO = ModelInfo(
     engine="fake",

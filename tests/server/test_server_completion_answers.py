@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import msgspec
+import pytest
 
 from runtime.events import Started, TokenLogprob
 from server.answer_parts import AnswerParts
@@ -13,6 +14,8 @@ from server.openai.completion_frames import CompletionFrames
 from server.openai.completion_style import CompletionStyle
 from server.openai.completions import best, completion
 from tests.server.answer_events import IDENTITY, STARTED, answer_of, events_of, logprob
+
+pytestmark = pytest.mark.unit
 
 PROMPT = Started(
     request=1,

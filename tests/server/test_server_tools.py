@@ -13,6 +13,8 @@ from server.openai.translate import translate_chat
 from server.openai.wire.chat import ChatRequest
 from tests.doubles.live_server import said
 
+pytestmark = pytest.mark.unit
+
 ADD = {"name": "add", "description": "adds", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
 NOW = {"name": "now"}
 TOOLS = [{"type": "function", "function": ADD}, {"type": "function", "function": NOW}]

@@ -15,6 +15,8 @@ from server.openai.wire.chat import ChatRequest
 from server.openai.wire.completions import CompletionRequest
 from tests.doubles.live_server import said
 
+pytestmark = pytest.mark.unit
+
 SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {"type": "string"}}}
 
 

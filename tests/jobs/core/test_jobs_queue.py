@@ -21,6 +21,8 @@ from jobs.limits import JobLimits
 from jobs.supervisor import Supervisor
 from model_registry.errors import OutOfDisk
 
+pytestmark = pytest.mark.api
+
 COUNT = JobKind.FINETUNE
 LIMITS = JobLimits(threads=1, retry_after_s=(0.01,))
 

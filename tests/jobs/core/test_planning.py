@@ -17,6 +17,8 @@ from jobs.pipelines import Step
 from jobs.planning import KEPT_LOGS
 from tests.jobs.core.test_jobs_queue import in_queue
 
+pytestmark = pytest.mark.api
+
 COUNT = JobKind.FINETUNE
 LIMITS = JobLimits(threads=1, plan_memory_bytes=1 << 30)
 PATIENCE_S = 60  # guards against a hang

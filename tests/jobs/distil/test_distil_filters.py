@@ -12,6 +12,8 @@ from jobs.tasks.distillation.parameters import DistilParams
 from jobs.tasks.distillation.presets import METRICS, PRESETS
 from jobs.tasks.evaluation.metrics import Answered
 
+pytestmark = pytest.mark.unit
+
 
 def answers(*texts: str) -> list[Answered]:
     return [Answered(text) for text in texts]

@@ -23,6 +23,8 @@ from jobs.tasks.protocol import TaskContext
 from model_registry.registry import Registry
 from tests.doubles.heard import Heard
 
+pytestmark = pytest.mark.api
+
 ANSWER = b'{"choices": [{"message": {"role": "assistant", "content": "a cat"}}]}'
 
 

@@ -18,6 +18,8 @@ from jobs.tasks.evaluation.metrics import (
 from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.evaluation.report import Column, markdown, page
 
+pytestmark = pytest.mark.unit
+
 CALL = ("f", {"a": 1, "b": [2]})
 
 

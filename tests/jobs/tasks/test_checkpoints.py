@@ -17,6 +17,8 @@ from model_registry.registry import Registry
 from tests.doubles.heard import Heard
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
+pytestmark = pytest.mark.model
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:

@@ -14,6 +14,8 @@ from model_registry.registry import Registry
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.tiny_gguf import GEMMA, Tiny, write_gguf
 
+pytestmark = pytest.mark.model
+
 
 async def ended(home: Path, params: dict[str, Any]) -> Job:
     queue = JobQueue(home, permissions=EVERYWHERE)

@@ -22,6 +22,8 @@ from model_registry.progress import SilentProgress
 from model_registry.records import Precision
 from tests.doubles.tiny_gguf import GEMMA, Tiny, open_session, run_graph, write_gguf
 
+pytestmark = pytest.mark.model
+
 MODELS = {
     "llama": Tiny(),
     "llama tied": Tiny(tied=True),

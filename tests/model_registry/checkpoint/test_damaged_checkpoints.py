@@ -21,6 +21,8 @@ from model_registry.registry import Registry
 from tests.doubles.registry_http import LocalServer, add_repository
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
+pytestmark = pytest.mark.model
+
 Damage = Callable[[Path], object]
 
 

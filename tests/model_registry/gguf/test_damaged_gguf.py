@@ -22,6 +22,8 @@ from model_registry.pull import pull
 from model_registry.registry import Registry
 from tests.doubles.tiny_gguf import GEMMA, Tiny, write_gguf
 
+pytestmark = pytest.mark.model
+
 NAN, INFINITY = float("nan"), float("inf")
 WRONG: list[Any] = [
     *("text", "", -1, 0, 3, 1 << 62, 1.5, -2.0, NAN, INFINITY, True, ["a", "b"], []),

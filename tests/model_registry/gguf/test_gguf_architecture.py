@@ -16,6 +16,8 @@ from model_registry.importers.gguf.reader import open_gguf
 from model_registry.importers.gguf.rope import Rope, RopeScaling, rotation
 from tests.doubles.tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
 
+pytestmark = pytest.mark.model
+
 
 @pytest.mark.parametrize(
     ("tiny", "kind", "message"),

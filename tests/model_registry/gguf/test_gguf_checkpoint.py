@@ -14,6 +14,8 @@ from model_registry.importers.gguf.reader import open_gguf
 from model_registry.importers.gguf.reference import reference_logits
 from tests.doubles.tiny_gguf import GEMMA, Tiny, write_gguf
 
+pytestmark = pytest.mark.train
+
 YARN = {
     "llama.rope.scaling.type": "yarn",
     "llama.rope.scaling.factor": 4.0,

@@ -17,6 +17,8 @@ from model_registry.progress import SilentProgress
 from model_registry.records import Precision
 from tests.doubles.tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
 
+pytestmark = pytest.mark.model
+
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 

@@ -17,6 +17,8 @@ from model_registry.registry import Registry
 from tests.doubles.registry_http import LocalServer, add_package
 from tests.doubles.tiny_gguf import GEMMA, write_gguf
 
+pytestmark = pytest.mark.model
+
 CATALOG = """
 [models.tiny-gemma]
 description = "d"

@@ -18,7 +18,7 @@ from model_registry.records import Precision
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 HEADER = struct.Struct("<4sIQQ")
-FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

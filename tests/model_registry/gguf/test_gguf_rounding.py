@@ -23,6 +23,8 @@ from model_registry.importers.recipe import Recipe
 from model_registry.progress import SilentProgress
 from tests.doubles.tiny_gguf import Tiny, run_graph, write_gguf
 
+pytestmark = pytest.mark.model
+
 Floats = NDArray[np.float32]
 CHANCE = np.random.default_rng(5)
 WEIGHTS = CHANCE.standard_normal((64, 128)).astype(np.float32)

@@ -29,6 +29,8 @@ from model_registry.progress import SilentProgress
 from model_registry.records import Precision
 from tests.doubles.tiny_gguf import GEMMA, Tiny, open_session, run_graph, write_gguf
 
+pytestmark = pytest.mark.model
+
 IDS = np.random.default_rng(3).integers(3, 250, 40)
 CALIBRATION = (np.random.default_rng(4).integers(3, 250, 48),)
 BIASES = {f"blk.0.{name}.bias": np.linspace(-1, 1, size, dtype=np.float32) for name, size in (("ffn_up", 96), ("ffn_down", 64))}

@@ -16,6 +16,8 @@ from model_registry.importers.perplexity import (
 )
 from tests.doubles.tiny_gguf import ImportTiny, Tiny
 
+pytestmark = pytest.mark.model
+
 WINDOWS = (np.array([1, 2, 3, 0], np.int64), np.array([2, 2], np.int64))
 
 

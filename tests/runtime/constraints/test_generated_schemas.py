@@ -9,9 +9,10 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from jsonschema import Draft202012Validator, FormatChecker
 
+from tests.effort import drawn
 from tests.runtime.constraints.generated_schemas import schemas
 from tests.runtime.constraints.grammar_walks import byte_compiler, random_answer, schema_grammar
 
@@ -28,7 +29,7 @@ def test_answers_validate(record_property: Callable[[str, object], None]) -> Non
     compiler = byte_compiler()
     tally: Counter[str] = Counter()
 
-    @settings(max_examples=SCHEMAS)
+    @drawn(SCHEMAS)
     @given(schemas())
     def check(schema: dict[str, Any]) -> None:
         make = compiler.compile(schema_grammar(schema))
