@@ -167,6 +167,7 @@ def test_a_killed_run_ends_with_the_same_weights(home: Path, data: Path) -> None
     whole = succeeded(home, in_queue(home, undisturbed))
     killed = in_queue(home, body)
     assert killed.attempt == 2
+    assert (home / "jobs" / killed.id / "tensorboard").is_dir()
     again = succeeded(home, killed)
     assert same(weights(home, whole, "adapter"), weights(home, again, "adapter"))
     assert same(weights(home, whole), weights(home, again))
