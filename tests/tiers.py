@@ -72,6 +72,15 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(GUARD.audit)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m unit`, files that hold no unit test are not even imported."""
+    if config.option.markexpr != "unit" or not collection_path.name.startswith("test_"):
+        return None
+    path = collection_path.relative_to(ROOT)
+    may_hold = folder_tier(path) == "unit" if path.parent != Path() else False
+    return None if may_hold or "pytest.mark.unit" in collection_path.read_text(encoding="utf-8") else True
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Before pytest selects by marks."""

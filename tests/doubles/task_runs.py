@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
+import pytest
 from pydantic import ValidationError
 
 from jobs.job import InvalidJob, JobKind, Outcome, Plan
 from jobs.permissions import Grants
 from jobs.tasks.kinds import task_for
-from jobs.tasks.protocol import problems_of
+from jobs.tasks.protocol import Stopped, StopReason, problems_of
+from tests.doubles.heard import Heard
 from tests.doubles.tiny_checkpoint import task_context
 
 EVERYTHING = Grants(data_roots=(Path.cwd().anchor,))
@@ -44,12 +46,29 @@ def planned(home: Path, kind: JobKind, params: Mapping[str, Any], grants: Grants
 
 def run_task(home: Path, kind: JobKind, params: Mapping[str, Any], grants: Grants = EVERYTHING) -> TaskRun:
     """Plans and runs a job with a new id. Raises as `planned`."""
-    job = f"job-{sum(1 for _ in (home / 'work').glob('job-*')) + 1}"
-    asked = _validated(kind, params)
+    job, asked = _next_job(home), _validated(kind, params)
     with environment_kept(), task_context(home, job=job) as context:
         context = replace(context, grants=grants)
         plan = task_for(kind).plan(asked, context)
         return TaskRun(plan, task_for(kind).run(asked, context), context.folder)
+
+
+def interrupted_run(home: Path, kind: JobKind, params: Mapping[str, Any]) -> TaskRun:
+    """A job that is paused at its first checkpoint, then resumed."""
+    job, asked = _next_job(home), _validated(kind, params)
+    with environment_kept(), task_context(home, job=job) as context:
+        context = replace(context, grants=EVERYTHING)
+        plan = task_for(kind).plan(asked, context)
+        with pytest.raises(Stopped):
+            task_for(kind).run(asked, replace(context, reporter=PausedAtCheckpoint()))
+        return TaskRun(plan, task_for(kind).run(asked, replace(context, attempt=2)), context.folder)
+
+
+class PausedAtCheckpoint(Heard):
+    """Asks its task to pause once it has left a checkpoint."""
+
+    def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
+        self.stop = StopReason.PAUSE
 
 
 @contextmanager
@@ -62,6 +81,10 @@ def environment_kept() -> Iterator[None]:
         os.environ.clear()
         os.environ.update(before)
         huggingface_hub.constants.HF_HUB_OFFLINE = is_offline
+
+
+def _next_job(home: Path) -> str:
+    return f"job-{sum(1 for _ in (home / 'work').glob('job-*')) + 1}"
 
 
 def _validated(kind: JobKind, params: Mapping[str, Any]) -> Any:

@@ -19,6 +19,8 @@ from tests.doubles.daemon_process import Daemon, running_daemon
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 from tests.faults.open_requests import CHAT, OpenRequest, all_started, said, with_client
 
+pytestmark = pytest.mark.model
+
 PLAIN = "{% for message in messages %}{{ message.content }}{% endfor %}"
 HOSTILE = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
 

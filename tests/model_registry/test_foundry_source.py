@@ -25,6 +25,8 @@ from model_registry.sources.foundry import FoundrySource, _download, foundry_loc
 from model_registry.sources.foundry_cache import FoundryVariant, cached_variants, choose, device_in
 from tests.doubles.registry_graphs import files_of, write_genai_folder
 
+pytestmark = pytest.mark.model
+
 TINY = "tiny-instruct-generic-cpu:3"
 UNREACHABLE = "http://127.0.0.1:1/asset-gallery/v1.0/models"
 CATALOG_PATH = "/asset-gallery/v1.0/models"

@@ -36,7 +36,7 @@ from model_registry.registry import Registry
 from tests.doubles.registry_graphs import files_of, write_browser_export, write_genai_folder
 from tests.doubles.registry_http import LocalServer, add_package, add_repository
 
-pytestmark = [pytest.mark.api, pytest.mark.filterwarnings('default::ResourceWarning')]  # huggingface_hub keeps its connection open
+pytestmark = [pytest.mark.api, pytest.mark.filterwarnings("default::ResourceWarning")]  # huggingface_hub keeps its connection open
 GRAPH = f"/org/tiny/resolve/{'a' * 40}/cpu/model.onnx"
 
 

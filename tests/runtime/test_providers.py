@@ -17,6 +17,8 @@ from runtime.machine.provider_reading import read_discovery
 from runtime.messages import ProviderChoice
 from tests.runtime.recorded_discoveries import NAMES, provider, providers_of, recorded
 
+pytestmark = pytest.mark.api
+
 USABLE = {
     "intel_laptop": ["cpu", "openvino", "openvino:1"],
     "mac": ["cpu", "webgpu"],

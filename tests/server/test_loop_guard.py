@@ -17,7 +17,7 @@ from model_registry.registry import Registry
 from runtime.machine.provider_directory import this_cpu
 from tests.loop_guard import GUARD
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.api
 
 
 def open_database(home: Path) -> None:

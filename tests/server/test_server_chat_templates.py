@@ -15,6 +15,8 @@ from server.settings import Settings
 from tests.doubles.live_server import LiveServer, error_of
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
+pytestmark = pytest.mark.model
+
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 REFUSES = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TURNS

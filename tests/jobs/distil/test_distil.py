@@ -23,7 +23,7 @@ from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from tests.doubles.permissive import EVERYWHERE
-from tests.doubles.task_runs import planned, run_task
+from tests.doubles.task_runs import interrupted_run, planned, run_task
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
@@ -92,6 +92,10 @@ def weights(home: Path, label: str) -> dict[str, np.ndarray[Any, Any]]:
     return load_file(next(folder.glob("*.safetensors")))
 
 
+def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
+    return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+
+
 def test_a_student_cut_from_its_teacher_is_taught_and_compared(home: Path, asked: dict[str, Any]) -> None:
     run = run_task(home, JobKind.DISTIL, {**asked, "student": {"layers": 2}, "logits": {"alpha": 0.7}, "output": "cut"})
     assert run.outcome.details == {"layers": [0, 3], "counts": {"answers": 12, "kept": 12}}
@@ -106,17 +110,24 @@ def test_a_student_cut_from_its_teacher_is_taught_and_compared(home: Path, asked
     assert "baseline" in (run.folder / "report.md").read_text()
 
 
+def test_a_paused_run_asks_nothing_twice_and_ends_with_the_same_student(home: Path, asked: dict[str, Any]) -> None:
+    params = {**asked, "student": "small", "validation": None, "training": {**TRAINING, "epochs": 4, "checkpoint_every": 5}}
+    run_task(home, JobKind.DISTIL, {**params, "output": "whole"})
+    paused = interrupted_run(home, JobKind.DISTIL, {**params, "output": "paused"})
+    assert len((paused.folder / "answers.jsonl").read_text().splitlines()) == 12
+    assert same(weights(home, "whole"), weights(home, "paused"))
+
+
+@pytest.mark.thorough  # of this trainer, a process is killed in test_finetune.py
 def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_student(home: Path, asked: dict[str, Any]) -> None:
     long_enough_to_be_killed = {**TRAINING, "epochs": 60, "checkpoint_every": 10}
     params = {**asked, "student": "small", "validation": None, "training": long_enough_to_be_killed}
-    ended(home, {**params, "output": "whole"})
+    ended(home, {**params, "output": "undisturbed"})
     killed = ended(home, {**params, "output": "killed"}, killed=True)
     assert killed.attempt == 2
     folder = home / "jobs" / killed.id / "work"
     assert len((folder / "answers.jsonl").read_text().splitlines()) == 12
-    one, two = weights(home, "whole"), weights(home, "killed")
-    assert one.keys() == two.keys()
-    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert same(weights(home, "undisturbed"), weights(home, "killed"))
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,18 @@ def test_a_killed_run_ends_with_the_same_weights(home: Path, data: Path) -> None
     assert same(weights(home, whole), weights(home, again))
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("changes", [{"method": "dora"}, {"method": "qlora"}, {"method": "full"}, {"backend": "olive"}], ids=str)
+def test_each_method_ends_well_in_a_process_of_its_own(home: Path, data: Path, changes: dict[str, Any]) -> None:
+    params = {**SMALL, "data": str(data), "epochs": 4, "output": f"alone-{'-'.join(changes.values())}", **changes}
+
+    async def body(queue: JobQueue) -> Job:
+        return await ended(queue, await queue.create(JobKind.FINETUNE, params))
+
+    assert succeeded(home, in_queue(home, body))
+
+
+@pytest.mark.thorough  # test_training.py pauses each trainer, and the queue's own tests pause processes
 def test_a_paused_run_goes_on_where_it_was(home: Path, data: Path) -> None:
     params = {**SMALL, "data": str(data), "epochs": 20, "checkpoint_every": 1000, "output": "paused"}
 

@@ -14,12 +14,14 @@ from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
 from jobs.tasks.foundry_export import TASK, FoundryExportParams
 from jobs.tasks.protocol import TaskContext
+from model_registry.errors import ModelNotFound
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from model_registry.sources.foundry import foundry_local
 from tests.doubles.heard import Heard
 from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.task_runs import planned
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
@@ -96,5 +98,5 @@ def test_a_base_model_has_no_prompt_template(home: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"folder": "relative"}, {"folder": "/tmp"}, {"name": "a b"}, {"model": "nothing"}])
 def test_what_cannot_be_exported_is_refused(home: Path, wrong: dict[str, str]) -> None:
-    with pytest.raises(InvalidJob):
-        ended(home, {"model": "chat", **wrong})
+    with pytest.raises((InvalidJob, ModelNotFound)):
+        planned(home, JobKind.FOUNDRY_EXPORT, {"model": "chat", **wrong})
