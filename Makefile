@@ -3,9 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The versions that were tested, of everything; pip reads the variable for build environments too.
 TESTED := PIP_CONSTRAINT=constraints.txt
-PYTEST := -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+# A file at a time on each core, in the order of tests/tiers.py.
+PYTEST := -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# What one process compiles, all others read: tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test test-newest test-portable check clients lock bench bench-pool bench-forms bench-adapters bench-train walkthrough clean
+.PHONY: serve test test-all test-newest test-portable check check-fast clients lock bench bench-pool bench-forms bench-adapters bench-train walkthrough clean
 .DEFAULT_GOAL := serve
 
 # Serves on http://127.0.0.1:8000; the first time, the default model is fetched (with a progress bar).
@@ -15,6 +18,11 @@ serve: .venv/.installed
 # Everything that a change must pass. pytest is last, so that its summary is the last line.
 test: check .venv/.prometheus clients
 	@$(BIN)/python $(PYTEST) $(TESTS)
+
+# Every night, in hours: many more drawn cases, every crash of every trainer, the same on other machines' instruction sets.
+test-all: check .venv/.prometheus clients
+	@$(BIN)/python $(PYTEST) --effort thorough --timeout 7200 $(TESTS)
+	@$(MAKE) test-portable
 
 # The newest versions that pyproject.toml allows, in an environment of their own: what would fail next month fails here first.
 test-newest: .venv/.prometheus clients
@@ -31,6 +39,10 @@ test-portable: .venv/.installed-dev .venv/.prometheus clients
 check: .venv/.installed-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+# After each edit, in a minute: lint, types, and the tests that start nothing.
+check-fast: check
+	@$(BIN)/python $(PYTEST) -m unit --effort fast $(TESTS)
 
 # The clients whose quick starts are tests, installed side by side.
 clients: | $(BIN)/python

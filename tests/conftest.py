@@ -5,6 +5,7 @@ The pulled model is kept under pytest's cache, so only the first run needs the p
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import shutil
 import signal
@@ -20,9 +21,9 @@ import model_registry
 from model_registry.catalog import load_catalog
 from model_registry.pull import pull
 from model_registry.registry import Registry
-from tests.deploy.daemon_process import running_daemon
+from tests.doubles.daemon_process import running_daemon
 
-pytest_plugins = ("tests.contract.counting",)
+pytest_plugins = ("tests.contract.counting", "tests.effort", "tests.tiers")
 DEFAULT_MODEL = "smollm2-135m"
 UNUSED_S = 24 * 3600  # homes of earlier importers that nobody used for so long are removed
 
@@ -36,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of tests with the same id all but one would be passed over where processes share them out."""
     if twice := [id_ for id_, count in Counter(item.nodeid for item in items).items() if count > 1]:
         raise pytest.UsageError(f"several tests have the id {twice[0]}")
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: no search for garbage walks over them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from model_registry.registry import Registry
 from runtime.engines.onnx_products import layer_products
 from runtime.model_folder import read_model_folder
 from tests.benchmarks.daemon import Daemon, daemon
-from tests.model_registry.peft_folder import random_matrices, write_peft
+from tests.doubles.peft_folder import random_matrices, write_peft
 
 CLIENTS = (1, 4, 8)
 REQUESTS, TOKENS = 4, 96  # of each client

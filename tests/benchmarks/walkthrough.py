@@ -22,7 +22,7 @@ import httpx
 import openai
 
 from tests.benchmarks.function_calls import CATEGORIES, FunctionCalls, Question
-from tests.deploy.daemon_process import running_daemon
+from tests.doubles.daemon_process import running_daemon
 
 MODEL = "smollm2-135m"
 SPLIT = 4  # every fourth question of a category is for the test

@@ -15,7 +15,9 @@ import pytest
 from server.cli.conversation import Conversation
 from server.cli.daemon import Daemon
 from server.cli.failures import CommandFailed
-from tests.deploy.daemon_process import PROGRAM, environment
+from tests.doubles.daemon_process import PROGRAM, environment
+
+pytestmark = pytest.mark.api
 
 
 class ScriptedDaemon(Daemon):

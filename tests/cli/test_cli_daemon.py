@@ -16,7 +16,9 @@ import pytest
 from model_registry.artifacts import StagedVariant
 from model_registry.records import Manifest, Precision
 from model_registry.registry import Registry
-from tests.deploy.daemon_process import PROGRAM, daemon_process, environment
+from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
+
+pytestmark = pytest.mark.api
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -159,6 +159,7 @@ def test_a_port_is_free_or_ours_or_another_programs(taken_port: int) -> None:
 # ---- the commands ----
 
 
+@pytest.mark.api
 def test_doctor_ends_with_code_1_when_something_is_wrong(
     home: Path, taken_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +173,7 @@ def test_doctor_ends_with_code_1_when_something_is_wrong(
     assert findings["onnxruntime"]["message"].startswith("onnxruntime")
 
 
+@pytest.mark.api
 def test_doctor_shows_each_remedy_below_the_table(
     home: Path, taken_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +185,7 @@ def test_doctor_shows_each_remedy_below_the_table(
     assert f"to mend it: stop the other program, or choose another: slmops serve --port {taken_port + 1}" in printed
 
 
+@pytest.mark.api
 def test_providers_needs_no_daemon(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     providers.providers()
     assert "PROVIDER" in capsys.readouterr().out

@@ -28,6 +28,7 @@ def cache(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.api
 @pytest.mark.usefixtures("cache")
 def test_without_network_the_cached_models_are_listed_and_why(slmops: Slmops) -> None:
     run = slmops("foundry", "list")

@@ -15,8 +15,10 @@ from rich.console import Console
 from model_registry.evaluations import Evaluation, Evaluations
 from server.cli.curve import curve
 from server.cli.job_watch import _Screen
-from tests.deploy.daemon_process import PROGRAM, daemon_process, environment
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
+from tests.doubles.tiny_gguf import Tiny, write_gguf
+
+pytestmark = pytest.mark.api
 
 Slmops = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -14,7 +14,9 @@ import pytest
 
 from model_registry.keys import KeyStore
 from server.cli.daemon import Daemon
-from tests.deploy.daemon_process import PROGRAM, daemon_process, environment
+from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
+
+pytestmark = pytest.mark.api
 
 Slmops = Callable[..., Any]
 PATIENCE_S = 60

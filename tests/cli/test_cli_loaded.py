@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.daemon_process import PROGRAM, daemon_process, environment
+from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
+
+pytestmark = pytest.mark.api
 
 Slmops = Callable[..., "subprocess.CompletedProcess[str]"]
 MODEL = "smollm2-135m"

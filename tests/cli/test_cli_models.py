@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_registry.records import ModelVersion
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-from tests.model_registry.registry_graphs import write_genai_folder
+from tests.doubles.registry_graphs import write_genai_folder
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Slmops
@@ -73,6 +73,7 @@ def test_unknown_model_is_one_line_with_a_remedy(slmops: Slmops, publish: Publis
     assert "slmops pull" in run.err
 
 
+@pytest.mark.api
 def test_rm_refuses_what_an_alias_points_to_unless_forced(slmops: Slmops, publish: Publish) -> None:
     publish("tiny", "one")
     publish("tiny", "two")
@@ -83,6 +84,7 @@ def test_rm_refuses_what_an_alias_points_to_unless_forced(slmops: Slmops, publis
     assert [v["number"] for v in json.loads(slmops("show", "tiny", "--json").out)["versions"]] == [1]
 
 
+@pytest.mark.api
 def test_rm_of_a_model_removes_its_files(slmops: Slmops, publish: Publish) -> None:
     folder = publish("tiny").variants[0].folder
     assert slmops("rm", "tiny").code == 0
@@ -154,6 +156,7 @@ def test_catalog_counts_parameters_readably(slmops: Slmops) -> None:
     assert "e+" not in text
 
 
+@pytest.mark.api
 def test_a_warning_of_the_model_is_said_by_pull_and_show(slmops: Slmops, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", Tiny(metadata={"tokenizer.ggml.pre": None, "llama.vocab_size": 7}))
     run = slmops("pull", str(source))
@@ -182,6 +185,7 @@ def test_a_model_that_cannot_be_loaded_is_not_published(slmops: Slmops, tmp_path
     assert slmops("pull", "--no-trial", str(source)).code == 0
 
 
+@pytest.mark.api
 def test_no_message_shows_credentials(slmops: Slmops, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLMOPS_INDEX_URL", "http://user:secret@127.0.0.1:9/simple?token=secret")
     monkeypatch.setenv("HF_ENDPOINT", "http://user:secret@127.0.0.1:9")

@@ -78,6 +78,7 @@ def test_config_shows_origin_of_each_value_and_hides_the_key(slmops: Slmops, mon
     assert "hush-hush" not in run.out + slmops("config").out
 
 
+@pytest.mark.api
 @pytest.mark.parametrize("command", [("ps",), ("load", "m"), ("reload", "m"), ("stop", "m"), ("reset", "m"), ("bench",)])
 def test_commands_on_a_daemon_say_that_none_runs(slmops: Slmops, command: tuple[str, ...]) -> None:
     run = slmops(*command)
@@ -109,6 +110,7 @@ def test_endings() -> None:
     assert ending(BrokenPipeError()).message == ""
 
 
+@pytest.mark.api
 def test_version_is_a_process_of_its_own_that_imports_little() -> None:
     script = "import sys; from server.cli import main; sys.argv = ['slmops', 'version']\n"
     script += "try: main()\nexcept SystemExit as end: assert end.code == 0\n"

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.clients.conversations import MODEL, QUESTION, user
-from tests.deploy.daemon_process import daemon_process
+from tests.doubles.daemon_process import daemon_process
 
 
 def test_models_are_listed_and_described(client: openai.OpenAI) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.daemon_process import ROOT, daemon_process
+from tests.doubles.daemon_process import ROOT, daemon_process
+
+pytestmark = pytest.mark.api
 
 QUICKSTARTS = Path(__file__).parent / "quickstarts"
 ENVIRONMENTS = ROOT / ".venv"

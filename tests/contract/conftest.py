@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from document import contract_settings
 
+from tests.contract.document import contract_settings
+from tests.doubles.live_server import LiveServer
 from tests.loop_guard import nothing_blocks_the_loop as nothing_blocks_the_loop
-from tests.server.live_server import LiveServer
 
 
 @pytest.fixture(scope="module")

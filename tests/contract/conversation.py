@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import httpx
-from document import MODEL
+
+from tests.contract.document import MODEL
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

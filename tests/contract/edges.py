@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from document import Schema, alternatives
+from tests.contract.document import Schema, alternatives
 
 MANY = 10_000
 _LINE = 300  # characters

@@ -6,15 +6,14 @@ from collections import Counter
 from typing import Any
 
 import httpx
-from conversation import CHAT, assert_lives, post_values, why_wrong
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.contract.conversation import CHAT, assert_lives, post_values, why_wrong
+from tests.effort import drawn
+
 DRAWN = settings(
-    max_examples=200,
-    derandomize=True,
-    database=None,
-    deadline=None,
+    drawn(200),
     phases=[Phase.generate],  # to shrink what hangs would take hours
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )

@@ -14,8 +14,6 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from conversation import assert_lives
-from document import MODEL, OTHER, read_document
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import load_all_checks
 from schemathesis.generation.meta import TestPhase
@@ -24,7 +22,10 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from server.app import create_app
 from server.security import OPEN_PATHS
 from server.settings import Settings
-from tests.server.live_server import LiveServer, ask, error_of
+from tests.contract.conversation import assert_lives
+from tests.contract.document import MODEL, OTHER, read_document
+from tests.doubles.live_server import LiveServer, ask, error_of
+from tests.effort import drawn
 
 load_all_checks()
 Case = schemathesis.Case[Any]
@@ -64,10 +65,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @API.parametrize()
 @settings(
-    max_examples=40,
-    derandomize=True,
-    database=None,
-    deadline=None,
+    drawn(40),
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )

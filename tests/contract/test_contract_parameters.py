@@ -10,11 +10,13 @@ from collections import Counter
 
 import httpx
 import pytest
-from conversation import CHAT, COMPLETIONS, DETOKENIZE, INPUT_TOKENS, TOKENIZE, assert_lives, plain, post, why_wrong
-from document import Parameter, parameters_of, read_document
-from edges import edges_of, small_edges_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.contract.conversation import CHAT, COMPLETIONS, DETOKENIZE, INPUT_TOKENS, TOKENIZE, assert_lives, plain, post, why_wrong
+from tests.contract.document import Parameter, parameters_of, read_document
+from tests.contract.edges import edges_of, small_edges_of
+from tests.effort import drawn
 
 DOCUMENT = read_document()
 OF_ANSWERS = [parameter for path in (CHAT, COMPLETIONS) for parameter in parameters_of(DOCUMENT, path)]
@@ -27,9 +29,7 @@ OF_TOKENS = [  # but for what is the same in a chat
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 ANYTHING = st.recursive(st.none() | st.booleans() | NUMBERS | TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner))
-DRAWN = settings(
-    max_examples=20, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+DRAWN = settings(drawn(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("parameter", [*OF_ANSWERS, *OF_TOKENS], ids=str)
@@ -55,7 +55,7 @@ def test_any_value(http: httpx.Client, parameter: Parameter, cases: Counter[str]
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
-@settings(DRAWN, max_examples=300)
+@settings(DRAWN, max_examples=drawn(300).max_examples)
 @given(data=st.data())
 def test_parameters_together(http: httpx.Client, path: str, cases: Counter[str], data: st.DataObject) -> None:
     """Values that are each sound, or nearly: what contradicts itself is refused by one of the names, and nothing breaks."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conversation import CHAT, COMPLETIONS, DETOKENIZE, INPUT_TOKENS, TOKENIZE, assert_lives, post_values, why_wrong
+
+from tests.contract.conversation import CHAT, COMPLETIONS, DETOKENIZE, INPUT_TOKENS, TOKENIZE, assert_lives, post_values, why_wrong
 
 DEEP: dict[str, Any] = {"type": "string"}
 for _ in range(150):

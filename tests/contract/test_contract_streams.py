@@ -8,13 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
-from conversation import CHAT, COMPLETIONS, events_of, plain, post, post_values, why_wrong
-from document import Parameter, parameters_of, read_document
-from edges import small_edges_of
 from pydantic import BaseModel
 
 from server.openai.wire.chat_answer import ChatChunk
 from server.openai.wire.completions import Completion
+from tests.contract.conversation import CHAT, COMPLETIONS, events_of, plain, post, post_values, why_wrong
+from tests.contract.document import Parameter, parameters_of, read_document
+from tests.contract.edges import small_edges_of
 
 DOCUMENT = read_document()
 PARAMETERS = [parameter for path in (CHAT, COMPLETIONS) for parameter in parameters_of(DOCUMENT, path)]

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from jobs.tasks.benchmark.load import Load, Target, run_load
-from tests.deploy.daemon_process import ROOT, daemon_process, free_port, wait_until_answering
+from tests.doubles.daemon_process import ROOT, daemon_process, free_port, wait_until_answering
 
 API_KEY = "a-key-for-the-test"
 MAX_ROUNDS = 60

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.deploy.daemon_process import Daemon, running_daemon
+from tests.doubles.daemon_process import Daemon, running_daemon
 from tests.faults.open_requests import CHAT, ENDLESS, OpenRequest, said, with_client
 
 GONE_WITHIN_S = 5.0

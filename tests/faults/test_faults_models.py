@@ -15,9 +15,11 @@ from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from server.cli.program import execute
-from tests.deploy.daemon_process import Daemon, running_daemon
+from tests.doubles.daemon_process import Daemon, running_daemon
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 from tests.faults.open_requests import CHAT, OpenRequest, all_started, said, with_client
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+
+pytestmark = pytest.mark.model
 
 PLAIN = "{% for message in messages %}{{ message.content }}{% endfor %}"
 HOSTILE = "{{ messages.__class__.__mro__[1].__subclasses__() }}"

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from server.cli.program import execute
-from tests.deploy.daemon_process import PROGRAM, environment, running_daemon
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-from tests.model_registry.registry_graphs import write_genai_folder
+from tests.doubles.daemon_process import PROGRAM, environment, running_daemon
+from tests.doubles.registry_graphs import write_genai_folder
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 DISK_BYTES = 24 << 20
 LARGE = Tiny(hidden=512, ffn=4096, layers=4, heads=8, kv_heads=8, head_size=64)  # more than the disk takes

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.deploy.daemon_process import Daemon, running_daemon
+from tests.doubles.daemon_process import Daemon, running_daemon
 from tests.faults.open_requests import CHAT, ENDLESS, HealthWatch, OpenRequest, all_started, said, with_client
 
 ENDS_WITHIN_S = 1.0

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 
 from jobs.task import TaskContext
-from tests.jobs.tiny_checkpoint import task_context, write_checkpoint
+from tests.doubles.task_runs import environment_kept
+from tests.doubles.tiny_checkpoint import task_context, write_checkpoint
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _environment_as_it_was() -> Iterator[None]:
-    """Training and conversions go offline."""
-    before, is_offline = dict(os.environ), huggingface_hub.constants.HF_HUB_OFFLINE
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-    huggingface_hub.constants.HF_HUB_OFFLINE = is_offline
+    with environment_kept():
+        yield
 
 
 @pytest.fixture(scope="session")

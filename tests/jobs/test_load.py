@@ -12,6 +12,8 @@ import pytest
 from jobs.tasks.benchmark.event_stream import Answer, EventStream, StreamFailed
 from jobs.tasks.benchmark.load import Load, Target, prompts, quantile, report, run_load
 
+pytestmark = pytest.mark.api
+
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
 USAGE = {"prompt_tokens": 20, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 8}}
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from registry_http import LocalServer, local_server
 
 from model_registry.artifacts import StagedVariant
 from model_registry.records import Manifest, ModelVersion, Precision
 from model_registry.registry import Registry
 from model_registry.sources.package_index import INDEX_VARIABLES
+from tests.doubles.registry_http import LocalServer, local_server
 
 Publish = Callable[..., ModelVersion]
 

@@ -18,7 +18,7 @@ from model_registry.errors import OutOfDisk
 from model_registry.records import Manifest, Precision
 from model_registry.registry import Registry
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill -9")
+pytestmark = [pytest.mark.api, pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill -9")]
 
 MANIFEST = Manifest(source="file:///x", importer="test", architecture="llama", context_length=8)
 

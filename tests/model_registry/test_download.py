@@ -10,12 +10,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from registry_http import LocalServer, Page
 
 from model_registry import download as downloading
 from model_registry.download import MAX_ATTEMPTS, Download, download, http_client
 from model_registry.errors import ChecksumMismatch, OutOfDisk, SourceUnavailable
 from model_registry.progress import SilentProgress
+from tests.doubles.registry_http import LocalServer, Page
+
+pytestmark = pytest.mark.api
 
 BODY = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(BODY).hexdigest()

@@ -15,7 +15,7 @@ from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
 from model_registry.folders import check_source
 from model_registry.pull import pull
 from model_registry.registry import Registry
-from tests.model_registry.registry_graphs import move_weights, write_genai_folder
+from tests.doubles.registry_graphs import move_weights, write_genai_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes")
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from registry_graphs import files_of, write_genai_folder
 
 from model_registry.errors import CorruptModel, SourceUnavailable
 from model_registry.progress import SilentProgress
@@ -24,6 +23,9 @@ from model_registry.registry import Registry
 from model_registry.sources import foundry
 from model_registry.sources.foundry import FoundrySource, _download, foundry_local, list_foundry
 from model_registry.sources.foundry_cache import FoundryVariant, cached_variants, choose, device_in
+from tests.doubles.registry_graphs import files_of, write_genai_folder
+
+pytestmark = pytest.mark.model
 
 TINY = "tiny-instruct-generic-cpu:3"
 UNREACHABLE = "http://127.0.0.1:1/asset-gallery/v1.0/models"

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from registry_graphs import write_genai_folder
 
 from model_registry.errors import ModelInUse
 from model_registry.holds import is_held
 from model_registry.pull import pull
 from model_registry.registry import Registry
+from tests.doubles.registry_graphs import write_genai_folder
+
+pytestmark = pytest.mark.api
 
 HOLDER = """
 import sys

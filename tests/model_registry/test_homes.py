@@ -15,7 +15,7 @@ from model_registry.errors import NotWritable, OutOfDisk, RegistryError
 from model_registry.records import Manifest, Precision
 from model_registry.registry import Registry
 from model_registry.uploads import Uploads
-from tests import unprivileged
+from tests.doubles import unprivileged
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 _READ = """
@@ -77,6 +77,7 @@ def test_folders_above_are_private_where_they_are_made_and_left_where_they_are(t
     assert [f"{stat.S_IMODE(path.stat().st_mode):o}" for path in paths] == ["755", "700", "700", "600"]
 
 
+@pytest.mark.api
 @pytest.mark.skipif(not unprivileged.permissions_hold(), reason="nobody is refused anything here")
 def test_a_home_that_cannot_be_written_to_is_read_and_says_so(home: Path) -> None:
     for folder in (home, home / "locks"):
@@ -92,6 +93,7 @@ def test_a_home_that_cannot_be_written_to_is_read_and_says_so(home: Path) -> Non
     assert lines[1:] == ["NotWritable", "[]"]
 
 
+@pytest.mark.api
 @pytest.mark.skipif(not unprivileged.permissions_hold(), reason="nobody is refused anything here")
 @pytest.mark.parametrize("command", ["list", "serve --port 0"])
 def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path: Path, command: str) -> None:
@@ -106,6 +108,7 @@ def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path: Path, command: str
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.api
 @posix
 def test_a_full_disk_keeps_nobody_from_reading(home: Path) -> None:
     """No file may grow in that process, which is what a full disk is to SQLite."""

@@ -11,7 +11,7 @@ import pytest
 
 from model_registry.errors import UnsupportedModel
 from model_registry.lora import CONFIG, WEIGHTS, read_lora
-from tests.model_registry.peft_folder import random_matrices, write_peft
+from tests.doubles.peft_folder import random_matrices, write_peft
 
 ONE = random_matrices({"q_proj": (6, 8)}, layers=1, rank=2, seed=0)
 

@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from registry_graphs import (
+
+from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
+from model_registry.importers import Imported, Importer, ImportOptions, all_importers, choose, run_first
+from model_registry.importers.onnx_folder import OnnxFolderImporter
+from model_registry.progress import SilentProgress
+from model_registry.pull import pull
+from model_registry.records import Precision
+from tests.doubles.registry_graphs import (
     CONTEXT,
     HEAD_SIZE,
     HEADS,
@@ -17,13 +24,6 @@ from registry_graphs import (
     write_genai_folder,
     write_graph,
 )
-
-from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
-from model_registry.importers import Imported, Importer, ImportOptions, all_importers, choose, run_first
-from model_registry.importers.onnx_folder import OnnxFolderImporter
-from model_registry.progress import SilentProgress
-from model_registry.pull import pull
-from model_registry.records import Precision
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from model_registry.errors import CorruptModel
 from model_registry.importers import onnx_scan
 from model_registry.importers.graph import read_graph
-from tests.model_registry.registry_graphs import move_weights, write_graph
+from tests.doubles.registry_graphs import move_weights, write_graph
 
 
 def varint(value: int) -> bytes:

@@ -13,8 +13,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from registry_graphs import files_of, write_browser_export, write_genai_folder
-from registry_http import LocalServer, add_package, add_repository
 
 from model_registry.catalog import load_catalog
 from model_registry.disk import sha256_of
@@ -35,8 +33,10 @@ from model_registry.progress import SilentProgress
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
+from tests.doubles.registry_graphs import files_of, write_browser_export, write_genai_folder
+from tests.doubles.registry_http import LocalServer, add_package, add_repository
 
-pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")  # huggingface_hub keeps its connection open
+pytestmark = [pytest.mark.api, pytest.mark.filterwarnings("default::ResourceWarning")]  # huggingface_hub keeps its connection open
 GRAPH = f"/org/tiny/resolve/{'a' * 40}/cpu/model.onnx"
 
 

@@ -237,6 +237,7 @@ def test_the_migrations_arrive_at_the_schema(registry, home):
         assert compare_metadata(context, metadata) == []
 
 
+@pytest.mark.api
 def test_an_existing_database_opens_without_alembic(registry, home):
     script = (
         "import sys; from pathlib import Path; from model_registry.registry import Registry\n"

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from registry_http import LocalServer, Page, add_package, add_repository
 
 from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, SourceUnavailable, UnsupportedModel
 from model_registry.progress import SilentProgress
@@ -20,6 +19,9 @@ from model_registry.references import HubReference, PackagePartsReference, Packa
 from model_registry.sources import Fetched, package_index, source_for
 from model_registry.sources.hub_selection import HubFile, select_files
 from model_registry.sources.package_index import index_url
+from tests.doubles.registry_http import LocalServer, Page, add_package, add_repository
+
+pytestmark = pytest.mark.api
 
 MODEL = b"GGUF" + bytes(1000)
 

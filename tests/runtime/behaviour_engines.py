@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine_bench import Clock, EngineBench
-
 from runtime.engines.fake import build_fake_engine
 from runtime.engines.foundry import build_foundry_engine
 from runtime.engines.genai import build_genai_engine
@@ -16,6 +14,7 @@ from runtime.engines.onnx import build_onnx_engine
 from runtime.engines.protocol import Engine
 from runtime.messages import EngineOptions, ProviderChoice
 from runtime.request import ChatPrompt, Prompt, TextPrompt
+from tests.doubles.engine_bench import Clock, EngineBench
 
 CONTEXT = 2048
 OPTIONS = EngineOptions(num_slots=4, threads=2, context_length=CONTEXT)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from engine_bench import Clock
 
 from runtime.pool.breaker import COOLDOWN_S, MOST_IN_ROW, RETRY_DELAYS_S, Breaker
+from tests.doubles.engine_bench import Clock
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_bench import Clock, EngineBench, Outcome
 
 from model_registry.registry import Registry
 from runtime.engines.onnx import build_onnx_engine
 from runtime.messages import EngineOptions
+from tests.doubles.engine_bench import Clock, EngineBench, Outcome
+
+pytestmark = pytest.mark.model
 
 NUM_TOKENS = 24
 ASKED = (

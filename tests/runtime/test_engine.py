@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from engine_bench import fake_bench, text
 
 from runtime.engines.fake import EOS
 from runtime.errors import InvalidRequest, OverCapacity
 from runtime.events import FinishReason
 from runtime.request import ChatPrompt
+from tests.doubles.engine_bench import fake_bench, text
 
 ENDLESS = "[[endless]]"
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from behaviour_engines import CONTEXT, ENGINES, EngineUnderTest
-from engine_bench import EngineBench, Outcome
 
 from model_registry.registry import Registry
 from runtime.errors import FailureKind, InvalidRequest
 from runtime.events import FinishReason
 from runtime.request import ChatPrompt, Grammar, GrammarKind, TextPrompt, TokensPrompt, ToolChoice, ToolMode
+from tests.doubles.engine_bench import EngineBench, Outcome
+from tests.runtime.behaviour_engines import CONTEXT, ENGINES, EngineUnderTest
+
+pytestmark = pytest.mark.model
 
 DIGITS = "0123456789"  # each is one token, for all these tokenizers
 SENTENCE = "The river rises in the hills, crosses the plain and reaches the sea near the old harbour. "

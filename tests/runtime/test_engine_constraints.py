@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_constraints import planned
-from two_kernels import TwoKernelRunner, two_kernel_bench
 
 from runtime.engines.fake import EOS
 from runtime.errors import FailureKind, InvalidRequest
 from runtime.events import FinishReason
 from runtime.request import Grammar, TokensPrompt
+from tests.doubles.scripted_constraints import planned
+from tests.runtime.two_kernels import TwoKernelRunner, two_kernel_bench
 
 A_TO_Z = tuple(range(97, 123))
 PROMPT = TokensPrompt(token_ids=list(range(20)))

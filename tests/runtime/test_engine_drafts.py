@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_bench import Outcome, fake_bench
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_constraints import planned
-from two_kernels import two_kernel_bench
 
 from runtime.engines.fake import EOS
 from runtime.request import TokensPrompt
+from tests.doubles.engine_bench import Outcome, fake_bench
+from tests.doubles.scripted_constraints import planned
+from tests.runtime.two_kernels import two_kernel_bench
 
 PROMPT = TokensPrompt(token_ids=list(range(20)))
 SENTENCE = "The quick brown fox jumps over the lazy dog, and then once more over the sleeping cat."

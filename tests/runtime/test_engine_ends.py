@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from engine_bench import fake_bench
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from runtime.engines.fake import ASSISTANT, EOS
 from runtime.errors import FailureKind
 from runtime.events import FinishReason
 from runtime.request import TokensPrompt
+from tests.doubles.engine_bench import fake_bench
 
 ENDLESS = "[[endless]]"
 

@@ -7,13 +7,14 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from scripted_constraints import planned
-from two_kernels import two_kernel_bench
 
 from runtime.errors import OverCapacity
 from runtime.request import Grammar, TokensPrompt
+from tests.doubles.scripted_constraints import planned
+from tests.effort import drawn
+from tests.runtime.two_kernels import two_kernel_bench
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def alone(request: Request) -> tuple[tuple[int, ...], str, str]:
     return tuple(outcome.token_ids), outcome.text, outcome.end.reason
 
 
-@settings(max_examples=150)
+@drawn(150)
 @given(
     st.lists(requests, min_size=1, max_size=6),
     st.lists(follow_ups, max_size=4),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from engine_bench import EngineBench, fake_bench
-from two_kernels import two_kernel_bench
 
 from runtime.errors import OverCapacity
 from runtime.request import TokensPrompt
+from tests.doubles.engine_bench import EngineBench, fake_bench
+from tests.runtime.two_kernels import two_kernel_bench
 
 LONG = "[[count: 40]]"
 WHOLE = " ".join(map(str, range(1, 41)))

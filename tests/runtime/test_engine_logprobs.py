@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_bench import EngineBench, Outcome
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_constraints import planned
-from two_kernels import TwoKernelKV, TwoKernelRunner, two_kernel_bench
 
 from runtime.batching.logprobs import token_logprob
 from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
 from runtime.events import FinishReason, TokenLogprob
 from runtime.messages import Submit
 from runtime.request import SamplingParams, TokensPrompt
+from tests.doubles.engine_bench import EngineBench, Outcome
+from tests.doubles.scripted_constraints import planned
+from tests.runtime.two_kernels import TwoKernelKV, TwoKernelRunner, two_kernel_bench
 
 PROMPT = TokensPrompt(token_ids=list(range(20)))
 LETTERS = tuple(range(97, 123))

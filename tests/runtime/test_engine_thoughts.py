@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from engine_bench import fake_bench
 
 from runtime.events import FinishReason
 from runtime.request import ChatPrompt, Grammar, GrammarKind, ToolChoice, ToolMode
+from tests.doubles.engine_bench import fake_bench
 
 SCHEMA = {
     "type": "object",

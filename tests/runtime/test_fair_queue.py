@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sequences import make_sequence
 
 from runtime.batching.scheduler import Scheduler
 from runtime.batching.sequence import Sequence, SequenceStatus
+from tests.doubles.sequences import make_sequence
 
 
 class Rows:

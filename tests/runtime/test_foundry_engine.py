@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_bench import Clock, EngineBench, text
-from synthetic_decoder import ALPHABET, CONTEXT, END, HEADS, HIDDEN, write_synthetic_decoder
 
 from runtime.batching.sequence import ResolvedParams
 from runtime.engines.foundry import FoundryModel, build_foundry_engine
@@ -22,6 +20,10 @@ from runtime.errors import InvalidRequest
 from runtime.events import FinishReason
 from runtime.messages import EngineOptions, ProviderChoice
 from runtime.request import ChatPrompt, TokensPrompt
+from tests.doubles.engine_bench import Clock, EngineBench, text
+from tests.doubles.synthetic_decoder import ALPHABET, CONTEXT, END, HEADS, HIDDEN, write_synthetic_decoder
+
+pytestmark = pytest.mark.model
 
 RISING = "".join(ALPHABET)
 

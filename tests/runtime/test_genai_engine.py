@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from behaviour_plain_decoder import write_genai_decoder
-from engine_bench import Clock, EngineBench, text
-from synthetic_decoder import ALPHABET, CONTEXT, END, HEAD_SIZE, HEADS, LAYERS, VOCAB
 
 import runtime.engines.genai
 from runtime.engines.genai import build_genai_engine, genai_flags
@@ -22,6 +19,11 @@ from runtime.errors import InvalidRequest
 from runtime.events import FinishReason
 from runtime.messages import EngineOptions, ProviderChoice
 from runtime.model_folder import BadModelFolder
+from tests.doubles.behaviour_plain_decoder import write_genai_decoder
+from tests.doubles.engine_bench import Clock, EngineBench, text
+from tests.doubles.synthetic_decoder import ALPHABET, CONTEXT, END, HEAD_SIZE, HEADS, LAYERS, VOCAB
+
+pytestmark = pytest.mark.model
 
 RISING = "".join(ALPHABET)
 OPTIONS = EngineOptions(num_slots=4, threads=1)

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_bench import Clock, EngineBench, Outcome
 from numpy.typing import NDArray
-from scripted_constraints import PlanCompiler, planned
 
 from runtime.batching.engine import Limits
 from runtime.batching.intake import Intake
@@ -22,6 +20,10 @@ from runtime.events import FinishReason
 from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import GenerationDefaults
 from runtime.request import TextPrompt
+from tests.doubles.engine_bench import Clock, EngineBench, Outcome
+from tests.doubles.scripted_constraints import PlanCompiler, planned
+
+pytestmark = pytest.mark.model
 
 CONTEXT = 4096
 TOKEN_BYTES = 10

@@ -8,8 +8,6 @@ from typing import Any
 
 import onnx
 import pytest
-from behaviour_plain_decoder import write_genai_decoder
-from engine_bench import Clock, EngineBench
 from onnx import TensorProto, helper
 
 from model_registry.errors import CorruptModel, UnsupportedModel
@@ -20,6 +18,10 @@ from runtime.engines.genai import build_genai_engine
 from runtime.messages import EngineOptions, ProviderChoice
 from runtime.model_folder import read_model_folder
 from runtime.request import TextPrompt
+from tests.doubles.behaviour_plain_decoder import write_genai_decoder
+from tests.doubles.engine_bench import Clock, EngineBench
+
+pytestmark = pytest.mark.model
 
 
 class Told:

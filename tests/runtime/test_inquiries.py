@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from event_loops import run
-from scripted_workers import settle
 
 from runtime.errors import EngineDead, InvalidRequest
 from runtime.inquiries import Inquiries
 from runtime.messages import Detokenized
+from tests.doubles.event_loops import run
+from tests.doubles.scripted_workers import settle
 
 
 def said(text: str, number: int) -> Detokenized:

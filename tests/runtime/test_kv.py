@@ -8,11 +8,12 @@ import platform
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.batching import kv
 from runtime.batching.kv import KVCache
+from tests.effort import drawn
 
 ROWS, CONTEXT, HEADS = 4, 64, 2
 linux_only = pytest.mark.skipif(platform.system() != "Linux", reason="pages move and return by mremap and madvise, Linux only")
@@ -53,7 +54,7 @@ def test_a_moved_row_is_in_its_new_place_and_others_stay(moving: str, dtype: typ
     assert holds(cache, 2, 30, 3)
 
 
-@settings(max_examples=40)
+@drawn(40)
 @given(st.lists(st.tuples(st.sampled_from(["move", "copy", "free", "fill"]), st.integers(0, 3), st.integers(0, 3)), max_size=20))
 def test_moving_pages_and_moving_bytes_agree(actions: list[tuple[str, int, int]]) -> None:
     """The same actions on both; after each, rows hold the same wherever anything of use is held."""

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from event_loops import run
-from scripted_workers import Fleet, ScriptedOwner, settle
 
 from runtime.errors import NotReady
 from runtime.messages import Stats
@@ -18,6 +16,8 @@ from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.loaded_model import Departure
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.resident_model import ResidentModel
+from tests.doubles.event_loops import run
+from tests.doubles.scripted_workers import Fleet, ScriptedOwner, settle
 
 MIB = 1 << 20
 BUDGET = Budget(1000 * MIB, max_models=2)

@@ -9,8 +9,6 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from event_loops import run
-from scripted_workers import settle
 
 from runtime.errors import NotReady
 from runtime.pool import load_queue
@@ -19,6 +17,8 @@ from runtime.pool.load_queue import LoadQueue
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.resident_model import ResidentModel
+from tests.doubles.event_loops import run
+from tests.doubles.scripted_workers import settle
 
 
 def spec_of(label: str, replicas: int = 1) -> LoadSpec:

@@ -24,8 +24,10 @@ from runtime.errors import InvalidRequest
 from runtime.messages import EngineOptions, Submit
 from runtime.model_folder import read_model_folder
 from runtime.request import SamplingParams, TokensPrompt
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-from tests.model_registry.peft_folder import Matrices, random_matrices, write_peft
+from tests.doubles.peft_folder import Matrices, random_matrices, write_peft
+from tests.doubles.tiny_gguf import Tiny, write_gguf
+
+pytestmark = pytest.mark.model
 
 TINY = Tiny(layers=2)
 SIZES = {

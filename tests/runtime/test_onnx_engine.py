@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_bench import Clock, EngineBench, text
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_decoder import ALPHABET, CONTEXT, END, VOCAB, write_synthetic_decoder
 
 from runtime.engines.onnx import build_onnx_engine
 from runtime.engines.onnx_decoder import OnnxDecoder
@@ -22,6 +20,11 @@ from runtime.events import FinishReason
 from runtime.messages import EngineOptions
 from runtime.model_folder import BadModelFolder, read_model_folder
 from runtime.request import Grammar, GrammarKind, TokensPrompt
+from tests.doubles.engine_bench import Clock, EngineBench, text
+from tests.doubles.synthetic_decoder import ALPHABET, CONTEXT, END, VOCAB, write_synthetic_decoder
+from tests.effort import drawn
+
+pytestmark = pytest.mark.model
 
 RISING = "".join(ALPHABET)
 
@@ -79,7 +82,7 @@ def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     made.close()
 
 
-@settings(max_examples=40)
+@drawn(40)
 @given(token_lists, st.integers(2, 58))
 def test_a_prompt_in_chunks_is_the_whole_prompt(decoder: OnnxDecoder, prompt: list[int], cut: int) -> None:
     whole = decoder.prefill(0, tokens(prompt), 0).copy()
@@ -88,7 +91,7 @@ def test_a_prompt_in_chunks_is_the_whole_prompt(decoder: OnnxDecoder, prompt: li
         assert (decoder.prefill(1, tokens(prompt[cut:]), cut) == whole).all()
 
 
-@settings(max_examples=20)
+@drawn(20)
 @given(token_lists)
 def test_logits_of_every_place_are_those_of_each_shorter_prompt(decoder: OnnxDecoder, prompt: list[int]) -> None:
     every = decoder.prefill(0, tokens(prompt), 0, num_logits=len(prompt)).copy()
@@ -97,7 +100,7 @@ def test_logits_of_every_place_are_those_of_each_shorter_prompt(decoder: OnnxDec
         assert (decoder.prefill(1, tokens(prompt[:length]), 0)[0] == every[length - 1]).all()
 
 
-@settings(max_examples=40)
+@drawn(40)
 @given(token_lists, token_lists, token_lists)
 def test_rows_of_different_length_decode_as_each_alone(
     decoder: OnnxDecoder, first: list[int], second: list[int], third: list[int]
@@ -113,7 +116,7 @@ def test_rows_of_different_length_decode_as_each_alone(
     assert (together == np.stack(alone)).all()
 
 
-@settings(max_examples=20)
+@drawn(20)
 @given(token_lists, token_lists)
 def test_a_row_that_moved_goes_on_as_it_was(decoder: OnnxDecoder, prompt: list[int], other: list[int]) -> None:
     decoder.prefill(0, tokens(prompt), 0)
@@ -156,7 +159,7 @@ requests = st.tuples(
 )
 
 
-@settings(max_examples=25)
+@drawn(25)
 @given(st.lists(requests, min_size=2, max_size=7))
 def test_a_mix_answers_as_each_request_alone(
     bench: EngineBench, caching: EngineBench, mix: list[tuple[str, float, int, int]]

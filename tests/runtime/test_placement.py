@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from recorded_discoveries import provider, providers_of
 
 from runtime.machine.execution_provider import HOST, KNOWN, DeviceKind, ExecutionProvider
 from runtime.placement import Graph, PlacedVariant, Placement, Policy, Preference, plan_placement
+from tests.runtime.recorded_discoveries import provider, providers_of
 
 GIB = 1 << 30
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
-from event_loops import LOOPS, run
-from pool_bench import PATIENCE_S, SPEC, ask, first_chunk, new_pool, spec_of, text_of
 
 from runtime.errors import InvalidRequest, OverCapacity, StepFailed
 from runtime.events import Chunk, Finished, FinishReason, Started
 from runtime.messages import EngineOptions
+from tests.doubles.event_loops import LOOPS, run
+from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, first_chunk, new_pool, spec_of, text_of
+
+pytestmark = pytest.mark.api
 
 
 @pytest.mark.parametrize("loop", LOOPS)

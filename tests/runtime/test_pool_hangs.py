@@ -7,14 +7,16 @@ import signal
 import sys
 
 import pytest
-from event_loops import run
-from pool_bench import PATIENCE_S, SPEC, ask, gone, new_pool, text_of
 
 from runtime import worker_process
 from runtime.errors import EngineDead
 from runtime.pool.limits import PoolLimits
 from runtime.pool.loaded_model import Died, PoolEvent
 from runtime.watchdog import Patience
+from tests.doubles.event_loops import run
+from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, gone, new_pool, text_of
+
+pytestmark = pytest.mark.api
 
 
 def test_a_step_that_never_returns() -> None:

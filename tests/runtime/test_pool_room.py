@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from event_loops import run
-from pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, new_pool, spec_of, text_of
 
 from runtime.errors import NotReady
 from runtime.pool import load_queue
@@ -15,6 +13,10 @@ from runtime.pool.limits import PoolLimits
 from runtime.pool.load_spec import LoadSpec
 from runtime.pool.loaded_model import Departure, Left, LoadedModel, ModelState, PoolEvent
 from runtime.pool.model_pool import ModelPool
+from tests.doubles.event_loops import run
+from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, new_pool, spec_of, text_of
+
+pytestmark = pytest.mark.api
 
 TWO_MODELS = PoolLimits(Budget(1 << 40, max_models=2))
 ONE_MODEL = PoolLimits(Budget(1 << 40, max_models=1))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from event_loops import LOOPS, run
-from pool_bench import PATIENCE_S, SPEC, ask, first_chunk, gone, new_pool, text_of
 
 from runtime.errors import NotReady
 from runtime.pool.loaded_model import ModelState
+from tests.doubles.event_loops import LOOPS, run
+from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, first_chunk, gone, new_pool, text_of
+
+pytestmark = pytest.mark.api
 
 
 def test_an_unload_lets_requests_finish() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sequences import make_sequence
 
 from runtime.batching.scheduler import Scheduler
 from runtime.batching.sequence import Sequence, SequenceStatus
+from tests.doubles.sequences import make_sequence
 
 BUDGET = 16
 

@@ -15,6 +15,8 @@ from runtime.errors import InvalidRequest
 from runtime.preparation_process import ModelPreparation
 from runtime.request import ChatPrompt, Grammar, GrammarKind
 
+pytestmark = pytest.mark.api
+
 SECONDS = 0.4  # of computing, for what would never end
 ends_in_time = pytest.mark.skipif(sys.platform == "win32", reason="the limit on computing is a signal")
 GOOD = ChatPrompt(messages=[{"role": "user", "content": "good"}])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from engine_bench import Clock
 
 from runtime.messages import Drain, Submit
 from runtime.preparation_queue import PreparationQueue, Unprepared
 from runtime.request import TextPrompt
+from tests.doubles.engine_bench import Clock
 
 
 def submitted(number: int) -> Submit:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from recorded_discoveries import NAMES, provider, providers_of, recorded
 
 from runtime.machine.discovery import Hardware, NvidiaGpu, PciDevice, PluginLibrary, RawDiscovery
 from runtime.machine.execution_provider import HOST, KNOWN, DeviceKind
@@ -16,6 +15,9 @@ from runtime.machine.hardware import parse_nvidia_smi, read_hardware
 from runtime.machine.provider_directory import ProviderDirectory
 from runtime.machine.provider_reading import read_discovery
 from runtime.messages import ProviderChoice
+from tests.runtime.recorded_discoveries import NAMES, provider, providers_of, recorded
+
+pytestmark = pytest.mark.api
 
 USABLE = {
     "intel_laptop": ["cpu", "openvino", "openvino:1"],

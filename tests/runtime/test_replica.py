@@ -7,9 +7,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
-from engine_bench import Clock
-from event_loops import run
-from scripted_workers import INFO, Fleet, ScriptedWorker, settle
 
 from runtime.errors import EngineDead, NotReady
 from runtime.messages import ModelInfo
@@ -18,6 +15,9 @@ from runtime.pool.breaker import MOST_IN_ROW, RETRY_DELAYS_S, Breaker
 from runtime.pool.loaded_model import ModelState
 from runtime.pool.replica import Replica
 from runtime.worker_process import WorkerProcess
+from tests.doubles.engine_bench import Clock
+from tests.doubles.event_loops import run
+from tests.doubles.scripted_workers import INFO, Fleet, ScriptedWorker, settle
 
 
 class Bench:

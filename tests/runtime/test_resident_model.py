@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from event_loops import run
-from scripted_workers import INFO, Fleet, ScriptedOwner, ScriptedWorker, settle
 
 from runtime.errors import EngineDead, NotReady
 from runtime.messages import Detokenize, Submit
@@ -19,6 +17,8 @@ from runtime.pool.memory import MemoryEstimate
 from runtime.pool.resident_model import ResidentModel
 from runtime.pool.routing import MOST_IMBALANCE
 from runtime.request import TextPrompt
+from tests.doubles.event_loops import run
+from tests.doubles.scripted_workers import INFO, Fleet, ScriptedOwner, ScriptedWorker, settle
 
 LEAVING = NotReady("leaving")
 

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from naive_sampler import distribution
-from scripted_constraints import PlannedConstraint
-from sequences import make_sequence
 
 from runtime.batching.candidates import truncate
 from runtime.batching.sampler import NothingToChoose, Sampler
 from runtime.batching.sequence import Sequence
 from runtime.constraints.constraint import ConstraintBroken
 from runtime.request import SamplingParams
+from tests.doubles.scripted_constraints import PlannedConstraint
+from tests.doubles.sequences import make_sequence
+from tests.effort import drawn
+from tests.runtime.naive_sampler import distribution
 
 VOCAB, EOS = 97, 3  # no multiple of any vector register's width
 EOS_IDS = frozenset({EOS})
@@ -49,7 +50,7 @@ params_strategy = st.builds(
 answers = st.lists(st.integers(0, VOCAB - 1), max_size=5)
 
 
-@settings(max_examples=200)
+@drawn(200)
 @given(st.integers(0, 2**31), params_strategy, answers)
 def test_only_tokens_of_the_reference_are_chosen(seed: int, asked: SamplingParams, answer: list[int]) -> None:
     logits = random_logits(seed)
@@ -60,7 +61,7 @@ def test_only_tokens_of_the_reference_are_chosen(seed: int, asked: SamplingParam
         assert allowed.get(token, 0) > 0
 
 
-@settings(max_examples=200)
+@drawn(200)
 @given(
     st.integers(0, 2**31),
     st.sampled_from([0, 1, 3, 50, VOCAB]),
@@ -121,7 +122,7 @@ def test_draws_are_as_frequent_as_they_should_be(asked: SamplingParams, vocab: i
     assert statistic < freedom + 5 * (2 * freedom) ** 0.5
 
 
-@settings(max_examples=100)
+@drawn(100)
 @given(st.integers(0, 2**31), st.lists(params_strategy, min_size=2, max_size=8), st.randoms(use_true_random=False))
 def test_a_choice_does_not_depend_on_the_batch(seed: int, asked: list[SamplingParams], order: Random) -> None:
     """The same rows alone, together, and in another order."""
@@ -226,7 +227,7 @@ def held_to(allowed: set[int], asked: SamplingParams, *, vocab: int = VOCAB) -> 
     return sequence
 
 
-@settings(max_examples=200)
+@drawn(200)
 @given(st.integers(0, 2**31), params_strategy, st.sets(st.integers(0, VOCAB - 1), min_size=1, max_size=VOCAB))
 def test_nothing_but_what_is_allowed_is_chosen(seed: int, asked: SamplingParams, allowed: set[int]) -> None:
     logits = random_logits(seed)
@@ -238,7 +239,7 @@ def test_nothing_but_what_is_allowed_is_chosen(seed: int, asked: SamplingParams,
         assert chosen in allowed - excluded
 
 
-@settings(max_examples=100)
+@drawn(100)
 @given(st.integers(0, 2**31), params_strategy, st.sets(st.integers(0, VOCAB - 1), min_size=1, max_size=5))
 def test_among_the_allowed_the_choice_is_the_references(seed: int, asked: SamplingParams, allowed: set[int]) -> None:
     """As of a model whose other logits are minus infinity."""

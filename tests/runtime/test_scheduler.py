@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sequences import make_sequence
 
 from runtime.batching.scheduler import Scheduler, StepPlan, prefill_budget
 from runtime.batching.sequence import Sequence, SequenceStatus
+from tests.doubles.sequences import make_sequence
 
 
 def scheduler_with(*sequences: Sequence, num_rows: int = 4, max_waiting: int = 8) -> Scheduler:

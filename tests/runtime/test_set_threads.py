@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_bench import Clock, EngineBench
 from numpy.typing import NDArray
 
 from model_registry.registry import Registry
@@ -14,6 +13,9 @@ from runtime.engines.onnx import build_onnx_engine
 from runtime.engines.onnx_decoder import OnnxDecoder
 from runtime.messages import EngineOptions
 from runtime.model_folder import read_model_folder
+from tests.doubles.engine_bench import Clock, EngineBench
+
+pytestmark = pytest.mark.model
 
 PROMPT = np.arange(100, 140, dtype=np.int32)
 NUM_STEPS = 12

@@ -5,12 +5,13 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from recorded_rows import RecordedRows
-from sequences import make_sequence
 
 from runtime.batching.sequence import Sequence
 from runtime.batching.slots import MIN_COMPUTED_TOKENS, Slots, num_rows
 from runtime.request import SamplingParams
+from tests.doubles.sequences import make_sequence
+from tests.effort import drawn
+from tests.runtime.recorded_rows import RecordedRows
 
 GREEDY = SamplingParams(temperature=0)
 CONTEXT, NUM_SLOTS = 40, 3
@@ -217,7 +218,7 @@ class SlotsMachine(RuleBasedStateMachine):
         assert self.slots.num_cached_tokens <= 60
 
 
-SlotsMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
+SlotsMachine.TestCase.settings = settings(drawn(150), stateful_step_count=40)
 TestSlotsMachine = SlotsMachine.TestCase
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.batching.stop import Released, StopMatcher
+from tests.effort import drawn
 
 texts = st.text("ab\n", max_size=20)
 stop_lists = st.lists(st.text("ab\n", max_size=4), max_size=4).map(tuple)
@@ -42,14 +43,14 @@ def run(matcher: StopMatcher, pieces: list[str]) -> tuple[str, str | None, list[
     return "".join([*shown, last.text]), last.matched, shown
 
 
-@settings(max_examples=400)
+@drawn(400)
 @given(texts, stop_lists, cuts, st.booleans())
 def test_any_split_gives_what_the_whole_text_gives(text: str, stops: tuple[str, ...], places: list[int], include: bool) -> None:
     shown, matched, _ = run(StopMatcher(stops, include=include), split(text, places))
     assert (shown, matched) == naive(text, stops, include=include)
 
 
-@settings(max_examples=200)
+@drawn(200)
 @given(texts, stop_lists)
 def test_no_part_of_a_stop_string_is_shown_before_its_fate_is_known(text: str, stops: tuple[str, ...]) -> None:
     matcher, shown = StopMatcher(stops), ""

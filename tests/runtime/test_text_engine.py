@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from engine_bench import Clock, EngineBench, text
 
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import ResolvedParams
@@ -21,6 +20,7 @@ from runtime.events import FinishReason
 from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import GenerationDefaults
 from runtime.request import SamplingParams
+from tests.doubles.engine_bench import Clock, EngineBench, text
 
 
 class Dictated:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_bench import text
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 
 from runtime.batching.intake import Intake
@@ -19,6 +18,7 @@ from runtime.model_folder import GenerationDefaults
 from runtime.request import ChatPrompt, Prompt, TokensPrompt
 from runtime.tokenizer import ModelTokenizer
 from runtime.tokenizer import Tokenizer as RuntimeTokenizer
+from tests.doubles.engine_bench import text
 
 TEMPLATE = "<s>{% for message in messages %}{{ message.content }}{% endfor %}"
 

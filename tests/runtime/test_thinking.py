@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_constraints import PlannedConstraint
 
 from runtime.constraints.constraint import Constraint
 from runtime.constraints.thinking import Thinking, ThoughtTags
+from tests.doubles.scripted_constraints import PlannedConstraint
 
 VOCAB, EOS, OPEN, CLOSE, SPILL = 262, 258, 259, 260, 261
 SPELLED = {EOS: b"<|eos|>", OPEN: b"<think>", CLOSE: b"</think>", SPILL: b'>{"'}

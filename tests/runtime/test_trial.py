@@ -16,7 +16,9 @@ from model_registry.records import Precision
 from runtime import trial
 from runtime.machine.execution_provider import ExecutionProvider
 from runtime.trial import try_folder
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.tiny_gguf import Tiny, write_gguf
+
+pytestmark = pytest.mark.model
 
 
 @pytest.fixture(scope="module")

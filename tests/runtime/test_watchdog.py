@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from engine_bench import Clock
-
 from runtime.messages import Heartbeat
 from runtime.pulse import Pulse
 from runtime.watchdog import Patience, Watchdog
+from tests.doubles.engine_bench import Clock
 
 PATIENCE = Patience(step_s=10.0, silent_looks=3)
 

@@ -7,10 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from event_loops import run
-from pool_bench import text_of
-from synthetic_decoder import write_synthetic_decoder
-from test_worker_process import LOAD, ROOT, WORKER, saying, told
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from runtime.errors import EngineDead, InvalidRequest
@@ -19,6 +15,12 @@ from runtime.messages import Abort, Drain, EngineOptions, Load, Ready, StepRepor
 from runtime.request import ChatPrompt, SamplingParams, TextPrompt
 from runtime.watchdog import Patience
 from runtime.worker_process import WorkerProcess
+from tests.doubles.event_loops import run
+from tests.doubles.pool_bench import text_of
+from tests.doubles.synthetic_decoder import write_synthetic_decoder
+from tests.doubles.worker_pipe import LOAD, ROOT, WORKER, saying, told
+
+pytestmark = pytest.mark.api
 
 # How long this regex takes doubles with every A, until the library gives up with a panic.
 PANICS, PANICKING_TEXT = "(A|AA)+$", "A" * 60 + "B"

@@ -3,59 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import subprocess
 import sys
-from pathlib import Path
 from typing import BinaryIO, cast
 
-import msgspec
 import pytest
-from event_loops import LOOPS, run
 
 from runtime.errors import EngineDead, InvalidRequest, NotReady
 from runtime.framing import Encoder, read_frame
-from runtime.messages import Drain, EngineOptions, FromWorker, Load, LoadFailed, Ready, Stats, StepReport, Submit
-from runtime.request import ChatPrompt, TextPrompt
+from runtime.messages import Drain, EngineOptions, Load, LoadFailed, Ready, Stats, StepReport, Submit
+from runtime.request import TextPrompt
 from runtime.watchdog import Patience
 from runtime.worker_process import WorkerProcess
+from tests.doubles.event_loops import LOOPS, run
+from tests.doubles.worker_pipe import LOAD, WORKER, saying, start_worker, told
 
-ROOT = Path(__file__).parents[2]
-LOAD = Load(engine="fake", folder="", options=EngineOptions(num_slots=2))
-
-
-def saying(said: str, number: int = 1) -> Submit:
-    return Submit(request=number, prompt=ChatPrompt(messages=[{"role": "user", "content": said}]))
-
-
-# ---- the worker, told by hand ----
-
-
-def start_worker(program: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, *program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
-def told(program: list[str], *messages: object) -> tuple[list[FromWorker], bytes, int]:
-    """Everything a worker says to these messages, what it printed, and its exit code. Without a Drain, its input ends."""
-    encoder = Encoder()
-    worker = start_worker(program)
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    worker.stdin.write(b"".join(encoder.frame(message) for message in messages))
-    worker.stdin.flush()
-    output = worker.stdout.read() if any(isinstance(message, Drain) for message in messages) else b""
-    rest, printed = worker.communicate(timeout=30)
-    output += rest
-    said, stream = [], io.BytesIO(output)
-    while (body := read_frame(stream)) is not None:
-        said.append(msgspec.msgpack.decode(body, type=FromWorker))
-    assert stream.tell() == len(output)
-    return said, printed, worker.returncode
-
-
-WORKER = ["-m", "runtime.worker"]
+pytestmark = pytest.mark.api
 
 
 def test_a_drained_worker_finishes_its_work_and_ends() -> None:

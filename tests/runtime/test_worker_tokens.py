@@ -8,8 +8,6 @@ import threading
 
 import msgspec
 import pytest
-from event_loops import LOOPS, run
-from test_worker_process import LOAD, WORKER, saying, told
 
 from runtime.engines.fake import build_fake_engine
 from runtime.errors import EngineDead, FailureKind, InvalidRequest, NotReady
@@ -19,6 +17,10 @@ from runtime.messages import Abort, Detokenize, Detokenized, Drain, EngineOption
 from runtime.request import TextPrompt
 from runtime.worker import Worker
 from runtime.worker_process import WorkerProcess
+from tests.doubles.event_loops import LOOPS, run
+from tests.doubles.worker_pipe import LOAD, WORKER, saying, told
+
+pytestmark = pytest.mark.api
 
 
 def tokens_of(text: str, number: int = 2) -> Tokenize:

@@ -10,9 +10,7 @@ import zlib
 from typing import Any
 
 import numpy as np
-from engine_bench import Clock, EngineBench
 from numpy.typing import NDArray
-from scripted_constraints import PlanCompiler
 
 from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
@@ -20,6 +18,8 @@ from runtime.batching.slots import num_rows
 from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
 from runtime.messages import EngineOptions, ModelInfo
 from runtime.model_folder import GenerationDefaults
+from tests.doubles.engine_bench import Clock, EngineBench
+from tests.doubles.scripted_constraints import PlanCompiler
 
 NOTHING = -1
 

@@ -17,6 +17,8 @@ from model_registry.registry import Registry
 from runtime.machine.provider_directory import this_cpu
 from tests.loop_guard import GUARD
 
+pytestmark = pytest.mark.api
+
 
 def open_database(home: Path) -> None:
     Registry(home).close()

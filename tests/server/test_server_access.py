@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from declared_routes import DeclaredRoute, declared_routes
 from fastapi import APIRouter, FastAPI
-from live_server import ask, error_of
 
 from model_registry.keys import KeyStore
 from server.access import Access, ForeignPage, GuardedRoute, check_declarations, requires
@@ -18,6 +16,8 @@ from server.app import create_app
 from server.principal import ANONYMOUS, LOCAL, AccessScope, InsufficientScope, Principal
 from server.security import OPEN_PATHS
 from server.settings import Settings
+from tests.doubles.live_server import ask, error_of
+from tests.server.declared_routes import DeclaredRoute, declared_routes
 
 Make = Callable[..., Settings]
 DOCS = Path(__file__).parents[2] / "docs/security.md"
@@ -198,22 +198,32 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any], bool]] = {  # method, path, 
     "a deletion": ("DELETE", "/v1/files/file-1", {}, True),
     "an upload": ("POST", "/v1/files", {"files": {"file": ("a.jsonl", b"{}")}}, True),
     "a load": ("POST", "/admin/models/nobody/load", {}, True),
-    "a new key": ("POST", "/admin/keys", {"json": {"name": "mine"}}, True),
+    "a new key": ("POST", "/admin/keys", {"json": {}}, True),  # whose name is missing: a key would lock the app for the others
     "a list": ("GET", "/admin/models", {}, False),
     "an inference": ("POST", "/v1/completions", {"content": "{}"}, False),
     "a probe": ("GET", "/health", {}, False),
 }
 
 
+@pytest.fixture(scope="module")
+def apps(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, FastAPI]:
+    """One without keys and one with a key: by whether it has any."""
+
+    def made(api_key: str | None) -> FastAPI:
+        home = tmp_path_factory.mktemp("home")
+        return create_app(Settings(engine="fake", home=home, port=0, cors_origins=[LISTED], api_key=api_key))
+
+    return {False: made(None), True: made("k")}
+
+
 @pytest.mark.parametrize("is_locked", [False, True], ids=["without keys", "with a key"])
 @pytest.mark.parametrize("request_name", REQUESTS)
 @pytest.mark.parametrize("page", PAGES)
-def test_which_page_may_do_what(make_settings: Make, page: str, request_name: str, is_locked: bool) -> None:
-    app = create_app(make_settings(cors_origins=[LISTED], api_key="k" if is_locked else None))
+def test_which_page_may_do_what(apps: dict[bool, FastAPI], page: str, request_name: str, is_locked: bool) -> None:
     page_headers, may_use, may_change = PAGES[page]
     method, path, request, changes = REQUESTS[request_name]
     headers = request.get("headers", {}) | page_headers | (bearer("k") if is_locked else {})
-    response = ask(app, method, path, **request | {"headers": headers})
+    response = ask(apps[is_locked], method, path, **request | {"headers": headers})
     is_refused = response.status_code == 403
     assert is_refused != (may_change if changes else may_use), response.text
     if is_refused:
@@ -223,9 +233,11 @@ def test_which_page_may_do_what(make_settings: Make, page: str, request_name: st
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.access and route.access.changes_state], ids=name_of)
-def test_no_route_that_changes_something_takes_it_from_a_page_of_another_port(make_settings: Make, route: DeclaredRoute) -> None:
+def test_no_route_that_changes_something_takes_it_from_a_page_of_another_port(
+    apps: dict[bool, FastAPI], route: DeclaredRoute
+) -> None:
     page = {"Origin": "http://localhost:3000"}
-    response = ask(create_app(make_settings()), route.method, filled(route.path), headers=page)
+    response = ask(apps[False], route.method, filled(route.path), headers=page)
     error = error_of(response, 403)
     assert error["code"] == "origin_not_allowed"
     assert "SLMOPS_CORS_ORIGINS" in error["message"]

@@ -16,9 +16,11 @@ from model_registry.pull import pull
 from model_registry.records import ADAPTER, Manifest, Precision
 from model_registry.registry import Registry
 from server.settings import Settings
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-from tests.model_registry.peft_folder import random_matrices, write_peft
-from tests.server.live_server import LiveServer
+from tests.doubles.live_server import LiveServer
+from tests.doubles.peft_folder import random_matrices, write_peft
+from tests.doubles.tiny_gguf import Tiny, write_gguf
+
+pytestmark = pytest.mark.model
 
 SIZES = {"q_proj": (64, 64), "v_proj": (32, 64), "up_proj": (96, 64), "down_proj": (64, 96)}
 ADMIN = "/admin/models/tiny/adapters"

@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import LiveServer, ask, error_of, events_of, said
 
 from runtime.pool import breaker
 from runtime.pool.load_spec import LoadSpec
@@ -17,6 +16,7 @@ from runtime.pool.loaded_model import LoadedModel, ModelState
 from runtime.pool.model_pool import ModelPool
 from server.app import create_app
 from server.settings import Settings
+from tests.doubles.live_server import LiveServer, ask, error_of, events_of, said
 
 CHAT = "/v1/chat/completions"
 ADMIN = "/admin/models"

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from answer_events import IDENTITY, STARTED, answer_of, events_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +22,9 @@ from server.openai.chat_style import ChatStyle
 from server.openai.identity import Identity
 from server.openai.wire.sampling import UsageWish
 from server.served_models import ServedModel
+from tests.server.answer_events import IDENTITY, STARTED, answer_of, events_of
+
+pytestmark = pytest.mark.unit
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 INFO = ModelInfo(

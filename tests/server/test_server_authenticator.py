@@ -17,6 +17,8 @@ from server.api_keys import ApiKeys
 from server.authenticator import SETTING, Authenticator, KnownKeys, Rejection, identify
 from server.principal import ANONYMOUS, LOCAL, AccessScope, Principal
 
+pytestmark = pytest.mark.unit
+
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 ADMIN_SECRET = b"the operator's own"
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import LiveServer, error_of, said
+
+from tests.doubles.live_server import LiveServer, error_of, said
 
 CHAT = "/v1/chat/completions"
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import LiveServer, error_of
 
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from server.settings import Settings
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.live_server import LiveServer, error_of
+from tests.doubles.tiny_gguf import Tiny, write_gguf
+
+pytestmark = pytest.mark.model
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"

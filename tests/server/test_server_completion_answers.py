@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import msgspec
-from answer_events import IDENTITY, STARTED, answer_of, events_of, logprob
+import pytest
 
 from runtime.events import Started, TokenLogprob
 from server.answer_parts import AnswerParts
@@ -13,6 +13,9 @@ from server.inference import Answer, Indexed
 from server.openai.completion_frames import CompletionFrames
 from server.openai.completion_style import CompletionStyle
 from server.openai.completions import best, completion
+from tests.server.answer_events import IDENTITY, STARTED, answer_of, events_of, logprob
+
+pytestmark = pytest.mark.unit
 
 PROMPT = Started(
     request=1,

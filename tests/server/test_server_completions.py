@@ -6,7 +6,8 @@ from collections import defaultdict
 from typing import Any
 
 import httpx
-from live_server import events_of
+
+from tests.doubles.live_server import events_of
 
 COMPLETIONS = "/v1/completions"
 A = "<|user|>[[reply: one]]<|assistant|>"

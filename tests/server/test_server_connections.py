@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import uvicorn
-from live_server import LiveServer
 from uvicorn.server import ServerState
 
 from server.http_protocol import ConnectionLimits, HttpProtocol, protocol_with
 from server.settings import Settings
+from tests.doubles.live_server import LiveServer
 
 LIMITS = ConnectionLimits(header_s=10, body_s=30, write_s=60, max_connections=3)
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"

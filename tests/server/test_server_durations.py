@@ -14,6 +14,8 @@ from pydantic import TypeAdapter
 from runtime.pool.load_spec import FOREVER
 from server.durations import KEPT_FOREVER, KeepAlive, keep_alive_s, parse_keep_alive, parse_span
 
+pytestmark = pytest.mark.unit
+
 UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 PARTS = st.lists(st.tuples(st.integers(0, 99), st.sampled_from(sorted(UNITS_S))), min_size=1, max_size=4)
 

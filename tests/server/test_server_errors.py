@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 from fastapi.exceptions import RequestValidationError
-from live_server import ask, error_of
 from starlette.exceptions import HTTPException
 
 from jobs import job as jobs
@@ -18,6 +17,7 @@ from server.app import create_app
 from server.body_errors import BodyTooComplex, BodyTooLarge, InvalidBody, UnsupportedCoding
 from server.errors import DrainingError, ModelNotLoadedError, NotImplementedHere, reply_to
 from server.settings import Settings
+from tests.doubles.live_server import ask, error_of
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import Request
-from live_server import LiveServer, error_of, events_of, said
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,6 +16,7 @@ from server.app import create_app
 from server.principal import AccessScope, Principal
 from server.request_record import RequestRecord
 from server.settings import Settings
+from tests.doubles.live_server import LiveServer, error_of, events_of, said
 
 CHAT = "/v1/chat/completions"
 ENDLESS = "[[endless]][[delay: 0.001]]"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from live_server import LiveServer, error_of, events_of, said
 
 from server.model_settings import ModelSettings
 from server.settings import InvalidSettings, Settings
+from tests.doubles.live_server import LiveServer, error_of, events_of, said
 
 CHAT = "/v1/chat/completions"
 THOUGHT = "[[reply: <think>two and two</think>four]]"

@@ -5,7 +5,11 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
+import pytest
+
 from server.job_log import end_of
+
+pytestmark = pytest.mark.unit
 
 
 def test_lines_from_the_end(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from server.settings import Settings
-from tests.server.live_server import LiveServer
+from tests.doubles.live_server import LiveServer
 
 SERVER = {"url": "http://127.0.0.1:1/v1", "key_env": "PATH"}
 FILE = {"data": "/etc/hostname"}

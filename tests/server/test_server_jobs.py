@@ -16,19 +16,14 @@ import pytest
 
 from server.app import create_app
 from server.settings import Settings
-from tests.server.live_server import LiveServer
-
-COUNTING = Path(__file__).parents[1] / "jobs/core"
+from tests.doubles.live_server import LiveServer
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     settings = Settings(engine="fake", home=tmp_path_factory.mktemp("home"), port=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(COUNTING))
-        patch.syspath_prepend(str(COUNTING))
-        with LiveServer(settings, create_app(settings, tasks="counting_tasks")) as server:
-            yield server
+    with LiveServer(settings, create_app(settings, tasks="tests.doubles.counting_tasks")) as server:
+        yield server
 
 
 @pytest.fixture

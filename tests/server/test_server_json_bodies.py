@@ -12,7 +12,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from live_server import error_of, said
 from pydantic import ValidationError
 
 import server.json_route
@@ -23,6 +22,7 @@ from server.json_route import JsonRequest
 from server.openai.wire.chat import ChatRequest
 from server.openai.wire.completions import CompletionRequest
 from server.text_encoding import why_not_utf8
+from tests.doubles.live_server import error_of, said
 
 CHAT = "/v1/chat/completions"
 LIMITS = JsonLimits()

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from live_server import LiveServer, ask, error_of, events_of, said
 
 from model_registry.keys import KeyStore
 from server.app import create_app, why_refused
 from server.settings import Settings
+from tests.doubles.live_server import LiveServer, ask, error_of, events_of, said
 
 Make = Callable[..., Settings]
 ADMIN = "the-operators-key"

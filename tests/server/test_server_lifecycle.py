@@ -18,6 +18,8 @@ from server.metrics import Metrics
 from server.request_record import RequestRecord
 from server.served_models import ServedModel
 
+pytestmark = pytest.mark.unit
+
 
 class Script(AsyncIterator[Event]):
     """A generation that plays these events, then ends, or fails."""

@@ -23,6 +23,8 @@ from server.model_settings import ModelSettings
 from server.served_models import ServedModel
 from server.settings import Settings
 
+pytestmark = pytest.mark.api
+
 DISCOVERIES = Path(__file__).parents[1] / "runtime/discoveries"
 WEIGHTS_BYTES = 10 << 20
 GENAI_CONFIG = {

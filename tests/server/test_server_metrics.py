@@ -6,8 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from live_server import LiveServer, said
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.doubles.live_server import LiveServer, said
 
 LABELS = {"model_name": "smollm2-135m", "engine": "1"}
 HISTOGRAMS = [

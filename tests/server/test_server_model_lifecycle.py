@@ -31,6 +31,8 @@ from runtime.pool.memory import MemoryEstimate
 from server.logs import JsonFormatter
 from server.metrics import Metrics
 
+pytestmark = pytest.mark.unit
+
 LABEL = "m-1.5b:2"
 GPU = Candidate(Path("gpu"), "genai", MemoryEstimate(1), ProviderChoice(name="CUDAExecutionProvider"), "cuda-int4", "policy auto")
 CPU = Candidate(Path("cpu"), "onnx", MemoryEstimate(1), ProviderChoice(), "cpu-int8", "what is left")

@@ -9,6 +9,8 @@ from runtime.messages import EngineOptions
 from runtime.placement import Policy
 from server.model_settings import ModelSettings
 
+pytestmark = pytest.mark.unit
+
 
 def test_what_is_null_is_taken_from_beneath() -> None:
     beneath = ModelSettings(num_slots=2, threads=2, pin=True, keep_alive="1h")

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import openai
 import pytest
-from daemon_in_process import DaemonProcess
 from pydantic import BaseModel, Field
+
+from tests.doubles.logged_daemon import DaemonProcess
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
-from live_server import LiveServer, ask, error_of, said
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from server.app import create_app
 from server.http_paths import PathsAndMethods
 from server.settings import Settings
+from tests.doubles.live_server import LiveServer, ask, error_of, said
 
 
 def test_alive_without_any_model(make_settings: Callable[..., Settings]) -> None:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from live_server import LiveServer, error_of
 
 from model_registry.keys import KeyStore
 from model_registry.uploads import Uploads
 from server.app import create_app
 from server.settings import Settings
+from tests.doubles.live_server import LiveServer, error_of
 
-HERE = Path(__file__).parent
 ROW = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n'
 
 
@@ -36,11 +34,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     home = tmp_path_factory.mktemp("home")
     Uploads(home).add(io.BytesIO(b"old"), "before_keys.jsonl", "fine-tune")
     settings = Settings(engine="fake", home=home, port=0, jobs={"max_running": 0})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(HERE))
-        patch.syspath_prepend(str(HERE))
-        with LiveServer(settings, create_app(settings, tasks="inert_tasks")) as server:
-            yield server
+    with LiveServer(settings, create_app(settings, tasks="tests.doubles.inert_tasks")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import LiveServer, error_of, said
 
 from server.settings import Settings
+from tests.doubles.live_server import LiveServer, error_of, said
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 WAIT_S = 20

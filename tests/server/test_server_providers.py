@@ -14,6 +14,8 @@ from runtime.machine.provider_directory import ProviderDirectory
 from server.request_record import RequestRecord
 from server.routes.providers import providers_router
 
+pytestmark = pytest.mark.api
+
 RECORDED = Path(__file__).parents[1] / "runtime/discoveries"
 
 

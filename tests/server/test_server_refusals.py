@@ -6,7 +6,6 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import error_of, said
 
 from runtime.errors import InvalidRequest
 from server.openai.near_misses import warnings_of
@@ -14,6 +13,7 @@ from server.openai.refusals import CHAT, COMPLETION, MESSAGE, Unsupported
 from server.openai.translate import translate_chat, translate_completion
 from server.openai.wire.chat import ChatRequest
 from server.openai.wire.completions import CompletionRequest
+from tests.doubles.live_server import error_of, said
 
 _ASKING = {"asking": "for something"}
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 from filelock import FileLock
-from live_server import ask, error_of
 
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import ModelNotFound, RegistryBusy, RegistryError
@@ -22,6 +21,7 @@ from server import adapters
 from server.app import create_app
 from server.registry_access import RegistryAccess
 from server.settings import Settings
+from tests.doubles.live_server import ask, error_of
 
 PATIENCE_S = 30  # guards against a hang
 ADAPTERS = "/admin/models/tiny/adapters"

@@ -27,6 +27,8 @@ from server.openai.wire.sampling import UsageWish
 from server.served_models import ServedModel
 from server.visible_text import visible
 
+pytestmark = pytest.mark.unit
+
 MODEL = ServedModel("m", "m:1", Path(), 0)
 IDENTITY = Identity.new("chatcmpl", MODEL)
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from live_server import ask, error_of
 
 from server.app import create_app, why_refused
 from server.security import Policy, host_of, is_loopback
 from server.settings import Settings
+from tests.doubles.live_server import ask, error_of
 
 Make = Callable[..., Settings]
 

@@ -16,6 +16,8 @@ from runtime.pool.memory import machine_memory_bytes
 from server.job_settings import JobSettings
 from server.settings import MASK, EffectiveSetting, InvalidSettings, Settings, effective
 
+pytestmark = pytest.mark.unit
+
 
 def of(settings: Settings, name: str) -> EffectiveSetting:
     return next(line for line in effective(settings) if line.name == name)

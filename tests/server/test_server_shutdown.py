@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
-from daemon_in_process import ROOT, DaemonProcess
-from live_server import error_of, events_of, said
 
 from server.app import serve
 from server.daemon import CannotListenError, open_socket
 from server.settings import Settings
+from tests.doubles.live_server import error_of, events_of, said
+from tests.doubles.logged_daemon import ROOT, DaemonProcess
 
 CHAT = "/v1/chat/completions"
 SIGNALS = [signal.SIGTERM, signal.SIGINT]

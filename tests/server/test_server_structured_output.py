@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import error_of, events_of, said
+
+from tests.doubles.live_server import error_of, events_of, said
 
 CHAT = "/v1/chat/completions"
 SCHEMA = {

@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import LiveServer, error_of
 
 from runtime.engines.fake import ASSISTANT, USER
 from server.settings import Settings
+from tests.doubles.live_server import LiveServer, error_of
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Gr\u00fc\u00dfe"}]

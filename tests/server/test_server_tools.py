@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from live_server import said
 from pydantic import ValidationError
 
 from runtime.errors import InvalidRequest
 from runtime.request import ChatPrompt, ToolChoice, ToolMode
 from server.openai.translate import translate_chat
 from server.openai.wire.chat import ChatRequest
+from tests.doubles.live_server import said
+
+pytestmark = pytest.mark.unit
 
 ADD = {"name": "add", "description": "adds", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
 NOW = {"name": "now"}

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from live_server import said
 from pydantic import BaseModel
 
 from runtime.errors import InvalidRequest
@@ -14,6 +13,9 @@ from runtime.request import ChatPrompt, Grammar, GrammarKind, SamplingParams
 from server.openai.translate import translate_chat, translate_completion
 from server.openai.wire.chat import ChatRequest
 from server.openai.wire.completions import CompletionRequest
+from tests.doubles.live_server import said
+
+pytestmark = pytest.mark.unit
 
 SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {"type": "string"}}}
 

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from live_server import LiveServer, ask, error_of
 
 from server.app import create_app
 from server.settings import Settings
+from tests.doubles.live_server import LiveServer, ask, error_of
 
 PATHS = [
     "/v1/moderations",

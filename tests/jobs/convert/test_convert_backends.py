@@ -22,11 +22,11 @@ from jobs.tasks.vendors.olive import import_olive
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.records import ModelVersion
 from model_registry.registry import Registry
-from tests.jobs.permissive import EVERYWHERE
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.registry_http import LocalServer, add_repository, local_server
+from tests.doubles.tiny_checkpoint import answer, served_logits, source_logits, task_context, write_checkpoint
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 from tests.jobs.services import job_service
-from tests.jobs.tiny_checkpoint import answer, served_logits, source_logits, task_context, write_checkpoint
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-from tests.model_registry.registry_http import LocalServer, add_repository, local_server
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of PyTorch, transformers and the builder, about each other
 IDS = [5, 9, 100, 33, 7, 8]

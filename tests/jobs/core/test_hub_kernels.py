@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.api
+
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import importlib.util, os

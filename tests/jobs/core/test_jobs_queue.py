@@ -23,18 +23,15 @@ from jobs.task import InvalidJob, JobKind
 from model_registry.errors import OutOfDisk
 from tests.jobs.services import job_service
 
+pytestmark = pytest.mark.api
+
 COUNT = JobKind.FINETUNE
 LIMITS = JobLimits(threads=1, retry_after_s=(0.01,))
 
 
-@pytest.fixture(autouse=True)
-def _tasks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-
-
 @asynccontextmanager
 async def queue_at(home: Path, limits: JobLimits = LIMITS, **kwargs: Any) -> AsyncIterator[JobService]:
-    service = job_service(home, limits, tasks="counting_tasks", **kwargs)
+    service = job_service(home, limits, tasks="tests.doubles.counting_tasks", **kwargs)
     await service.start()
     try:
         yield service

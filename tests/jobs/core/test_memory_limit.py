@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.api
+
 PROGRAM = """
 import mmap
 from jobs.process_limits import lifted, set_limit, widen

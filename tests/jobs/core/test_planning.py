@@ -17,14 +17,11 @@ from jobs.service import JobService
 from jobs.task import JobFailure, JobKind, Plan
 from tests.jobs.core.test_jobs_queue import in_queue
 
+pytestmark = pytest.mark.api
+
 COUNT = JobKind.FINETUNE
 LIMITS = JobLimits(threads=1, plan_memory_bytes=1 << 30)
 PATIENCE_S = 60  # guards against a hang
-
-
-@pytest.fixture(autouse=True)
-def _tasks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
 async def begin(service: JobService, note: Path) -> tuple[asyncio.Task[Plan], psutil.Process]:

@@ -1,4 +1,4 @@
-"""Distillation of a tiny model by jobs in real processes: answers kept, students cut and taught, killed and resumed."""
+"""Distillation of a tiny model: students cut and taught; and by jobs in real processes: answers kept, killed and resumed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from jobs.permissions import EndpointSource, JobLimits
 from jobs.task import InvalidJob, JobKind
 from jobs.tasks.distil.parameters import DistilParams
 from jobs.tasks.distil.task import _tuning
+from model_registry.errors import ModelNotFound
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.jobs.permissive import EVERYWHERE
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.task_runs import interrupted_run, planned, run_task
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 from tests.jobs.services import job_service
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
+pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -89,12 +92,14 @@ def weights(home: Path, label: str) -> dict[str, np.ndarray[Any, Any]]:
     return load_file(next(folder.glob("*.safetensors")))
 
 
+def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
+    return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+
+
 def test_a_student_cut_from_its_teacher_is_taught_and_compared(home: Path, asked: dict[str, Any]) -> None:
-    job = ended(home, {**asked, "student": {"layers": 2}, "logits": {"alpha": 0.7}, "output": "cut"})
-    assert job.outcome is not None
-    assert job.outcome.details["layers"] == [0, 3]
-    assert job.outcome.details["counts"] == {"answers": 12, "kept": 12}
-    metrics = job.outcome.metrics
+    run = run_task(home, JobKind.DISTIL, {**asked, "student": {"layers": 2}, "logits": {"alpha": 0.7}, "output": "cut"})
+    assert run.outcome.details == {"layers": [0, 3], "counts": {"answers": 12, "kept": 12}}
+    metrics = run.outcome.metrics
     for name in ("f1", "tokens_per_s_8", "size_bytes", "resident_bytes"):
         assert {name, f"teacher_{name}", f"baseline_{name}"} <= metrics.keys()
     assert metrics["size_bytes"] < metrics["teacher_size_bytes"]
@@ -102,20 +107,27 @@ def test_a_student_cut_from_its_teacher_is_taught_and_compared(home: Path, asked
         version = registry.resolve("cut")
     assert version.manifest.parent == "teacher:1"
     assert max(int(name.split(".")[2]) for name in weights(home, "cut") if ".layers." in name) == 1
-    assert "baseline" in (home / "jobs" / job.id / "work/report.md").read_text()
+    assert "baseline" in (run.folder / "report.md").read_text()
 
 
+def test_a_paused_run_asks_nothing_twice_and_ends_with_the_same_student(home: Path, asked: dict[str, Any]) -> None:
+    params = {**asked, "student": "small", "validation": None, "training": {**TRAINING, "epochs": 4, "checkpoint_every": 5}}
+    run_task(home, JobKind.DISTIL, {**params, "output": "whole"})
+    paused = interrupted_run(home, JobKind.DISTIL, {**params, "output": "paused"})
+    assert len((paused.folder / "answers.jsonl").read_text().splitlines()) == 12
+    assert same(weights(home, "whole"), weights(home, "paused"))
+
+
+@pytest.mark.thorough  # of this trainer, a process is killed in test_finetune.py
 def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_student(home: Path, asked: dict[str, Any]) -> None:
     long_enough_to_be_killed = {**TRAINING, "epochs": 60, "checkpoint_every": 10}
     params = {**asked, "student": "small", "validation": None, "training": long_enough_to_be_killed}
-    ended(home, {**params, "output": "whole"})
+    ended(home, {**params, "output": "undisturbed"})
     killed = ended(home, {**params, "output": "killed"}, killed=True)
     assert killed.attempt == 2
     folder = home / "jobs" / killed.id / "work"
     assert len((folder / "answers.jsonl").read_text().splitlines()) == 12
-    one, two = weights(home, "whole"), weights(home, "killed")
-    assert one.keys() == two.keys()
-    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert same(weights(home, "undisturbed"), weights(home, "killed"))
 
 
 @pytest.mark.parametrize(
@@ -132,8 +144,8 @@ def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_student(home: Pa
     ],
 )
 def test_what_cannot_be_taught_is_refused(home: Path, asked: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidJob, match=said):
-        ended(home, {**asked, "student": "small", **wrong})
+    with pytest.raises((InvalidJob, ModelNotFound), match=said):
+        planned(home, JobKind.DISTIL, {**asked, "student": "small", **wrong})
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from jobs.tasks.distil.parameters import METRICS, PRESETS, DistilParams, Filters
 from jobs.tasks.distil.teaching import gist, is_sound, kept, without_near_duplicates
 from jobs.tasks.evaluate.questions import Answered
 
+pytestmark = pytest.mark.unit
+
 
 def answers(*texts: str) -> list[Answered]:
     return [Answered(text) for text in texts]

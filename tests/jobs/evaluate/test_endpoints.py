@@ -20,7 +20,9 @@ from jobs.tasks.evaluate.endpoints import Endpoint
 from jobs.tasks.evaluate.questions import Question
 from jobs.tasks.evaluate.targets import busy_s, check_target, open_target
 from model_registry.registry import Registry
-from tests.jobs.heard import Heard
+from tests.doubles.heard import Heard
+
+pytestmark = pytest.mark.api
 
 ANSWER = b'{"choices": [{"message": {"role": "assistant", "content": "a cat"}}]}'
 

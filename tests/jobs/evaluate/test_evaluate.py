@@ -14,15 +14,17 @@ from jobs.job import Job, JobStatus
 from jobs.permissions import EndpointSource, JobLimits
 from jobs.task import InvalidJob, JobKind
 from jobs.tasks.benchmark.task import regressions
+from model_registry.errors import ModelNotFound
 from model_registry.evaluations import Evaluation, Evaluations
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from server.settings import Settings
-from tests.jobs.permissive import EVERYWHERE
+from tests.doubles.live_server import LiveServer
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.task_runs import planned
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 from tests.jobs.services import job_service
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-from tests.server.live_server import LiveServer
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
 
@@ -123,8 +125,8 @@ def test_a_server_is_a_target_and_a_judge(home: Path, data: str, tmp_path: Path)
     ],
 )
 def test_what_cannot_be_measured_is_refused(home: Path, data: str, wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidJob, match=said):
-        ended(home, JobKind.EVALUATE, {"target": "tiny", "data": data, **wrong})
+    with pytest.raises((InvalidJob, ModelNotFound), match=said):
+        planned(home, JobKind.EVALUATE, {"target": "tiny", "data": data, **wrong})
 
 
 def test_a_benchmark_is_kept_and_compared_with_the_last(home: Path) -> None:

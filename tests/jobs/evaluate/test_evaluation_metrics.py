@@ -9,6 +9,8 @@ from jobs.tasks.evaluate.questions import Answered, Question
 from jobs.tasks.evaluate.report import Column, markdown, page
 from jobs.tasks.evaluate.scoring import _DIGIT, _VOTE
 
+pytestmark = pytest.mark.unit
+
 CALL = ("f", {"a": 1, "b": [2]})
 
 

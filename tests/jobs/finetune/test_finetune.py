@@ -1,4 +1,4 @@
-"""Tuning a tiny random model by jobs in real processes: what is learned and registered; a killed run ends the same."""
+"""Tuning a tiny random model: what is learned and registered; and by jobs in real processes: a killed run ends the same."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from jobs.tasks.finetune.material import measure, prepare
 from jobs.tasks.finetune.parameters import FinetuneParams
 from jobs.tasks.finetune.rendering import IGNORED, Renderer
 from jobs.tasks.finetune.task import Finetune
+from model_registry.errors import UnsupportedModel
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.jobs.permissive import EVERYWHERE
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.task_runs import TaskRun, planned, run_task
+from tests.doubles.tiny_checkpoint import task_context
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 from tests.jobs.services import job_service
-from tests.jobs.tiny_checkpoint import task_context
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
+pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -80,14 +83,18 @@ async def ended(service: JobService, job: Job) -> Job:
     return await service.job(job.id)
 
 
-def tuned(home: Path, params: dict[str, Any], kind: JobKind = JobKind.FINETUNE) -> Job:
-    async def body(service: JobService) -> Job:
-        return await ended(service, await service.create(kind, params))
+def tuned(home: Path, params: dict[str, Any], kind: JobKind = JobKind.FINETUNE) -> TaskRun:
+    """In this process, which imports the training libraries once for all tests."""
+    return run_task(home, kind, params)
 
-    job = in_queue(home, body)
+
+def succeeded(home: Path, job: Job) -> str:
+    """The label of the version that a job registered."""
     log = home / "jobs" / job.id / "log.txt"
     assert job.status is JobStatus.SUCCEEDED, (job.failure, log.read_text()[-3000:] if log.exists() else "")
-    return job
+    assert job.outcome is not None
+    assert job.outcome.version is not None
+    return job.outcome.version
 
 
 def weights(home: Path, label: str, family: str = "checkpoint") -> dict[str, np.ndarray[Any, Any]]:
@@ -99,15 +106,10 @@ def weights(home: Path, label: str, family: str = "checkpoint") -> dict[str, np.
     return load_file(next(folder.glob("*.safetensors")))
 
 
-def history_of(home: Path, job: Job) -> list[dict[str, float]]:
-    history: list[dict[str, float]] = json.loads((home / "jobs" / job.id / "work/training.json").read_text())
+def history_in(folder: Path) -> list[dict[str, float]]:
+    """folder: a job's own."""
+    history: list[dict[str, float]] = json.loads((folder / "training.json").read_text())
     return history
-
-
-def made(job: Job) -> str:
-    assert job.outcome is not None
-    assert job.outcome.version is not None
-    return job.outcome.version
 
 
 def kill_children() -> None:
@@ -122,14 +124,13 @@ def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("method", ["lora", "dora", "qlora", "full"])
 def test_the_loss_falls_and_a_version_is_registered(home: Path, data: Path, method: str) -> None:
-    job = tuned(home, {**SMALL, "data": str(data), "method": method, "epochs": 4, "output": f"made-{method}"})
-    label = made(job)
-    history = history_of(home, job)
+    run = tuned(home, {**SMALL, "data": str(data), "method": method, "epochs": 4, "output": f"made-{method}"})
+    history = history_in(run.folder)
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert len(losses) == 16
     assert losses[-1] < losses[0] * 0.8
     with Registry(home) as registry:
-        version = registry.resolve(label)
+        version = registry.resolve(run.version)
     families = {variant.provider_family for variant in version.variants}
     assert families == {"cpu", "checkpoint"} | ({"adapter"} if method != "full" else set())
     assert (version.manifest.parent, version.manifest.parameters["method"]) == ("tiny:1", method)
@@ -139,14 +140,13 @@ def test_the_loss_falls_and_a_version_is_registered(home: Path, data: Path, meth
 
 def test_olive_makes_the_adapter_as_well(home: Path, data: Path) -> None:
     pytest.importorskip("olive", reason="needs `pip install 'slmops[olive]'`")
-    job = tuned(home, {**SMALL, "data": str(data), "backend": "olive", "epochs": 4, "output": "by-olive"})
-    losses = [entry["loss"] for entry in history_of(home, job) if "loss" in entry]
+    run = tuned(home, {**SMALL, "data": str(data), "backend": "olive", "epochs": 4, "output": "by-olive"})
+    losses = [entry["loss"] for entry in history_in(run.folder) if "loss" in entry]
     assert len(losses) == 16
     assert losses[-1] < losses[0] * 0.8
-    assert job.plan is not None
-    assert "by Olive" in job.plan.summary[0]
+    assert "by Olive" in run.plan.summary[0]
     with Registry(home) as registry:
-        version = registry.resolve(made(job))
+        version = registry.resolve(run.version)
     assert {variant.provider_family for variant in version.variants} == {"cpu", "checkpoint", "adapter"}
     assert version.manifest.parameters["backend"] == "olive"
     assert version.manifest.library_versions["olive-ai"]
@@ -154,7 +154,9 @@ def test_olive_makes_the_adapter_as_well(home: Path, data: Path) -> None:
 
 def test_a_killed_run_ends_with_the_same_weights(home: Path, data: Path) -> None:
     params = {**SMALL, "data": str(data), "epochs": 60, "checkpoint_every": 10, "dropout": 0.1}
-    whole = made(tuned(home, {**params, "output": "whole"}))
+
+    async def undisturbed(queue: JobService) -> Job:
+        return await ended(queue, await queue.create(JobKind.FINETUNE, {**params, "output": "whole"}))
 
     async def body(service: JobService) -> Job:
         job = await service.create(JobKind.FINETUNE, {**params, "output": "killed"})
@@ -164,13 +166,27 @@ def test_a_killed_run_ends_with_the_same_weights(home: Path, data: Path) -> None
                 break
         return await ended(service, job)
 
+    whole = succeeded(home, in_queue(home, undisturbed))
     killed = in_queue(home, body)
-    assert killed.status is JobStatus.SUCCEEDED
     assert killed.attempt == 2
-    assert same(weights(home, whole, "adapter"), weights(home, made(killed), "adapter"))
-    assert same(weights(home, whole), weights(home, made(killed)))
+    assert (home / "jobs" / killed.id / "tensorboard").is_dir()
+    again = succeeded(home, killed)
+    assert same(weights(home, whole, "adapter"), weights(home, again, "adapter"))
+    assert same(weights(home, whole), weights(home, again))
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("changes", [{"method": "dora"}, {"method": "qlora"}, {"method": "full"}, {"backend": "olive"}], ids=str)
+def test_each_method_ends_well_in_a_process_of_its_own(home: Path, data: Path, changes: dict[str, Any]) -> None:
+    params = {**SMALL, "data": str(data), "epochs": 4, "output": f"alone-{'-'.join(changes.values())}", **changes}
+
+    async def body(queue: JobService) -> Job:
+        return await ended(queue, await queue.create(JobKind.FINETUNE, params))
+
+    assert succeeded(home, in_queue(home, body))
+
+
+@pytest.mark.thorough  # test_training.py pauses each trainer, and the queue's own tests pause processes
 def test_a_paused_run_goes_on_where_it_was(home: Path, data: Path) -> None:
     params = {**SMALL, "data": str(data), "epochs": 20, "checkpoint_every": 1000, "output": "paused"}
 
@@ -186,16 +202,17 @@ def test_a_paused_run_goes_on_where_it_was(home: Path, data: Path) -> None:
         return await ended(service, job)
 
     job = in_queue(home, body)
-    assert job.status is JobStatus.SUCCEEDED
-    assert [entry["step"] for entry in history_of(home, job) if "loss" in entry] == list(range(1, 81))
+    assert succeeded(home, job)
+    history = history_in(home / "jobs" / job.id / "work")
+    assert [entry["step"] for entry in history if "loss" in entry] == list(range(1, 81))
 
 
 def test_preferences_raise_the_margin_and_stop_early(home: Path, tmp_path: Path) -> None:
     rows = [{"prompt": f"the {n}", "chosen": "a cat", "rejected": "in in in"} for n in range(8)]
     path = tmp_path / "preferences.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    job = tuned(home, {**SMALL, "data": str(path), "objective": "dpo", "epochs": 3, "learning_rate": 1e-2, "output": "preferring"})
-    history = history_of(home, job)
+    run = tuned(home, {**SMALL, "data": str(path), "objective": "dpo", "epochs": 3, "learning_rate": 1e-2, "output": "preferring"})
+    history = history_in(run.folder)
     margins = [entry["rewards/margins"] for entry in history if "rewards/margins" in entry]
     assert margins[-1] > max(0.0, margins[0])
 
@@ -205,33 +222,32 @@ def test_validation_is_measured_and_ends_early(home: Path, data: Path, tmp_path:
     validation = tmp_path / "validation.jsonl"
     validation.write_text("\n".join(map(json.dumps, rows)))
     params = {**SMALL, "data": str(data), "validation": str(validation), "epochs": 30, "early_stopping": 1, "evaluate_every": 2}
-    job = tuned(home, {**params, "learning_rate": 0.1, "output": "stopped"})
-    assert job.outcome is not None
-    assert "eval_loss" in job.outcome.metrics
-    assert history_of(home, job)[-1]["step"] < 120
+    run = tuned(home, {**params, "learning_rate": 0.1, "output": "stopped"})
+    assert "eval_loss" in run.outcome.metrics
+    assert history_in(run.folder)[-1]["step"] < 120
 
 
 def test_an_adapter_is_merged_into_its_base(home: Path, data: Path) -> None:
-    label = made(tuned(home, {**SMALL, "data": str(data), "max_steps": 2, "output": "adapted"}))
-    merged = made(tuned(home, {"adapter": label, "output": "merged", "precision": "fp32"}, JobKind.MERGE))
+    label = tuned(home, {**SMALL, "data": str(data), "max_steps": 2, "output": "adapted"}).version
+    merged = tuned(home, {"adapter": label, "output": "merged", "precision": "fp32"}, JobKind.MERGE).version
     assert same(weights(home, merged), weights(home, label))
-    with pytest.raises(InvalidJob, match="no adapter"):
-        tuned(home, {"adapter": "tiny"}, JobKind.MERGE)
+    with pytest.raises(UnsupportedModel):
+        planned(home, JobKind.MERGE, {"adapter": "tiny"})
 
 
 def test_bad_data_is_refused_before_training(home: Path, data: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text(data.read_text() + '\n{"messages": []}\n{no json')
     with pytest.raises(InvalidJob) as caught:
-        tuned(home, {**SMALL, "data": str(bad)})
+        planned(home, JobKind.FINETUNE, {**SMALL, "data": str(bad)})
     assert [(each.line, each.code) for each in caught.value.problems] == [(9, "empty"), (10, "not_json")]
     with pytest.raises(InvalidJob, match="raise max_length"):
-        tuned(home, {**SMALL, "data": str(data), "max_length": 3})
+        planned(home, JobKind.FINETUNE, {**SMALL, "data": str(data), "max_length": 3})
     with pytest.raises(InvalidJob, match="All of its rows are training data"):
-        tuned(home, {**SMALL, "data": str(data), "validation": str(data)})
+        planned(home, JobKind.FINETUNE, {**SMALL, "data": str(data), "validation": str(data)})
     for wrong in ({"early_stopping": 1}, {"loss": "none"}, {"learning_rate": 0.0}, {"max_length": 9999}, {"output": "No Name"}):
         with pytest.raises(InvalidJob):
-            tuned(home, {**SMALL, "data": str(data), **wrong})
+            planned(home, JobKind.FINETUNE, {**SMALL, "data": str(data), **wrong})
 
 
 def test_what_can_be_left_out_is_left_out_and_told_in_the_plan(home: Path, data: Path, tmp_path: Path) -> None:
@@ -286,13 +302,12 @@ def test_data_is_tokenized_once_for_plan_and_run(
 
 
 def test_tokens_are_counted_as_they_are_learned_also_when_a_batch_is_not_full(home: Path, data: Path) -> None:
-    job = tuned(home, {**SMALL, "data": str(data), "batch_size": 64, "epochs": 3, "output": "counted"})
+    run = tuned(home, {**SMALL, "data": str(data), "batch_size": 64, "epochs": 3, "output": "counted"})
     with Registry(home) as registry:
         renderer = Renderer(registry.resolve("tiny").variants[0].folder)
     rows = [json.loads(line)["messages"] for line in data.read_text().splitlines()]
     tokens = sum(len(renderer.tokens(Conversation(1, row)).input_ids) for row in rows)
-    assert job.outcome is not None
-    assert job.outcome.metrics["trained_tokens"] == 3 * tokens
+    assert run.outcome.metrics["trained_tokens"] == 3 * tokens
 
 
 def test_what_is_learned_is_what_is_answered_and_the_prompt_is_the_served_one(home: Path) -> None:

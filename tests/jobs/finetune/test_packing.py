@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.tasks.finetune.material import best_fit, packed_row
 from jobs.tasks.finetune.rendering import IGNORED, Tokens
+
+pytestmark = pytest.mark.unit
 
 
 @given(st.lists(st.integers(1, 20), max_size=80), st.integers(0, 3))

@@ -20,7 +20,7 @@ from runtime.model_folder import read_model_folder
 from runtime.request import ChatPrompt
 from server.openai.translate import translate_chat
 from server.openai.wire.chat import ChatRequest
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 TURNS = "<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>"
 NATIVE = (

@@ -24,7 +24,7 @@ from jobs.tasks.vendors import hugging_face as four_bits
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
 CAPACITY = 24
@@ -210,17 +210,18 @@ def test_a_base_in_four_bits_learns_in_float32(context: TaskContext, checkpoint:
     assert {weight.dtype for weight in made.model.parameters() if weight.requires_grad} == {torch.float32}
 
 
-RUNS: dict[str, dict[str, Any]] = {
-    "qlora": {"method": "qlora", "dropout": 0.1},
-    "qlora-dpo": {"method": "qlora", "objective": "dpo"},
-    "packing": {"packing": True, "gradient_checkpointing": True},
-    "olive": {"backend": "olive", "dropout": 0.1, "gradient_accumulation": 2},
-    "olive-qlora": {"backend": "olive", "method": "qlora"},
-    "bf16": {"precision": "bf16", "dropout": 0.1},
-}
+# Of each trainer one run, and of the supervised one also a killed process (test_finetune.py); thoroughly, of each method, too.
+RUNS = [
+    pytest.param({"packing": True, "gradient_checkpointing": True}, id="packing"),
+    pytest.param({"method": "qlora", "objective": "dpo"}, id="qlora-dpo"),
+    pytest.param({"backend": "olive", "dropout": 0.1, "gradient_accumulation": 2}, id="olive"),
+    pytest.param({"method": "qlora", "dropout": 0.1}, id="qlora", marks=pytest.mark.thorough),
+    pytest.param({"backend": "olive", "method": "qlora"}, id="olive-qlora", marks=pytest.mark.thorough),
+    pytest.param({"precision": "bf16", "dropout": 0.1}, id="bf16", marks=pytest.mark.thorough),
+]
 
 
-@pytest.mark.parametrize("changes", RUNS.values(), ids=RUNS.keys())
+@pytest.mark.parametrize("changes", RUNS)
 def test_a_paused_run_ends_with_the_same_adapter(
     context: TaskContext, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:

@@ -13,14 +13,16 @@ from jobs.job import Job, JobStatus
 from jobs.permissions import JobLimits
 from jobs.task import InvalidJob, JobKind, TaskContext
 from jobs.tasks.foundry_export import TASK, FoundryExportParams
+from model_registry.errors import ModelNotFound
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 from model_registry.sources.foundry import foundry_local
-from tests.jobs.heard import Heard
-from tests.jobs.permissive import EVERYWHERE
+from tests.doubles.heard import Heard
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.task_runs import planned
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 from tests.jobs.services import job_service
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -96,5 +98,5 @@ def test_a_base_model_has_no_prompt_template(home: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"folder": "relative"}, {"folder": "/tmp"}, {"name": "a b"}, {"model": "nothing"}])
 def test_what_cannot_be_exported_is_refused(home: Path, wrong: dict[str, str]) -> None:
-    with pytest.raises(InvalidJob):
-        ended(home, {"model": "chat", **wrong})
+    with pytest.raises((InvalidJob, ModelNotFound)):
+        planned(home, JobKind.FOUNDRY_EXPORT, {"model": "chat", **wrong})

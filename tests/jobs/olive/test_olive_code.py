@@ -175,7 +175,7 @@ import sys
 from pathlib import Path
 from jobs.job import InvalidJob
 from jobs.tasks import olive
-from tests.jobs.tiny_checkpoint import task_context
+from tests.doubles.tiny_checkpoint import task_context
 with task_context(Path({str(tmp_path / "home")!r})) as context:
     for act in (olive.TASK.plan, olive.TASK.run):
         try:

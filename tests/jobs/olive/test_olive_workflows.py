@@ -20,9 +20,9 @@ from jobs.tasks.outputs import source_of
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.jobs.tiny_checkpoint import answer, served_logits, source_logits
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-from tests.model_registry.peft_folder import random_matrices, write_peft
+from tests.doubles.peft_folder import random_matrices, write_peft
+from tests.doubles.tiny_checkpoint import answer, served_logits, source_logits
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of PyTorch, transformers and Olive, about each other
 IDS = [5, 9, 100, 33, 7, 8]

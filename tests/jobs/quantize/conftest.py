@@ -9,7 +9,7 @@ import pytest
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
 

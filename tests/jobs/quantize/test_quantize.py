@@ -1,4 +1,4 @@
-"""Quantizing a tiny model by jobs in real processes: what is built, measured, told, chosen and refused."""
+"""Quantizing a tiny model, once by a job in a real process: what is built, measured, told, chosen and refused."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from jobs.job import Job, JobStatus
+from jobs.job import Job, JobStatus, Outcome
 from jobs.permissions import JobLimits
 from jobs.task import InvalidJob, JobKind, TaskContext
 from jobs.tasks.quantize.candidates import GROUPS, Tried, asked, choose
 from jobs.tasks.quantize.parameters import QuantizeParams
 from jobs.tasks.quantize.refining import Unit, by_worth, most_within, units
 from jobs.tasks.quantize.task import Quantize
+from model_registry.errors import ModelNotFound
 from model_registry.records import CHECKPOINT, Variant
 from model_registry.registry import Registry
-from tests.jobs.permissive import EVERYWHERE
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.task_runs import TaskRun, planned, run_task
 from tests.jobs.services import job_service
 
 
@@ -42,14 +44,18 @@ def ended(home: Path, params: dict[str, Any]) -> Job:
     return job
 
 
+def quantized(home: Path, params: dict[str, Any]) -> TaskRun:
+    """In this process."""
+    return run_task(home, JobKind.QUANTIZE, {"model": "tiny", **params})
+
+
 def test_auto_builds_between_int8_and_int4_and_explains_its_choice(home: Path) -> None:
     """Of random weights no rounding is sure to cost perplexity, so the loss allowed lies between what the two builds lose."""
-    found = ended(home, {"max_quality_loss": 10, "output": "loose"})
-    assert found.outcome is not None
+    found = quantized(home, {"max_quality_loss": 10, "output": "loose"})
     ratios = {each["name"]: each["ratio"] for each in found.outcome.details["tried"]}
     assert ratios.keys() == {"int8", "int4", "int4-head4"}
     assert "is the fastest of the 3 of 3 builds" in found.outcome.details["why"][-1]
-    assert not (home / "jobs" / found.id / "work/builds").exists()
+    assert not (found.folder / "builds").exists()
     with Registry(home) as registry:
         version = registry.resolve("loose")
     assert {variant.provider_family for variant in version.variants} == {"cpu", "checkpoint"}
@@ -61,14 +67,13 @@ def test_scores_before_and_after(home: Path, tmp_path: Path) -> None:
     data = tmp_path / "questions.jsonl"
     data.write_text("\n".join(json.dumps({"prompt": f"the {n}", "completion": "a cat"}) for n in range(6)))
     wish = {"data": str(data), "metrics": ["f1", "perplexity"], "max_tokens": 4, "limit": 5}
-    job = ended(home, {"precision": "fp16", "output": "half", **wish})
-    assert job.outcome is not None
-    metrics = dict(job.outcome.metrics)
+    run = quantized(home, {"precision": "fp16", "output": "half", **wish})
+    metrics = dict(run.outcome.metrics)
     assert metrics["perplexity_ratio"] == pytest.approx(1, abs=1e-3)
     assert metrics["size_bytes"] < 0.7 * metrics["before_size_bytes"]  # but for what is no matrix
     assert metrics["perplexity"] == pytest.approx(metrics["before_perplexity"], rel=1e-2)
     assert metrics["f1"] == metrics["before_f1"]
-    folder = home / "jobs" / job.id / "work"
+    folder = run.folder
     assert "| f1 | 0 (0 to 0) | 0 (0 to 0) |" in (folder / "quantization.md").read_text()
     assert [len((folder / f"answers-{who}.jsonl").read_text().splitlines()) for who in ("before", "after")] == [5, 5]
     with Registry(home) as registry:
@@ -82,7 +87,7 @@ def test_weights_are_rounded_and_measured_for_the_examples_of_a_task(home: Path,
     data.write_text("\n".join(json.dumps({"prompt": f"the {n}", "completion": "a cat"}) for n in range(6)))
     found = {}
     for output, wish in (("general", {}), ("special", {"calibration": str(data)})):
-        job = ended(home, {"precision": "int4", "output": output, **wish})
+        run = quantized(home, {"precision": "int4", "output": output, **wish})
         with Registry(home) as registry:
             version = registry.resolve(output)
         served = next(variant.folder for variant in version.variants if variant.provider_family == "cpu")
@@ -91,27 +96,28 @@ def test_weights_are_rounded_and_measured_for_the_examples_of_a_task(home: Path,
         assert 0.5 < version.manifest.metrics["perplexity_ratio"] < 2
         assert ("calibration_sha256" in version.manifest.parameters) == bool(wish)
     assert any((found["general"][name] != found["special"][name]).any() for name in found["general"])
-    assert job.plan is not None
-    assert any("6 examples" in sentence for sentence in job.plan.summary)
+    assert any("6 examples" in sentence for sentence in run.plan.summary)
 
 
-@pytest.mark.parametrize(
-    ("params", "precision", "build"),
-    [
-        ({"precision": "int4", "algorithm": "awq", "head_bits": 4}, "int4", "int4-awq-head4"),
-        ({"precision": "mixed", "int4_layers": ["gate", "up"], "head_bits": 16}, "mixed", "mixed-gate4-up4-k-quant-head16"),
-    ],
-)
-def test_one_build(home: Path, params: dict[str, Any], precision: str, build: str) -> None:
-    job = ended(home, {**params, "output": "made"})
+def test_one_build(home: Path) -> None:
+    run = quantized(home, {"precision": "int4", "algorithm": "awq", "head_bits": 4, "output": "made"})
+    is_built(home, run.outcome, "int4", "int4-awq-head4")
+
+
+def test_one_build_by_a_job_in_a_process_of_its_own(home: Path) -> None:
+    job = ended(home, {"precision": "mixed", "int4_layers": ["gate", "up"], "head_bits": 16, "output": "made-mixed"})
     assert job.outcome is not None
-    assert job.outcome.version is not None
+    is_built(home, job.outcome, "mixed", "mixed-gate4-up4-k-quant-head16")
+
+
+def is_built(home: Path, outcome: Outcome, precision: str, build: str) -> None:
+    assert outcome.version is not None
     with Registry(home) as registry:
-        version = registry.resolve(job.outcome.version)
+        version = registry.resolve(outcome.version)
     assert precision in {str(variant.precision) for variant in version.variants}
     assert version.manifest.parameters["build"] == build
-    assert 0.5 < job.outcome.metrics["perplexity_ratio"] < 2
-    assert job.outcome.metrics["tokens_per_s_8"] > 0
+    assert 0.5 < outcome.metrics["perplexity_ratio"] < 2
+    assert outcome.metrics["tokens_per_s_8"] > 0
 
 
 @pytest.mark.parametrize(
@@ -136,8 +142,8 @@ def test_one_build(home: Path, params: dict[str, Any], precision: str, build: st
     ],
 )
 def test_what_cannot_be_built_is_refused(home: Path, wrong: dict[str, Any], why: str) -> None:
-    with pytest.raises(InvalidJob, match=why):
-        ended(home, wrong)
+    with pytest.raises((InvalidJob, ModelNotFound), match=why):
+        planned(home, JobKind.QUANTIZE, {"model": "tiny", **wrong})
 
 
 def test_a_plan_takes_no_longer_for_the_weights_to_go_on_from(home: Path) -> None:

@@ -13,6 +13,8 @@ from jobs.tasks.quantize.builds import Builds
 from jobs.tasks.quantize.searching import search
 from model_registry.importers.recipe import Recipe
 
+pytestmark = pytest.mark.unit
+
 
 class Told:
     """Builds of a model with three layers, none of which is made. A mixture's ratio is 1 + `step` for each of its parts."""

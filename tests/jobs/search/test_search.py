@@ -1,24 +1,22 @@
-"""Searches over a real kind by jobs in real processes; ranges; what is refused; what stays registered."""
+"""Searches over a real kind; ranges; what is refused; what stays registered."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.job import Job, JobStatus
-from jobs.permissions import JobLimits
-from jobs.task import InvalidJob, JobKind
+from jobs.task import InvalidJob, JobFailure, JobKind
 from jobs.tasks.search.space import Range, filled, ranges
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.jobs.permissive import EVERYWHERE
-from tests.jobs.services import job_service
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.task_runs import planned, run_task
+from tests.doubles.tiny_gguf import Tiny, write_gguf
+
+pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
 
 
 @pytest.fixture(scope="module")
@@ -38,40 +36,21 @@ def asked(tmp_path: Path) -> dict[str, Any]:
     return {"kind": "finetune", "params": {**tuning, **varied}, "objective": "loss", "trials": 3, "output": "found"}
 
 
-def ended(home: Path, params: dict[str, Any]) -> Job:
-    async def main() -> Job:
-        service = job_service(home, JobLimits(threads=1), permissions=EVERYWHERE)
-        await service.start()
-        try:
-            job = await service.create(JobKind.SEARCH, params)
-            async for _ in service.events(job.id, follow=True):
-                pass
-            return await service.job(job.id)
-        finally:
-            await service.close()
-
-    return asyncio.run(main())
-
-
 def test_the_best_trial_stays_and_the_plot_shows_all(home: Path, asked: dict[str, Any]) -> None:
-    job = ended(home, asked)
-    log = home / "jobs" / job.id / "log.txt"
-    assert job.status is JobStatus.SUCCEEDED, (job.failure, log.read_text()[-3000:])
-    assert job.outcome is not None
-    assert job.outcome.details["num_complete"] == 3
+    run = run_task(home, JobKind.SEARCH, asked)
+    assert run.outcome.details["num_complete"] == 3
     with Registry(home) as registry:
         made = [model.name for model in registry.models() if model.name.startswith("found-")]
-        assert made == [str(job.outcome.version).partition(":")[0]]
-    report = (home / "jobs" / job.id / "work/search.html").read_text()
+        assert made == [run.version.partition(":")[0]]
+    report = (run.folder / "search.html").read_text()
     assert report.count("<tr>") == 4
     assert "learning_rate" in report
-    assert (home / "jobs" / job.id / "tensorboard").is_dir()
 
 
 def test_a_figure_that_does_not_exist_is_told_with_those_that_do(home: Path, asked: dict[str, Any]) -> None:
-    job = ended(home, {**asked, "objective": "beauty"})
-    assert job.failure is not None
-    assert (job.failure.code, "train_s" in job.failure.message) == ("no_objective", True)
+    with pytest.raises(JobFailure) as caught:
+        run_task(home, JobKind.SEARCH, {**asked, "objective": "beauty"})
+    assert (caught.value.code, "train_s" in caught.value.message) == ("no_objective", True)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +65,7 @@ def test_a_figure_that_does_not_exist_is_told_with_those_that_do(home: Path, ask
 )
 def test_what_cannot_be_searched_is_refused(home: Path, asked: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidJob, match=said):
-        ended(home, {**asked, **wrong})
+        planned(home, JobKind.SEARCH, {**asked, **wrong})
 
 
 def test_ranges_are_found_wherever_they_stand_and_filled() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.tasks.checkpoints import merged
 from model_registry.errors import UnsupportedModel
-from tests.model_registry.peft_folder import random_matrices, write_peft
+from tests.doubles.peft_folder import random_matrices, write_peft
 
 
 def test_an_adapter_that_names_modules_is_refused(tmp_path: Path) -> None:

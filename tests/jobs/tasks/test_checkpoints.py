@@ -15,8 +15,10 @@ from model_registry.errors import ChecksumMismatch, InvalidReference, ModelInUse
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.jobs.heard import Heard
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
+from tests.doubles.heard import Heard
+from tests.doubles.tiny_gguf import Tiny, write_gguf
+
+pytestmark = pytest.mark.model
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A model becomes a version by a job, in its real process: what is refused, what is registered, where aliases point."""
+"""A model becomes a version by a job, mostly in its real process: what is refused, what is registered, where aliases point."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import pytest
 from jobs.job import Job, JobStatus
 from jobs.task import InvalidJob, JobKind
 from model_registry.registry import Registry
-from tests.jobs.permissive import EVERYWHERE
+from tests.doubles.permissive import EVERYWHERE
+from tests.doubles.task_runs import run_task
+from tests.doubles.tiny_gguf import GEMMA, Tiny, write_gguf
 from tests.jobs.services import job_service
-from tests.model_registry.gguf.tiny_gguf import GEMMA, Tiny, write_gguf
+
+pytestmark = pytest.mark.model
 
 
 async def ended(home: Path, params: dict[str, Any]) -> Job:
@@ -43,7 +46,7 @@ def test_a_gguf_file_becomes_a_version(tmp_path: Path) -> None:
 def test_a_second_version_is_a_candidate_and_live_stays(tmp_path: Path) -> None:
     for index, tiny in enumerate((Tiny(), GEMMA)):
         source = write_gguf(tmp_path / f"{index}.gguf", tiny)
-        asyncio.run(ended(tmp_path / "home", {"source": str(source), "output": "small", "precision": "fp32"}))
+        run_task(tmp_path / "home", JobKind.CONVERT, {"source": str(source), "output": "small", "precision": "fp32"})
     with Registry(tmp_path / "home") as registry:
         assert (registry.resolve("small").number, registry.resolve("small:candidate").number) == (1, 2)
 

@@ -14,7 +14,7 @@ from model_registry.artifacts import StagedVariant
 from model_registry.evaluations import Evaluation, Evaluations
 from model_registry.records import ADAPTER, CHECKPOINT, Manifest, Precision
 from model_registry.registry import Registry
-from tests.jobs.heard import Heard
+from tests.doubles.heard import Heard
 
 
 def publish(registry: Registry, folder: Path, content: str, alias: str) -> str:

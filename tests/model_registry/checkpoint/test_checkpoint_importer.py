@@ -20,7 +20,9 @@ from model_registry.importers.gguf.checkpoint import WEIGHTS, write_checkpoint
 from model_registry.importers.protocol import Imported, ImportOptions
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
-from tests.model_registry.gguf.tiny_gguf import GEMMA, Tiny, open_session, run_graph, write_gguf
+from tests.doubles.tiny_gguf import GEMMA, Tiny, open_session, run_graph, write_gguf
+
+pytestmark = pytest.mark.model
 
 MODELS = {
     "llama": Tiny(),

@@ -18,8 +18,10 @@ from model_registry.progress import SilentProgress
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
-from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
-from tests.model_registry.registry_http import LocalServer, add_repository
+from tests.doubles.registry_http import LocalServer, add_repository
+from tests.doubles.tiny_gguf import Tiny, write_gguf
+
+pytestmark = pytest.mark.model
 
 Damage = Callable[[Path], object]
 

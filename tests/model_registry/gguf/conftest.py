@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_gguf import ImportedFolder, ImportTiny, Tiny, write_gguf
 
 from model_registry.importers.gguf import GgufImporter
 from model_registry.importers.protocol import ImportOptions
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
+from tests.doubles.tiny_gguf import ImportedFolder, ImportTiny, Tiny, write_gguf
 
 
 @pytest.fixture

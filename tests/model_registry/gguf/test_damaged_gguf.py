@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_gguf import GEMMA, Tiny, write_gguf
 
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.importers.gguf import reader
@@ -21,6 +20,9 @@ from model_registry.importers.gguf.tensors import EMBEDDING, check_tensors
 from model_registry.importers.gguf.tokenizer import build_tokenizer, read_vocabulary
 from model_registry.pull import pull
 from model_registry.registry import Registry
+from tests.doubles.tiny_gguf import GEMMA, Tiny, write_gguf
+
+pytestmark = pytest.mark.model
 
 NAN, INFINITY = float("nan"), float("inf")
 WRONG: list[Any] = [

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_gguf import GEMMA, Tiny, write_gguf
 
 from model_registry.errors import UnsupportedModel
 from model_registry.importers.gguf.architecture import read_architecture
 from model_registry.importers.gguf.checkpoint import write_checkpoint
 from model_registry.importers.gguf.reader import open_gguf
 from model_registry.importers.gguf.reference import reference_logits
+from tests.doubles.tiny_gguf import GEMMA, Tiny, write_gguf
+
+pytestmark = pytest.mark.train
 
 YARN = {
     "llama.rope.scaling.type": "yarn",

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_gguf import GEMMA, ImportTiny, Tiny, run_graph, write_gguf
 
 from model_registry.importers.gguf.architecture import read_architecture
 from model_registry.importers.gguf.reader import open_gguf
 from model_registry.importers.gguf.reference import reference_logits
 from model_registry.records import Precision
+from tests.doubles.tiny_gguf import GEMMA, ImportTiny, Tiny, run_graph, write_gguf
+
+pytestmark = pytest.mark.model
 
 IDS = np.random.default_rng(3).integers(3, 250, 40)
 YARN = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}

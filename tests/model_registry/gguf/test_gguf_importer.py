@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
 
 from model_registry.errors import OutOfDisk, UnsupportedModel
 from model_registry.importers.gguf import GgufImporter
 from model_registry.importers.protocol import Importer, ImportOptions
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
+from tests.doubles.tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
+
+pytestmark = pytest.mark.model
 
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 

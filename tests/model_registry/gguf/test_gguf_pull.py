@@ -8,14 +8,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from registry_http import LocalServer, add_package
-from tiny_gguf import GEMMA, write_gguf
 
 from model_registry.catalog import load_catalog
 from model_registry.errors import ChecksumMismatch
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull
 from model_registry.registry import Registry
+from tests.doubles.registry_http import LocalServer, add_package
+from tests.doubles.tiny_gguf import GEMMA, write_gguf
+
+pytestmark = pytest.mark.model
 
 CATALOG = """
 [models.tiny-gemma]

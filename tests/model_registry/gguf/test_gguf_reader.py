@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_gguf import Tiny, write_gguf
 
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
 from model_registry.importers.gguf import GgufImporter
@@ -16,9 +15,10 @@ from model_registry.importers.gguf.reader import open_gguf
 from model_registry.importers.protocol import ImportOptions
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
+from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 HEADER = struct.Struct("<4sIQQ")
-FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_gguf import Tiny, run_graph, write_gguf
 
 from model_registry.importers.gguf import GgufImporter
 from model_registry.importers.gguf.gptq import quantize_gptq, upper_factor
@@ -22,6 +21,9 @@ from model_registry.importers.perplexity import divergence
 from model_registry.importers.protocol import ImportOptions
 from model_registry.importers.recipe import Recipe
 from model_registry.progress import SilentProgress
+from tests.doubles.tiny_gguf import Tiny, run_graph, write_gguf
+
+pytestmark = pytest.mark.model
 
 Floats = NDArray[np.float32]
 CHANCE = np.random.default_rng(5)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_gguf import GEMMA, Tiny, open_session, run_graph, write_gguf
 
 from model_registry.importers.gguf.architecture import read_architecture
 from model_registry.importers.gguf.calibration import TEXT, calibrate, plan_num_tokens
@@ -28,6 +27,9 @@ from model_registry.importers.gguf.smoothing import (
 from model_registry.importers.perplexity import TEXT as MEASURED
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
+from tests.doubles.tiny_gguf import GEMMA, Tiny, open_session, run_graph, write_gguf
+
+pytestmark = pytest.mark.model
 
 IDS = np.random.default_rng(3).integers(3, 250, 40)
 CALIBRATION = (np.random.default_rng(4).integers(3, 250, 48),)

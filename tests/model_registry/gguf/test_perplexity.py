@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tiny_gguf import ImportTiny, Tiny
 
 from model_registry.errors import CorruptModel
 from model_registry.importers.perplexity import (
@@ -15,6 +14,9 @@ from model_registry.importers.perplexity import (
     plan_num_tokens,
     text_windows,
 )
+from tests.doubles.tiny_gguf import ImportTiny, Tiny
+
+pytestmark = pytest.mark.model
 
 WINDOWS = (np.array([1, 2, 3, 0], np.int64), np.array([2, 2], np.int64))
 

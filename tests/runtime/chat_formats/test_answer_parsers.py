@@ -6,14 +6,15 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from recorded_answers import RECORDED, Recorded, Said, read
 
 from runtime.chat_formats.answer_parser import answer_parser
 from runtime.chat_formats.delta import AnswerParser, ContentDelta, ToolCallArguments, ToolCallBegin
 from runtime.chat_formats.reasoning_format import REASONING_FORMATS
 from runtime.chat_formats.recognition import TOOL_FORMATS
+from tests.effort import drawn
+from tests.runtime.chat_formats.recorded_answers import RECORDED, Recorded, Said, read
 
 FAMILIES = sorted(TOOL_FORMATS)
 SYNTAX = (
@@ -44,7 +45,7 @@ def test_a_recorded_answer_says_what_its_model_meant(recorded: Recorded) -> None
     assert read(parser_of(recorded.family), recorded.text) == recorded.said
 
 
-@settings(max_examples=600)
+@drawn(600)
 @given(st.sampled_from(FAMILIES), answers, cuts, st.sampled_from([None, *REASONING_FORMATS]), st.booleans())
 @example("hermes", "a \n<tool_call> \n", [3], None, False)
 @example("phi4", "x functools functools[", [9, 18], None, False)
@@ -54,7 +55,7 @@ def test_any_split_says_what_the_whole_says(family: str, text: str, places: list
     assert read(parser_of(family, reasoning, in_thought=opened), text) == whole
 
 
-@settings(max_examples=400)
+@drawn(400)
 @given(st.sampled_from(FAMILIES), garbage)
 def test_without_a_call_every_character_is_content(family: str, text: str) -> None:
     said = read(parser_of(family), [text])
@@ -62,7 +63,7 @@ def test_without_a_call_every_character_is_content(family: str, text: str) -> No
         assert said.content == text
 
 
-@settings(max_examples=300)
+@drawn(300)
 @given(st.sampled_from([recorded for recorded in RECORDED if recorded.calls]), st.integers(0, 400))
 def test_a_cut_answer_says_a_beginning_of_the_arguments(recorded: Recorded, at: int) -> None:
     said = read(parser_of(recorded.family), [recorded.text[:at]])

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from lark_matchers import Matching
-from recorded_answers import Said, fenced, read
 
 from runtime.chat_formats.call_grammar import arguments_schema, loosened
 from runtime.chat_formats.deepseek import DeepSeek
@@ -18,6 +16,8 @@ from runtime.chat_formats.recognition import TOOL_FORMATS
 from runtime.chat_formats.tool_format import ToolFormat
 from runtime.errors import InvalidRequest
 from runtime.request import ToolChoice, ToolMode
+from tests.runtime.chat_formats.lark_matchers import Matching
+from tests.runtime.chat_formats.recorded_answers import Said, fenced, read
 
 Case = tuple[ToolFormat, tuple[str, str], str]
 

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from recorded_answers import Call, read
 
 from runtime.chat_formats.conversation import in_user_turns
 from runtime.chat_formats.deepseek import DeepSeek
@@ -14,6 +13,7 @@ from runtime.chat_formats.phi4 import Phi4
 from runtime.chat_formats.recognition import TOOL_FORMATS
 from runtime.chat_template import ChatTemplate
 from runtime.request import ChatPrompt
+from tests.runtime.chat_formats.recorded_answers import Call, read
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 OTHER_FAMILIES = sorted(set(TOOL_FORMATS) - {"gemma", "phi4"})  # these teach in the first user turn, and beside the system message

@@ -16,6 +16,8 @@ from runtime.model_folder import ModelFolder, read_model_folder
 from runtime.request import ChatPrompt, Grammar, GrammarKind, ToolChoice, ToolMode
 from runtime.tokenizer import ModelTokenizer
 
+pytestmark = pytest.mark.model
+
 TOOLS = [
     {
         "type": "function",

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from generated_schemas import schemas
-from grammar_walks import byte_compiler, random_answer, schema_grammar
-from hypothesis import given, settings
+from hypothesis import given
 from jsonschema import Draft202012Validator, FormatChecker
+
+from tests.effort import drawn
+from tests.runtime.constraints.generated_schemas import schemas
+from tests.runtime.constraints.grammar_walks import byte_compiler, random_answer, schema_grammar
 
 SCHEMAS, WALKS = 500, 2
 FORMATS = FormatChecker(("date", "email", "ipv4", "ipv6", "uuid"))
@@ -26,8 +28,9 @@ def _is_date_time(value: object) -> bool:
 def test_answers_validate(record_property: Callable[[str, object], None]) -> None:
     compiler = byte_compiler()
     tally: Counter[str] = Counter()
+    draws = drawn(SCHEMAS)
 
-    @settings(max_examples=SCHEMAS)
+    @draws
     @given(schemas())
     def check(schema: dict[str, Any]) -> None:
         make = compiler.compile(schema_grammar(schema))
@@ -41,5 +44,5 @@ def test_answers_validate(record_property: Callable[[str, object], None]) -> Non
     check()
     for name, count in tally.items():
         record_property(name, count)
-    assert tally["schemas"] >= SCHEMAS
-    assert tally["answers"] >= SCHEMAS  # the rest are walks that did not end in time
+    assert tally["schemas"] >= draws.max_examples
+    assert tally["answers"] >= draws.max_examples  # the rest are walks that did not end in time

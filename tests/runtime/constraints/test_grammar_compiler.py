@@ -10,13 +10,13 @@ from random import Random
 from typing import Any
 
 import pytest
-from grammar_walks import accepts, byte_compiler, random_answer, schema_grammar
 
 from runtime.constraints.compiler import CACHED_GRAMMARS, GrammarCompiler
 from runtime.constraints.json_schema import MAX_SCHEMAS
 from runtime.constraints.lark import json_rule, literal, token, with_tokens
 from runtime.errors import InvalidRequest
 from runtime.request import Grammar, GrammarKind
+from tests.runtime.constraints.grammar_walks import accepts, byte_compiler, random_answer, schema_grammar
 
 NASTY = ["yes", "yes, sir", 'say "no"', "é\n\\", "", "<|user|>", "\x7f"]
 

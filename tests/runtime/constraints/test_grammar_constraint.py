@@ -7,8 +7,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from grammar_walks import allowed_tokens, schema_grammar
-from small_tokenizer import EOS_IDS, SPECIAL, small_tokenizer
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
@@ -20,6 +18,8 @@ from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
 from runtime.errors import FailureKind
 from runtime.request import Grammar, GrammarKind
 from runtime.tokenizer import ModelTokenizer
+from tests.doubles.small_tokenizer import EOS_IDS, SPECIAL, small_tokenizer
+from tests.runtime.constraints.grammar_walks import allowed_tokens, schema_grammar
 
 SCHEMA = {
     "type": "object",

@@ -10,12 +10,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from grammar_walks import accepts, byte_compiler, random_answer, schema_grammar
 from jsonschema import Draft202012Validator, FormatChecker
 
 from runtime.constraints.compiler import GrammarCompiler
 from runtime.constraints.constraint import Constraint
 from runtime.errors import InvalidRequest
+from tests.runtime.constraints.grammar_walks import accepts, byte_compiler, random_answer, schema_grammar
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "json_schema_suite" / "draft2020-12.jsonl").read_text().splitlines()]
 KEYWORDS = sorted({case["keyword"] for case in CASES})

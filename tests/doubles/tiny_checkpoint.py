@@ -16,7 +16,7 @@ from model_registry.registry import Registry
 from runtime.engines.onnx_decoder import OnnxDecoder
 from runtime.model_folder import read_model_folder
 from runtime.request import SamplingParams, TextPrompt
-from tests.jobs.heard import Heard
+from tests.doubles.heard import Heard
 
 _SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 _ENDS = {"vocab_size": 264, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "max_position_embeddings": 128}

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
-from synthetic_decoder import HEAD_SIZE, HEADS, HIDDEN, write_synthetic_decoder
+
+from tests.doubles.synthetic_decoder import HEAD_SIZE, HEADS, HIDDEN, write_synthetic_decoder
 
 
 def write_genai_decoder(folder: Path, *, plain: bool = False) -> Path:

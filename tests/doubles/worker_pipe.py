@@ -1,0 +1,46 @@
+"""A worker process at the end of a pipe, sent messages by hand."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from runtime.framing import Encoder, read_frame
+from runtime.messages import Drain, EngineOptions, FromWorker, Load, Submit
+from runtime.request import ChatPrompt
+
+ROOT = Path(__file__).parents[2]
+WORKER = ["-m", "runtime.worker"]
+LOAD = Load(engine="fake", folder="", options=EngineOptions(num_slots=2))
+
+
+def saying(said: str, number: int = 1) -> Submit:
+    return Submit(request=number, prompt=ChatPrompt(messages=[{"role": "user", "content": said}]))
+
+
+def start_worker(program: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, *program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def told(program: list[str], *messages: object) -> tuple[list[FromWorker], bytes, int]:
+    """Everything a worker says to these messages, what it printed, and its exit code. Without a Drain, its input ends."""
+    encoder = Encoder()
+    worker = start_worker(program)
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write(b"".join(encoder.frame(message) for message in messages))
+    worker.stdin.flush()
+    output = worker.stdout.read() if any(isinstance(message, Drain) for message in messages) else b""
+    rest, printed = worker.communicate(timeout=30)
+    output += rest
+    said, stream = [], io.BytesIO(output)
+    while (body := read_frame(stream)) is not None:
+        said.append(msgspec.msgpack.decode(body, type=FromWorker))
+    assert stream.tell() == len(output)
+    return said, printed, worker.returncode
