@@ -41,7 +41,7 @@ from model_registry.errors import (
     UnsupportedModel,
 )
 from model_registry.holds import hold
-from model_registry.registry import Registry
+from model_registry.registry import Registry, open_registry
 from model_registry.telemetry import turn_off_telemetry
 from runtime.essential_thread import start_thread
 from runtime.framing import FrameWriter, read_frame
@@ -137,7 +137,7 @@ def _listen(stdin: BinaryIO, reporter: FrameReporter) -> None:
 
 def _last_word(tasks: str, start: Start, reporter: FrameReporter) -> Last:
     try:
-        with Registry(Path(start.home)) as registry:
+        with open_registry(Path(start.home)) as registry:
             return _work(import_module(tasks).task_for(JobKind(start.kind)), start, registry, reporter)
     except Exception as error:
         traceback.print_exc()

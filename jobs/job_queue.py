@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib import import_module
@@ -36,24 +37,27 @@ class JobQueue:
     """start() before use, close() when done. tasks: the module that knows the kinds. file_of: an uploaded file's path by its id.
 
     permissions: what the configuration allows jobs. on_change: told of each job after it was created, moved or got further.
+    writes: what runs the transactions; None: the event loop's own threads.
     """
 
     def __init__(
         self,
-        home: Path,
+        store: JobStore,
         limits: JobLimits | None = None,
         *,
         tasks: str = "jobs.tasks.kinds",
         file_of: Callable[[str], str] = _no_files,
         permissions: JobPermissions | None = None,
         on_change: Callable[[Job], None] = lambda job: None,
+        writes: Executor | None = None,
     ) -> None:
         self._tasks = tasks
-        self._store = JobStore(home)
+        self._store = store
+        self._writes = writes
         limits = limits or JobLimits()
         self._counts: dict[tuple[str, str], int] = {}
-        admission = Admission(home, permissions or JobPermissions(), file_of)
-        self._supervisor = Supervisor(home, self._store, limits, tasks=tasks, admission=admission, on_change=on_change)
+        admission = Admission(store.home, permissions or JobPermissions(), file_of)
+        self._supervisor = Supervisor(store, limits, tasks=tasks, admission=admission, on_change=on_change, writes=writes)
         self._planner = Planner(self._supervisor.folder(""), partial(self._supervisor.start_of, plan=True), limits, tasks)
 
     async def start(self) -> None:
@@ -70,7 +74,6 @@ class JobQueue:
         """Ends the processes, those of plans first; jobs go on when a daemon starts again."""
         await self._planner.close()
         await self._supervisor.close()
-        await asyncio.to_thread(self._store.close)
 
     async def check(self, kind: JobKind, params: Mapping[str, Any]) -> None:
         """What the params alone tell, before anything they refer to is looked at. Raises InvalidJob."""
@@ -202,7 +205,7 @@ class JobQueue:
             raise WrongStatus(f"The job {id_} is {job.status}, and is not stored yet. {record.refusal or 'Try again.'}")
         if (waiting := next((other for other in self.active() if id_ in other.needs), None)) is not None:
             raise WrongStatus(f"The job {waiting.id} needs {id_}, and is {waiting.status}. Cancel that first.")
-        await asyncio.to_thread(self._store.delete, id_)
+        await asyncio.get_running_loop().run_in_executor(self._writes, self._store.delete, id_)
         await asyncio.to_thread(shutil.rmtree, self.folder(id_), ignore_errors=True)
 
     async def events(self, id_: str, after: int = 0, *, follow: bool = False) -> AsyncIterator[JobEvent | None]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,17 @@ class Supervisor:
 
     def __init__(
         self,
-        home: Path,
         store: JobStore,
         limits: JobLimits,
         *,
         tasks: str,
         admission: Admission,
         on_change: Callable[[Job], None],
+        writes: Executor | None = None,
     ) -> None:
-        self._home = home
+        home = self._home = store.home
         self._store = store
+        self._writes = writes
         self._limits = limits
         self._tasks = tasks
         self._starter = Starter(home, limits, tasks, admission)
@@ -109,7 +111,7 @@ class Supervisor:
     async def _take_up(self) -> None:
         for job in await asyncio.to_thread(self._store.unfinished):
             last = await asyncio.to_thread(self._store.last_number, job.id)
-            record = self._records[job.id] = JobRecord(job, self._store, now, last, self._stored)
+            record = self._records[job.id] = JobRecord(job, self._store, now, last, self._stored, self._writes)
             if job.status is JobStatus.RUNNING:
                 await record.move(JobStatus.INTERRUPTED)
             if record.job.status is JobStatus.INTERRUPTED:
@@ -157,8 +159,8 @@ class Supervisor:
     async def take(self, job: Job) -> None:
         """A new job, not stored yet. Raises JobsElsewhere."""
         await self.own()
-        await asyncio.to_thread(self._store.insert, [job])
-        record = self._records[job.id] = JobRecord(job, self._store, now, 0, self._stored)
+        await asyncio.get_running_loop().run_in_executor(self._writes, self._store.insert, [job])
+        record = self._records[job.id] = JobRecord(job, self._store, now, 0, self._stored, self._writes)
         record.tell("status", "The job is queued.", data={"status": str(job.status)})
         await record.store()
         await self._dispatch()

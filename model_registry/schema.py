@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, Column, DateTime, Float, ForeignKey, Integer, MetaData, String, Table, UniqueConstraint
 
-HEAD = "0003"  # the newest revision in `migrations/versions`; a test holds the two together
+HEAD = "0004"  # the newest revision in `migrations/versions`; a test holds the two together
 
 metadata = MetaData(
     naming_convention={
@@ -13,6 +13,13 @@ metadata = MetaData(
         "fk": "fk_%(table_name)s_%(column_0_name)s",
         "pk": "pk_%(table_name)s",
     }
+)
+
+change_counts = Table(
+    "change_counts",
+    metadata,
+    Column("subject", String, primary_key=True),  # what is kept in memory: a `database.Subject`
+    Column("number", Integer, nullable=False),  # raised by each transaction that changes its tables
 )
 
 models = Table(

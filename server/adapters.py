@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from model_registry.errors import RegistryError
 from server.gateway import Gateway
 from server.model_settings import ModelSettings
-from server.registry_access import LOCK_WAIT_S
 from server.served_models import Attached, ServedModel
+from server.write_thread import LOCK_WAIT_S
 
 UNDO_WAIT_S = 60.0  # for other writers, before what was registered in vain is left as it is
 _log = logging.getLogger("slmops.adapters")

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from jobs.job import JobKind, Outcome, Plan, Problem
 from jobs.permissions import Grants
 from jobs.places import Placed, placed_in
+from model_registry.evaluations import EvaluationStore
 from model_registry.registry import Registry
 
 
@@ -103,6 +104,11 @@ class TaskContext:
     memory_bytes: int | None = None
     offline: bool = False
     grants: Grants = field(default_factory=Grants)
+
+    @property
+    def evaluations(self) -> EvaluationStore:
+        """Beside the models, in the same database."""
+        return EvaluationStore(self.registry.database)
 
     def check(self) -> None:
         """Raises Stopped when the job is paused or cancelled. A task calls it at least twice a second where it can stop."""

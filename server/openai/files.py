@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, HTTPException, Query, Request, UploadFile
 from starlette.responses import FileResponse, Response
 
 from jobs.job_queue import JobQueue
-from model_registry.uploads import FileNotKnown, StoredFile, Uploads
+from model_registry.uploads import FileNotKnown, FileStore, StoredFile
 from runtime.errors import InvalidRequest
 from server.access import CallerPrincipal, GuardedRoute, requires
 from server.errors import FileInUse, documented
@@ -42,7 +42,7 @@ class FormRoute(GuardedRoute):
         return handle
 
 
-def files_router(uploads: Uploads, jobs: JobQueue) -> APIRouter:
+def files_router(uploads: FileStore, jobs: JobQueue) -> APIRouter:
     router = APIRouter(prefix="/v1/files", tags=["openai"], route_class=FormRoute)
 
     @router.post("", responses=documented(400, 413, 500), summary="Upload a file")

@@ -11,15 +11,15 @@ import pytest
 from filelock import FileLock
 
 from jobs.ownership import Ownership
-from model_registry.database import Database
+from model_registry.database import Database, Subject
 from model_registry.disk import make_private_folder, sha256_of, tree_bytes
-from model_registry.registry import Registry
 from runtime.machine.provider_directory import this_cpu
 from tests.loop_guard import GUARD
 
 
 def open_database(home: Path) -> None:
-    Registry(home).close()
+    with Database(home) as database:
+        database.open()
 
 
 def take_lock(home: Path) -> None:
@@ -29,10 +29,11 @@ def take_lock(home: Path) -> None:
 
 
 def query(home: Path) -> None:
-    database = Database(home / "registry.db", home / "registry.lock")
+    database = Database(home)
+    database.open()
     GUARD.found.clear()
     with database.reading() as reader:
-        database.data_version(reader)
+        database.change_count(reader, Subject.MODELS)
     assert GUARD.found
     database.close()
 

@@ -11,7 +11,7 @@ from live_server import LiveServer, error_of
 
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from server.settings import Settings
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
@@ -30,7 +30,7 @@ HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     home = tmp_path_factory.mktemp("home")
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         for name, template in TEMPLATES.items():
             source = write_gguf(
                 home / f"{name}.gguf", Tiny(metadata={"tokenizer.chat_template": template, "llama.context_length": 1024})

@@ -17,12 +17,14 @@ import pytest
 
 from jobs.job import InvalidJob, Job, JobFailure, JobKind, JobStatus
 from jobs.job_queue import JobQueue
+from jobs.store import JobStore
 from jobs.tasks.convert import TASK, ConvertParams
 from jobs.tasks.olive_workflows.silence import import_olive
 from jobs.tasks.protocol import StopReason, TaskContext
+from model_registry.database import Database
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.records import ModelVersion
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.jobs.permissive import EVERYWHERE
 from tests.jobs.tiny_checkpoint import answer, served_logits, source_logits, task_context, write_checkpoint
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
@@ -130,7 +132,7 @@ def test_a_stop_ends_the_build_and_leaves_nothing(context: TaskContext, llama: P
 
 def test_cancelled_in_its_own_process_it_is_not_waited_for(tmp_path: Path, llama: Path) -> None:
     async def cancelled() -> tuple[Job, float]:
-        queue = JobQueue(tmp_path / "home", permissions=EVERYWHERE)
+        queue = JobQueue(JobStore(Database(tmp_path / "home")), permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.CONVERT, {"source": str(llama), "output": "made", "backend": "genai-builder"})
@@ -146,7 +148,7 @@ def test_cancelled_in_its_own_process_it_is_not_waited_for(tmp_path: Path, llama
     job, seconds = asyncio.run(cancelled())
     assert job.status is JobStatus.CANCELLED
     assert seconds < 10  # what it was doing takes longer; two seconds where nothing else runs
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         assert registry.models() == ()
 
 

@@ -18,7 +18,9 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobNotFound, JobsElsewhere, JobStatus, WrongStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.store import JobStore
 from jobs.supervisor import Supervisor
+from model_registry.database import Database
 from model_registry.errors import OutOfDisk
 
 COUNT = JobKind.FINETUNE
@@ -32,7 +34,7 @@ def _tasks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def queue_at(home: Path, limits: JobLimits = LIMITS, **kwargs: Any) -> AsyncIterator[JobQueue]:
-    queue = JobQueue(home, limits, tasks="counting_tasks", **kwargs)
+    queue = JobQueue(JobStore(Database(home)), limits, tasks="counting_tasks", **kwargs)
     await queue.start()
     try:
         yield queue

@@ -16,11 +16,13 @@ from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
 from jobs.permissions import EndpointSource
+from jobs.store import JobStore
 from jobs.tasks.distil import _tuning
 from jobs.tasks.distillation.parameters import DistilParams
+from model_registry.database import Database
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
@@ -34,7 +36,7 @@ TRAINING = {"epochs": 2, "batch_size": 4, "served_precision": "fp32", "learning_
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distil")
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         for layers, name in ((4, "teacher"), (2, "small")):
             tiny = Tiny(layers=layers, context=512, metadata={"tokenizer.chat_template": TEMPLATE})
             pull(registry, str(write_gguf(folder / f"{name}.gguf", tiny)), name=name, precision=Precision.FP32)
@@ -55,7 +57,7 @@ def ended(home: Path, params: dict[str, Any], *, killed: bool = False) -> Job:
     """killed: the process, at its first checkpoint."""
 
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1, retry_after_s=(0.01,)), permissions=EVERYWHERE)
+        queue = JobQueue(JobStore(Database(home)), JobLimits(threads=1, retry_after_s=(0.01,)), permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.DISTIL, params)
@@ -83,7 +85,7 @@ def kill_children() -> None:
 def weights(home: Path, label: str) -> dict[str, np.ndarray[Any, Any]]:
     from safetensors.numpy import load_file
 
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve(label)
     folder = next(variant.folder for variant in version.variants if variant.provider_family == "checkpoint")
     return load_file(next(folder.glob("*.safetensors")))
@@ -98,7 +100,7 @@ def test_a_student_cut_from_its_teacher_is_taught_and_compared(home: Path, asked
     for name in ("f1", "tokens_per_s_8", "size_bytes", "resident_bytes"):
         assert {name, f"teacher_{name}", f"baseline_{name}"} <= metrics.keys()
     assert metrics["size_bytes"] < metrics["teacher_size_bytes"]
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve("cut")
     assert version.manifest.parent == "teacher:1"
     assert max(int(name.split(".")[2]) for name in weights(home, "cut") if ".layers." in name) == 1
@@ -150,7 +152,7 @@ def test_what_a_distillation_would_pass_over_is_refused_by_name(useless: dict[st
 def test_a_plan_tells_what_a_remote_teacher_costs(home: Path, asked: dict[str, Any]) -> None:
     async def main() -> tuple[str, ...]:
         endpoints = {"far": EndpointSource("http://192.0.2.7/v1")}
-        queue = JobQueue(home, permissions=replace(EVERYWHERE, endpoints=endpoints))
+        queue = JobQueue(JobStore(Database(home)), permissions=replace(EVERYWHERE, endpoints=endpoints))
         teacher = {"endpoint": "far", "model": "big", "price_per_million_tokens": 1e6}
         try:
             return (await queue.plan(JobKind.DISTIL, {**asked, "teacher": teacher, "student": "small"})).summary

@@ -20,7 +20,7 @@ from jobs.tasks.evaluation.endpoints import Endpoint
 from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.evaluation.targets import busy_s, check_target, open_target
 from jobs.tasks.protocol import TaskContext
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.jobs.heard import Heard
 
 ANSWER = b'{"choices": [{"message": {"role": "assistant", "content": "a cat"}}]}'
@@ -62,7 +62,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[TaskContext]:
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         yield TaskContext("job-1", registry, tmp_path, Heard())
 
 

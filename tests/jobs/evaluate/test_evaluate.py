@@ -14,11 +14,13 @@ from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
 from jobs.permissions import EndpointSource
+from jobs.store import JobStore
 from jobs.tasks.benchmark import regressions
-from model_registry.evaluations import Evaluation, Evaluations
+from model_registry.database import Database
+from model_registry.evaluations import Evaluation, EvaluationStore
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from server.settings import Settings
 from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
@@ -30,7 +32,7 @@ TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         for seed, name in enumerate(("tiny", "other"), 1):
             tiny = Tiny(layers=seed, metadata={"tokenizer.chat_template": TEMPLATE})
             pull(registry, str(write_gguf(folder / f"{name}.gguf", tiny)), name=name, precision=Precision.FP32)
@@ -46,7 +48,7 @@ def data(tmp_path: Path) -> str:
 
 def ended(home: Path, kind: JobKind, params: dict[str, Any], **endpoints: EndpointSource) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1), permissions=replace(EVERYWHERE, endpoints=endpoints))
+        queue = JobQueue(JobStore(Database(home)), JobLimits(threads=1), permissions=replace(EVERYWHERE, endpoints=endpoints))
         await queue.start()
         try:
             job = await queue.create(kind, params)
@@ -73,7 +75,8 @@ def test_a_version_is_measured_kept_and_reported(home: Path, data: str) -> None:
     metrics = metrics_of(job)
     assert metrics.keys() == set(asked)
     assert metrics["perplexity"] > 10  # of a random model
-    with Evaluations(home) as kept:
+    with Database(home) as database:
+        kept = EvaluationStore(database)
         (found,) = kept.of("tiny:1", "evaluate")
         assert kept.of("tiny") == [found]
         assert kept.of("tin") == []

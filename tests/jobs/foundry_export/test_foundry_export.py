@@ -12,11 +12,13 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.store import JobStore
 from jobs.tasks.foundry_export import TASK, FoundryExportParams
 from jobs.tasks.protocol import TaskContext
+from model_registry.database import Database
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from model_registry.sources.foundry import foundry_local
 from tests.jobs.heard import Heard
 from tests.jobs.permissive import EVERYWHERE
@@ -31,7 +33,7 @@ TEMPLATE = (
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         for name, metadata in (("chat", {"tokenizer.chat_template": TEMPLATE}), ("plain", {})):
             source = write_gguf(folder / f"{name}.gguf", Tiny(metadata=metadata))
             pull(registry, str(source), name=name, precision=Precision.FP32)
@@ -40,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ended(home: Path, params: dict[str, Any]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1), permissions=EVERYWHERE)
+        queue = JobQueue(JobStore(Database(home)), JobLimits(threads=1), permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.FOUNDRY_EXPORT, params)
@@ -78,7 +80,7 @@ def test_foundry_local_loads_what_was_exported(home: Path, tmp_path: Path) -> No
 
 def test_an_attempt_after_the_last_step_finds_what_was_exported(home: Path, tmp_path: Path) -> None:
     params = FoundryExportParams(model="plain", folder=str(tmp_path / "export"))
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         context = TaskContext("job-1", registry, tmp_path, Heard())
         first = TASK.run(params, context)
         assert TASK.run(params, context) == first

@@ -15,19 +15,21 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.store import JobStore
 from jobs.tasks.protocol import TaskContext
 from jobs.tasks.quantization.candidates import GROUPS, Tried, asked, choose
 from jobs.tasks.quantization.parameters import QuantizeParams
 from jobs.tasks.quantization.refining import Unit, by_worth, most_within, units
 from jobs.tasks.quantize import Quantize
+from model_registry.database import Database
 from model_registry.records import CHECKPOINT, Variant
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.jobs.permissive import EVERYWHERE
 
 
 def ended(home: Path, params: dict[str, Any]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1), permissions=EVERYWHERE)
+        queue = JobQueue(JobStore(Database(home)), JobLimits(threads=1), permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.QUANTIZE, {"model": "tiny", **params})
@@ -50,7 +52,7 @@ def test_auto_builds_between_int8_and_int4_and_explains_its_choice(home: Path) -
     assert ratios.keys() == {"int8", "int4", "int4-head4"}
     assert "is the fastest of the 3 of 3 builds" in found.outcome.details["why"][-1]
     assert not (home / "jobs" / found.id / "work/builds").exists()
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve("loose")
     assert {variant.provider_family for variant in version.variants} == {"cpu", "checkpoint"}
     assert version.manifest.parent == "tiny:1"
@@ -71,7 +73,7 @@ def test_scores_before_and_after(home: Path, tmp_path: Path) -> None:
     folder = home / "jobs" / job.id / "work"
     assert "| f1 | 0 (0 to 0) | 0 (0 to 0) |" in (folder / "quantization.md").read_text()
     assert [len((folder / f"answers-{who}.jsonl").read_text().splitlines()) for who in ("before", "after")] == [5, 5]
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         manifest = registry.resolve("half").manifest
     assert manifest.data_sha256
     assert manifest.metrics == metrics
@@ -83,7 +85,7 @@ def test_weights_are_rounded_and_measured_for_the_examples_of_a_task(home: Path,
     found = {}
     for output, wish in (("general", {}), ("special", {"calibration": str(data)})):
         job = ended(home, {"precision": "int4", "output": output, **wish})
-        with Registry(home) as registry:
+        with open_registry(home) as registry:
             version = registry.resolve(output)
         served = next(variant.folder for variant in version.variants if variant.provider_family == "cpu")
         with np.load(served / "smoothing.npz") as factors:
@@ -106,7 +108,7 @@ def test_one_build(home: Path, params: dict[str, Any], precision: str, build: st
     job = ended(home, {**params, "output": "made"})
     assert job.outcome is not None
     assert job.outcome.version is not None
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve(job.outcome.version)
     assert precision in {str(variant.precision) for variant in version.variants}
     assert version.manifest.parameters["build"] == build
@@ -142,7 +144,7 @@ def test_what_cannot_be_built_is_refused(home: Path, wrong: dict[str, Any], why:
 
 def test_a_plan_takes_no_longer_for_the_weights_to_go_on_from(home: Path) -> None:
     """A tuned version holds them beside what is served."""
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         found = registry.resolve("tiny")
 
     def planned_s(*variants: Variant) -> float:

@@ -12,10 +12,12 @@ import pytest
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
 from jobs.limits import JobLimits
+from jobs.store import JobStore
 from jobs.tasks.searching.space import Range, filled, ranges
+from model_registry.database import Database
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 
@@ -23,7 +25,7 @@ from tests.model_registry.gguf.tiny_gguf import Tiny, write_gguf
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("search")
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         pull(registry, str(write_gguf(folder / "tiny.gguf", Tiny())), name="tiny", precision=Precision.FP32)
     return folder / "home"
 
@@ -39,7 +41,7 @@ def asked(tmp_path: Path) -> dict[str, Any]:
 
 def ended(home: Path, params: dict[str, Any]) -> Job:
     async def main() -> Job:
-        queue = JobQueue(home, JobLimits(threads=1), permissions=EVERYWHERE)
+        queue = JobQueue(JobStore(Database(home)), JobLimits(threads=1), permissions=EVERYWHERE)
         await queue.start()
         try:
             job = await queue.create(JobKind.SEARCH, params)
@@ -58,7 +60,7 @@ def test_the_best_trial_stays_and_the_plot_shows_all(home: Path, asked: dict[str
     assert job.status is JobStatus.SUCCEEDED, (job.failure, log.read_text()[-3000:])
     assert job.outcome is not None
     assert job.outcome.details["num_complete"] == 3
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         made = [model.name for model in registry.models() if model.name.startswith("found-")]
         assert made == [str(job.outcome.version).partition(":")[0]]
     report = (home / "jobs" / job.id / "work/search.html").read_text()

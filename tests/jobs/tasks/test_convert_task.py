@@ -10,13 +10,15 @@ import pytest
 
 from jobs.job import InvalidJob, Job, JobKind, JobStatus
 from jobs.job_queue import JobQueue
-from model_registry.registry import Registry
+from jobs.store import JobStore
+from model_registry.database import Database
+from model_registry.registry import open_registry
 from tests.jobs.permissive import EVERYWHERE
 from tests.model_registry.gguf.tiny_gguf import GEMMA, Tiny, write_gguf
 
 
 async def ended(home: Path, params: dict[str, Any]) -> Job:
-    queue = JobQueue(home, permissions=EVERYWHERE)
+    queue = JobQueue(JobStore(Database(home)), permissions=EVERYWHERE)
     await queue.start()
     try:
         job = await queue.create(JobKind.CONVERT, params)
@@ -35,7 +37,7 @@ def test_a_gguf_file_becomes_a_version(tmp_path: Path) -> None:
     assert job.plan.outputs == ("small",)
     assert job.outcome is not None
     assert job.outcome.version == "small:1"
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         assert registry.resolve("small").manifest.architecture == "llama"
 
 
@@ -43,7 +45,7 @@ def test_a_second_version_is_a_candidate_and_live_stays(tmp_path: Path) -> None:
     for index, tiny in enumerate((Tiny(), GEMMA)):
         source = write_gguf(tmp_path / f"{index}.gguf", tiny)
         asyncio.run(ended(tmp_path / "home", {"source": str(source), "output": "small", "precision": "fp32"}))
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         assert (registry.resolve("small").number, registry.resolve("small:candidate").number) == (1, 2)
 
 
@@ -69,5 +71,5 @@ def test_a_damaged_file_fails_the_job_and_leaves_no_version(tmp_path: Path) -> N
     assert job.status is JobStatus.FAILED
     assert job.failure is not None
     assert job.failure.code == "unsupported_model"
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         assert registry.models() == ()
