@@ -84,7 +84,10 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection for one thread at a time. Each statement sees the newest committed state, and waits for no writer."""
+        """A connection for one thread at a time. Each statement sees the newest committed state, and waits for no writer.
+
+        Other blocks of this class wait for its end, so a thread opens none of them inside it.
+        """
         with self._read_lock, clear_errors(self._path):
             yield self._current()[1]
 
@@ -134,8 +137,8 @@ class Database:
         """
         with self._read_lock:
             engine, _ = self._current(at_once=True)
-        if self.why_read_only is not None:
-            raise self.why_read_only
+            if self.why_read_only is not None:
+                raise self.why_read_only
         with clear_errors(self._path), engine.connect() as connection:
             sqlite.set_busy_timeout(connection, min(BUSY_TIMEOUT_S, self._wait_s))
             with connection.begin():

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class WriteThread(Executor):
-    """What is submitted is carried out in order. shutdown() waits until all of it is done.
+    """Carries out what is submitted, in order. shutdown() waits until all of it is done.
 
     A write waits for writers in other processes until the database's lock_timeout_s after it was submitted, however long its turn
     took to come; then it fails with RegistryBusy. So writes in line behind a busy database fail together, not one after another.
@@ -31,7 +31,7 @@ class WriteThread(Executor):
         self._thread = ThreadPoolExecutor(1, "database-write")
 
     def submit(self, change: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> Future[T]:
-        """Not from a write, which would wait for itself."""
+        """As of any executor, the future can be cancelled until its turn. A write must not wait for another one's turn."""
         return self._submit(partial(change, *args, **named), None)
 
     async def write(self, change: Callable[[], T], deadline_s: float | None = None) -> T:

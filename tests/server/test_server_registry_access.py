@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -146,3 +148,20 @@ def test_a_database_that_cannot_be_read_leaves_what_was_there(
     assert [record.message for record in caplog.records] == ["the registry cannot be read; serving what was there"]
     with pytest.raises(RegistryError):
         asyncio.run(access.refresh())
+
+
+@pytest.mark.parametrize(("patience_s", "num_attempts"), [(60.0, 3), (0.0, 1)])
+def test_what_was_registered_in_vain_is_undone_in_attempts(
+    monkeypatch: pytest.MonkeyPatch, patience_s: float, num_attempts: int
+) -> None:
+    monkeypatch.setattr(adapters, "UNDO_WAIT_S", patience_s)
+    attempts: list[str] = []
+
+    async def detach(model: str, name: str) -> None:
+        attempts.append(f"{model}:{name}")
+        if len(attempts) < 3:
+            raise RegistryBusy("Another process writes.")
+
+    gateway: Any = SimpleNamespace(models=SimpleNamespace(detach=detach))
+    asyncio.run(adapters.Adapters(gateway)._undo("tiny", "one"))
+    assert attempts == ["tiny:one"] * num_attempts
