@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
@@ -25,18 +24,11 @@ from model_registry.database_errors import clear_errors
 from model_registry.disk import PRIVATE_FILE, make_private_folder, not_writable, open_private, storage_errors
 from model_registry.errors import NotWritable, OutOfDisk, RegistryBusy, RegistryError
 from model_registry.migration import migrate, revision_of
-from model_registry.schema import HEAD, change_counts
+from model_registry.schema import HEAD, Subject, change_counts
 
 BUSY_TIMEOUT_S = 10.0
 LOCK_TIMEOUT_S = 600.0
 WRITABLE_AGAIN_S = 2.0  # how often a database that could only be read is tried for writing
-
-
-class Subject(StrEnum):
-    """What is kept in memory as a snapshot. Each has a count that every change of its tables raises."""
-
-    MODELS = "models"  # models, versions, variants, artifacts, aliases, adapters
-    KEYS = "keys"
 
 
 class Database:

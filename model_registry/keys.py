@@ -15,9 +15,9 @@ from typing import Any
 
 from sqlalchemy import RowMapping, insert, select, update
 
-from model_registry.database import Database, Subject
+from model_registry.database import Database
 from model_registry.errors import RegistryError
-from model_registry.schema import api_keys
+from model_registry.schema import Subject, api_keys
 
 PREFIX = "slm_"  # of secrets, so that scanners of repositories and logs can recognise them
 _SECRET_BYTES = 32

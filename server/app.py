@@ -98,7 +98,6 @@ def create_app(
     """The gateway, for any ASGI server that runs its lifespan, at whose end the database is closed.
 
     database: of the home, instead of one that is built here. pool: instead of one with real workers.
-
     tasks: the module that knows the kinds of jobs. runs_jobs: whether to take up the jobs that are there.
     """
     lifecycle = Lifecycle()
@@ -110,24 +109,7 @@ def create_app(
     directory = ProviderDirectory()
     plans = LoadPlans(settings, directory, pool)
     gateway = Gateway(settings, models, pool, plans, metrics, lifecycle)
-    job_metrics = JobMetrics(metrics.registry)
-    limits = settings.jobs.limits(offline=settings.offline)
-
-    def on_change(job: Job) -> None:
-        job_metrics.changed(job)
-        if job.status.is_final:  # it may have published
-            storage.look_soon()
-
-    jobs = JobQueue(
-        storage.jobs,
-        limits,
-        tasks=tasks,
-        file_of=lambda id_: str(storage.files.get(id_).path),
-        permissions=settings.jobs.permissions({name: table.source() for name, table in settings.endpoints.items()}),
-        on_change=on_change,
-        writes=storage.writes,
-    )
-    job_metrics.watch(jobs)
+    jobs = _job_queue(settings, storage, JobMetrics(metrics.registry), tasks)
     access = JobAccess(jobs, storage.files)
     parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs, storage)
 
@@ -246,6 +228,25 @@ def _complain(message: str, exit_code: int) -> int:
 def _authenticator(settings: Settings, keys: ApiKeys) -> Authenticator:
     api_key = settings.api_key.get_secret_value() if settings.api_key else None
     return Authenticator(api_key, keys.known, is_local=is_loopback(settings.host))
+
+
+def _job_queue(settings: Settings, storage: Storage, metrics: JobMetrics, tasks: str) -> JobQueue:
+    def on_change(job: Job) -> None:
+        metrics.changed(job)
+        if job.status.is_final:  # it may have published
+            storage.look_soon()
+
+    jobs = JobQueue(
+        storage.jobs,
+        settings.jobs.limits(offline=settings.offline),
+        tasks=tasks,
+        file_of=lambda id_: str(storage.files.get(id_).path),
+        permissions=settings.jobs.permissions({name: table.source() for name, table in settings.endpoints.items()}),
+        on_change=on_change,
+        writes=storage.writes,
+    )
+    metrics.watch(jobs)
+    return jobs
 
 
 def _models(settings: Settings, storage: Storage) -> ServedModels:

@@ -13,11 +13,12 @@ import pytest
 from jobs.job import Job, JobEvent, JobKind, JobStatus, Progress
 from jobs.store import JobStore
 from model_registry.artifacts import StagedVariant
-from model_registry.database import Database, Subject
+from model_registry.database import Database
 from model_registry.evaluations import Evaluation, EvaluationStore
 from model_registry.keys import KeyStore
 from model_registry.records import Manifest, Precision
 from model_registry.registry import Registry, open_registry
+from model_registry.schema import Subject
 from model_registry.uploads import FileStore
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)

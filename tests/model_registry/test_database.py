@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
-from model_registry.database import Database, Subject
+from model_registry.database import Database
 from model_registry.errors import NotWritable, OutOfDisk, RegistryBusy, RegistryError
-from model_registry.schema import HEAD
+from model_registry.schema import HEAD, Subject
 
 NUM_OPENERS = 8
 

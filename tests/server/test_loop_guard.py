@@ -11,8 +11,9 @@ import pytest
 from filelock import FileLock
 
 from jobs.ownership import Ownership
-from model_registry.database import Database, Subject
+from model_registry.database import Database
 from model_registry.disk import make_private_folder, sha256_of, tree_bytes
+from model_registry.schema import Subject
 from runtime.machine.provider_directory import this_cpu
 from tests.loop_guard import GUARD
 
