@@ -48,7 +48,7 @@ from model_registry.errors import (
     UnsupportedModel,
 )
 from model_registry.holds import hold
-from model_registry.registry import Registry
+from model_registry.registry import Registry, open_registry
 from model_registry.telemetry import turn_off_telemetry
 from runtime.essential_thread import start_thread
 from runtime.framing import FrameWriter, read_frame
@@ -96,7 +96,7 @@ def _listen(stdin: BinaryIO, reporter: FrameReporter) -> None:
 
 def _run(tasks: str, start: Start, reporter: FrameReporter) -> TerminalMessage:
     try:
-        with Registry(Path(start.home)) as registry:
+        with open_registry(Path(start.home)) as registry:
             module = task_module(tasks)
             module.prepare_process()
             return _work(module.task_for(JobKind(start.kind)), start, registry, reporter)

@@ -1,6 +1,6 @@
 """One job that has not ended: its newest value, the events that are not stored yet, and who watches it.
 
-The only writer of its row. Stores at most twice a second while it runs, and at once when its status moves. What the database
+Stores at most twice a second while it runs, and at once when its status moves. What the database
 refuses, because the disk is full, is kept here and tried again: the job goes on meanwhile.
 """
 
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -29,10 +30,17 @@ class JobRecord:
     """now: the time, UTC. last_number: of its newest stored event. num_failures: attempts that failed since its last checkpoint.
 
     on_change: called with the job whenever it is stored.
+    writes: what runs the transactions; None: the event loop's own threads.
     """
 
     def __init__(
-        self, job: Job, store: JobStore, now: Callable[[], datetime], last_number: int, on_change: Callable[[Job], None]
+        self,
+        job: Job,
+        store: JobStore,
+        now: Callable[[], datetime],
+        last_number: int,
+        on_change: Callable[[Job], None],
+        writes: Executor | None = None,
     ) -> None:
         self.job = job
         self.is_closed = False
@@ -40,6 +48,7 @@ class JobRecord:
         self._store = store
         self._now = now
         self._on_change = on_change
+        self._writes = writes
         self._number = last_number
         self._stored_number = last_number
         self._events: list[JobEvent] = []
@@ -78,7 +87,13 @@ class JobRecord:
         self._store_in(STORE_EVERY_S)
 
     async def store(self) -> None:
-        """What changed before is stored when it returns, or will be retried. Callers wait for a refusing database once."""
+        """What changed before is stored when it returns, or will be retried. Callers wait for a refusing database once.
+
+        Cancelled, it is stored all the same.
+        """
+        await asyncio.shield(asyncio.create_task(self._store_once(), name=f"store {self.job.id}"))
+
+    async def _store_once(self) -> None:
         if self._refusal is None:
             async with self._storing:
                 if self._refusal is None:
@@ -107,7 +122,7 @@ class JobRecord:
     async def _save(self) -> None:
         job, events, self._events = self.job, self._events, []
         try:
-            await asyncio.to_thread(self._store.save, job, events)
+            await asyncio.get_running_loop().run_in_executor(self._writes, self._store.save, job, events)
         except RegistryError as error:
             self._events = [*events, *self._events]
             self._refusal = error.message
@@ -124,8 +139,9 @@ class JobRecord:
         self.is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._refusal is not None:
-            await self._try_again()
+        async with self._storing:
+            if self._refusal is not None:
+                await self._save()
         async with self._changed:
             self._changed.notify_all()
 

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -37,12 +38,12 @@ class JobService:
     """start() before use, close() when done. tasks: the module that knows the kinds (`TaskModule`).
 
     file_of: an uploaded file's path by its id. permissions: what the configuration allows jobs. on_change: called with each job
-    after it was created, moved or got further. kinds: what each kind accepts.
+    after it was created, moved or got further. writes: what runs the transactions; None: the event loop's own threads.
+    kinds: what each kind accepts.
     """
 
     def __init__(
         self,
-        home: Path,
         store: JobStore,
         limits: JobLimits | None = None,
         *,
@@ -50,13 +51,15 @@ class JobService:
         file_of: Callable[[str], str] = _no_files,
         permissions: JobPermissions | None = None,
         on_change: Callable[[Job], None] = lambda job: None,
+        writes: Executor | None = None,
     ) -> None:
         limits = limits or JobLimits()
+        home = store.home
         self._store = store
         self._folder = home / "jobs"
         self._on_change = on_change
         self.kinds = Kinds(tasks)
-        self._table = JobTable(store, on_change)
+        self._table = JobTable(store, on_change, writes)
         self._starter = Starter(
             home, limits, self.kinds, Admission(home, permissions or JobPermissions(), file_of), self._table.job
         )

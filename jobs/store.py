@@ -1,16 +1,13 @@
-"""Jobs and their events as rows of the registry's database. The only file of this package that knows SQL.
+"""Jobs and their events as rows of the home's database. The only file of this package that knows SQL.
 
-One process writes them: the daemon. Its caller keeps commits rare, because each makes readers of the registry look anew. Every
-method waits for the disk, and those that write for other writers of the database: an event loop calls none of them.
+Every method waits for the disk, and those that write for other writers of the database: an event loop calls none of them.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,42 +19,19 @@ from jobs.task import JobKind, Outcome, Plan
 from model_registry.database import Database
 from model_registry.schema import job_events, jobs
 
-LOCK_WAIT_S = 5.0
 _UNFINISHED = [status for status in JobStatus if not status.is_final]
 
 
 class JobStore:
-    """Opens the database when it is first needed; close() when done. Thread safe.
+    """The jobs of a home. Thread safe. Raises RegistryBusy, OutOfDisk, NotWritable."""
 
-    Writes wait five seconds for other writers. Raises RegistryBusy, OutOfDisk, NotWritable.
-    """
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._opened: Database | None = None
-        self._opening = threading.Lock()
+    def __init__(self, database: Database) -> None:
+        self.home = database.home
+        self._database = database
 
     def exists(self) -> bool:
         """Whether anything can have been stored yet."""
-        return self._path.exists()
-
-    def close(self) -> None:
-        with self._opening:
-            if self._opened is not None:
-                self._opened.close()
-                self._opened = None
-
-    @property
-    def _path(self) -> Path:
-        return self._home / "registry.db"
-
-    @property
-    def _database(self) -> Database:
-        with self._opening:
-            if self._opened is None:
-                lock = self._home / "locks" / "registry.lock"
-                self._opened = Database(self._path, lock, lock_timeout_s=LOCK_WAIT_S)
-            return self._opened
+        return self._database.exists()
 
     def insert(self, new: Sequence[Job], events: Sequence[JobEvent] = ()) -> None:
         with self._database.writing() as connection:
@@ -85,8 +59,8 @@ class JobStore:
         return None if row is None else _job(row)
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """How many jobs there are of each kind and status; none while the database is not open."""
-        if self._opened is None:
+        """How many jobs there are of each kind and status."""
+        if not self.exists():
             return {}
         query = select(jobs.c.kind, jobs.c.status, func.count()).group_by(jobs.c.kind, jobs.c.status)
         with self._database.reading() as reader:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 
 from jobs.job import Job, JobEvent, JobStatus, no_job
@@ -23,9 +24,10 @@ def now() -> datetime:
 
 
 class JobTable:
-    """on_change: called with each job whenever it was stored."""
+    """on_change: called with each job whenever it was stored. writes: what runs the transactions; None: the loop's own threads."""
 
-    def __init__(self, store: JobStore, on_change: Callable[[Job], None]) -> None:
+    def __init__(self, store: JobStore, on_change: Callable[[Job], None], writes: Executor | None = None) -> None:
+        self._writes = writes
         self._store = store
         self._on_change = on_change
         self._records: dict[str, JobRecord] = {}
@@ -36,19 +38,19 @@ class JobTable:
         """The records of all that the store has as not ended, which from now on are this process's."""
         for job in await asyncio.to_thread(self._store.unfinished):
             last = await asyncio.to_thread(self._store.last_number, job.id)
-            self._records[job.id] = JobRecord(job, self._store, now, last, self._stored)
+            self._records[job.id] = JobRecord(job, self._store, now, last, self._stored, self._writes)
         return self.records()
 
     async def add(self, job: Job) -> JobRecord:
         """A new job, which is stored when this returns, or will be."""
-        await asyncio.to_thread(self._store.insert, [job])
-        record = self._records[job.id] = JobRecord(job, self._store, now, 0, self._stored)
+        await asyncio.get_running_loop().run_in_executor(self._writes, self._store.insert, [job])
+        record = self._records[job.id] = JobRecord(job, self._store, now, 0, self._stored, self._writes)
         record.add_event("status", "The job is queued.", data={"status": str(job.status)})
         await record.store()
         return record
 
     async def delete(self, id_: str) -> None:
-        await asyncio.to_thread(self._store.delete, id_)
+        await asyncio.get_running_loop().run_in_executor(self._writes, self._store.delete, id_)
 
     def records(self) -> tuple[JobRecord, ...]:
         return tuple(self._records.values())
@@ -128,7 +130,6 @@ class JobTable:
         """Stores what is not stored yet; whoever follows events goes on."""
         for record in self.records():
             await record.close()
-        await asyncio.to_thread(self._store.close)
 
     def _stored(self, job: Job) -> None:
         """A job that has ended is forgotten once the store has it."""

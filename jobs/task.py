@@ -20,7 +20,8 @@ from jobs.fields import Declared, Reference, declared_fields, references
 from jobs.permissions import Grants
 
 if TYPE_CHECKING:  # it imports the database, which the command line does without
-    from model_registry.registry import Registry
+    from model_registry.evaluations import EvaluationStore
+from model_registry.registry import Registry
 
 MAX_MESSAGE_CHARS = 4096  # of one problem
 PLANNED = "planned"  # in a task's folder: what its plan left for its run
@@ -206,6 +207,11 @@ class TaskContext:
     offline: bool = False
     grants: Grants = field(default_factory=Grants)
     shared: Path | None = None
+
+    @property
+    def evaluations(self) -> EvaluationStore:
+        """Beside the models, in the same database."""
+        return EvaluationStore(self.registry.database)
 
     @property
     def planned(self) -> Path:

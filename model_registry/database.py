@@ -1,96 +1,153 @@
-"""The SQLite file of the registry: opening, migrating, one reader, one writer at a time. Knows nothing about models.
+"""The database of a home: opening, migrating, reading, and one writer at a time. Knows nothing about models.
 
-Reads come from one connection that only reads; SQLite's `data_version` says in microseconds whether anybody, in
-this process or another, has written since. Whoever changes files and rows as one act holds a lock file meanwhile.
-A home that cannot be written to, or whose disk is full, is read all the same.
+The one way to everything that is kept in tables. Stores are built on a `Database` and use what is public here; which database it
+is, and how it is opened, only this file, `sqlite`, `migration`, `backup` and `database_errors` know. A home that cannot be
+written to, or whose disk is full, is read all the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import NullPool
 
-from model_registry.backup import back_up
+from model_registry import sqlite
 from model_registry.database_errors import clear_errors
 from model_registry.disk import PRIVATE_FILE, make_private_folder, not_writable, open_private, storage_errors
-from model_registry.errors import DatabaseTooNew, NotWritable, OutOfDisk, RegistryBusy, RegistryError
-from model_registry.schema import HEAD
+from model_registry.errors import NotWritable, OutOfDisk, RegistryBusy, RegistryError
+from model_registry.migration import migrate, revision_of
+from model_registry.schema import HEAD, Subject, change_counts
 
 BUSY_TIMEOUT_S = 10.0
 LOCK_TIMEOUT_S = 600.0
 WRITABLE_AGAIN_S = 2.0  # how often a database that could only be read is tried for writing
-_READ_ONLY = ("mode=ro", "mode=ro&immutable=1")  # the second needs no files beside the database, and sees no log that is there
 
 
 class Database:
-    """Opens (creates, migrates) the file at `path`; `lock` is the lock file of writers. Thread safe; close() when done.
+    """The database of the home at `home`, opened (created, migrated) at its first use, or by `open`. Thread safe.
 
-    A file of an earlier revision is copied before it is migrated: `registry.db.before-r0003` stays beside it.
-    lock_timeout_s: how long callers wait for other writers, at most ten seconds of it for SQLite's own lock.
-    Where nothing can be written, a database of this release is only read, until it can: see `why_read_only`.
-    Raises DatabaseTooNew; OutOfDisk or NotWritable when there is none to read; RegistryError when the file is no database.
+    close() when done; a use after that opens it anew. One process builds one, and hands it to its stores.
+    lock_timeout_s: how long calls wait for other writers, at most ten seconds of it for a transaction; see `waiting`.
+    Where nothing can be written, a database of this release is only read, until it can be: see `why_read_only`.
+    Each use raises DatabaseTooNew; OutOfDisk or NotWritable when there is none to read; RegistryError when the file is no database.
     """
 
-    def __init__(self, path: Path, lock: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        self._path = path
-        self._lock = lock
-        self._lock_timeout_s = lock_timeout_s
-        self._read_lock = threading.Lock()
-        self._tried_s = time.monotonic()
-        self._num_opened = 1
+    def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        self.home = home
+        self.lock_timeout_s = lock_timeout_s
         self.why_read_only: RegistryError | None = None
-        try:
-            self._engine, self._reader = self._opened()
-        except (OutOfDisk, NotWritable) as error:
-            if not path.exists():
-                raise
-            self._engine, self._reader = self._opened_for_reading(error)
-            self.why_read_only = error
+        self._path = home / "registry.db"
+        self._lock = home / "locks" / "registry.lock"
+        self._read_lock = threading.Lock()
+        self._own_wait = threading.local()
+        self._opened: tuple[Engine, Connection] | None = None  # for writing; the one that reads
+        self._num_opened = 0
+        self._tried_s = 0.0
+        self._counted: tuple[tuple[int, int], Mapping[str, int]] | None = None
+
+    def exists(self) -> bool:
+        """Whether there is anything to read: False before anybody has opened it for the first time."""
+        return self._opened is not None or self._path.exists()
+
+    def open(self) -> None:
+        """Opens it now. Nothing happens when it is open."""
+        with self._read_lock:
+            self._current()
 
     def close(self) -> None:
         with self._read_lock:
-            self._reader.close()
-        self._engine.dispose()
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # ---- reading ----
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
-        """The reader, for one thread at a time. Each statement sees the newest committed state."""
+        """A connection for one thread at a time. Each statement sees the newest committed state, and waits for no writer.
+
+        Other blocks of this class wait for its end, so a thread opens none of them inside it.
+        """
         with self._read_lock, clear_errors(self._path):
-            if self.why_read_only is not None:
-                self._look_again()
-            yield self._reader
+            yield self._current()[1]
 
     @contextlib.contextmanager
     def consistent(self, reader: Connection) -> Iterator[None]:
         """All statements in the block see one and the same state."""
-        reader.exec_driver_sql("BEGIN")
+        sqlite.begin_reading(reader)
         try:
             yield
         finally:
-            reader.exec_driver_sql("COMMIT")
+            sqlite.end_reading(reader)
 
-    def data_version(self, reader: Connection) -> int:
-        """Changes whenever another connection (of any process) has committed, and when the database was opened anew."""
-        return int(reader.exec_driver_sql("PRAGMA data_version").scalar_one()) + (self._num_opened << 32)
+    def change_count(self, reader: Connection, subject: Subject) -> int:
+        """How often anybody, in any process, has changed what belongs to `subject`. Microseconds while nobody commits."""
+        version = self._num_opened, sqlite.data_version(reader)
+        if self._counted is None or self._counted[0] != version:
+            rows = reader.execute(select(change_counts.c.subject, change_counts.c.number))
+            self._counted = version, {str(row.subject): int(row.number) for row in rows}
+        return self._counted[1][subject]
+
+    # ---- writing ----
 
     @contextlib.contextmanager
-    def exclusive(self, timeout_s: float | None = None) -> Iterator[None]:
-        """Nobody else changes artifact files and their rows meanwhile, in any process.
+    def waiting(self, wait_s: float) -> Iterator[None]:
+        """In the block, this thread's calls wait so long for other writers, instead of lock_timeout_s."""
+        self._own_wait.s = wait_s
+        try:
+            yield
+        finally:
+            del self._own_wait.s
 
-        timeout_s: instead of the database's own. Raises RegistryBusy, NotWritable, OutOfDisk.
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Nobody else, in any process, changes artifact files and their rows meanwhile.
+
+        Raises RegistryBusy, NotWritable, OutOfDisk.
         """
-        timeout_s = self._lock_timeout_s if timeout_s is None else timeout_s
+        self.open()  # which may need the lock itself
+        with self._locked():
+            yield
+
+    @contextlib.contextmanager
+    def writing(self, *changed: Subject) -> Iterator[Connection]:
+        """One transaction, the database's only one meanwhile, committed at the end of the block. changed: whose tables it changes.
+
+        Who changes artifact files too holds `exclusive` around it. Raises RegistryBusy, NotWritable, OutOfDisk.
+        """
+        with self._read_lock:
+            engine, _ = self._current(at_once=True)
+            if self.why_read_only is not None:
+                raise self.why_read_only
+        with clear_errors(self._path), engine.connect() as connection:
+            sqlite.set_busy_timeout(connection, min(BUSY_TIMEOUT_S, self._wait_s))
+            with connection.begin():
+                yield connection
+                if changed:
+                    counts = update(change_counts).where(change_counts.c.subject.in_(changed))
+                    connection.execute(counts.values(number=change_counts.c.number + 1))
+
+    # ---- inside ----
+
+    @property
+    def _wait_s(self) -> float:
+        return float(getattr(self._own_wait, "s", self.lock_timeout_s))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        timeout_s = self._wait_s
         lock = FileLock(self._lock, timeout=timeout_s, mode=PRIVATE_FILE)
         try:
             with storage_errors(self._lock.parent, 1 << 12, "writing to the registry"):
@@ -105,138 +162,72 @@ class Database:
         finally:
             lock.release()
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """One transaction, which is SQLite's only one meanwhile, committed at the end of the block.
+    def _current(self, *, at_once: bool = False) -> tuple[Engine, Connection]:
+        """Opens the database if need be; one that could only be read, again from time to time, or at_once. Holds the read lock."""
+        now_s = time.monotonic()
+        is_due = at_once or now_s >= self._tried_s + WRITABLE_AGAIN_S
+        if self._opened is None or (self.why_read_only is not None and is_due):
+            self._tried_s = now_s
+            why: RegistryError | None = None
+            try:
+                opened = self._open_to_write()
+            except (OutOfDisk, NotWritable) as error:
+                if not self._path.exists():
+                    raise
+                why, opened = error, self._open_to_read(error)
+            self._close()
+            self._num_opened += 1
+            self._opened, self.why_read_only = opened, why
+        return self._opened
 
-        Who changes artifact files too holds `exclusive` around it. Raises RegistryBusy, NotWritable, OutOfDisk.
-        """
-        if self.why_read_only is not None:
-            with self._read_lock:
-                self._look_again(at_once=True)
-            if self.why_read_only is not None:
-                raise self.why_read_only
-        with clear_errors(self._path), self._engine.begin() as connection:
-            yield connection
+    def _close(self) -> None:
+        if self._opened is not None:
+            engine, reader = self._opened
+            reader.close()
+            engine.dispose()
+        self._opened = self.why_read_only = None
 
-    def _opened(self) -> tuple[Engine, Connection]:
+    def _open_to_write(self) -> tuple[Engine, Connection]:
         for folder in (self._path.parent, self._lock.parent):
             make_private_folder(folder)
-        engine = _engine(self._path, min(BUSY_TIMEOUT_S, self._lock_timeout_s))
+        engine = sqlite.open_engine(self._path, min(BUSY_TIMEOUT_S, self._wait_s))
         with clear_errors(self._path):
             self._create_if_missing()
             if not os.access(self._path, os.W_OK):
                 raise not_writable(self._path, "writing to the registry")
             self._bring_to_head(engine)
-            return engine, _reader(engine)
+            return engine, sqlite.open_reader(engine)
 
-    def _opened_for_reading(self, why: RegistryError) -> tuple[Engine, Connection]:
+    def _open_to_read(self, why: RegistryError) -> tuple[Engine, Connection]:
         """Raises `why` when it cannot be read either, or only after a migration."""
-        for how in _READ_ONLY:
-            engine = _engine(self._path, self._lock_timeout_s, how)
+        for mode in sqlite.READ_ONLY_MODES:
+            engine = sqlite.open_engine(self._path, self._wait_s, mode)
             with contextlib.suppress(DatabaseError):
-                if _revision(engine) == HEAD:
-                    return engine, _reader(engine)
+                if revision_of(engine) == HEAD:
+                    return engine, sqlite.open_reader(engine)
         raise why
-
-    def _look_again(self, *, at_once: bool = False) -> None:
-        """Opens the database anew: for writing if that is possible now, else for reading what is there now."""
-        assert self.why_read_only is not None
-        now_s = time.monotonic()
-        if not at_once and now_s < self._tried_s + WRITABLE_AGAIN_S:
-            return
-        self._tried_s = now_s
-        self._num_opened += 1
-        why: RegistryError | None = None
-        try:
-            engine, reader = self._opened()
-        except (OutOfDisk, NotWritable) as error:
-            why = error
-            engine, reader = self._opened_for_reading(error)
-        self._reader.close()
-        self._engine.dispose()
-        self._engine, self._reader, self.why_read_only = engine, reader, why
 
     def _create_if_missing(self) -> None:
         """Made whole beside its place, then moved there: SQLite lets no two connections turn one new file to WAL at a time."""
         if self._path.exists():
             return
-        with self.exclusive():
+        with self._locked():
             if self._path.exists():
                 return
             beside = self._path.with_name(f"{self._path.name}.new")
             with storage_errors(self._path.parent, 1 << 20, "making the registry's database"):
                 beside.unlink(missing_ok=True)
                 open_private(beside, "xb").close()  # SQLite gives the files that it makes beside it the same permissions
-            engine = _engine(beside, BUSY_TIMEOUT_S)
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-            _migrate(engine, beside, None)
+            engine = sqlite.open_engine(beside, BUSY_TIMEOUT_S)
+            sqlite.use_write_ahead_log(engine)
+            migrate(engine, beside, None)
             engine.dispose()
             beside.replace(self._path)
 
     def _bring_to_head(self, engine: Engine) -> None:
-        if _revision(engine) == HEAD:
+        if revision_of(engine) == HEAD:
             return
-        with self.exclusive():
-            revision = _revision(engine)
+        with self._locked():
+            revision = revision_of(engine)
             if revision != HEAD:
-                _migrate(engine, self._path, revision)
-
-
-def _reader(engine: Engine) -> Connection:
-    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-
-
-def _revision(engine: Engine) -> str | None:
-    """That of the tables, read without any lock; None for a file without tables."""
-    with _reader(engine) as connection:
-        exists = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'alembic_version'"
-        if connection.exec_driver_sql(exists).scalar() is None:
-            return None
-        revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-        return None if revision is None else str(revision)
-
-
-def _migrate(engine: Engine, path: Path, revision: str | None) -> None:
-    from alembic import command
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if revision is not None and revision not in known:
-        raise DatabaseTooNew(
-            f"{path} was written by a newer slmops (its tables are at revision {revision}, this one knows up to "
-            f"{HEAD}). Upgrade slmops, or set SLMOPS_HOME to another folder."
-        )
-    if revision is not None:
-        back_up(engine, path, HEAD)
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-
-
-def _engine(path: Path, busy_timeout_s: float, read_only: str | None = None) -> Engine:
-    """read_only: how SQLite is to open it, as the query of a URI."""
-    name, is_uri = (str(path), False) if read_only is None else (f"{path.absolute().as_uri()}?{read_only}", True)
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(name, uri=is_uri, check_same_thread=False, timeout=busy_timeout_s)
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
-    event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", _on_begin)
-    return engine
-
-
-def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # sqlite3 must not begin transactions of its own; `_on_begin` does
-    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _on_begin(connection: Connection) -> None:
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+                migrate(engine, self._path, revision)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import RowMapping, insert, select
 
-from model_registry.database import LOCK_TIMEOUT_S, Database
+from model_registry.database import Database
 from model_registry.schema import evaluations
 
 
@@ -26,11 +25,11 @@ class Evaluation:
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-class Evaluations:
-    """Those of a home. close() when done; usable as `with Evaluations(home) as kept:`. Raises as `Database` does."""
+class EvaluationStore:
+    """The evaluations of a home. Thread safe. Raises as `Database` does."""
 
-    def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        self._database = Database(home / "registry.db", home / "locks" / "registry.lock", lock_timeout_s=lock_timeout_s)
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def add(self, *kept: Evaluation) -> None:
         """In this order, the last one the newest. Replaces what the same jobs kept before."""
@@ -41,6 +40,8 @@ class Evaluations:
 
     def of(self, version: str, kind: str | None = None) -> list[Evaluation]:
         """The newest first. version: a label; a bare name means all of its versions."""
+        if not self._database.exists():
+            return []
         query = select(evaluations).order_by(evaluations.c.id.desc())
         if ":" in version:
             query = query.where(evaluations.c.version == version)
@@ -51,15 +52,6 @@ class Evaluations:
             query = query.where(evaluations.c.kind == kind)
         with self._database.reading() as reader:
             return [_evaluation(row) for row in reader.execute(query).mappings()]
-
-    def close(self) -> None:
-        self._database.close()
-
-    def __enter__(self) -> Evaluations:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _row(evaluation: Evaluation) -> dict[str, Any]:

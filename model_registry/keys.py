@@ -8,18 +8,16 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import RowMapping, insert, select, update
 
-from model_registry.database import LOCK_TIMEOUT_S, Database
+from model_registry.database import Database
 from model_registry.errors import RegistryError
-from model_registry.schema import api_keys
+from model_registry.schema import Subject, api_keys
 
 PREFIX = "slm_"  # of secrets, so that scanners of repositories and logs can recognise them
 _SECRET_BYTES = 32
@@ -68,43 +66,22 @@ def digest_of(secret: bytes) -> bytes:
 
 
 class KeyStore:
-    """Opens the database when it is first needed; close() when done. Thread safe. Usable as `with KeyStore(home) as keys:`.
+    """The keys of a home. Thread safe. Writes wait for other writers as long as the database says, then RegistryBusy."""
 
-    lock_timeout_s: how long a call waits for other writers, then RegistryBusy.
-    """
-
-    def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        self._path = home / "registry.db"
-        self._write_lock = home / "locks" / "registry.lock"
-        self._lock_timeout_s = lock_timeout_s
-        self._lock = threading.Lock()
-        self._opened: Database | None = None
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._snapshot: tuple[int, tuple[ApiKey, ...]] | None = None
-
-    def close(self) -> None:
-        with self._lock:
-            if self._opened is not None:
-                self._opened.close()
-            self._opened = self._snapshot = None
-
-    def __enter__(self) -> KeyStore:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def all_keys(self) -> tuple[ApiKey, ...]:
         """All, the oldest first, expired and revoked ones too; none while there is no database. Cheap when nothing changed."""
-        with self._lock:
-            if self._opened is None and not self._path.exists():
-                return ()
-            database = self._database()
-            with database.reading() as reader:
-                version = database.data_version(reader)
-                if self._snapshot is None or self._snapshot[0] != version:
-                    query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
-                    self._snapshot = version, tuple(_key(row) for row in reader.execute(query).mappings())
-                return self._snapshot[1]
+        if not self._database.exists():
+            return ()
+        with self._database.reading() as reader:
+            count = self._database.change_count(reader, Subject.KEYS)
+            if self._snapshot is None or self._snapshot[0] != count:
+                query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
+                self._snapshot = count, tuple(_key(row) for row in reader.execute(query).mappings())
+            return self._snapshot[1]
 
     def create(self, name: str, scopes: Iterable[str], expires_at: datetime | None = None) -> NewKey:
         """scopes: at least one. Raises InvalidKeyName, KeyNameTaken."""
@@ -117,7 +94,7 @@ class KeyStore:
         id_ = f"key-{secrets.token_hex(6)}"
         key = ApiKey(id_, name, digest_of(secret.encode()), tuple(dict.fromkeys(scopes)), datetime.now(UTC), expires_at)
         same_name = select(api_keys.c.id).where(api_keys.c.name == name, api_keys.c.revoked_at.is_(None))
-        with self._lock, self._database().writing() as connection:
+        with self._database.writing(Subject.KEYS) as connection:
             if connection.execute(same_name).first() is not None:
                 raise KeyNameTaken(f"There is a key named {name!r}. Choose another name, or revoke that key first.")
             connection.execute(insert(api_keys), [_row(key)])
@@ -128,14 +105,14 @@ class KeyStore:
         key = self._find(id_or_name)
         if key.revoked_at is None:
             revoked = update(api_keys).where(api_keys.c.id == key.id).values(revoked_at=_naive(datetime.now(UTC)))
-            with self._lock, self._database().writing() as connection:
+            with self._database.writing(Subject.KEYS) as connection:
                 connection.execute(revoked)
         return self._find(key.id)
 
     def remove(self, id_or_name: str) -> ApiKey:
         """Forgets a key. Raises KeyNotFound."""
         key = self._find(id_or_name)
-        with self._lock, self._database().writing() as connection:
+        with self._database.writing(Subject.KEYS) as connection:
             connection.execute(api_keys.delete().where(api_keys.c.id == key.id))
         return key
 
@@ -147,12 +124,6 @@ class KeyStore:
         if found is None:
             raise KeyNotFound(f"There is no key {id_or_name[:80]!r} here. `slmops keys list` shows all.")
         return found
-
-    def _database(self) -> Database:
-        """The caller holds the lock."""
-        if self._opened is None:
-            self._opened = Database(self._path, self._write_lock, lock_timeout_s=self._lock_timeout_s)
-        return self._opened
 
 
 def _row(key: ApiKey) -> dict[str, Any]:

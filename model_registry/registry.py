@@ -1,7 +1,7 @@
-"""The registry: which models this machine has. The only writer of the tables of models and of the artifact folders.
+"""The store of models: which models this machine has. What changes their tables or the artifact folders is in this file.
 
 Knows nothing about where models come from (see `pull`), nor what is loaded: callers say so. Reads are answered from a
-snapshot in memory that is renewed when the database changed, whoever changed it. Every method may wait for the disk, and
+snapshot in memory that is renewed when models changed, whoever changed them. Every method may wait for the disk, and
 those that write for other writers: an event loop calls none of them.
 """
 
@@ -19,12 +19,13 @@ from model_registry import queries
 from model_registry.adapters import attachment_named, check_alias_is_free, plan_attachment, plan_detachments
 from model_registry.aliasing import plan_point, plan_removal
 from model_registry.artifacts import ArtifactStore, DescribedVariant, StagedVariant, describe, digest_of
-from model_registry.database import LOCK_TIMEOUT_S, Database
+from model_registry.database import Database
 from model_registry.disk import remove_tree, storage_errors, tree_bytes
 from model_registry.errors import ModelInUse
 from model_registry.holds import is_held
 from model_registry.names import Label, check_alias_name, check_model_name, parse_label
 from model_registry.records import LIVE, Alias, Attachment, Manifest, Model, ModelVersion
+from model_registry.schema import Subject
 from model_registry.snapshot import Snapshot
 from model_registry.staging import collect_stale, staging_folder
 from model_registry.verification import Problem, problems_of
@@ -34,42 +35,33 @@ ABANDONED_DOWNLOAD_AFTER_S = 7 * 24 * 3600.0
 
 
 class Registry:
-    """The models under `home` (created when missing). Safe beside other threads and processes; close() when done.
+    """The models in the database's home. Safe beside other threads and processes.
 
-    lock_timeout_s: how long writes wait for other writers, then RegistryBusy, unless a call says otherwise (wait_s).
-    Where nothing can be written, what is there is read, and writes raise NotWritable or OutOfDisk.
+    Writes wait for other writers as long as the database says, then RegistryBusy. Where nothing can be written, what is there is
+    read, and writes raise NotWritable or OutOfDisk.
     """
 
-    def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        self.home = home
-        self._store = ArtifactStore(home)
-        self._database = Database(home / "registry.db", home / "locks" / "registry.lock", lock_timeout_s=lock_timeout_s)
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.home = database.home
+        self._store = ArtifactStore(database.home)
         self._snapshot: Snapshot | None = None
-
-    def close(self) -> None:
-        self._database.close()
-
-    def __enter__(self) -> Registry:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     # ---- reads ----
 
     @property
     def why_read_only(self) -> str | None:
         """Why nothing can be written, and what to do; None where it can."""
-        why = self._database.why_read_only
+        why = self.database.why_read_only
         return None if why is None else why.message
 
     def snapshot(self) -> Snapshot:
-        """Everything, as the database has it now; the same object until somebody has written."""
-        with self._database.reading() as reader:
-            version = self._database.data_version(reader)
-            if self._snapshot is None or self._snapshot.data_version != version:
-                with self._database.consistent(reader):
-                    self._snapshot = Snapshot(version, MappingProxyType(queries.load_models(reader, self._store)))
+        """Everything, as the database has it now; the same object until somebody has changed models."""
+        with self.database.reading() as reader:
+            count = self.database.change_count(reader, Subject.MODELS)
+            if self._snapshot is None or self._snapshot.change_count != count:
+                with self.database.consistent(reader):
+                    self._snapshot = Snapshot(count, MappingProxyType(queries.load_models(reader, self._store)))
             return self._snapshot
 
     def models(self) -> tuple[Model, ...]:
@@ -118,7 +110,7 @@ class Registry:
         with storage_errors(self.home, total, f"publishing {name}"):
             described = [describe(variant, hashed) for variant in variants]
         digest = digest_of(described)
-        with self._database.exclusive():
+        with self.database.exclusive():
             model = self.snapshot().models.get(name)
             same = next((version for version in model.versions if version.digest == digest), None) if model else None
             if same is not None and not problems_of(same, hashing=False):
@@ -129,35 +121,35 @@ class Registry:
                 self._store.place(name, same.number, described)
         return next(version for version in self.model(name).versions if version.digest == digest)
 
-    def set_alias(self, model: str, alias: str, number: int, *, weight: float = 1.0, wait_s: float | None = None) -> Alias:
+    def set_alias(self, model: str, alias: str, number: int, *, weight: float = 1.0) -> Alias:
         """Raises InvalidName, ModelNotFound. Moving `live` lets `previous` point to where it was."""
         check_alias_name(alias)
-        with self._database.exclusive(wait_s):
+        with self.database.exclusive():
             found = self.model(model)
             self.snapshot().version_of(Label(model, number=number))
             check_alias_is_free(found, alias)
-            with self._database.writing() as connection:
+            with self.database.writing(Subject.MODELS) as connection:
                 queries.replace_aliases(connection, model, plan_point(found.aliases, model, alias, number, weight))
         return Alias(model, alias, number, weight)
 
-    def attach(self, model: str, name: str, version: str, *, wait_s: float | None = None) -> Attachment:
+    def attach(self, model: str, name: str, version: str) -> Attachment:
         """Serves the adapter of a tuned version as `model:name`. Raises InvalidName, ModelNotFound, UnsupportedModel."""
         check_alias_name(name)
-        with self._database.exclusive(wait_s):
+        with self.database.exclusive():
             attached = plan_attachment(self.model(model), name, self.resolve(version))
-            with self._database.writing() as connection:
+            with self.database.writing(Subject.MODELS) as connection:
                 queries.insert_attachment(connection, attached)
         return attached
 
-    def detach(self, model: str, name: str, *, wait_s: float | None = None) -> Attachment:
+    def detach(self, model: str, name: str) -> Attachment:
         """Raises ModelNotFound."""
-        with self._database.exclusive(wait_s):
+        with self.database.exclusive():
             attached = attachment_named(self.model(model), name)
-            with self._database.writing() as connection:
+            with self.database.writing(Subject.MODELS) as connection:
                 queries.delete_attachment(connection, attached)
         return attached
 
-    def remove(self, name_or_label: str, *, force: bool = False, in_use: Collection[str] = (), wait_s: float | None = None) -> int:
+    def remove(self, name_or_label: str, *, force: bool = False, in_use: Collection[str] = ()) -> int:
         """Removes a version, or for a bare name the model with all versions and aliases; bytes freed.
 
         Loaded versions are known by their holds (`holds.py`); in_use adds labels (`name:NUMBER`) known otherwise. Raises
@@ -165,13 +157,13 @@ class Registry:
         `previous`, else to the newest that remains.
         """
         label = parse_label(name_or_label)
-        with self._database.exclusive(wait_s):
+        with self.database.exclusive():
             model = self.model(label.name)
             doomed = model.versions if label.is_bare else (self.resolve(name_or_label),)
             if not force:
                 held = [found.label for found in doomed if any(is_held(variant.folder) for variant in found.variants)]
                 _refuse_in_use(model, doomed, [*in_use, *held], whole=label.is_bare)
-            with self._database.writing() as connection:
+            with self.database.writing(Subject.MODELS) as connection:
                 for attached in plan_detachments(model, doomed, self.snapshot().models):
                     queries.delete_attachment(connection, attached)
                 orphans = _delete(connection, model, doomed)
@@ -185,7 +177,7 @@ class Registry:
             if folder.stat().st_mtime < time.time() - ABANDONED_DOWNLOAD_AFTER_S:
                 freed += tree_bytes(folder)
                 remove_tree(folder)
-        with self._database.exclusive(), self._database.reading() as reader:
+        with self.database.exclusive(), self.database.reading() as reader:
             models = queries.load_models(reader, self._store)
             versions = {model.name: [version.number for version in model.versions] for model in models.values()}
             wanted = {version.digest[:CHECKPOINT_NAME_CHARS] for model in models.values() for version in model.versions}
@@ -205,14 +197,22 @@ class Registry:
 
     def _publish_new(self, name: str, digest: str, manifest: Manifest, described: Sequence[DescribedVariant], alias: str) -> None:
         """Files first, rows last: the commit is the moment the version exists."""
-        with self._database.reading() as reader:
+        with self.database.reading() as reader:
             number = queries.next_number(reader, name)
         self._store.place(name, number, described)
         model = self.snapshot().models.get(name)
-        with self._database.writing() as connection:
+        with self.database.writing(Subject.MODELS) as connection:
             queries.insert_version(connection, name, number, digest, manifest, described)
             aliases = model.aliases if model else ()
             queries.replace_aliases(connection, name, plan_point(aliases, name, alias if aliases else LIVE, number))
+
+
+@contextlib.contextmanager
+def open_registry(home: Path) -> Iterator[Registry]:
+    """The models under `home` (created when missing), on a database of their own: for who needs no other store."""
+    with Database(home) as database:
+        database.open()
+        yield Registry(database)
 
 
 def _delete(connection: Connection, model: Model, doomed: Sequence[ModelVersion]) -> set[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from sqlalchemy import JSON, Column, DateTime, Float, ForeignKey, Integer, MetaData, String, Table, UniqueConstraint
 
-HEAD = "0003"  # the newest revision in `migrations/versions`; a test holds the two together
+HEAD = "0004"  # the newest revision in `migrations/versions`; a test holds the two together
 
 metadata = MetaData(
     naming_convention={
@@ -13,6 +15,21 @@ metadata = MetaData(
         "fk": "fk_%(table_name)s_%(column_0_name)s",
         "pk": "pk_%(table_name)s",
     }
+)
+
+
+class Subject(StrEnum):
+    """What is kept in memory as a snapshot. Each has a count that every change of its tables raises."""
+
+    MODELS = "models"  # models, versions, variants, artifacts, aliases, adapters
+    KEYS = "keys"  # api_keys
+
+
+change_counts = Table(
+    "change_counts",
+    metadata,
+    Column("subject", String, primary_key=True),  # a Subject
+    Column("number", Integer, nullable=False),  # raised by each transaction that changes its tables
 )
 
 models = Table(

@@ -12,9 +12,9 @@ from model_registry.records import Model, ModelVersion
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """data_version: of the database that it was read from. models: all, by name."""
+    """change_count: of models, in the database that it was read from. models: all, by name."""
 
-    data_version: int
+    change_count: int
     models: Mapping[str, Model]
 
     def model(self, name: str) -> Model:

@@ -7,21 +7,22 @@ import logging
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from sqlalchemy import RowMapping, insert, select
 
-from model_registry.database import LOCK_TIMEOUT_S, Database
+from model_registry.database import Database
 from model_registry.disk import make_private_folder, open_private, storage_failure
 from model_registry.errors import NotWritable, OutOfDisk, RegistryBusy, RegistryError
 from model_registry.schema import files
 
 _PIECE_BYTES = 1 << 20
+T = TypeVar("T")
 _log = logging.getLogger("slmops.files")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -48,16 +49,17 @@ class StoredFile:
     owner: str | None = None
 
 
-class Uploads:
-    """Opens the database for each call. Thread safe. lock_timeout_s: how long a call waits for other writers, then RegistryBusy.
+class FileStore:
+    """The files of a home. Thread safe. Writes wait for other writers as long as the database says, then RegistryBusy.
 
+    writes: what runs the transactions, while the caller's thread copies contents and waits; None: the caller's thread runs them.
     owner, where files are read or removed: only this owner's exist for the caller; None: everybody's do.
     """
 
-    def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        self._home = home
-        self._folder = home / "files"
-        self._lock_timeout_s = lock_timeout_s
+    def __init__(self, database: Database, writes: Executor | None = None) -> None:
+        self._database = database
+        self._writes = writes
+        self._folder = database.home / "files"
 
     def add(
         self, content: BinaryIO, filename: str, purpose: str, expires_after_s: int | None = None, owner: str | None = None
@@ -80,8 +82,7 @@ class Uploads:
                     size += file.write(piece)
             expires = None if expires_after_s is None else now + timedelta(seconds=expires_after_s)
             stored = StoredFile(id_, purpose, filename, digest.hexdigest(), size, now, expires, path, owner)
-            with self._opened() as database, database.writing() as connection:
-                connection.execute(insert(files), [_row(stored)])
+            self._write(self._insert, stored)
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError) and (failure := storage_failure(error, self._folder, size, "keeping an uploaded file")):
@@ -107,10 +108,10 @@ class Uploads:
 
     def _all(self) -> list[StoredFile]:
         """Those that have not expired; the others are removed on the way, where that is possible now."""
-        if not (self._home / "registry.db").exists():
+        if not self._database.exists():
             return []
         query = select(files).order_by(files.c.created_at.desc(), files.c.id.desc())
-        with self._opened() as database, database.reading() as reader:
+        with self._database.reading() as reader:
             found = [self._file(row) for row in reader.execute(query).mappings()]
         now = datetime.now(UTC)
         expired = [each.id for each in found if each.expires_at is not None and each.expires_at <= now]
@@ -123,19 +124,23 @@ class Uploads:
     def _forget(self, ids: list[str]) -> None:
         if not ids:
             return
-        with self._opened() as database, database.writing() as connection:
-            connection.execute(files.delete().where(files.c.id.in_(ids)))
+        self._write(self._delete, ids)
         for id_ in ids:
             shutil.rmtree(self._folder / id_, ignore_errors=True)
 
-    @contextmanager
-    def _opened(self) -> Iterator[Database]:
-        lock = self._home / "locks" / "registry.lock"
-        database = Database(self._home / "registry.db", lock, lock_timeout_s=self._lock_timeout_s)
-        try:
-            yield database
-        finally:
-            database.close()
+    def _insert(self, stored: StoredFile) -> None:
+        with self._database.writing() as connection:
+            connection.execute(insert(files), [_row(stored)])
+
+    def _delete(self, ids: list[str]) -> None:
+        with self._database.writing() as connection:
+            connection.execute(files.delete().where(files.c.id.in_(ids)))
+
+    def _write(self, change: Callable[[T], None], given: T) -> None:
+        if self._writes is None:
+            change(given)
+        else:
+            self._writes.submit(change, given).result()
 
     def _file(self, row: RowMapping) -> StoredFile:
         created, expires = row["created_at"].replace(tzinfo=UTC), row["expires_at"]

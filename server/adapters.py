@@ -7,11 +7,11 @@ import logging
 import time
 from collections.abc import Sequence
 
-from model_registry.errors import RegistryError
+from model_registry.errors import RegistryBusy, RegistryError
 from server.gateway import Gateway
 from server.model_settings import ModelSettings
-from server.registry_access import LOCK_WAIT_S
 from server.served_models import Attached, ServedModel
+from server.write_thread import LOCK_WAIT_S
 
 UNDO_WAIT_S = 60.0  # for other writers, before what was registered in vain is left as it is
 _log = logging.getLogger("slmops.adapters")
@@ -55,13 +55,18 @@ class Adapters:
             return detached
 
     async def _undo(self, model: str, name: str) -> None:
-        try:
-            await self._gateway.models.detach(model, name, time.monotonic() + UNDO_WAIT_S)
-        except RegistryError as error:
-            _log.error(
-                "an adapter that is not served stays registered",
-                extra={"fields": {"adapter": f"{model}:{name}", "why": str(error)}},
-            )
+        """In attempts as long as a request's, between which others may write."""
+        give_up_s = time.monotonic() + UNDO_WAIT_S
+        while True:
+            try:
+                await self._gateway.models.detach(model, name)
+                return
+            except RegistryError as error:
+                if isinstance(error, RegistryBusy) and time.monotonic() < give_up_s:
+                    continue
+                fields = {"adapter": f"{model}:{name}", "why": str(error)}
+                _log.error("an adapter that is not served stays registered", extra={"fields": fields})
+                return
 
     async def _load_anew(self, base: ServedModel) -> None:
         if self._gateway.pool.spec_of(base.label) is not None:

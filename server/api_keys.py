@@ -1,65 +1,57 @@
-"""The registry's keys as the daemon knows them: a snapshot in memory, renewed whenever anybody changed them.
+"""The keys as an event loop may use them: a snapshot in memory, renewed whenever anybody changed them.
 
-Requests read the snapshot; every look at the database is made in another thread than the event loop's.
+Requests read the snapshot; the database is read by who follows other processes (`change_watch`), and after each change of this one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from pathlib import Path
+from functools import partial
+from typing import TypeVar
 
 from model_registry.keys import ApiKey, KeyStore, NewKey
 from server.principal import AccessScope
-from server.registry_access import LOCK_WAIT_S
+from server.write_thread import WriteThread
 
-LOOK_EVERY_S = 1.0  # at what other processes changed
-_log = logging.getLogger("slmops.keys")
+T = TypeVar("T")
 
 
 class ApiKeys:
-    """Reads the keys once when it is made. `watch` while serving, `close` at the end."""
+    """Reads the keys once when it is made."""
 
-    def __init__(self, home: Path) -> None:
-        self._store = KeyStore(home, lock_timeout_s=LOCK_WAIT_S)
-        self._renewing = asyncio.Lock()
-        self._trouble: str | None = None
-        self._known = self._store.all_keys()
-        self._store.close()  # whoever only makes an app keeps no file open
+    def __init__(self, store: KeyStore, writes: WriteThread) -> None:
+        self._store = store
+        self._writes = writes
+        self._renewing = threading.Lock()
+        self._known = store.all_keys()
 
     def known(self) -> tuple[ApiKey, ...]:
-        """All, also expired and revoked ones; as of a second ago when another process changed them."""
+        """All, also expired and revoked ones; as of a moment ago when another process changed them."""
         return self._known
+
+    def renew(self) -> None:
+        """Waits for the disk: not for the event loop. Raises RegistryError."""
+        with self._renewing:  # else an older look could end after a newer one
+            self._known = self._store.all_keys()
+
+    async def refresh(self) -> None:
+        await asyncio.to_thread(self.renew)
 
     async def create(self, name: str, scopes: Iterable[AccessScope], expires_at: datetime | None) -> NewKey:
         """Holds for the next request. Raises InvalidKeyName, KeyNameTaken, RegistryBusy."""
-        made = await asyncio.to_thread(self._store.create, name, [scope.value for scope in scopes], expires_at)
-        await self.refresh()
-        return made
+        return await self._change(partial(self._store.create, name, [scope.value for scope in scopes], expires_at))
 
     async def revoke(self, id_or_name: str) -> ApiKey:
         """Holds for the next request. Raises KeyNotFound, RegistryBusy."""
-        revoked = await asyncio.to_thread(self._store.revoke, id_or_name)
-        await self.refresh()
-        return revoked
+        return await self._change(partial(self._store.revoke, id_or_name))
 
-    async def refresh(self) -> None:
-        async with self._renewing:  # else an older look could end after a newer one
-            self._known = await asyncio.to_thread(self._store.all_keys)
+    async def _change(self, change: Callable[[], T]) -> T:
+        def run() -> T:
+            changed = change()
+            self.renew()
+            return changed
 
-    async def watch(self, every_s: float = LOOK_EVERY_S) -> None:
-        """Until it is cancelled. While the keys cannot be read, those that were known hold, and the log says so once."""
-        while True:
-            await asyncio.sleep(every_s)
-            try:
-                await self.refresh()
-                self._trouble = None
-            except Exception as error:
-                if str(error) != self._trouble:
-                    self._trouble = str(error)
-                    _log.error("API keys cannot be read; those known before hold", exc_info=error)
-
-    async def close(self) -> None:
-        await asyncio.to_thread(self._store.close)
+        return await self._writes.write(run)

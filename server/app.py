@@ -16,11 +16,10 @@ from fastapi import FastAPI
 
 from jobs.job import Job
 from jobs.service import JobService
-from jobs.store import JobStore
+from model_registry.database import Database
 from model_registry.disk import who_may_enter
 from model_registry.errors import RegistryError
 from model_registry.keys import KeyStore
-from model_registry.uploads import Uploads
 from runtime.machine.provider_directory import ProviderDirectory
 from runtime.pool.model_pool import ModelPool
 from server import errors, logs
@@ -43,7 +42,6 @@ from server.openai.fine_tuning import fine_tuning_router
 from server.openai.models import models_router
 from server.openai.tokens import tokens_router
 from server.openai.unavailable import unavailable_router
-from server.registry_access import LOCK_WAIT_S, RegistryAccess
 from server.routes.adapters import adapters_router
 from server.routes.admin import admin_router
 from server.routes.evaluations import evaluations_router
@@ -57,7 +55,9 @@ from server.routes.providers import providers_router
 from server.security import Cors, Policy, Security, is_loopback
 from server.served_models import FakeModels, RegistryModels, ServedModels
 from server.settings import Settings
+from server.storage import Storage
 from server.version import slmops_version
+from server.write_thread import LOCK_WAIT_S
 
 _FLUSH_S = 2.0  # what ended streams get to reach their clients
 _NUM_THREADS = 32  # for calls that wait for the disk: some may wait for a lock, and must not hold up the others
@@ -76,7 +76,7 @@ class Parts:
     gateway: Gateway
     metrics: Metrics
     jobs: JobService
-    keys: ApiKeys
+    storage: Storage
 
     async def drain(self) -> None:
         """Refuses what is new, lets what runs finish within the grace period, ends the rest with an error."""
@@ -88,62 +88,47 @@ class Parts:
 
 
 def create_app(
-    settings: Settings, *, pool: ModelPool | None = None, tasks: str = "jobs.tasks.kinds", runs_jobs: bool = True
+    settings: Settings,
+    *,
+    database: Database | None = None,
+    pool: ModelPool | None = None,
+    tasks: str = "jobs.tasks.kinds",
+    runs_jobs: bool = True,
 ) -> FastAPI:
-    """The gateway, for any ASGI server that runs its lifespan. pool: instead of one with real workers.
+    """The gateway, for any ASGI server that runs its lifespan, at whose end the database is closed.
 
+    database: of the home, instead of one that is built here. pool: instead of one with real workers.
     tasks: the module that knows the kinds of jobs. runs_jobs: whether to take up the jobs that are there.
     """
     lifecycle = Lifecycle()
     pool = pool or ModelPool(settings.pool_limits())
     metrics = Metrics(pool)
     pool.listeners.append(metrics.lifecycle)
-    models, registry = _open_models(settings)
+    storage = Storage(database or open_database(settings), serves_models=settings.engine != "fake")
+    models = _models(settings, storage)
     directory = ProviderDirectory()
     plans = LoadPlans(settings, directory, pool)
     gateway = Gateway(settings, models, pool, plans, metrics, lifecycle)
-    job_metrics = JobMetrics(metrics.registry)
-    limits = settings.jobs.limits(offline=settings.offline)
-    uploads = Uploads(settings.home, lock_timeout_s=LOCK_WAIT_S)
-
-    def on_change(job: Job) -> None:
-        job_metrics.changed(job)
-        if registry is not None and job.status.is_final:  # it may have published
-            registry.look_soon()
-
-    jobs = JobService(
-        settings.home,
-        JobStore(settings.home),
-        limits,
-        tasks=tasks,
-        file_of=lambda id_: str(uploads.get(id_).path),
-        permissions=settings.jobs.permissions({name: table.source() for name, table in settings.endpoints.items()}),
-        on_change=on_change,
-    )
-    job_metrics.watch(jobs)
-    access = JobAccess(jobs, uploads)
-    keys = ApiKeys(settings.home)
-    parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs, keys)
+    jobs = _job_service(settings, storage, JobMetrics(metrics.registry), tasks)
+    access = JobAccess(jobs, storage.files)
+    parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs, storage)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_NUM_THREADS, "slmops"))
-        if registry is not None:
-            registry.start()
-            _warn_of_home(registry)
+        storage.start()
+        _warn_of_home(storage.database)
         if runs_jobs:
             await jobs.start()
-        background = [asyncio.create_task(gateway.warm_up()), asyncio.create_task(keys.watch())]
+        warming = asyncio.create_task(gateway.warm_up())
         try:
             yield
         finally:
             lifecycle.drain()
-            for task in background:
-                task.cancel()
-            await asyncio.wait(background)
-            await asyncio.gather(jobs.close(), pool.close(grace_s=0), keys.close())
-            if registry is not None:
-                await asyncio.to_thread(registry.close)
+            warming.cancel()
+            await asyncio.wait([warming])
+            await asyncio.gather(jobs.close(), pool.close(grace_s=0))
+            await asyncio.to_thread(storage.close)
 
     app = FastAPI(
         title="slmops",
@@ -160,16 +145,16 @@ def create_app(
         completions_router(gateway),
         models_router(gateway),
         tokens_router(gateway),
-        files_router(uploads, jobs),
-        fine_tuning_router(gateway, jobs, uploads),
+        files_router(storage.files, jobs),
+        fine_tuning_router(gateway, jobs, storage.files),
         unavailable_router(),
         admin_router(gateway),
         lineage_router(gateway),
-        evaluations_router(gateway, settings.home),
+        evaluations_router(gateway, storage.evaluations),
         adapters_router(gateway),
         jobs_router(jobs, access),
         pipelines_router(jobs, access),
-        keys_router(keys),
+        keys_router(storage.keys),
         providers_router(directory),
         health_router(gateway),
         metrics_router(metrics, jobs),
@@ -178,7 +163,7 @@ def create_app(
         app.include_router(router)
     errors.install(app)
     app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes), max_upload_bytes=int(settings.max_upload_bytes))
-    policy, authenticator = Policy.of(settings), _authenticator(settings, keys)
+    policy, authenticator = Policy.of(settings), _authenticator(settings, storage.keys)
     app.add_middleware(Security, policy=policy, authenticator=authenticator)
     app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics)
     app.add_middleware(Cors, policy=policy, authenticator=authenticator)
@@ -186,13 +171,17 @@ def create_app(
     return app
 
 
-def why_refused(settings: Settings) -> str | None:
+def open_database(settings: Settings) -> Database:
+    """Of the settings' home, with the patience of HTTP's clients. Opened when it is first needed."""
+    return Database(settings.home, lock_timeout_s=LOCK_WAIT_S)
+
+
+def why_refused(settings: Settings, keys: KeyStore) -> str | None:
     """Why these settings must not be served: beyond this machine, and without a key that opens it. None when they may."""
     if is_loopback(settings.host) or settings.api_key is not None:
         return None
-    with KeyStore(settings.home) as store:
-        if any(key.is_usable(datetime.now(UTC)) for key in store.all_keys()):
-            return None
+    if any(key.is_usable(datetime.now(UTC)) for key in keys.all_keys()):
+        return None
     return (
         f"refusing to listen on {settings.host} without an API key, because others on the network could use this server: "
         "create one by `slmops keys create --name NAME --scope admin`, set SLMOPS_API_KEY (or api_key in slmops.toml), or "
@@ -202,10 +191,15 @@ def why_refused(settings: Settings) -> str | None:
 
 def serve(settings: Settings) -> int:
     """Serves until a signal. Returns the exit code: 0 after a drain, 1 when it cannot listen or has no home, 2 when it must not."""
+    logs.configure(settings.log_level, settings.log_format)
+    with open_database(settings) as database:
+        return _serve(settings, database)
+
+
+def _serve(settings: Settings, database: Database) -> int:
     from server.daemon import CannotListenError, Daemon, open_socket
 
-    logs.configure(settings.log_level, settings.log_format)
-    refusal = why_refused(settings)
+    refusal = why_refused(settings, KeyStore(database))
     if refusal is not None:
         return _complain(refusal, _MISUSED)
     try:
@@ -214,7 +208,7 @@ def serve(settings: Settings) -> int:
         return _complain(str(error), _FAILED)
     with listener:
         try:
-            app = create_app(settings)
+            app = create_app(settings, database=database)
         except RegistryError as error:
             return _complain(error.message, _FAILED)
         if (mode := who_may_enter(settings.home)) is not None:
@@ -236,17 +230,33 @@ def _authenticator(settings: Settings, keys: ApiKeys) -> Authenticator:
     return Authenticator(api_key, keys.known, is_local=is_loopback(settings.host))
 
 
-def _open_models(settings: Settings) -> tuple[ServedModels, RegistryAccess | None]:
-    """The models that requests may name, and what they are read from, which the fake engine's are not."""
-    if settings.engine == "fake":
-        return FakeModels([settings.model, *settings.models]), None
-    from model_registry.registry import Registry
+def _job_service(settings: Settings, storage: Storage, metrics: JobMetrics, tasks: str) -> JobService:
+    def on_change(job: Job) -> None:
+        metrics.changed(job)
+        if job.status.is_final:  # it may have published
+            storage.look_soon()
 
-    access = RegistryAccess(Registry(settings.home, lock_timeout_s=LOCK_WAIT_S))
-    return RegistryModels(access), access
+    jobs = JobService(
+        storage.jobs,
+        settings.jobs.limits(offline=settings.offline),
+        tasks=tasks,
+        file_of=lambda id_: str(storage.files.get(id_).path),
+        permissions=settings.jobs.permissions({name: table.source() for name, table in settings.endpoints.items()}),
+        on_change=on_change,
+        writes=storage.writes,
+    )
+    metrics.watch(jobs)
+    return jobs
 
 
-def _warn_of_home(access: RegistryAccess) -> None:
-    if access.why_read_only is not None:
-        fields = {"why": access.why_read_only}
+def _models(settings: Settings, storage: Storage) -> ServedModels:
+    """The models that requests may name. The fake engine's are not the registry's."""
+    if storage.registry is None:
+        return FakeModels([settings.model, *settings.models])
+    return RegistryModels(storage.registry)
+
+
+def _warn_of_home(database: Database) -> None:
+    if database.why_read_only is not None:
+        fields = {"why": database.why_read_only.message}
         _log.warning("nothing can be written to the home folder; serving what is there", extra={"fields": fields})

@@ -9,7 +9,7 @@ from typing import Any
 from jobs.fields import ReferenceKind
 from jobs.service import JobService
 from jobs.task import JobKind
-from model_registry.uploads import Uploads
+from model_registry.uploads import FileStore
 from server.principal import AccessScope, InsufficientScope, Principal
 
 ADMIN_KINDS = frozenset({JobKind.CONVERT, JobKind.REGISTER})  # pulls or takes a path; moves aliases
@@ -18,7 +18,7 @@ ADMIN_KINDS = frozenset({JobKind.CONVERT, JobKind.REGISTER})  # pulls or takes a
 class JobAccess:
     """Checks before a job is planned or created. An admin may refer to everything."""
 
-    def __init__(self, service: JobService, uploads: Uploads) -> None:
+    def __init__(self, service: JobService, uploads: FileStore) -> None:
         self._service = service
         self._uploads = uploads
 

@@ -108,16 +108,16 @@ class RegistryModels:
 
     async def remove(self, name: str) -> None:
         model = self.resolve(name).label.partition(":")[0]
-        await self._access.write(lambda registry, wait_s: registry.remove(model, wait_s=wait_s))
+        await self._access.write(lambda registry: registry.remove(model))
 
     async def attach(self, model: str, name: str, version: str, deadline_s: float | None = None) -> Attached:
         tuned = as_registered(version)
-        made = await self._access.write(lambda registry, wait_s: registry.attach(model, name, tuned, wait_s=wait_s), deadline_s)
+        made = await self._access.write(lambda registry: registry.attach(model, name, tuned), deadline_s)
         return self._now.with_base(made)
 
     async def detach(self, model: str, name: str, deadline_s: float | None = None) -> Attached:
         gone = self._now.with_base(attachment_named(self._access.snapshot.model(model), name))
-        await self._access.write(lambda registry, wait_s: registry.detach(model, name, wait_s=wait_s), deadline_s)
+        await self._access.write(lambda registry: registry.detach(model, name), deadline_s)
         return Attached(gone.attachment, self.resolve(gone.base.label))
 
 

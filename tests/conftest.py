@@ -20,7 +20,7 @@ from filelock import FileLock
 import model_registry
 from model_registry.catalog import load_catalog
 from model_registry.pull import pull
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.daemon_process import running_daemon
 
 pytest_plugins = ("tests.contract.counting", "tests.effort", "tests.tiers")
@@ -54,7 +54,7 @@ def default_home(pytestconfig: pytest.Config) -> Path:
     home = homes / _what_it_depends_on()
     with FileLock(homes / "lock"):
         _remove_unused(homes, keep=home)
-        with Registry(home) as registry:
+        with open_registry(home) as registry:
             pull(registry, DEFAULT_MODEL)
         (home / "used").touch()
     return home

@@ -13,7 +13,6 @@ from jobs.task import InvalidJob, JobFailure, JobKind, Outcome, Params, Plan, Pr
 from jobs.tasks.outputs import source_of
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import InvalidName
-from model_registry.evaluations import Evaluations
 from model_registry.names import check_alias_name, check_model_name
 from model_registry.records import ADAPTER, LIVE, ModelVersion
 
@@ -92,9 +91,8 @@ def lacks(requires: Mapping[str, Bounds], figures: Mapping[str, float]) -> list[
 
 def _figures(version: ModelVersion, context: TaskContext) -> dict[str, float]:
     """The newest of each name."""
-    with Evaluations(context.registry.home) as kept:
-        newest_last = reversed(kept.of(version.label))
-        return dict(version.manifest.metrics) | {name: value for each in newest_last for name, value in each.metrics.items()}
+    newest_last = reversed(context.evaluations.of(version.label))
+    return dict(version.manifest.metrics) | {name: value for each in newest_last for name, value in each.metrics.items()}
 
 
 def _published(version: ModelVersion, name: str, alias: str, context: TaskContext) -> ModelVersion:

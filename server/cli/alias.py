@@ -15,9 +15,9 @@ def alias(
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="The alias; `live` is what the bare name means.")] = "live",
 ) -> None:
     """Point an alias to a version. `slmops alias MODEL:previous` rolls the last change of `live` back."""
-    from model_registry.registry import Registry
+    from model_registry.registry import open_registry
 
-    with Registry(settings_from().home) as registry:
+    with open_registry(settings_from().home) as registry:
         found = registry.resolve(version)
         moved = registry.set_alias(found.model, name, found.number)
     print_line(f"{moved.model}:{moved.name} is now {found.label}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,20 +74,17 @@ def _pair(model: str, other: str) -> tuple[Evaluation, Evaluation]:
 
 
 def _kept(model: str, kind: str | None) -> list[Evaluation]:
+    from model_registry.database import Database
     from model_registry.errors import ModelNotFound
-    from model_registry.evaluations import Evaluations
+    from model_registry.evaluations import EvaluationStore
     from model_registry.registry import Registry
 
-    home = settings_from().home
-    label = model
-    if ":" in model:
-        try:
-            with Registry(home) as registry:
-                label = registry.resolve(model).label
-        except ModelNotFound:
-            label = model  # gone, or an endpoint's
-    with Evaluations(home) as kept:
-        return kept.of(label, kind)
+    with Database(settings_from().home) as database:
+        label = model
+        if ":" in model:
+            with suppress(ModelNotFound):  # it is gone, or an endpoint's
+                label = Registry(database).resolve(model).label
+        return EvaluationStore(database).of(label, kind)
 
 
 def _described(each: Evaluation) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
+from model_registry.database import Database
 from model_registry.keys import KeyStore
 from server.cli.daemon import Daemon, Refused
 from server.cli.terminal import print_note
@@ -74,8 +75,8 @@ def open_desk(settings: Settings) -> Iterator[KeyDesk]:
         if daemon.is_running() and _is_let_in(desk, daemon, settings):
             yield desk
             return
-    with KeyStore(settings.home) as store:
-        yield RegistryDesk(store)
+    with Database(settings.home) as database:
+        yield RegistryDesk(KeyStore(database))
 
 
 def _is_let_in(desk: DaemonDesk, daemon: Daemon, settings: Settings) -> bool:

@@ -77,9 +77,11 @@ def revoke(key: KeyName, as_json: AsJson = False) -> None:
 
 def remove(key: KeyName) -> None:
     """Remove a key from the registry on this machine. Once none is left, requests on loopback need none again."""
+    from model_registry.database import Database
     from model_registry.keys import KeyStore
 
-    with KeyStore(settings_from().home) as store:
+    with Database(settings_from().home) as database:
+        store = KeyStore(database)
         gone = store.remove(key)
         is_last = not store.all_keys()
     print_line(f"{gone.id} ({gone.name}) is removed")

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def lineage(model: ModelName, as_json: AsJson = False) -> None:
     """Draw what a model was made from and by, and what was made from it."""
     from model_registry.lineage import lineage_of
-    from model_registry.registry import Registry
+    from model_registry.registry import open_registry
     from server.cli.description import describe_version
 
-    with Registry(settings_from().home) as registry:
+    with open_registry(settings_from().home) as registry:
         version = registry.resolve(model)
         tree = lineage_of(registry.models(), version)
     if as_json:

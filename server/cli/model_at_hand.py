@@ -18,13 +18,13 @@ def settings_with_model(**flags: Any) -> Settings:
     The fake engine needs no model on disk.
     """
     from model_registry.errors import InvalidName, InvalidReference, ModelNotFound
-    from model_registry.registry import Registry
+    from model_registry.registry import open_registry
     from server.cli.pull import pull_with_bar
 
     settings = settings_from(**flags)
     if settings.engine == "fake":
         return settings
-    with Registry(settings.home) as registry:
+    with open_registry(settings.home) as registry:
         try:
             registry.resolve(settings.model)
             return settings

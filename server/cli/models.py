@@ -20,10 +20,10 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.
 
 def list_models(as_json: AsJson = False) -> None:
     """List the models on this machine, one line per version."""
-    from model_registry.registry import Registry
+    from model_registry.registry import open_registry
     from server.cli.description import describe_model
 
-    with Registry(settings_from().home) as registry:
+    with open_registry(settings_from().home) as registry:
         models = registry.models()
     if as_json:
         print_json([describe_model(model) for model in models])
@@ -54,10 +54,10 @@ def _rows(model: Model) -> list[tuple[str, ...]]:
 
 def show(model: ModelName, as_json: AsJson = False) -> None:
     """Show where a model came from, what was measured of it, and its files. MODEL:VERSION shows one version."""
-    from model_registry.registry import Registry
+    from model_registry.registry import open_registry
     from server.cli.description import describe_model, describe_version
 
-    with Registry(settings_from().home) as registry:
+    with open_registry(settings_from().home) as registry:
         if ":" in model:
             found = describe_version(registry.resolve(model))
         else:
@@ -76,10 +76,10 @@ def remove(
     force: Annotated[bool, typer.Option("--force", help="Even when an alias points to it or it is loaded.")] = False,
 ) -> None:
     """Remove a model or one version, unless it is loaded or an alias points to it."""
-    from model_registry.registry import Registry
+    from model_registry.registry import open_registry
 
     settings = settings_from()
-    with Registry(settings.home) as registry:
+    with open_registry(settings.home) as registry:
         freed = registry.remove(model, force=force, in_use=_loaded_labels(settings))
     print_line(f"removed {model}; {size(freed)} freed")
 

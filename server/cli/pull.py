@@ -35,13 +35,13 @@ def pull(
 ) -> None:
     """Fetch a model, convert it if needed, and register it. Interrupted downloads resume."""
     from model_registry.references import PathReference, parse_reference
-    from model_registry.registry import Registry
+    from model_registry.registry import open_registry
     from server.cli.description import describe_version
 
     settings = settings_from()
     if settings.offline and not isinstance(parse_reference(reference), PathReference):
         raise CommandFailed("`offline` is set, so nothing is downloaded; pull a path, or unset SLMOPS_OFFLINE")
-    with Registry(settings.home) as registry:
+    with open_registry(settings.home) as registry:
         version = pull_with_bar(registry, reference, name=name, precision=Precision(precision), trial=trial)
     for warning in version.manifest.warnings:
         print_note(f"warning: {warning}")

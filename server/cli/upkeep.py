@@ -18,9 +18,9 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Compare every file of a model with its checksum. Exit code 1 when one differs."""
-    from model_registry.registry import Registry
+    from model_registry.registry import open_registry
 
-    with Registry(settings_from().home) as registry:
+    with open_registry(settings_from().home) as registry:
         names = [model] if model else [version.label for found in registry.models() for version in found.versions]
         problems = {name: registry.verify(name) for name in names}
     if as_json:
@@ -37,9 +37,9 @@ def verify(
 
 def collect_garbage(as_json: AsJson = False) -> None:
     """Delete files that no version needs: of removed models, and of pulls that were cut off."""
-    from model_registry.registry import Registry
+    from model_registry.registry import open_registry
 
-    with Registry(settings_from().home) as registry:
+    with open_registry(settings_from().home) as registry:
         freed = registry.collect_garbage()
     if as_json:
         print_json({"freed_bytes": freed})

@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, Response
 
 from jobs.fields import ReferenceKind
 from jobs.service import JobService
-from model_registry.uploads import FileNotKnown, StoredFile, Uploads
+from model_registry.uploads import FileNotKnown, FileStore, StoredFile
 from runtime.errors import InvalidRequest
 from server.access import CallerPrincipal, GuardedRoute, requires
 from server.errors import FileInUse, documented
@@ -43,7 +43,7 @@ class FormRoute(GuardedRoute):
         return handle
 
 
-def files_router(uploads: Uploads, jobs: JobService) -> APIRouter:
+def files_router(uploads: FileStore, jobs: JobService) -> APIRouter:
     router = APIRouter(prefix="/v1/files", tags=["openai"], route_class=FormRoute)
 
     @router.post("", responses=documented(400, 413, 500), summary="Upload a file")

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Request
 from jobs.job import WORK, Job, JobEvent, JobNotFound, JobStatus, WrongStatus
 from jobs.service import JobService
 from jobs.task import InvalidJob, JobKind, Problem
-from model_registry.uploads import FileNotKnown, Uploads
+from model_registry.uploads import FileNotKnown, FileStore
 from runtime.errors import InvalidRequest
 from server.access import CallerPrincipal, requires
 from server.disconnection import unless_disconnected
@@ -38,7 +38,7 @@ _RESULT = "result_file"  # where a job's folder notes the id of its result file
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-def fine_tuning_router(gateway: Gateway, service: JobService, uploads: Uploads) -> APIRouter:
+def fine_tuning_router(gateway: Gateway, service: JobService, uploads: FileStore) -> APIRouter:
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["openai"], route_class=SmallJsonRoute)
 
     async def told(job: Job) -> FineTuningJob:
@@ -151,7 +151,7 @@ def fine_tuning_router(gateway: Gateway, service: JobService, uploads: Uploads) 
     return router
 
 
-def _check_file(uploads: Uploads, field: str, id_: str | None, owner: str | None) -> None:
+def _check_file(uploads: FileStore, field: str, id_: str | None, owner: str | None) -> None:
     """Raises InvalidRequest when it is not here, is another's, or is for something else."""
     if id_ is None:
         return
@@ -178,7 +178,7 @@ def _theirs(problem: Problem, asked: FineTuningRequest) -> Problem:
     return Problem(problem.message, param, problem.file, problem.line, problem.code)
 
 
-def _result_file(folder: Path, job: Job, uploads: Uploads) -> str | None:
+def _result_file(folder: Path, job: Job, uploads: FileStore) -> str | None:
     """Made when it is first asked for; None before the job has succeeded."""
     if job.status is not JobStatus.SUCCEEDED:
         return None

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from model_registry.evaluations import Evaluation, Evaluations
+from model_registry.evaluations import Evaluation, EvaluationStore
 from server.access import GuardedRoute, requires
 from server.errors import documented
 from server.fine_tuned_names import as_registered
 from server.gateway import Gateway
 from server.principal import AccessScope
-from server.registry_access import LOCK_WAIT_S
 from server.routes.job_bodies import Figures, finite
 
 
@@ -35,7 +33,7 @@ class EvaluationList(BaseModel):
     data: list[EvaluationBody]
 
 
-def evaluations_router(gateway: Gateway, home: Path) -> APIRouter:
+def evaluations_router(gateway: Gateway, store: EvaluationStore) -> APIRouter:
     router = APIRouter(prefix="/admin/models", tags=["admin"], route_class=GuardedRoute)
 
     @router.get("/{name}/evaluations", responses=documented(400, 404, 500), summary="List what was measured of a model")
@@ -44,19 +42,12 @@ def evaluations_router(gateway: Gateway, home: Path) -> APIRouter:
         name: str, kind: Annotated[Literal["evaluate", "benchmark"] | None, Query(description="Only of this kind.")] = None
     ) -> EvaluationList:
         """By name, of all of its versions, or by `name:number`; kept also when the version is gone."""
-        found = await asyncio.to_thread(_read, home, as_registered(name), kind)
+        found = await asyncio.to_thread(store.of, as_registered(name), kind)
         if not found:
             await gateway.resolve(name)
         return EvaluationList(data=[_body(each) for each in found])
 
     return router
-
-
-def _read(home: Path, name: str, kind: str | None) -> list[Evaluation]:
-    if not (home / "registry.db").exists():
-        return []
-    with Evaluations(home, lock_timeout_s=LOCK_WAIT_S) as kept:
-        return kept.of(name, kind)
 
 
 def _body(each: Evaluation) -> EvaluationBody:

@@ -19,7 +19,7 @@ from jobs.tasks.benchmark.load import Load, Target, run_load
 from model_registry.artifacts import StagedVariant
 from model_registry.pull import pull
 from model_registry.records import ADAPTER, Manifest, Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from runtime.engines.onnx_products import layer_products
 from runtime.model_folder import read_model_folder
 from tests.benchmarks.daemon import Daemon, daemon
@@ -34,7 +34,7 @@ def publish(home: Path, model: str, count: int, rank: int) -> list[str]:
     import onnx
 
     names = [f"random-{number}" for number in range(count)]
-    with Registry(home) as registry, tempfile.TemporaryDirectory() as folder:
+    with open_registry(home) as registry, tempfile.TemporaryDirectory() as folder:
         base = pull(registry, model)
         decoder = read_model_folder(base.variants[0].folder).decoder
         products = list(

@@ -18,7 +18,7 @@ import psutil
 
 from model_registry.pull import plan_pull, pull
 from model_registry.records import ModelVersion
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from model_registry.sources import source_for
 from server.cli.progress import ProgressBar
 from server.settings import Settings
@@ -76,7 +76,7 @@ def _peers(options: argparse.Namespace, settings: Settings) -> list[Peer]:
 
 def _model(settings: Settings, gguf: Path | None) -> tuple[Model, ModelVersion]:
     """The default model, pulled if it is missing, and the GGUF file it was imported from."""
-    with Registry(settings.home) as registry, ProgressBar() as bar:
+    with open_registry(settings.home) as registry, ProgressBar() as bar:
         version = pull(registry, settings.model, progress=bar)
         if gguf is None:
             folder = settings.home / "bench"

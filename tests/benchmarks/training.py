@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from model_registry.database import Database
+
 MODEL = "smollm2-135m"
 STEPS, BATCH, RANK = int(os.environ.get("STEPS", "12")), 8, 16
 OURS: dict[str, dict[str, Any]] = {
@@ -56,7 +58,7 @@ def context_in(folder: Path) -> Any:
         def message(self, text: str, level: str = "info") -> None: ...
         def checkpoint(self, step: int, path: Path, metrics: Any) -> None: ...
 
-    return TaskContext("job-bench", Registry(Settings().home), folder, Silent(), threads=os.cpu_count() or 1)
+    return TaskContext("job-bench", Registry(Database(Settings().home)), folder, Silent(), threads=os.cpu_count() or 1)
 
 
 def ours(who: str, data: Path, folder: Path) -> Any:

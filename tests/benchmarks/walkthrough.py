@@ -124,10 +124,10 @@ class Walk:
 
     def _served_bytes(self, name: str) -> int:
         from model_registry.records import NOT_SERVED
-        from model_registry.registry import Registry
+        from model_registry.registry import open_registry
         from server.settings import Settings
 
-        with Registry(Settings().home) as registry:
+        with open_registry(Settings().home) as registry:
             variants = registry.resolve(name).variants
         return sum(variant.size_bytes for variant in variants if variant.provider_family not in NOT_SERVED)
 

@@ -11,7 +11,7 @@ import pytest
 
 from model_registry.artifacts import StagedVariant
 from model_registry.records import Manifest, ModelVersion, Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from server.cli.program import execute
 
 
@@ -55,7 +55,7 @@ def publish(home: Path) -> Callable[..., ModelVersion]:
     """Registers a version whose only file holds `content`."""
 
     def make(name: str, content: str = "weights") -> ModelVersion:
-        with Registry(home) as registry, registry.staging() as folder:
+        with open_registry(home) as registry, registry.staging() as folder:
             (folder / "model.onnx").write_text(content)
             manifest = Manifest(
                 source=f"file:///{name}",

@@ -15,7 +15,7 @@ import pytest
 
 from model_registry.artifacts import StagedVariant
 from model_registry.records import Manifest, Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
 
 pytestmark = pytest.mark.api
@@ -130,7 +130,7 @@ def test_ps_and_stop(slmops: Slmops) -> None:
 
 
 def test_rm_refuses_what_the_daemon_has_loaded(slmops: Slmops, home: Path) -> None:
-    with Registry(home) as registry, registry.staging() as folder:
+    with open_registry(home) as registry, registry.staging() as folder:
         (folder / "model.onnx").write_text("weights")
         manifest = Manifest(source="file:///x", importer="test", architecture="llama", context_length=64)
         registry.publish("smollm2-135m", manifest, [StagedVariant(Precision.INT8, "cpu", folder)])

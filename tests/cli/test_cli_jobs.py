@@ -12,7 +12,8 @@ import httpx
 import pytest
 from rich.console import Console
 
-from model_registry.evaluations import Evaluation, Evaluations
+from model_registry.database import Database
+from model_registry.evaluations import Evaluation, EvaluationStore
 from server.cli.curve import curve
 from server.cli.job_watch import _Screen
 from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
@@ -121,7 +122,8 @@ def test_a_pipeline_from_a_file(slmops: Slmops, source: Path, tmp_path: Path) ->
 
 def test_evaluations_are_shown_and_compared(slmops: Slmops, home: Path, variables: dict[str, str]) -> None:
     details = {"data_sha256": "d" * 64, "num_questions": 4}
-    with Evaluations(home) as kept:
+    with Database(home) as database:
+        kept = EvaluationStore(database)
         for version, scores in (("one:1", [0.0, 0.0, 1.0, 1.0]), ("two:1", [1.0, 1.0, 1.0, 1.0])):
             figures = {"f1": sum(scores) / 4}
             more = {**details, "scores": {"f1": scores}, "intervals": {"f1": [0.0, 1.0]}}

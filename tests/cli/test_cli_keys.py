@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from model_registry.database import Database
 from model_registry.keys import KeyStore
 from server.cli.daemon import Daemon
 from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
@@ -29,7 +30,8 @@ def test_a_key_is_created_listed_revoked_and_removed(slmops: Slmops, home: Path)
     assert made.code == 0, made.err
     secret = made.out.strip()
     assert secret.startswith("slm_")
-    with KeyStore(home) as store:
+    with Database(home) as database:
+        store = KeyStore(database)
         (key,) = store.all_keys()
     assert (key.name, key.scopes) == ("app", ("inference", "read"))
     listed = slmops("keys", "list")

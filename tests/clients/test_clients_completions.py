@@ -9,7 +9,7 @@ import openai
 import pytest
 from tokenizers import Tokenizer
 
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.clients.conversations import MODEL
 
 PROMPT = "The capital of France is"
@@ -17,7 +17,7 @@ PROMPT = "The capital of France is"
 
 @pytest.fixture(scope="module")
 def tokenizer(default_home: Path) -> Tokenizer:
-    with Registry(default_home) as registry:
+    with open_registry(default_home) as registry:
         folder = registry.resolve(MODEL).variants[0].folder
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 

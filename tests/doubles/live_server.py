@@ -12,8 +12,9 @@ from typing import Any, Self
 import httpx
 from fastapi import FastAPI
 
-from server.app import Parts, create_app
+from server.app import create_app
 from server.daemon import Daemon, open_socket
+from server.openai.wire.messages import Parts
 from server.settings import Settings
 
 START_S = 30

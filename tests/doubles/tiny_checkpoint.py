@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jobs.task import TaskContext
 from jobs.tasks.evaluate.local_model import LocalModel
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from runtime.engines.onnx_decoder import OnnxDecoder
 from runtime.model_folder import read_model_folder
 from runtime.request import SamplingParams, TextPrompt
@@ -25,7 +25,7 @@ _ENDS = {"vocab_size": 264, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id"
 @contextmanager
 def task_context(home: Path, *, job: str = "job-1", offline: bool = False) -> Iterator[TaskContext]:
     """Its registry is under `home`; `context.reporter` is a Heard."""
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         folder = home / "work" / job
         folder.mkdir(parents=True, exist_ok=True)
         yield TaskContext(job, registry, folder, Heard(), threads=1, offline=offline)

@@ -13,7 +13,7 @@ import pytest
 
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from server.cli.program import execute
 from tests.doubles.daemon_process import Daemon, running_daemon
 from tests.doubles.tiny_gguf import Tiny, write_gguf
@@ -29,7 +29,7 @@ def publish(home: Path, folder: Path, name: str, template: str, layers: int) -> 
     """Weights of their own for each number of layers: equal files are shared."""
     metadata = {"tokenizer.chat_template": template}
     source = write_gguf(folder / f"{name}.gguf", Tiny(context=4096, layers=layers, metadata=metadata))
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         pull(registry, str(source), precision=Precision.FP32)
 
 
@@ -56,7 +56,7 @@ def http(daemon: Daemon) -> Iterator[httpx.Client]:
 
 
 def weights_of(home: Path, name: str) -> Path:
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         folder = registry.resolve(name).variants[0].folder
     return max(folder.iterdir(), key=lambda path: path.stat().st_size)
 

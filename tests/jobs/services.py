@@ -8,7 +8,8 @@ from typing import Any
 from jobs.permissions import JobLimits
 from jobs.service import JobService
 from jobs.store import JobStore
+from model_registry.database import Database
 
 
 def job_service(home: Path, limits: JobLimits | None = None, *, tasks: str = "jobs.tasks.kinds", **kwargs: Any) -> JobService:
-    return JobService(home, JobStore(home), limits, tasks=tasks, **kwargs)
+    return JobService(JobStore(Database(home)), limits, tasks=tasks, **kwargs)

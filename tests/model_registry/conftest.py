@@ -9,7 +9,7 @@ import pytest
 
 from model_registry.artifacts import StagedVariant
 from model_registry.records import Manifest, ModelVersion, Precision
-from model_registry.registry import Registry
+from model_registry.registry import Registry, open_registry
 from model_registry.sources.package_index import INDEX_VARIABLES
 from tests.doubles.registry_http import LocalServer, local_server
 
@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registry(home: Path) -> Iterator[Registry]:
-    with Registry(home) as opened:
+    with open_registry(home) as opened:
         yield opened
 
 

@@ -16,7 +16,7 @@ from model_registry.artifacts import StagedVariant
 from model_registry.database import Database
 from model_registry.errors import OutOfDisk
 from model_registry.records import Manifest, Precision
-from model_registry.registry import Registry
+from model_registry.registry import Registry, open_registry
 
 pytestmark = [pytest.mark.api, pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill -9")]
 
@@ -56,7 +56,8 @@ def killed_at(home: Path, step: int, act: Callable[[Registry], None]) -> bool:
     if child == 0:
         status = 1
         try:
-            registry = Registry(home)
+            registry = Registry(Database(home))
+            registry.database.open()
             die_at(step)
             act(registry)
             status = 0
@@ -72,7 +73,7 @@ def killed_at(home: Path, step: int, act: Callable[[Registry], None]) -> bool:
 
 def check_whole(home: Path, states: set[tuple[int, ...]]) -> tuple[int, ...]:
     """The registry opens in one of `states`, verifies, and garbage collection leaves exactly what it refers to."""
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         models = registry.models()
         numbers = tuple(version.number for model in models for version in model.versions)
         assert numbers in states
@@ -89,13 +90,13 @@ def check_whole(home: Path, states: set[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def test_a_publish_killed_anywhere_leaves_the_old_state_or_the_new(home: Path):
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         publish(registry, "one")
     step = 1
     while killed_at(home, step, lambda registry: publish(registry, "two")):
         numbers = check_whole(home, {(1,), (1, 2)})
         if numbers == (1, 2):  # killed after the commit: go back, so that the next step publishes too
-            with Registry(home) as registry:
+            with open_registry(home) as registry:
                 registry.remove("tiny:2", force=True)
                 registry.remove("tiny")
                 publish(registry, "one")
@@ -107,7 +108,7 @@ def test_a_publish_killed_anywhere_leaves_the_old_state_or_the_new(home: Path):
 def test_a_removal_killed_anywhere_leaves_the_old_state_or_the_new(home: Path):
     step = 1
     while True:
-        with Registry(home) as registry:
+        with open_registry(home) as registry:
             publish(registry, "one")
         if not killed_at(home, step, lambda registry: registry.remove("tiny")):
             break
@@ -124,7 +125,7 @@ def test_a_staging_folder_of_a_dead_process_is_garbage_and_of_a_live_one_is_not(
             os.kill(os.getpid(), signal.SIGKILL)
 
     assert killed_at(home, 10**6, stage_and_die)
-    with Registry(home) as registry, registry.staging() as mine:
+    with open_registry(home) as registry, registry.staging() as mine:
         (mine / "big").write_bytes(b"x" * 500)
         assert registry.collect_garbage() == 1000, "its lock says that nobody works in it any more, however new it is"
         assert (mine / "big").exists()
@@ -132,7 +133,7 @@ def test_a_staging_folder_of_a_dead_process_is_garbage_and_of_a_live_one_is_not(
 
 
 def test_a_lock_that_is_about_to_be_taken_is_left(home: Path):
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         lock = home / "staging" / "new.lock"
         lock.parent.mkdir(parents=True)
         lock.touch()
@@ -145,7 +146,7 @@ def test_a_lock_that_is_about_to_be_taken_is_left(home: Path):
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_leaves_nothing_and_says_how_much(home: Path, monkeypatch: pytest.MonkeyPatch, error: int):
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         publish(registry, "one")
 
         def full(source: Path, target: Path) -> None:
@@ -168,7 +169,7 @@ def test_without_hard_links_files_are_copied(home: Path, monkeypatch: pytest.Mon
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(disk.os, "link", refuse)
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         publish(registry, "one")
         assert registry.verify("tiny") == ()
     check_whole(home, {(1,)})

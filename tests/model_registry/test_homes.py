@@ -10,29 +10,32 @@ from pathlib import Path
 import pytest
 
 from model_registry.artifacts import StagedVariant
+from model_registry.database import Database
 from model_registry.disk import make_private_folder, open_private, storage_errors, who_may_enter
 from model_registry.errors import NotWritable, OutOfDisk, RegistryError
 from model_registry.records import Manifest, Precision
-from model_registry.registry import Registry
-from model_registry.uploads import Uploads
+from model_registry.registry import Registry, open_registry
+from model_registry.uploads import FileStore
 from tests.doubles import unprivileged
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 _READ = """
 import sys
 from pathlib import Path
+from model_registry.database import Database
 from model_registry.errors import RegistryError
 from model_registry.registry import Registry
-from model_registry.uploads import Uploads
+from model_registry.uploads import FileStore
 {limits}
 home = Path(sys.argv[1])
-with Registry(home) as registry:
+with Database(home) as database:
+    registry = Registry(database)
     print(registry.resolve("tiny").label, "read only:", registry.why_read_only)
     try:
         registry.set_alias("tiny", "mine", 1)
     except RegistryError as error:
         print(type(error).__name__)
-    print(Uploads(home).find())
+    print(FileStore(database).find())
 """
 _NO_GROWTH = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
 
@@ -41,7 +44,7 @@ _NO_GROWTH = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 def home(tmp_path: Path) -> Path:
     """Holds the model `tiny`."""
     home = tmp_path / "home"
-    with Registry(home) as registry, registry.staging() as folder:
+    with open_registry(home) as registry, registry.staging() as folder:
         (folder / "weights").write_bytes(b"some")
         variant = StagedVariant(Precision.FP32, "cpu", folder)
         registry.publish("tiny", Manifest("test", "none", "test", 16), [variant])
@@ -50,8 +53,8 @@ def home(tmp_path: Path) -> Path:
 
 @posix
 def test_a_new_home_is_for_its_owner_alone(home: Path) -> None:
-    with (home / "../content").resolve().open("w+b") as content:
-        Uploads(home).add(content, "data.jsonl", "fine-tune")
+    with (home / "../content").resolve().open("w+b") as content, Database(home) as database:
+        FileStore(database).add(content, "data.jsonl", "fine-tune")
     private = [home, home / "registry.db", home / "locks/registry.lock", *(home / "files").rglob("*"), home / "files"]
     assert [oct(stat.S_IMODE(path.stat().st_mode) & 0o077) for path in private] == ["0o0"] * len(private)
     assert who_may_enter(home) is None
@@ -61,7 +64,7 @@ def test_a_new_home_is_for_its_owner_alone(home: Path) -> None:
 
 @posix
 def test_the_files_beside_an_open_database_are_private_too(home: Path) -> None:
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         registry.set_alias("tiny", "mine", 1)
         beside = sorted(home.glob("registry.db-*"))
         assert len(beside) == 2
@@ -122,11 +125,12 @@ def test_a_full_disk_keeps_nobody_from_reading(home: Path) -> None:
 def test_it_is_written_to_again_as_soon_as_it_can_be(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as full:
         full.setattr("model_registry.database.os.access", lambda path, mode: False)
-        registry = Registry(home)
+        database = Database(home)
+        registry = Registry(database)
         with pytest.raises(NotWritable):
             registry.set_alias("tiny", "mine", 1)
         assert registry.resolve("tiny").label == "tiny:1"
-    with registry, Registry(home) as other:
+    with database, open_registry(home) as other:
         other.set_alias("tiny", "theirs", 1)
         registry.set_alias("tiny", "mine", 1)
         assert registry.why_read_only is None
@@ -167,4 +171,4 @@ def test_an_upload_into_a_folder_without_permission_is_no_full_disk(tmp_path: Pa
     monkeypatch.setattr("model_registry.uploads.open_private", refuse)
     (tmp_path / "content").touch()
     with pytest.raises(NotWritable, match="Keeping an uploaded file"), (tmp_path / "content").open("rb") as content:
-        Uploads(tmp_path / "home").add(content, "a", "fine-tune")
+        FileStore(Database(tmp_path / "home")).add(content, "a", "fine-tune")

@@ -10,15 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from model_registry.database import Database
 from model_registry.keys import InvalidKeyName, KeyNameTaken, KeyNotFound, KeyStore
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[KeyStore]:
-    with KeyStore(tmp_path) as store:
-        yield store
+def database(tmp_path: Path) -> Iterator[Database]:
+    with Database(tmp_path) as database:
+        yield database
+
+
+@pytest.fixture
+def store(database: Database) -> KeyStore:
+    return KeyStore(database)
 
 
 def test_a_home_without_a_database_has_no_keys_and_gets_none(store: KeyStore, tmp_path: Path) -> None:
@@ -26,12 +32,12 @@ def test_a_home_without_a_database_has_no_keys_and_gets_none(store: KeyStore, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_secret_is_random_and_kept_as_its_hash_alone(store: KeyStore, tmp_path: Path) -> None:
+def test_a_secret_is_random_and_kept_as_its_hash_alone(store: KeyStore, database: Database, tmp_path: Path) -> None:
     one, two = store.create("one", ["inference"]), store.create("two", ["inference"])
     assert re.fullmatch(r"slm_[A-Za-z0-9_-]{43}", one.secret), "256 bits in base64"
     assert one.secret != two.secret
     assert one.key.digest == hashlib.sha256(one.secret.encode()).digest()
-    store.close()
+    database.close()
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or one.secret.encode() not in path.read_bytes()
 
@@ -84,7 +90,8 @@ def test_an_unknown_key_is_said_to_be(store: KeyStore, verb: str) -> None:
 
 
 def test_another_process_sees_what_changed(store: KeyStore, tmp_path: Path) -> None:
-    with KeyStore(tmp_path) as other:
+    with Database(tmp_path) as elsewhere:
+        other = KeyStore(elsewhere)
         assert other.all_keys() == ()
         key = store.create("app", ["read"]).key
         assert other.all_keys() == (key,)

@@ -32,7 +32,7 @@ from model_registry.importers.onnx_folder import OnnxFolderImporter
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.registry_graphs import files_of, write_browser_export, write_genai_folder
 from tests.doubles.registry_http import LocalServer, add_package, add_repository
 
@@ -292,9 +292,9 @@ import resource, sys
 from pathlib import Path
 from model_registry.errors import OutOfDisk
 from model_registry.pull import pull
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 
-with Registry(Path(sys.argv[1])) as registry:
+with open_registry(Path(sys.argv[1])) as registry:
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
     try:
         pull(registry, sys.argv[2])
@@ -314,7 +314,7 @@ def test_the_system_s_own_refusal_to_write_leaves_nothing(server, home, tmp_path
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.stdout.startswith("The file is larger than may be written there"), run.stderr
     assert left_over(home) == []
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         assert registry.models() == ()
 
 
@@ -336,14 +336,14 @@ import os, signal, sys
 from pathlib import Path
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 
 class Told(SilentProgress):
     def stage(self, text):
         if text == sys.argv[2]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-with Registry(Path(sys.argv[1])) as registry:
+with open_registry(Path(sys.argv[1])) as registry:
     print(pull(registry, "hf://org/tiny", progress=Told()).label)
 """
 
@@ -361,7 +361,7 @@ def test_two_processes_pull_the_same_once(server, home, hub_model):
 def test_a_pull_killed_anywhere_is_done_by_the_next(server, home, hub_model, stage):
     killed = subprocess.run([sys.executable, "-c", SCRIPT, str(home), stage], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         assert registry.models() == ()
         version = pull(registry, "hf://org/tiny")
         assert registry.verify("tiny") == ()

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from model_registry.artifacts import StagedVariant
+from model_registry.database import Database
 from model_registry.errors import CorruptModel, DatabaseTooNew, InvalidName, ModelInUse, ModelNotFound, RegistryError
 from model_registry.records import Manifest, Precision
-from model_registry.registry import Registry
+from model_registry.registry import Registry, open_registry
 from model_registry.schema import HEAD, metadata
 
 
@@ -181,7 +182,7 @@ def test_a_folder_that_is_no_model_is_refused(registry, tmp_path, content):
 
 def test_another_process_s_writes_are_seen_at_once(registry, publish, home):
     publish(text="one")
-    with Registry(home) as other:
+    with open_registry(home) as other:
         assert other.resolve("tiny").number == 1
         publish(text="two")
         assert other.resolve("tiny").number == 2
@@ -213,25 +214,25 @@ def test_threads_publish_and_read_together(registry, publish):
 
 def test_a_newer_database_is_refused(registry, publish, home):
     publish()
-    registry.close()
+    registry.database.close()
     with sqlite3.connect(home / "registry.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'from-the-future'")
     connection.close()
     with pytest.raises(DatabaseTooNew, match="Upgrade slmops"):
-        Registry(home)
+        Database(home).open()
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
     (tmp_path / "registry.db").write_bytes(b"this is no database " * 100)
     with pytest.raises(RegistryError, match=r"registry\.db"):
-        Registry(tmp_path)
+        Database(tmp_path).open()
 
 
 def test_the_migrations_arrive_at_the_schema(registry, home):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    with registry._database.reading() as reader:
+    with registry.database.reading() as reader:
         context = MigrationContext.configure(reader, opts={"compare_type": True})
         assert context.get_current_revision() == HEAD
         assert compare_metadata(context, metadata) == []
@@ -240,8 +241,8 @@ def test_the_migrations_arrive_at_the_schema(registry, home):
 @pytest.mark.api
 def test_an_existing_database_opens_without_alembic(registry, home):
     script = (
-        "import sys; from pathlib import Path; from model_registry.registry import Registry\n"
-        f"Registry(Path({str(home)!r})).close()\n"
+        "import sys; from pathlib import Path; from model_registry.database import Database\n"
+        f"with Database(Path({str(home)!r})) as database: database.open()\n"
         "heavy = {'alembic', 'onnx', 'onnxruntime', 'gguf', 'huggingface_hub', 'httpx'} & set(sys.modules)\n"
         "print(sorted(heavy))"
     )

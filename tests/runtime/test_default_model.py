@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from runtime.engines.onnx import build_onnx_engine
 from runtime.messages import EngineOptions
 from tests.doubles.engine_bench import Clock, EngineBench, Outcome
@@ -32,7 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {"greedy": {"temperature": 0}, "seeded": {"te
 
 @pytest.fixture(scope="module")
 def folder(default_home: Path) -> Path:
-    with Registry(default_home) as registry:
+    with open_registry(default_home) as registry:
         return registry.resolve("smollm2-135m").variants[0].folder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from runtime.errors import FailureKind, InvalidRequest
 from runtime.events import FinishReason
 from runtime.request import ChatPrompt, Grammar, GrammarKind, TextPrompt, TokensPrompt, ToolChoice, ToolMode
@@ -44,7 +44,7 @@ RING = {"type": "function", "function": {"name": "ring_the_bell", "parameters": 
 @pytest.fixture(scope="module")
 def folder(default_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Below a folder where a test may write beside it."""
-    with Registry(default_home) as registry:
+    with open_registry(default_home) as registry:
         original = registry.resolve("smollm2-135m").variants[0].folder
     link = tmp_path_factory.mktemp("default-model") / "model"
     link.symlink_to(original, target_is_directory=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from runtime.engines.onnx import build_onnx_engine
 from runtime.engines.onnx_decoder import OnnxDecoder
 from runtime.messages import EngineOptions
@@ -24,7 +24,7 @@ ASKED = ("Count from one to fifty, in words.", "Write ten sentences about the se
 
 @pytest.fixture(scope="module")
 def folder(default_home: Path) -> Path:
-    with Registry(default_home) as registry:
+    with open_registry(default_home) as registry:
         return registry.resolve("smollm2-135m").variants[0].folder
 
 

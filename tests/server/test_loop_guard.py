@@ -13,7 +13,7 @@ from filelock import FileLock
 from jobs.ownership import Ownership
 from model_registry.database import Database
 from model_registry.disk import make_private_folder, sha256_of, tree_bytes
-from model_registry.registry import Registry
+from model_registry.schema import Subject
 from runtime.machine.provider_directory import this_cpu
 from tests.loop_guard import GUARD
 
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.api
 
 
 def open_database(home: Path) -> None:
-    Registry(home).close()
+    with Database(home) as database:
+        database.open()
 
 
 def take_lock(home: Path) -> None:
@@ -31,10 +32,11 @@ def take_lock(home: Path) -> None:
 
 
 def query(home: Path) -> None:
-    database = Database(home / "registry.db", home / "registry.lock")
+    database = Database(home)
+    database.open()
     GUARD.found.clear()
     with database.reading() as reader:
-        database.data_version(reader)
+        database.change_count(reader, Subject.MODELS)
     assert GUARD.found
     database.close()
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, FastAPI
 
+from model_registry.database import Database
 from model_registry.keys import KeyStore
 from server.access import Access, ForeignPage, GuardedRoute, check_declarations, requires
 from server.app import create_app
@@ -36,7 +37,8 @@ def with_scopes(*scopes: AccessScope) -> Principal:
 @pytest.fixture
 def secrets(tmp_path: Path) -> dict[AccessScope, str]:
     """A key of each scope, in the home of `make_settings`."""
-    with KeyStore(tmp_path / "home") as store:
+    with Database(tmp_path / "home") as database:
+        store = KeyStore(database)
         return {scope: store.create(scope.value, [scope.value]).secret for scope in AccessScope}
 
 
@@ -175,7 +177,7 @@ def test_reasons_why_the_model_does_not_answer_are_details(make_settings: Make, 
         assert "nobody" not in error_of(ask(app, "GET", "/ready", headers=bearer(secrets[AccessScope.JOBS])), 503)["message"]
         assert "nobody" in error_of(ask(app, "GET", "/ready", headers=bearer(secrets[AccessScope.READ])), 503)["message"]
     finally:
-        app.state.parts.gateway.models._access.close()
+        app.state.parts.storage.close()
 
 
 # ---- pages ----

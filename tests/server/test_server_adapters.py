@@ -14,7 +14,7 @@ import pytest
 from model_registry.artifacts import StagedVariant
 from model_registry.pull import pull
 from model_registry.records import ADAPTER, Manifest, Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from server.settings import Settings
 from tests.doubles.live_server import LiveServer
 from tests.doubles.peft_folder import random_matrices, write_peft
@@ -31,7 +31,7 @@ def publish_adapter(home: Path, folder: Path, name: str, *, seed: int, parent: s
     sizes = {**SIZES, "q_proj": (64, columns)}
     write_peft(folder / name, random_matrices(sizes, layers=2, rank=4, seed=seed), alpha=8)
     manifest = Manifest(source="job:x", importer="finetune", architecture="llama", context_length=512, parent=parent)
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         registry.publish(name, manifest, [StagedVariant(Precision.FP32, ADAPTER, folder / name)])
 
 
@@ -39,7 +39,7 @@ def publish_adapter(home: Path, folder: Path, name: str, *, seed: int, parent: s
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("adapters")
     home = folder / "home"
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         pull(registry, str(write_gguf(folder / "tiny.gguf", Tiny(context=512))), name="tiny", precision=Precision.FP32)
     publish_adapter(home, folder, "tuned", seed=1)
     publish_adapter(home, folder, "tuned-otherwise", seed=2)
@@ -145,7 +145,7 @@ def test_names_and_files_in_use_stay(server: LiveServer, api: httpx.Client) -> N
 
     assert api.post(ADMIN, json={"name": "one", "adapter": "tuned"}).status_code == 201
     assert api.post(ADMIN, json={"name": "one", "adapter": "tuned-otherwise"}).status_code == 404
-    with Registry(server.parts.gateway.settings.home) as registry:
+    with open_registry(server.parts.gateway.settings.home) as registry:
         with pytest.raises(InvalidName, match="adapter"):
             registry.set_alias("tiny", "one", 1)
         with pytest.raises(ModelInUse):
@@ -154,12 +154,12 @@ def test_names_and_files_in_use_stay(server: LiveServer, api: httpx.Client) -> N
 
 def test_an_adapter_leaves_with_its_base(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         for layers in (1, 2):
             path = write_gguf(tmp_path / f"{layers}.gguf", Tiny(layers=layers))
             pull(registry, str(path), name="tiny", precision=Precision.FP32)
     publish_adapter(home, tmp_path, "tuned", seed=1)
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         registry.attach("tiny", "one", "tuned")
         assert [each.version for each in registry.model("tiny").adapters] == ["tuned:1"]
         registry.set_alias("tiny", "live", 2)

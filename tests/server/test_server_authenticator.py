@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from model_registry.errors import RegistryError
-from model_registry.keys import ApiKey, KeyStore, digest_of
-from server.api_keys import ApiKeys
+from model_registry.keys import ApiKey, digest_of
 from server.authenticator import SETTING, Authenticator, KnownKeys, Rejection, identify
 from server.principal import ANONYMOUS, LOCAL, AccessScope, Principal
 
@@ -129,55 +124,3 @@ def test_the_authenticator_asks_for_the_keys_and_the_time_of_each_request() -> N
     assert isinstance(authenticator.identify(b"slm_one"), Principal)
     now = NOW + timedelta(hours=1)
     assert authenticator.identify(b"slm_one") is Rejection.EXPIRED
-
-
-def test_a_change_by_another_process_is_seen_without_a_restart(tmp_path: Path) -> None:
-    keys = ApiKeys(tmp_path)
-
-    async def scenario() -> None:
-        watching = asyncio.create_task(keys.watch(every_s=0))
-        try:
-            made = await asyncio.to_thread(other.create, "app", ["read"])
-            await seen(lambda: keys.known() == (made.key,))
-            await asyncio.to_thread(other.revoke, "app")
-            await seen(lambda: keys.known()[0].revoked_at is not None)
-        finally:
-            watching.cancel()
-            await asyncio.wait([watching])
-            await keys.close()
-
-    with KeyStore(tmp_path) as other:
-        asyncio.run(scenario())
-
-
-def test_keys_that_cannot_be_read_hold_and_the_log_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with KeyStore(tmp_path) as store:
-        made = store.create("app", ["read"])
-    keys = ApiKeys(tmp_path)
-
-    async def scenario() -> None:
-        looks = 0
-
-        def failing() -> tuple[ApiKey, ...]:
-            nonlocal looks
-            looks += 1
-            raise RegistryError("The registry database cannot be used.")
-
-        keys._store.all_keys = failing  # type: ignore[method-assign]
-        watching = asyncio.create_task(keys.watch(every_s=0))
-        await seen(lambda: looks > 3)
-        assert not watching.done()
-        watching.cancel()
-        await asyncio.wait([watching])
-        assert keys.known() == (made.key,)
-        await keys.close()
-
-    asyncio.run(scenario())
-    assert [record.getMessage() for record in caplog.records] == ["API keys cannot be read; those known before hold"]
-
-
-async def seen(condition: Callable[[], bool]) -> None:
-    """Until it holds; the watching has no event to wait for."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0)

@@ -10,7 +10,7 @@ import pytest
 
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from server.settings import Settings
 from tests.doubles.live_server import LiveServer, error_of
 from tests.doubles.tiny_gguf import Tiny, write_gguf
@@ -32,7 +32,7 @@ HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     home = tmp_path_factory.mktemp("home")
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         for name, template in TEMPLATES.items():
             source = write_gguf(
                 home / f"{name}.gguf", Tiny(metadata={"tokenizer.chat_template": template, "llama.context_length": 1024})

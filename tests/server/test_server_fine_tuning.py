@@ -15,7 +15,7 @@ import pytest
 
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from server.fine_tuned_names import as_registered, registered_name, registered_of, written_name
 from server.openai.tuning_jobs import csv_of
 from server.settings import Settings
@@ -40,7 +40,7 @@ def rows(count: int, answer: str = "a cat") -> bytes:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("tuning")
     tiny = Tiny(context=512, metadata={"tokenizer.chat_template": TEMPLATE})
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         pull(registry, str(write_gguf(folder / "tiny.gguf", tiny)), name="tiny", precision=Precision.FP32)
     settings = Settings(home=folder / "home", port=0, model="tiny", num_slots=2, jobs={"threads": 1}, max_upload_bytes=1 << 20)
     with LiveServer(settings) as server:

@@ -147,8 +147,7 @@ def written_in(path: Path) -> str:
 def test_a_locked_database_is_503_for_who_creates_a_job(
     http: httpx.Client, server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.store.LOCK_WAIT_S", 0.1)
-    server.parts.jobs._store.close()  # to be opened anew, with that patience
+    monkeypatch.setattr(server.parts.storage.database, "lock_timeout_s", 0.1)
     path = server.parts.settings.home / "registry.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import httpx
 import openai
 import pytest
 
+from model_registry.database import Database
 from model_registry.keys import KeyStore
 from server.app import create_app, why_refused
 from server.settings import Settings
@@ -131,7 +131,8 @@ def test_a_stream_that_runs_outlives_its_key_and_the_next_request_does_not(serve
 def test_each_end_of_a_key_has_its_words_and_none_describes_the_key(make_settings: Make) -> None:
     settings = make_settings()
     past = datetime.now(UTC) - timedelta(seconds=1)
-    with KeyStore(settings.home) as store:
+    with Database(settings.home) as database:
+        store = KeyStore(database)
         expired = store.create("expired-name", ["admin"], past)
         revoked = store.create("revoked-name", ["admin"])
         store.revoke(revoked.key.id)
@@ -168,8 +169,9 @@ def test_the_first_key_locks_a_daemon_that_runs(make_settings: Make) -> None:
 
 
 def test_what_another_process_changes_holds_for_a_daemon_that_runs(server: LiveServer) -> None:
-    keys = server.parts.keys
-    with KeyStore(server.parts.settings.home) as other:
+    keys = server.parts.storage.keys
+    with Database(server.parts.settings.home) as database:
+        other = KeyStore(database)
         made = other.create("from-elsewhere", ["read"])
         server.call(keys.refresh())
         assert httpx.get(f"{server.url}/metrics", headers=bearer(made.secret)).status_code == 200
@@ -197,7 +199,8 @@ def test_without_keys_a_local_program_may_go_first(http: httpx.Client) -> None:
 
 def test_the_log_names_the_key_by_its_id(make_settings: Make, caplog: pytest.LogCaptureFixture) -> None:
     settings = make_settings()
-    with KeyStore(settings.home) as store:
+    with Database(settings.home) as database:
+        store = KeyStore(database)
         made = store.create("app", ["read"])
     app = create_app(settings)
     with caplog.at_level(logging.INFO, "slmops.access"):
@@ -230,14 +233,15 @@ def test_a_usable_key_allows_listening_beyond_loopback(
     make_settings: Make, scopes: list[str], expires_in: int | None, is_revoked: bool, is_refused: bool
 ) -> None:
     settings = make_settings(host="0.0.0.0")
-    assert why_refused(settings) is not None
+    assert why_refused(settings, KeyStore(Database(settings.home))) is not None
     assert not settings.home.exists(), "looking for keys makes no home"
-    with KeyStore(settings.home) as store:
+    with Database(settings.home) as database:
+        store = KeyStore(database)
         expires = None if expires_in is None else datetime.now(UTC) + timedelta(seconds=expires_in)
         key = store.create("app", scopes, expires).key
         if is_revoked:
             store.revoke(key.id)
-    refusal = why_refused(settings)
+    refusal = why_refused(settings, KeyStore(Database(settings.home)))
     assert (refusal is not None) is is_refused
     assert refusal is None or "slmops keys create" in refusal
 
@@ -245,11 +249,13 @@ def test_a_usable_key_allows_listening_beyond_loopback(
 def test_a_daemon_beyond_loopback_is_never_open(make_settings: Make) -> None:
     """Even when its last key is removed while it serves."""
     settings = make_settings(host="0.0.0.0")
-    with KeyStore(settings.home) as store:
+    with Database(settings.home) as database:
+        store = KeyStore(database)
         made = store.create("app", ["admin"])
     app = create_app(settings)
     assert ask(app, "GET", "/v1/models", headers=bearer(made.secret)).status_code == 200
-    with KeyStore(settings.home) as store:
+    with Database(settings.home) as database:
+        store = KeyStore(database)
         store.remove("app")
     app = create_app(settings)
     assert error_of(ask(app, "GET", "/v1/models"), 401)["code"] == "invalid_api_key"
@@ -262,4 +268,4 @@ def test_no_home_is_made_by_looking_for_keys(tmp_path: Path) -> None:
 
 def close(app: Any) -> None:
     """What an app without a server opened."""
-    asyncio.run(app.state.parts.keys.close())
+    app.state.parts.storage.close()

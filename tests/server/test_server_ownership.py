@@ -11,8 +11,9 @@ import httpx
 import openai
 import pytest
 
+from model_registry.database import Database
 from model_registry.keys import KeyStore
-from model_registry.uploads import Uploads
+from model_registry.uploads import FileStore
 from server.app import create_app
 from server.settings import Settings
 from tests.doubles.live_server import LiveServer, error_of
@@ -32,7 +33,8 @@ class Callers:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     home = tmp_path_factory.mktemp("home")
-    Uploads(home).add(io.BytesIO(b"old"), "before_keys.jsonl", "fine-tune")
+    with Database(home) as database:
+        FileStore(database).add(io.BytesIO(b"old"), "before_keys.jsonl", "fine-tune")
     settings = Settings(engine="fake", home=home, port=0, jobs={"max_running": 0})
     with LiveServer(settings, create_app(settings, tasks="tests.doubles.inert_tasks")) as server:
         yield server
@@ -44,9 +46,10 @@ def secrets(server: LiveServer) -> dict[str, str]:
     with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as local:
         upload(local, "local.jsonl")
         create(local)
-    with KeyStore(server.parts.settings.home) as store:
+    with Database(server.parts.settings.home) as database:
+        store = KeyStore(database)
         made = {name: store.create(name, [scope]).secret for name, scope in (("one", "jobs"), ("two", "jobs"), ("admin", "admin"))}
-    server.call(server.parts.keys.refresh())
+    server.call(server.parts.storage.keys.refresh())
     return made
 
 

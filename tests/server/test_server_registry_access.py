@@ -7,20 +7,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 from filelock import FileLock
 
 from model_registry.artifacts import StagedVariant
+from model_registry.database import Database
 from model_registry.errors import ModelNotFound, RegistryBusy, RegistryError
 from model_registry.records import Manifest, Precision
-from model_registry.registry import Registry
+from model_registry.registry import Registry, open_registry
 from model_registry.snapshot import Snapshot
 from server import adapters
 from server.app import create_app
 from server.registry_access import RegistryAccess
 from server.settings import Settings
+from server.storage import Storage
+from server.write_thread import LOCK_WAIT_S
 from tests.doubles.live_server import ask, error_of
 
 PATIENCE_S = 30  # guards against a hang
@@ -28,7 +33,7 @@ ADAPTERS = "/admin/models/tiny/adapters"
 
 
 def publish(home: Path, name: str) -> None:
-    with Registry(home) as registry, registry.staging() as folder:
+    with open_registry(home) as registry, registry.staging() as folder:
         (folder / "weights").write_text(f"{name} {len(registry.models())}")
         registry.publish(name, Manifest("test", "test", "llama", 16), [StagedVariant(Precision.FP32, "cpu", folder)])
 
@@ -41,9 +46,15 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def access(home: Path) -> Iterator[RegistryAccess]:
-    with closing(RegistryAccess(Registry(home))) as access:
-        yield access
+def storage(home: Path) -> Iterator[Storage]:
+    with closing(Storage(Database(home, lock_timeout_s=LOCK_WAIT_S))) as storage:
+        yield storage
+
+
+@pytest.fixture
+def access(storage: Storage) -> RegistryAccess:
+    assert storage.registry is not None
+    return storage.registry
 
 
 def settings_of(home: Path) -> Settings:
@@ -73,7 +84,7 @@ def test_while_another_process_writes_others_are_answered_and_the_writer_is_told
     for response in responses:
         assert error_of(response, 503)["code"] == "registry_busy"
         assert response.headers["Retry-After"] == "2"
-    app.state.parts.gateway.models._access.close()
+    app.state.parts.storage.close()
 
 
 def test_what_another_process_has_just_pulled_is_found_at_once(home: Path) -> None:
@@ -86,7 +97,7 @@ def test_what_another_process_has_just_pulled_is_found_at_once(home: Path) -> No
     assert ask(app, "GET", "/admin/models/third/adapters").json()["data"] == []
     publish(home, "fourth")
     assert {model["id"] for model in ask(app, "GET", "/v1/models").json()["data"]} == {"tiny", "other", "third", "fourth"}
-    app.state.parts.gateway.models._access.close()
+    app.state.parts.storage.close()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -96,25 +107,24 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_what_another_process_changes_is_followed(home: Path, access: RegistryAccess) -> None:
-    access.start()
-    with Registry(home) as other:
+def test_what_another_process_changes_is_followed(home: Path, storage: Storage, access: RegistryAccess) -> None:
+    storage.start()
+    with open_registry(home) as other:
         other.set_alias("tiny", "mine", 1)
     until(lambda: "mine" in {alias.name for alias in access.snapshot.model("tiny").aliases})
-    with Registry(home) as other:
+    with open_registry(home) as other:
         other.remove("tiny")
     until(lambda: not access.snapshot.models)
 
 
 def test_a_write_is_in_the_snapshot_when_it_returns(access: RegistryAccess) -> None:
-    asyncio.run(access.write(lambda registry, wait_s: registry.set_alias("tiny", "mine", 1, wait_s=wait_s)))
+    asyncio.run(access.write(lambda registry: registry.set_alias("tiny", "mine", 1)))
     assert access.snapshot.resolve("tiny:mine").number == 1
 
 
 def test_a_write_whose_time_is_over_tries_once(home: Path, access: RegistryAccess) -> None:
-    def detach(registry: Registry, wait_s: float) -> None:
-        assert wait_s == 0.0
-        registry.detach("tiny", "none", wait_s=wait_s)
+    def detach(registry: Registry) -> None:
+        registry.detach("tiny", "none")
 
     with pytest.raises(ModelNotFound):
         asyncio.run(access.write(detach, deadline_s=0.0))
@@ -123,7 +133,7 @@ def test_a_write_whose_time_is_over_tries_once(home: Path, access: RegistryAcces
 
 
 def test_a_database_that_cannot_be_read_leaves_what_was_there(
-    access: RegistryAccess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    storage: Storage, access: RegistryAccess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries: list[int] = []
 
@@ -132,9 +142,26 @@ def test_a_database_that_cannot_be_read_leaves_what_was_there(
         raise RegistryError("It cannot be read.")
 
     monkeypatch.setattr(Registry, "snapshot", broken)
-    access.start()
+    storage.start()
     until(lambda: len(tries) > 2)
     assert access.snapshot.resolve("tiny").number == 1
     assert [record.message for record in caplog.records] == ["the registry cannot be read; serving what was there"]
     with pytest.raises(RegistryError):
         asyncio.run(access.refresh())
+
+
+@pytest.mark.parametrize(("patience_s", "num_attempts"), [(60.0, 3), (0.0, 1)])
+def test_what_was_registered_in_vain_is_undone_in_attempts(
+    monkeypatch: pytest.MonkeyPatch, patience_s: float, num_attempts: int
+) -> None:
+    monkeypatch.setattr(adapters, "UNDO_WAIT_S", patience_s)
+    attempts: list[str] = []
+
+    async def detach(model: str, name: str) -> None:
+        attempts.append(f"{model}:{name}")
+        if len(attempts) < 3:
+            raise RegistryBusy("Another process writes.")
+
+    gateway: Any = SimpleNamespace(models=SimpleNamespace(detach=detach))
+    asyncio.run(adapters.Adapters(gateway)._undo("tiny", "one"))
+    assert attempts == ["tiny:one"] * num_attempts

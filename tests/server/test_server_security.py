@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from model_registry.database import Database
+from model_registry.keys import KeyStore
 from server.app import create_app, why_refused
 from server.security import Policy, host_of, is_loopback
 from server.settings import Settings
@@ -178,6 +180,7 @@ def test_a_request_id_is_kept_when_sound_and_made_up_when_not(make_settings: Mak
 
 @pytest.mark.parametrize(("host", "key", "is_refused"), [("0.0.0.0", None, True), ("0.0.0.0", "k", False), ("::1", None, False)])
 def test_listening_beyond_loopback_needs_a_key(make_settings: Make, host: str, key: str | None, is_refused: bool) -> None:
-    refusal = why_refused(make_settings(host=host, api_key=key))
+    settings = make_settings(host=host, api_key=key)
+    refusal = why_refused(settings, KeyStore(Database(settings.home)))
     assert (refusal is not None) is is_refused
     assert refusal is None or "SLMOPS_API_KEY" in refusal

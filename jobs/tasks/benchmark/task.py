@@ -16,7 +16,7 @@ from jobs.tasks.benchmark.closed_loop import ClosedLoop
 from jobs.tasks.benchmark.load import Load, LoadReport
 from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.evaluate.local_model import LocalModel
-from model_registry.evaluations import Evaluation, Evaluations
+from model_registry.evaluations import Evaluation
 
 _TOKENS_PER_S = 200.0  # on two cores, for plans
 _NOISE = 3.0  # a change counts beyond so many deviations of the rounds, and beyond the least change
@@ -56,12 +56,11 @@ class Benchmark:
         rounds = _measured(params, served_variant(version).folder, context)
         metrics, spreads = _summary(rounds)
         details: dict[str, Any] = {"params": params.model_dump(mode="json"), "spreads": spreads}
-        with Evaluations(context.registry.home) as kept:
-            earlier = [each for each in kept.of(version.model, "benchmark") if each.job != context.job]
-            before = next((each for each in earlier if _like(each, params)), None)
-            details["regressions"] = regressions(before or Evaluation("", "benchmark", {}), metrics, spreads)
-            details["compared_with"] = before.version if before else None
-            kept.add(Evaluation(version.label, str(JobKind.BENCHMARK), metrics, details, context.job))
+        earlier = [each for each in context.evaluations.of(version.model, "benchmark") if each.job != context.job]
+        before = next((each for each in earlier if _like(each, params)), None)
+        details["regressions"] = regressions(before or Evaluation("", "benchmark", {}), metrics, spreads)
+        details["compared_with"] = before.version if before else None
+        context.evaluations.add(Evaluation(version.label, str(JobKind.BENCHMARK), metrics, details, context.job))
         for sentence in details["regressions"]:
             context.reporter.message(sentence, "warning")
         lines = [f"| {name} | {value:.4g} |" for name, value in metrics.items()]

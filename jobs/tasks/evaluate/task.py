@@ -18,7 +18,7 @@ from jobs.tasks.evaluate.questions import Answered, Question, QuestionData, read
 from jobs.tasks.evaluate.report import Column, write_reports
 from jobs.tasks.evaluate.scoring import answer_perplexity, ask, grades, preferences, scores
 from jobs.tasks.evaluate.targets import check_target, open_target
-from model_registry.evaluations import Evaluation, Evaluations
+from model_registry.evaluations import Evaluation
 
 Metric = Literal[
     "exact_match",
@@ -98,8 +98,7 @@ class Evaluate:
         facts = [f"{len(questions)} questions, data sha256 {sha256}", f"answers of at most {params.max_tokens} tokens, greedy"]
         files = write_reports(context.folder, f"Evaluation of {name}", facts, columns)
         of = {"data_sha256": sha256, "num_questions": len(questions)}
-        with Evaluations(context.registry.home) as kept:
-            kept.add(*(_evaluation(column, of, context.job) for column in reversed(columns)))
+        context.evaluations.add(*(_evaluation(column, of, context.job) for column in reversed(columns)))
         metrics, intervals = _values(figures), _intervals(figures)
         return Outcome(None, metrics, files, {"intervals": intervals, "target": name})
 

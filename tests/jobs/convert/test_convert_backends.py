@@ -21,7 +21,7 @@ from jobs.tasks.convert.task import TASK, ConvertParams
 from jobs.tasks.vendors.olive import import_olive
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.records import ModelVersion
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.registry_http import LocalServer, add_repository, local_server
 from tests.doubles.tiny_checkpoint import answer, served_logits, source_logits, task_context, write_checkpoint
@@ -146,7 +146,7 @@ def test_cancelled_in_its_own_process_it_is_not_waited_for(tmp_path: Path, llama
     job, seconds = asyncio.run(cancelled())
     assert job.status is JobStatus.CANCELLED
     assert seconds < 10  # what it was doing takes longer; two seconds where nothing else runs
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         assert registry.models() == ()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -39,9 +40,9 @@ class LockedStore:
         self.events += [event.number for event in events]
 
 
-def record_in(store: LockedStore, changes: list[Job]) -> JobRecord:
+def record_in(store: LockedStore, changes: list[Job], writes: Executor | None = None) -> JobRecord:
     job = Job("job-1", JobKind.FINETUNE, {}, JobStatus.RUNNING, AT)
-    return JobRecord(job, cast(JobStore, store), lambda: AT, 0, changes.append)
+    return JobRecord(job, cast(JobStore, store), lambda: AT, 0, changes.append, writes)
 
 
 def test_a_locked_database_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,3 +87,38 @@ def test_what_is_told_is_what_was_stored() -> None:
 
     asyncio.run(body())
     assert [job.status for job in changes] == store.statuses == [JobStatus.RUNNING, JobStatus.CANCELLED]
+
+
+def test_what_a_caller_began_to_store_is_stored_though_it_left() -> None:
+    store, changes = LockedStore(), list[Job]()
+    store.is_free = True
+
+    async def body() -> None:
+        record = record_in(store, changes)
+        moving = asyncio.create_task(record.move(JobStatus.PAUSED))
+        assert await asyncio.to_thread(store.begun.wait, 60)
+        moving.cancel()
+        await asyncio.wait([moving])
+        assert moving.cancelled()
+        store.go.set()
+        await record.close()
+
+    asyncio.run(body())
+    assert (store.statuses, store.events) == ([JobStatus.PAUSED], [1])
+    assert [job.status for job in changes] == [JobStatus.PAUSED]
+
+
+def test_transactions_run_where_their_owner_says() -> None:
+    store, threads = LockedStore(), list[str]()
+    store.is_free = True
+    store.go.set()
+    save = store.save
+
+    def noted(job: Job, events: Sequence[JobEvent] = ()) -> None:
+        threads.append(threading.current_thread().name)
+        save(job, events)
+
+    store.save = noted  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1, "writes") as writes:
+        asyncio.run(record_in(store, [], writes).store())
+    assert threads == ["writes_0"]

@@ -20,7 +20,7 @@ from jobs.tasks.distil.task import _tuning
 from model_registry.errors import ModelNotFound
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import interrupted_run, planned, run_task
 from tests.doubles.tiny_gguf import Tiny, write_gguf
@@ -37,7 +37,7 @@ TRAINING = {"epochs": 2, "batch_size": 4, "served_precision": "fp32", "learning_
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distil")
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         for layers, name in ((4, "teacher"), (2, "small")):
             tiny = Tiny(layers=layers, context=512, metadata={"tokenizer.chat_template": TEMPLATE})
             pull(registry, str(write_gguf(folder / f"{name}.gguf", tiny)), name=name, precision=Precision.FP32)
@@ -86,7 +86,7 @@ def kill_children() -> None:
 def weights(home: Path, label: str) -> dict[str, np.ndarray[Any, Any]]:
     from safetensors.numpy import load_file
 
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve(label)
     folder = next(variant.folder for variant in version.variants if variant.provider_family == "checkpoint")
     return load_file(next(folder.glob("*.safetensors")))
@@ -103,7 +103,7 @@ def test_a_student_cut_from_its_teacher_is_taught_and_compared(home: Path, asked
     for name in ("f1", "tokens_per_s_8", "size_bytes", "resident_bytes"):
         assert {name, f"teacher_{name}", f"baseline_{name}"} <= metrics.keys()
     assert metrics["size_bytes"] < metrics["teacher_size_bytes"]
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve("cut")
     assert version.manifest.parent == "teacher:1"
     assert max(int(name.split(".")[2]) for name in weights(home, "cut") if ".layers." in name) == 1

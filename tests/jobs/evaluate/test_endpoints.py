@@ -19,7 +19,7 @@ from jobs.task import InvalidJob, JobFailure, TaskContext
 from jobs.tasks.evaluate.endpoints import Endpoint
 from jobs.tasks.evaluate.questions import Question
 from jobs.tasks.evaluate.targets import busy_s, check_target, open_target
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.heard import Heard
 
 pytestmark = pytest.mark.api
@@ -63,7 +63,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[TaskContext]:
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         yield TaskContext("job-1", registry, tmp_path, Heard())
 
 

@@ -14,11 +14,12 @@ from jobs.job import Job, JobStatus
 from jobs.permissions import EndpointSource, JobLimits
 from jobs.task import InvalidJob, JobKind
 from jobs.tasks.benchmark.task import regressions
+from model_registry.database import Database
 from model_registry.errors import ModelNotFound
-from model_registry.evaluations import Evaluation, Evaluations
+from model_registry.evaluations import Evaluation, EvaluationStore
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from server.settings import Settings
 from tests.doubles.live_server import LiveServer
 from tests.doubles.permissive import EVERYWHERE
@@ -32,7 +33,7 @@ TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         for seed, name in enumerate(("tiny", "other"), 1):
             tiny = Tiny(layers=seed, metadata={"tokenizer.chat_template": TEMPLATE})
             pull(registry, str(write_gguf(folder / f"{name}.gguf", tiny)), name=name, precision=Precision.FP32)
@@ -75,7 +76,8 @@ def test_a_version_is_measured_kept_and_reported(home: Path, data: str) -> None:
     metrics = metrics_of(job)
     assert metrics.keys() == set(asked)
     assert metrics["perplexity"] > 10  # of a random model
-    with Evaluations(home) as kept:
+    with Database(home) as database:
+        kept = EvaluationStore(database)
         (found,) = kept.of("tiny:1", "evaluate")
         assert kept.of("tiny") == [found]
         assert kept.of("tin") == []

@@ -25,7 +25,7 @@ from jobs.tasks.finetune.task import Finetune
 from model_registry.errors import UnsupportedModel
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import TaskRun, planned, run_task
 from tests.doubles.tiny_checkpoint import task_context
@@ -52,7 +52,7 @@ SMALL: dict[str, Any] = {
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finetune")
     source = write_gguf(folder / "tiny.gguf", Tiny(metadata={"tokenizer.chat_template": TEMPLATE}))
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         pull(registry, str(source), name="tiny", precision=Precision.FP32)
     return folder / "home"
 
@@ -100,7 +100,7 @@ def succeeded(home: Path, job: Job) -> str:
 def weights(home: Path, label: str, family: str = "checkpoint") -> dict[str, np.ndarray[Any, Any]]:
     from safetensors.numpy import load_file
 
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve(label)
     folder = next(variant.folder for variant in version.variants if variant.provider_family == family)
     return load_file(next(folder.glob("*.safetensors")))
@@ -129,7 +129,7 @@ def test_the_loss_falls_and_a_version_is_registered(home: Path, data: Path, meth
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert len(losses) == 16
     assert losses[-1] < losses[0] * 0.8
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve(run.version)
     families = {variant.provider_family for variant in version.variants}
     assert families == {"cpu", "checkpoint"} | ({"adapter"} if method != "full" else set())
@@ -145,7 +145,7 @@ def test_olive_makes_the_adapter_as_well(home: Path, data: Path) -> None:
     assert len(losses) == 16
     assert losses[-1] < losses[0] * 0.8
     assert "by Olive" in run.plan.summary[0]
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve(run.version)
     assert {variant.provider_family for variant in version.variants} == {"cpu", "checkpoint", "adapter"}
     assert version.manifest.parameters["backend"] == "olive"
@@ -256,7 +256,7 @@ def test_what_can_be_left_out_is_left_out_and_told_in_the_plan(home: Path, data:
     more.write_text("\n".join([*rows, *rows[:3]]))
     validation.write_text("\n".join([rows[0], rows[0].replace("a cat", "a dog")]))
     asked = FinetuneParams(**{**SMALL, "data": str(more), "validation": str(validation)})
-    with task_context(tmp_path / "empty") as context, Registry(home) as registry:
+    with task_context(tmp_path / "empty") as context, open_registry(home) as registry:
         plan = Finetune().plan(asked, replace(context, registry=registry))
     assert plan.summary[0].startswith("Tunes tiny:1 on 8 examples")
     assert plan.summary[1] == "Measures the loss on 1 examples that are not learned."
@@ -269,7 +269,7 @@ def test_what_can_be_left_out_is_left_out_and_told_in_the_plan(home: Path, data:
 @pytest.mark.parametrize("more", [{}, {"packing": True, "max_length": 64}])
 def test_a_plan_counts_what_a_tuning_prepares(home: Path, data: Path, more: dict[str, Any]) -> None:
     asked = FinetuneParams(**{**SMALL, "data": str(data), **more})
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         served = registry.resolve("tiny").variants[0].folder
     sizes, (material, _) = measure(asked, served)[0], prepare(asked, served)
     for name in ("num_examples", "num_tokens", "longest", "num_rows", "left_out"):
@@ -283,7 +283,7 @@ def test_data_is_tokenized_once_for_plan_and_run(
     validation = tmp_path / "validation.jsonl"
     validation.write_text(data.read_text().splitlines()[0].replace("a cat", "a dog"))
     asked = FinetuneParams(**{**SMALL, "data": str(data), "validation": str(validation), **more})
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         served = registry.resolve("tiny").variants[0].folder
     read: list[str] = []
     tokens = Renderer.tokens
@@ -303,7 +303,7 @@ def test_data_is_tokenized_once_for_plan_and_run(
 
 def test_tokens_are_counted_as_they_are_learned_also_when_a_batch_is_not_full(home: Path, data: Path) -> None:
     run = tuned(home, {**SMALL, "data": str(data), "batch_size": 64, "epochs": 3, "output": "counted"})
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         renderer = Renderer(registry.resolve("tiny").variants[0].folder)
     rows = [json.loads(line)["messages"] for line in data.read_text().splitlines()]
     tokens = sum(len(renderer.tokens(Conversation(1, row)).input_ids) for row in rows)
@@ -311,7 +311,7 @@ def test_tokens_are_counted_as_they_are_learned_also_when_a_batch_is_not_full(ho
 
 
 def test_what_is_learned_is_what_is_answered_and_the_prompt_is_the_served_one(home: Path) -> None:
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         renderer = Renderer(registry.resolve("tiny").variants[0].folder)
     messages = [
         {"role": "user", "content": "the"},

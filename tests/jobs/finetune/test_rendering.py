@@ -11,7 +11,7 @@ from jobs.datasets.examples import Completion, Conversation, Preference
 from jobs.tasks.finetune.rendering import IGNORED, Renderer
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from runtime.batching.chat_prompts import ChatFormats, ChatPrompts
 from runtime.chat_template import ChatTemplate
 from runtime.errors import InvalidRequest
@@ -56,7 +56,7 @@ MESSAGES: list[dict[str, Any]] = [
 def served(folder: Path, template: str) -> Path:
     """The folder of a tiny model that is served with this chat template."""
     source = write_gguf(folder / "tiny.gguf", Tiny(metadata={"tokenizer.chat_template": template}))
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         return pull(registry, str(source), name="tiny", precision=Precision.FP32).variants[0].folder
 
 

@@ -21,6 +21,7 @@ from jobs.tasks.finetune.material import Material, best_fit, packed_row
 from jobs.tasks.finetune.parameters import FinetuneParams
 from jobs.tasks.finetune.rendering import IGNORED, PreferenceTokens, Tokens
 from jobs.tasks.vendors import hugging_face as four_bits
+from model_registry.database import Database
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
@@ -54,7 +55,7 @@ class Recorder:
 def context(tmp_path_factory: pytest.TempPathFactory) -> TaskContext:
     folder = tmp_path_factory.mktemp("training")
     source = write_gguf(folder / "tiny.gguf", Tiny())
-    registry = Registry(folder / "home")
+    registry = Registry(Database(folder / "home"))
     pull(registry, str(source), name="tiny", precision=Precision.FP32)
     return TaskContext("job-test", registry, folder, Recorder(), threads=1)
 

@@ -16,7 +16,7 @@ from jobs.tasks.foundry_export import TASK, FoundryExportParams
 from model_registry.errors import ModelNotFound
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from model_registry.sources.foundry import foundry_local
 from tests.doubles.heard import Heard
 from tests.doubles.permissive import EVERYWHERE
@@ -33,7 +33,7 @@ TEMPLATE = (
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         for name, metadata in (("chat", {"tokenizer.chat_template": TEMPLATE}), ("plain", {})):
             source = write_gguf(folder / f"{name}.gguf", Tiny(metadata=metadata))
             pull(registry, str(source), name=name, precision=Precision.FP32)
@@ -80,7 +80,7 @@ def test_foundry_local_loads_what_was_exported(home: Path, tmp_path: Path) -> No
 
 def test_an_attempt_after_the_last_step_finds_what_was_exported(home: Path, tmp_path: Path) -> None:
     params = FoundryExportParams(model="plain", folder=str(tmp_path / "export"))
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         context = TaskContext("job-1", registry, tmp_path, Heard())
         first = TASK.run(params, context)
         assert TASK.run(params, context) == first

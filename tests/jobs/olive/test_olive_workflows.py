@@ -19,7 +19,7 @@ from jobs.tasks.olive.running import Made, servable
 from jobs.tasks.outputs import source_of
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.peft_folder import random_matrices, write_peft
 from tests.doubles.tiny_checkpoint import answer, served_logits, source_logits
 from tests.doubles.tiny_gguf import Tiny, write_gguf
@@ -97,7 +97,7 @@ def _nobody_was_told(tmp_path: Path, connections: list[Any]) -> None:
 
 
 def test_a_version_takes_the_place_of_the_workflow_s_model(context: TaskContext, tmp_path: Path) -> None:
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         base = pull(registry, str(write_gguf(tmp_path / "tiny.gguf", Tiny())), name="tiny", precision=Precision.FP32)
     asked = workflow(Path("/nowhere"), build={"type": "ModelBuilder", "precision": "int4", "int4_block_size": 64})
     params = olive.OliveParams(workflow=asked, output="made", model="tiny")

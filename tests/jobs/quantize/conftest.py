@@ -8,7 +8,7 @@ import pytest
 
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
@@ -18,6 +18,6 @@ TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quantize")
     tiny = Tiny(context=512, metadata={"tokenizer.chat_template": TEMPLATE})
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         pull(registry, str(write_gguf(folder / "tiny.gguf", tiny)), name="tiny", precision=Precision.FP32)
     return folder / "home"

@@ -21,7 +21,7 @@ from jobs.tasks.quantize.refining import Unit, by_worth, most_within, units
 from jobs.tasks.quantize.task import Quantize
 from model_registry.errors import ModelNotFound
 from model_registry.records import CHECKPOINT, Variant
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import TaskRun, planned, run_task
 from tests.jobs.services import job_service
@@ -56,7 +56,7 @@ def test_auto_builds_between_int8_and_int4_and_explains_its_choice(home: Path) -
     assert ratios.keys() == {"int8", "int4", "int4-head4"}
     assert "is the fastest of the 3 of 3 builds" in found.outcome.details["why"][-1]
     assert not (found.folder / "builds").exists()
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve("loose")
     assert {variant.provider_family for variant in version.variants} == {"cpu", "checkpoint"}
     assert version.manifest.parent == "tiny:1"
@@ -76,7 +76,7 @@ def test_scores_before_and_after(home: Path, tmp_path: Path) -> None:
     folder = run.folder
     assert "| f1 | 0 (0 to 0) | 0 (0 to 0) |" in (folder / "quantization.md").read_text()
     assert [len((folder / f"answers-{who}.jsonl").read_text().splitlines()) for who in ("before", "after")] == [5, 5]
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         manifest = registry.resolve("half").manifest
     assert manifest.data_sha256
     assert manifest.metrics == metrics
@@ -88,7 +88,7 @@ def test_weights_are_rounded_and_measured_for_the_examples_of_a_task(home: Path,
     found = {}
     for output, wish in (("general", {}), ("special", {"calibration": str(data)})):
         run = quantized(home, {"precision": "int4", "output": output, **wish})
-        with Registry(home) as registry:
+        with open_registry(home) as registry:
             version = registry.resolve(output)
         served = next(variant.folder for variant in version.variants if variant.provider_family == "cpu")
         with np.load(served / "smoothing.npz") as factors:
@@ -112,7 +112,7 @@ def test_one_build_by_a_job_in_a_process_of_its_own(home: Path) -> None:
 
 def is_built(home: Path, outcome: Outcome, precision: str, build: str) -> None:
     assert outcome.version is not None
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve(outcome.version)
     assert precision in {str(variant.precision) for variant in version.variants}
     assert version.manifest.parameters["build"] == build
@@ -148,7 +148,7 @@ def test_what_cannot_be_built_is_refused(home: Path, wrong: dict[str, Any], why:
 
 def test_a_plan_takes_no_longer_for_the_weights_to_go_on_from(home: Path) -> None:
     """A tuned version holds them beside what is served."""
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         found = registry.resolve("tiny")
 
     def planned_s(*variants: Variant) -> float:

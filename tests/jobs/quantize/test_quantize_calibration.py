@@ -11,12 +11,12 @@ import pytest
 from jobs.task import InvalidJob
 from jobs.tasks.finetune.rendering import IGNORED, Tokens
 from jobs.tasks.quantize.calibration import GUIDING_TOKENS, LONGEST, Examples, Texts, read_examples
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 
 
 @pytest.fixture
 def served(home: Path) -> Path:
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         return registry.resolve("tiny").variants[0].folder
 
 

@@ -12,7 +12,7 @@ from jobs.task import InvalidJob, JobFailure, JobKind
 from jobs.tasks.search.space import Range, filled, ranges
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.task_runs import planned, run_task
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training li
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("search")
-    with Registry(folder / "home") as registry:
+    with open_registry(folder / "home") as registry:
         pull(registry, str(write_gguf(folder / "tiny.gguf", Tiny())), name="tiny", precision=Precision.FP32)
     return folder / "home"
 
@@ -39,7 +39,7 @@ def asked(tmp_path: Path) -> dict[str, Any]:
 def test_the_best_trial_stays_and_the_plot_shows_all(home: Path, asked: dict[str, Any]) -> None:
     run = run_task(home, JobKind.SEARCH, asked)
     assert run.outcome.details["num_complete"] == 3
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         made = [model.name for model in registry.models() if model.name.startswith("found-")]
         assert made == [run.version.partition(":")[0]]
     report = (run.folder / "search.html").read_text()

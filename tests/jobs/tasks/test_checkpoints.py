@@ -14,7 +14,7 @@ from jobs.tasks.evaluate.task import EvaluateParams
 from model_registry.errors import ChecksumMismatch, InvalidReference, ModelInUse, SourceUnavailable
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import Registry, open_registry
 from tests.doubles.heard import Heard
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registry(tmp_path: Path, source: Path) -> Iterator[Registry]:
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         pull(registry, str(source), name="tiny", precision=Precision.FP32)
         yield registry
 

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.job import Job, JobStatus
 from jobs.task import InvalidJob, JobKind
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import run_task
 from tests.doubles.tiny_gguf import GEMMA, Tiny, write_gguf
@@ -39,7 +39,7 @@ def test_a_gguf_file_becomes_a_version(tmp_path: Path) -> None:
     assert job.plan.outputs == ("small",)
     assert job.outcome is not None
     assert job.outcome.version == "small:1"
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         assert registry.resolve("small").manifest.architecture == "llama"
 
 
@@ -47,7 +47,7 @@ def test_a_second_version_is_a_candidate_and_live_stays(tmp_path: Path) -> None:
     for index, tiny in enumerate((Tiny(), GEMMA)):
         source = write_gguf(tmp_path / f"{index}.gguf", tiny)
         run_task(tmp_path / "home", JobKind.CONVERT, {"source": str(source), "output": "small", "precision": "fp32"})
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         assert (registry.resolve("small").number, registry.resolve("small:candidate").number) == (1, 2)
 
 
@@ -73,5 +73,5 @@ def test_a_damaged_file_fails_the_job_and_leaves_no_version(tmp_path: Path) -> N
     assert job.status is JobStatus.FAILED
     assert job.failure is not None
     assert job.failure.code == "unsupported_model"
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         assert registry.models() == ()

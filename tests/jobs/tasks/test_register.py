@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from jobs.task import InvalidJob, JobFailure, TaskContext
 from jobs.tasks.register import TASK, Bounds, RegisterParams, lacks
 from model_registry.artifacts import StagedVariant
-from model_registry.evaluations import Evaluation, Evaluations
+from model_registry.database import Database
+from model_registry.evaluations import Evaluation, EvaluationStore
 from model_registry.records import ADAPTER, CHECKPOINT, Manifest, Precision
-from model_registry.registry import Registry
+from model_registry.registry import Registry, open_registry
 from tests.doubles.heard import Heard
 
 
@@ -30,7 +31,7 @@ def publish(registry: Registry, folder: Path, content: str, alias: str) -> str:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry(tmp_path / "home") as registry:
+    with open_registry(tmp_path / "home") as registry:
         publish(registry, tmp_path, "first", "live")
         publish(registry, tmp_path, "second", "candidate")
         yield registry
@@ -48,7 +49,8 @@ def test_an_alias_moves_when_nothing_is_required(registry: Registry, context: Ta
 
 
 def test_the_newest_evaluation_decides(registry: Registry, context: TaskContext) -> None:
-    with Evaluations(registry.home) as kept:
+    with Database(registry.home) as database:
+        kept = EvaluationStore(database)
         kept.add(Evaluation("tuned:2", "evaluate", {"f1": 0.9}))
         kept.add(Evaluation("tuned:2", "evaluate", {"f1": 0.4}))
         kept.add(Evaluation("tuned:1", "evaluate", {"f1": 0.8}))
@@ -57,7 +59,8 @@ def test_the_newest_evaluation_decides(registry: Registry, context: TaskContext)
         TASK.run(params, context)
     assert failure.value.code == "not_good_enough"
     assert registry.resolve("tuned").number == 1
-    with Evaluations(registry.home) as kept:
+    with Database(registry.home) as database:
+        kept = EvaluationStore(database)
         kept.add(Evaluation("tuned:2", "evaluate", {"f1": 0.6}))
     outcome = TASK.run(RegisterParams(model="tuned:2", requires={"f1": {"min": 0.5}}), context)
     assert dict(outcome.metrics) == {"f1": 0.6}

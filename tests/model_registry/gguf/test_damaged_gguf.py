@@ -19,7 +19,7 @@ from model_registry.importers.gguf.reader import open_gguf
 from model_registry.importers.gguf.tensors import EMBEDDING, check_tensors
 from model_registry.importers.gguf.tokenizer import build_tokenizer, read_vocabulary
 from model_registry.pull import pull
-from model_registry.registry import Registry
+from model_registry.registry import Registry, open_registry
 from tests.doubles.tiny_gguf import GEMMA, Tiny, write_gguf
 
 pytestmark = pytest.mark.model
@@ -124,5 +124,5 @@ def test_what_only_limits_the_model_is_kept_as_a_warning(tmp_path: Path, registr
     assert len(version.manifest.warnings) == len(said)
     for warning, pattern in zip(version.manifest.warnings, said, strict=True):
         assert re.search(pattern, warning)
-    with Registry(registry.home) as again:
+    with open_registry(registry.home) as again:
         assert again.resolve("tiny").manifest.warnings == version.manifest.warnings

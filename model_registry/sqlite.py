@@ -1,0 +1,74 @@
+"""What is SQLite's own: how its file is opened, how transactions begin, and how it reports that somebody has committed.
+
+Beside `database`, `backup` and `database_errors` the only file that knows which database this is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import NullPool
+
+READ_ONLY_MODES = ("mode=ro", "mode=ro&immutable=1")  # the second needs no files beside the database, and ignores its log
+
+
+def open_engine(path: Path, busy_timeout_s: float, read_only_mode: str | None = None) -> Engine:
+    """Connects anew for each use. busy_timeout_s: how long a statement waits for another connection's transaction.
+
+    read_only_mode: one of READ_ONLY_MODES, or None to read and write.
+    """
+    uri = f"{path.absolute().as_uri()}?{read_only_mode}"
+    name, is_uri = (str(path), False) if read_only_mode is None else (uri, True)
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(name, uri=is_uri, check_same_thread=False, timeout=busy_timeout_s)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+    return engine
+
+
+def open_reader(engine: Engine) -> Connection:
+    """A connection without transactions: each statement sees the newest committed state."""
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+def use_write_ahead_log(engine: Engine) -> None:
+    """From now on, in every process, readers and a writer do not wait for each other."""
+    with open_reader(engine) as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+
+
+def set_busy_timeout(connection: Connection, busy_timeout_s: float) -> None:
+    """Before the connection's first transaction: how long it waits for others to end."""
+    raw: Any = connection.connection.driver_connection
+    raw.execute(f"PRAGMA busy_timeout = {round(busy_timeout_s * 1000)}")
+
+
+def data_version(reader: Connection) -> int:
+    """Another number whenever another connection, of any process, has committed. Read in microseconds."""
+    return int(reader.exec_driver_sql("PRAGMA data_version").scalar_one())
+
+
+def begin_reading(reader: Connection) -> None:
+    """Statements see one and the same state until `end_reading`."""
+    reader.exec_driver_sql("BEGIN")
+
+
+def end_reading(reader: Connection) -> None:
+    reader.exec_driver_sql("COMMIT")
+
+
+def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # sqlite3 must not begin transactions of its own; `_on_begin` does
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _on_begin(connection: Connection) -> None:
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
