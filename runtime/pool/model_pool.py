@@ -1,7 +1,7 @@
 """The models in memory: loads on demand and shares each load, makes room by evicting, unloads what idles, shares out the cores.
 
 Who loads next is decided in `load_queue`, what has room in `capacity`, who computes with how many threads in `core_sharing`; here
-it is carried out. All methods belong to one event loop. Knows no registry and no HTTP.
+it is carried out. All methods belong to one event loop. Knows no registry, no HTTP, and not where workers run.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable
 import msgspec
 
 from runtime.errors import NotReady
-from runtime.messages import EngineOptions, Load
+from runtime.messages import EngineOptions
 from runtime.pool.breaker import Breaker
 from runtime.pool.capacity import Fits, MustEvict, NeverFits, Resident, Verdict
 from runtime.pool.core_sharing import SETTLE_S, share_for_newcomers, share_out
+from runtime.pool.handle import WorkerFactory
 from runtime.pool.lease import Lease
 from runtime.pool.ledger import Ledger, resident
 from runtime.pool.limits import PoolLimits
@@ -25,19 +26,19 @@ from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.loaded_model import Departure, Left, LoadedModel, LoadFailed, PoolEvent
 from runtime.pool.refusals import draining, no_room, still_loading
 from runtime.pool.resident_model import EXIT_S, ResidentModel
-from runtime.worker_process import WorkerProcess
 
 Listener = Callable[[PoolEvent], None]
 
 
 class ModelPool:
-    """listeners: called for everything that happens to a model. What a worker prints goes to the gateway's own standard error.
+    """listeners: called for everything that happens to a model. start_worker: starts every worker of every model.
 
     clock: by which attempts to load a model that fails are spaced.
     """
 
-    def __init__(self, limits: PoolLimits | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limits = limits or PoolLimits()
+    def __init__(self, limits: PoolLimits, start_worker: WorkerFactory, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits
+        self._start_worker = start_worker
         self.listeners: list[Listener] = []
         self._models: dict[str, ResidentModel] = {}
         self._arriving: dict[str, ResidentModel] = {}  # each loads beside the model of its label, and will take its place
@@ -219,7 +220,7 @@ class ModelPool:
 
     def _begin_load(self, place: dict[str, ResidentModel], spec: LoadSpec, charge_bytes: int) -> ResidentModel:
         """Its memory counts from this moment."""
-        model = place[spec.label] = ResidentModel(spec, self._spawn, self._breaker(spec.label), self)
+        model = place[spec.label] = ResidentModel(spec, self._start_worker, self._breaker(spec.label), self)
         model.charge_bytes = charge_bytes
         model.begin_load()
         return model
@@ -270,10 +271,6 @@ class ModelPool:
             del self._models[label]
             if label in self._arriving:
                 self._models[label] = self._arriving.pop(label)
-
-    async def _spawn(self, label: str, candidate: Candidate, options: EngineOptions) -> WorkerProcess:
-        load = Load(engine=candidate.engine, folder=str(candidate.folder), options=options, provider=candidate.provider)
-        return await WorkerProcess.start(load, label, self.limits.patience)
 
     def _residents(self, *, without: ResidentModel | None = None) -> list[Resident]:
         staying = [resident(model) for model in (*self._models.values(), *self._leaving) if model is not without]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from functools import partial
 from typing import Any, Protocol
 
 from runtime.errors import NotReady, RuntimeFailure
@@ -13,19 +15,17 @@ from runtime.generation import Generation
 from runtime.inquiries import Answer, Inquiry
 from runtime.messages import EngineOptions, ModelInfo, Submit
 from runtime.pool.breaker import Breaker
+from runtime.pool.handle import WorkerFactory
 from runtime.pool.keep_alive import KeepAlive
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.loaded_model import Departure, Died, Fallback, FellThrough, Loaded, LoadedModel, ModelState, PoolEvent
 from runtime.pool.refusals import being_restarted, being_unloaded, not_loadable
 from runtime.pool.replica import Replica
 from runtime.pool.routing import ReplicaLoad, choose_replica, prefix_blocks
-from runtime.request import Prompt
-from runtime.worker_process import WorkerProcess
 
 log = logging.getLogger("slmops.pool")
 
 EXIT_S = 5.0  # what a worker with nothing to do gets to end by itself
-Spawn = Callable[[str, Candidate, EngineOptions], Awaitable[WorkerProcess]]
 
 
 class Owner(Protocol):
@@ -51,11 +51,14 @@ class Owner(Protocol):
 
 
 class ResidentModel:
-    def __init__(self, spec: LoadSpec, spawn: Spawn, breaker: Breaker, owner: Owner) -> None:
+    """start_worker: starts each of its workers, wherever they run."""
+
+    def __init__(self, spec: LoadSpec, start_worker: WorkerFactory, breaker: Breaker, owner: Owner) -> None:
         self.spec = spec
-        self._spawn = spawn
+        self._start_worker = start_worker
         self._breaker = breaker
         self._owner = owner
+        self._request_ids = itertools.count(1)
         self._replicas: list[Replica] = []
         self._loading: asyncio.Task[None] | None = None
         self._fallbacks: list[Fallback] = []
@@ -116,25 +119,23 @@ class ResidentModel:
                 return up[0].info
             await asyncio.wait(self._loads(), return_when=asyncio.FIRST_COMPLETED)
 
-    def submit(self, prompt: Prompt, make: Callable[[int], Submit]) -> Generation:
+    def new_request_id(self) -> int:
+        return next(self._request_ids)
+
+    def submit(self, message: Submit) -> Generation:
         """On the replica that suits the prompt best. Raises EngineDead when there is none at the moment, NotReady when for good."""
-        up = self._up()
-        if not up:
-            raise self._down()
+        up = self._serving()
         if len(up) == 1:
-            return up[0].worker().submit(make)
-        blocks = prefix_blocks(prompt)
+            return up[0].worker().submit(message)
+        blocks = prefix_blocks(message.prompt)
         chosen = up[choose_replica([ReplicaLoad(each.num_open, each.seen.num_matched(blocks)) for each in up])]
-        generation = chosen.worker().submit(make)
+        generation = chosen.worker().submit(message)
         chosen.seen.remember(blocks)
         return generation
 
-    def ask(self, make: Callable[[int], Inquiry]) -> Awaitable[Answer]:
-        """Any replica can tell: the one with the least to do is asked. Raises as `submit`."""
-        up = self._up()
-        if not up:
-            raise self._down()
-        return min(up, key=lambda replica: replica.num_open).worker().ask(make)
+    def inquire(self, message: Inquiry) -> Awaitable[Answer]:
+        """On the replica with the least to do. Raises as `submit`."""
+        return min(self._serving(), key=lambda replica: replica.num_open).worker().inquire(message)
 
     def hold(self) -> None:
         self._stay.hold()
@@ -223,7 +224,7 @@ class ResidentModel:
     def _begin_replica(self, candidate: Candidate, options: EngineOptions) -> Replica:
         replica = Replica(
             self.label,
-            lambda: self._spawn(self.label, candidate, options),
+            partial(self._start_worker, self.label, candidate.load(options)),
             self._breaker,
             on_ready=lambda: self._owner.changed(self),
             on_died=lambda why: self._owner.tell(Died(self.label, why)),
@@ -255,6 +256,12 @@ class ResidentModel:
             assert self._loading is not None
             return [self._loading]
         return [replica.loading for replica in self._replicas]
+
+    def _serving(self) -> list[Replica]:
+        """At least one replica. Raises the reason why none serves."""
+        if up := self._up():
+            return up
+        raise self._down()
 
     def _down(self) -> RuntimeFailure:
         """Why no replica serves."""

@@ -15,10 +15,12 @@ import psutil
 from runtime.events import Chunk, Finished
 from runtime.generation import Generation
 from runtime.messages import EngineOptions
+from runtime.pool.handle import WorkerFactory
 from runtime.pool.lease import Lease
 from runtime.pool.limits import PoolLimits
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.loaded_model import Left, PoolEvent
+from runtime.pool.local import LocalWorkers
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.model_pool import ModelPool
 from runtime.request import ChatPrompt, SamplingParams
@@ -55,11 +57,13 @@ async def first_chunk(generation: Generation) -> Chunk:
 
 
 @asynccontextmanager
-async def new_pool(limits: PoolLimits | None = None, *, clock: Callable[[], float] = time.monotonic) -> AsyncIterator[ModelPool]:
+async def new_pool(
+    limits: PoolLimits | None = None, start_worker: WorkerFactory | None = None, *, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[ModelPool]:
     """Nothing may be left behind: no worker, and no failure that nobody has heard of."""
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
-    pool = ModelPool(limits, clock=clock)
+    pool = ModelPool(limits or PoolLimits(), start_worker or LocalWorkers(), clock=clock)
     try:
         yield pool
     finally:

@@ -174,10 +174,12 @@ from pathlib import Path
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.memory import MemoryEstimate
 from runtime.request import ChatPrompt, SamplingParams
+from runtime.pool.limits import PoolLimits
+from runtime.pool.local import LocalWorkers
 from runtime.pool.model_pool import ModelPool
 
 async def main():
-    pool = ModelPool()
+    pool = ModelPool(PoolLimits(), LocalWorkers())
     lease = await pool.acquire(LoadSpec("fake:1", (Candidate(Path(), "fake", MemoryEstimate(1, 1, 1)),)), timeout_s=30)
     prompt = ChatPrompt(messages=[{"role": "user", "content": sys.argv[1]}])
     lease.submit(prompt, SamplingParams())
