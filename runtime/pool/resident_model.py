@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Protocol
 
-from runtime.errors import NotReady, RuntimeFailure
+from runtime.errors import NotReady
 from runtime.generation import Generation
 from runtime.inquiries import Answer, Inquiry
 from runtime.messages import EngineOptions, ModelInfo, Submit
@@ -21,7 +21,7 @@ from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.loaded_model import Departure, Died, Fallback, FellThrough, Loaded, LoadedModel, ModelState, PoolEvent
 from runtime.pool.refusals import being_restarted, being_unloaded, not_loadable
 from runtime.pool.replica import Replica
-from runtime.pool.routing import ReplicaLoad, choose_replica, prefix_blocks
+from runtime.pool.replica_set import ReplicaSet
 
 log = logging.getLogger("slmops.pool")
 
@@ -59,7 +59,7 @@ class ResidentModel:
         self._breaker = breaker
         self._owner = owner
         self._request_ids = itertools.count(1)
-        self._replicas: list[Replica] = []
+        self._replicas = ReplicaSet()
         self._loading: asyncio.Task[None] | None = None
         self._fallbacks: list[Fallback] = []
         self._failure: NotReady | None = None
@@ -80,7 +80,7 @@ class ResidentModel:
             return ModelState.UNLOADING
         if self.loaded_at is None:
             return ModelState.LOADING
-        return ModelState.READY if any(r.state is ModelState.READY for r in self._replicas) else ModelState.RESTARTING
+        return ModelState.READY if self._replicas.serving else ModelState.RESTARTING
 
     @property
     def num_leases(self) -> int:
@@ -114,9 +114,8 @@ class ResidentModel:
                 raise self._failure
             if self.departure is not None:
                 raise being_unloaded(self.label)
-            if up := self._up():
-                assert up[0].info is not None
-                return up[0].info
+            if serving := self._replicas.serving:
+                return serving[0].worker().info
             await asyncio.wait(self._loads(), return_when=asyncio.FIRST_COMPLETED)
 
     def new_request_id(self) -> int:
@@ -124,18 +123,13 @@ class ResidentModel:
 
     def submit(self, message: Submit) -> Generation:
         """On the replica that suits the prompt best. Raises EngineDead when there is none at the moment, NotReady when for good."""
-        up = self._serving()
-        if len(up) == 1:
-            return up[0].worker().submit(message)
-        blocks = prefix_blocks(message.prompt)
-        chosen = up[choose_replica([ReplicaLoad(each.num_open, each.seen.num_matched(blocks)) for each in up])]
-        generation = chosen.worker().submit(message)
-        chosen.seen.remember(blocks)
-        return generation
+        self._check_serves()
+        return self._replicas.submit(message)
 
     def inquire(self, message: Inquiry) -> Awaitable[Answer]:
         """On the replica with the least to do. Raises as `submit`."""
-        return min(self._serving(), key=lambda replica: replica.num_open).worker().inquire(message)
+        self._check_serves()
+        return self._replicas.inquire(message)
 
     def hold(self) -> None:
         self._stay.hold()
@@ -172,7 +166,7 @@ class ResidentModel:
             grace_s = await self._left_alone(grace_s)
         else:
             self._stay.nobody.set()
-        await asyncio.gather(*(replica.unload(grace_s, reason) for replica in self._replicas))
+        await self._replicas.unload(grace_s, reason)
 
     def view(self) -> LoadedModel:
         return LoadedModel(
@@ -201,7 +195,7 @@ class ResidentModel:
                 loading.result()
                 break
             except NotReady as failure:
-                self._replicas = []
+                self._replicas = ReplicaSet()
                 self._fall_through(candidate, failure)
         for _ in range(1, self.spec.replicas):
             self._begin_replica(candidate, options)
@@ -230,7 +224,7 @@ class ResidentModel:
             on_died=lambda why: self._owner.tell(Died(self.label, why)),
             on_lost=self._lost_replica,
         )
-        self._replicas.append(replica)
+        self._replicas.add(replica)
         replica.begin_load()
         return replica
 
@@ -255,24 +249,15 @@ class ResidentModel:
         if self.loaded_at is None:
             assert self._loading is not None
             return [self._loading]
-        return [replica.loading for replica in self._replicas]
+        return [*self._replicas.loads]
 
-    def _serving(self) -> list[Replica]:
-        """At least one replica. Raises the reason why none serves."""
-        if up := self._up():
-            return up
-        raise self._down()
-
-    def _down(self) -> RuntimeFailure:
-        """Why no replica serves."""
+    def _check_serves(self) -> None:
+        """Raises the reason why no replica serves."""
+        if self._replicas.serving:
+            return
         if self._failure is not None:
-            return self._failure
-        if self.departure is not None:
-            return being_unloaded(self.label)
-        return being_restarted(self.label)
-
-    def _up(self) -> list[Replica]:
-        return [replica for replica in self._replicas if replica.state is ModelState.READY]
+            raise self._failure
+        raise being_unloaded(self.label) if self.departure is not None else being_restarted(self.label)
 
     async def _left_alone(self, grace_s: float) -> float:
         """Waits so long for the open leases. Returns what the workers get to end by themselves."""
