@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runtime.errors import RuntimeFailure
+from runtime.events import Chunk, Started
 from runtime.generation import Generation, failure_of
 from runtime.inquiries import Answer, Inquiries
 from runtime.messages import StepReport
@@ -36,7 +37,8 @@ class OpenRequests:
     def dispatch(self, report: StepReport) -> int:
         """Passes a step's events on. Returns how many requests it finished."""
         num_finished = 0
-        for event in (*report.started, *report.chunks):
+        events: list[Started | Chunk] = [*report.started, *report.chunks]
+        for event in events:
             if (generation := self._generations.get(event.request)) is not None:
                 generation.push(event)
         for finished in report.finished:

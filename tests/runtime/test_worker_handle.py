@@ -15,6 +15,7 @@ from runtime.errors import EngineDead, InvalidRequest, NotReady
 from runtime.events import Chunk, Event, Finished, Started
 from runtime.generation import Generation
 from runtime.messages import Detokenize, Detokenized, EngineOptions, Load, Submit, Tokenize, Tokenized
+from runtime.pool import handle
 from runtime.pool.handle import WorkerFactory, WorkerHandle
 from runtime.pool.local import LocalWorkers
 from runtime.request import ChatPrompt, TextPrompt
@@ -310,3 +311,15 @@ def test_a_start_that_is_cancelled_leaves_nothing(contract: Contract, num_turns:
         assert set(psutil.Process().children()) <= before
 
     run(scenario, contract.loop)
+
+
+def test_the_pool_knows_workers_by_the_protocol_only() -> None:
+    """Whoever starts a pool decides where its workers run."""
+    processes = {"local.py", "worker_pipe.py"}
+    pool = Path(handle.__file__).parent
+    for path in pool.glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        if path.name not in processes:
+            assert "runtime.pool.local" not in source, path.name
+            assert "runtime.pool.worker_pipe" not in source, path.name
+            assert "subprocess" not in source, path.name
