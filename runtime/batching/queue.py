@@ -67,8 +67,8 @@ class RequestQueue:
 
         retry_after_s: when it may have room again, at least a second. Raises OverCapacity when the newcomer itself is refused.
         """
-        refusal = queue_full(self._max_waiting, retry_after_s)
         for loser in self.scheduler.plan_refusal(sequence):
+            refusal = queue_full(self._max_waiting, retry_after_s)
             if loser is sequence:
                 raise refusal
             self.fail(loser, failed(loser.request, refusal))
@@ -108,9 +108,8 @@ class RequestQueue:
 
         Among them are those that ended in that step: its report is lost, and nobody may be left waiting.
         """
-        lost = [event.request for event in (*self._report.finished, *self._report.failed)]
-        requests = [*self._sequences, *lost]
-        self._report = StepReport()
+        report, self._report = self._report, StepReport()
+        requests = [*self._sequences, *(each.request for each in report.finished), *(each.request for each in report.failed)]
         for sequence in list(self._sequences.values()):
             self.end(sequence)
         return requests
