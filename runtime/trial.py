@@ -21,9 +21,10 @@ from runtime.machine.provider_directory import ProviderDirectory, this_cpu
 from runtime.messages import EngineOptions, Load, Submit
 from runtime.model_folder import BadModelFolder
 from runtime.placement import Choice, Graph, PlacedVariant, plan_placement
+from runtime.pool.local import LocalWorker
 from runtime.pool.memory import estimate_memory
 from runtime.request import SamplingParams, TextPrompt
-from runtime.worker_process import WorkerProcess
+from runtime.watchdog import Patience
 
 LOAD_TIMEOUT_S = 900.0
 ANSWER_TIMEOUT_S = 120.0
@@ -79,14 +80,13 @@ async def _try_first(folder: Path, choices: Sequence[Choice]) -> None:
 async def _answer_once(folder: Path, choice: Choice) -> None:
     """Raises RuntimeFailure, TimeoutError. The worker is gone after this, however it ends."""
     load = Load(engine=choice.engine, folder=str(folder), options=_OPTIONS, provider=choice.provider)
-    worker = await WorkerProcess.start(load, _NAME, quiet=True)
     async with asyncio.timeout(LOAD_TIMEOUT_S):
-        await worker.wait_ready()
+        worker = await LocalWorker.start(_NAME, load, Patience(), quiet=True)
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             params = SamplingParams(temperature=0.0, max_tokens=1)
             prompt = TextPrompt(text="Hello")
-            async for event in worker.submit(lambda number: Submit(request=number, prompt=prompt, params=params)):
+            async for event in worker.submit(Submit(request=1, prompt=prompt, params=params)):
                 if isinstance(event, Finished):
                     break
     except InvalidRequest:

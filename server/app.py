@@ -21,6 +21,7 @@ from model_registry.disk import who_may_enter
 from model_registry.errors import RegistryError
 from model_registry.keys import KeyStore
 from runtime.machine.provider_directory import ProviderDirectory
+from runtime.pool.local import LocalWorkers
 from runtime.pool.model_pool import ModelPool
 from server import errors, logs
 from server.access import check_declarations, requires
@@ -101,7 +102,7 @@ def create_app(
     tasks: the module that knows the kinds of jobs. runs_jobs: whether to take up the jobs that are there.
     """
     lifecycle = Lifecycle()
-    pool = pool or ModelPool(settings.pool_limits())
+    pool = pool or ModelPool(settings.pool_limits(), LocalWorkers(settings.patience()))
     metrics = Metrics(pool)
     pool.listeners.append(metrics.lifecycle)
     storage = Storage(database or open_database(settings), serves_models=settings.engine != "fake")

@@ -178,8 +178,11 @@ class Settings(BaseSettings):
         return self.models.get(label, ModelSettings()).over(of_name.over(for_all))
 
     def pool_limits(self) -> PoolLimits:
-        budget = Budget(bytes_of(self.memory_budget), self.max_loaded_models)
-        return PoolLimits(budget, patience=Patience(step_s=self.step_timeout_s))
+        return PoolLimits(Budget(bytes_of(self.memory_budget), self.max_loaded_models))
+
+    def patience(self) -> Patience:
+        """After which a worker counts as hung."""
+        return Patience(step_s=self.step_timeout_s)
 
 
 @dataclass(frozen=True, slots=True)

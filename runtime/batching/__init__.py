@@ -1,6 +1,7 @@
 """Continuous batching: many sequences of different length and age share each step of one model.
 
 engine        the loop: admit, plan, step, sample, deliver
+queue         the requests of any engine, from their arrival to their end
 scheduler     which sequences may enter, and what the next step does; pure
 sequence      one request's tokens, state and times
 slots         which sequence holds which row of the KV arrays, and what is kept in the others

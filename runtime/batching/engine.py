@@ -11,12 +11,12 @@ import numpy as np
 from runtime.batching.chooser import Chooser
 from runtime.batching.costs import StepCosts
 from runtime.batching.delivery import Delivery, started
-from runtime.batching.failures import ended_in, late, queue_full, refuse, too_late
 from runtime.batching.intake import Intake
 from runtime.batching.jumps import plan_jump
+from runtime.batching.queue import RequestQueue
 from runtime.batching.runner import Runner
 from runtime.batching.sampler import Logits, Sampler
-from runtime.batching.scheduler import PrefillChunk, Scheduler, chunk_size, prefill_budget
+from runtime.batching.scheduler import PrefillChunk, chunk_size, prefill_budget
 from runtime.batching.sequence import Sequence, SequenceStatus
 from runtime.batching.slots import Slots
 from runtime.messages import EngineOptions, ModelInfo, Stats, StepReport, Submit
@@ -55,23 +55,25 @@ class BatchingEngine:
         self._runner = runner
         self._intake = intake
         self._limits = limits
-        self._resident_bytes = resident_bytes
         self._clock = clock
-        self._scheduler = Scheduler(num_rows=limits.options.num_slots, max_waiting=limits.options.max_waiting)
+        self._queue = RequestQueue(
+            info,
+            max_waiting=limits.options.max_waiting,
+            kv_budget_bytes=limits.kv_budget_bytes,
+            release=self._release,
+            resident_bytes=resident_bytes,
+            clock=clock,
+        )
+        self._scheduler = self._queue.scheduler
         self._slots = Slots(runner.kv, num_slots=limits.options.num_slots, prefix_cache_bytes=limits.options.prefix_cache_bytes)
         token_bytes = intake.tokenizer.token_bytes(skip_special_tokens=False)
         self._delivery = Delivery(limits.eos_ids, clock, token_bytes)
         self._chooser = Chooser(Sampler(limits.eos_ids), self._delivery, token_bytes)
         self._costs = StepCosts()
-        self._sequences: dict[int, Sequence] = {}
-        self._num_preemptions = 0
-        self._num_steps = 0
-        self._report = StepReport()  # of the next step, or of one that has not returned
 
     @property
     def num_unfinished(self) -> int:
-        """With those whose failure no step has reported yet."""
-        return len(self._sequences) + len(self._report.failed)
+        return self._queue.num_unfinished
 
     def prepare(self, submit: Submit) -> Sequence:
         return self._intake.prepare(submit)
@@ -84,33 +86,21 @@ class BatchingEngine:
         return self._intake.tokens(prompt)
 
     def add(self, sequence: Sequence) -> None:
-        full = queue_full(self._limits.options.max_waiting, self._costs.decode_s * 64)
-        refuse(self._scheduler.plan_refusal(sequence), sequence, full, self._leave, self._report)
-        self._sequences[sequence.request] = sequence
-        self._scheduler.add(sequence)
+        self._queue.add(sequence, retry_after_s=self._costs.decode_s * 64)
 
     def remove(self, request: int) -> None:
-        sequence = self._sequences.get(request)
-        if sequence is not None:
-            self._leave(sequence)
+        self._queue.abort(request)
 
     def fail_all(self) -> list[int]:
-        """After a step raised: no row's state can be trusted. Forgets every request and all cached KV; returns the requests.
-
-        Among them those that ended in that step: its report is lost, and nobody may be left waiting.
-        """
-        requests = [*self._sequences, *ended_in(self._report)]
-        self._report = StepReport()
-        for sequence in list(self._sequences.values()):
-            self._leave(sequence)
+        """No row's state can be trusted after a step raised: all cached KV goes too."""
+        requests = self._queue.fail_all()
         self._slots.shrink(0)
         self._slots.give_back()
         return requests
 
     def step(self) -> StepReport:
         """One prefill or one decode of all running rows."""
-        report = self._report
-        self._expire(report)
+        report = self._queue.begin_step()
         self._relieve()
         self._admit()
         plan = self._scheduler.plan_step(self._budget())
@@ -118,39 +108,29 @@ class BatchingEngine:
             self._prefill(chunk, report)
         if plan.decode:
             self._decode(report)
-        if not self._sequences:
+        if not self._queue:
             self._tidy()
-        self._num_steps += 1
-        self._report = StepReport()
-        return report
+        return self._queue.end_step()
 
     def set_threads(self, num_threads: int) -> None:
         self._runner.set_threads(num_threads)
         self._threads = num_threads
 
     def stats(self) -> Stats:
-        running = self._scheduler.running
-        active = sum(s.num_computed for s in running) * self._runner.kv.bytes_per_token
-        return Stats(
-            num_running=len(running),
-            num_waiting=self._scheduler.num_waiting,
-            kv_usage=min(1.0, active / self._most_kv_bytes()),
+        return self._queue.stats(
+            active_bytes=self._active_bytes(),
             kv_bytes=self._slots.backed_bytes(),
-            prefix_queries_total=self._slots.queries,
-            prefix_hits_total=self._slots.hits,
-            preemptions_total=self._num_preemptions,
-            steps_total=self._num_steps,
-            resident_bytes=self._resident_bytes(),
             threads=self._threads,
+            prefix_queries=self._slots.queries,
+            prefix_hits=self._slots.hits,
         )
 
     def close(self) -> None:
         self._intake.close()
         self._runner.close()
 
-    def _most_kv_bytes(self) -> int:
-        whole = self._limits.options.num_slots * self.info.context_length * self._runner.kv.bytes_per_token
-        return max(1, min(whole, self._limits.kv_budget_bytes))
+    def _active_bytes(self) -> int:
+        return sum(s.num_computed for s in self._scheduler.running) * self._runner.kv.bytes_per_token
 
     def _budget(self) -> int:
         return prefill_budget(
@@ -162,20 +142,13 @@ class BatchingEngine:
             largest=LARGEST_CHUNK,
         )
 
-    def _expire(self, report: StepReport) -> None:
-        now = self._clock()
-        for sequence in late(self._sequences.values(), now):
-            self._leave(sequence)
-            report.failed.append(too_late(sequence, now))
-
     def _relieve(self) -> None:
         """Keeps KV memory within its budget: unused and cached rows leave first, then a running sequence waits again.
 
         Nobody waits for pages that a row's earlier holder touched: they are freed when the row is.
         """
-        budget, token_bytes = self._limits.kv_budget_bytes, self._runner.kv.bytes_per_token
-        self._slots.relieve(budget)
-        if sum(s.num_computed for s in self._scheduler.running) * token_bytes <= budget:
+        self._slots.relieve(self._limits.kv_budget_bytes)
+        if self._active_bytes() <= self._limits.kv_budget_bytes:
             return
         victim = self._scheduler.plan_preemption()
         if victim is not None:
@@ -185,9 +158,8 @@ class BatchingEngine:
     def _preempt(self, victim: Sequence) -> None:
         """What it computed is kept, while there is memory for it, and computed again otherwise."""
         self._slots.release(victim, was_decoding=victim.status is SequenceStatus.DECODE, returns=True)
-        self._scheduler.preempt(victim)
+        self._queue.preempt(victim)
         victim.lose_row()
-        self._num_preemptions += 1
 
     def _tidy(self) -> None:
         """With nothing to do, memory beyond what cached rows hold goes back to the system, once it is worth the calls."""
@@ -203,10 +175,8 @@ class BatchingEngine:
             self._enter(swap.newcomer)
 
     def _enter(self, sequence: Sequence) -> None:
-        self._scheduler.admit(sequence)
+        self._queue.admit(sequence)
         self._slots.place(sequence)
-        if sequence.admitted_at is None:
-            sequence.admitted_at = self._clock()
         if sequence.num_computed >= sequence.prompt_len:  # it had been preempted, and its row is still there
             self._slots.start_decoding(sequence)
             sequence.move_to(SequenceStatus.DECODE)
@@ -251,7 +221,7 @@ class BatchingEngine:
             self._announce(sequence, report)
         if sequence.params.max_tokens == 0:
             self._delivery.end_prompt(sequence, report)
-            self._leave(sequence)
+            self._queue.end(sequence)
             return
         self._slots.start_decoding(sequence)
         sequence.move_to(SequenceStatus.DECODE)
@@ -283,7 +253,7 @@ class BatchingEngine:
         if jump.replays_to is not None:
             sequence.num_computed = jump.replays_to
         elif self._chooser.land(sequence, jump, logits, report):
-            self._leave(sequence)
+            self._queue.end(sequence)
 
     def _choose(self, rows: list[Sequence], logits: Logits, report: StepReport) -> None:
         """A row whose next tokens are known already computes them first; only then is it sampled again."""
@@ -291,10 +261,8 @@ class BatchingEngine:
         if len(due) < len(rows):
             rows, logits = [rows[row] for row in due], logits[due]
         for sequence in self._chooser.choose(rows, logits, report):
-            self._leave(sequence)
+            self._queue.end(sequence)
 
-    def _leave(self, sequence: Sequence) -> None:
-        del self._sequences[sequence.request]
+    def _release(self, sequence: Sequence) -> None:
         if sequence.slot >= 0:
             self._slots.release(sequence, was_decoding=sequence.status is SequenceStatus.DECODE)
-        self._scheduler.remove(sequence)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 from runtime.batching.sampler import NothingToChoose
 from runtime.batching.sequence import Sequence
 from runtime.constraints.constraint import ConstraintBroken, GrammarTooComplex
 from runtime.errors import FailureKind, OverCapacity, RuntimeFailure
 from runtime.events import Failed
-from runtime.messages import StepReport
 
 
 def queue_full(max_waiting: int, retry_after_s: float = 1.0) -> OverCapacity:
@@ -18,28 +15,6 @@ def queue_full(max_waiting: int, retry_after_s: float = 1.0) -> OverCapacity:
         code="queue_full",
         retry_after_s=max(1.0, retry_after_s),
     )
-
-
-def refuse(
-    losers: Iterable[Sequence], newcomer: Sequence, failure: OverCapacity, leave: Callable[[Sequence], None], report: StepReport
-) -> None:
-    """Fails these, as `Scheduler.plan_refusal` has chosen them, so that the newcomer may wait. Raises the failure if it is one."""
-    for loser in losers:
-        if loser is newcomer:
-            raise failure
-        leave(loser)
-        kind, message, code, retry_after_s = failure.kind, failure.message, failure.code, failure.retry_after_s
-        report.failed.append(Failed(request=loser.request, kind=kind, message=message, code=code, retry_after_s=retry_after_s))
-
-
-def late(sequences: Iterable[Sequence], now: float) -> list[Sequence]:
-    """Those whose deadline has come."""
-    return [sequence for sequence in sequences if sequence.deadline_at is not None and sequence.deadline_at <= now]
-
-
-def ended_in(report: StepReport) -> list[int]:
-    """The requests that end with this report. When its step raises, the report is lost, and they must be failed with the others."""
-    return [finished.request for finished in report.finished] + [failed.request for failed in report.failed]
 
 
 def too_late(sequence: Sequence, now: float) -> Failed:

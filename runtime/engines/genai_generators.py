@@ -221,7 +221,9 @@ class GeneratorDecoder:
 
     def stop(self, sequence: Sequence) -> None:
         """Keeps its generator, when there is something to reuse and room for it."""
-        held = self._running.pop(sequence.request)
+        held = self._running.pop(sequence.request, None)
+        if held is None:  # it was discarded
+            return
         if not self._can_rewind or not sequence.num_computed or self._bytes(held) > self._limits.prefix_cache_bytes:
             return
         held.tokens, held.num_exact = sequence.computed.copy(), sequence.num_exact

@@ -1,10 +1,11 @@
 """An engine over a model that takes a text and gives one: each running request is answered on a thread of its own.
 
-Owns queue, threads, stop strings, deadlines and what is reported. Knows no library: a `TextModel` knows how to answer.
+Owns the threads, and what becomes of the text that they give. Knows no library: a `TextModel` knows how to answer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -13,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime.batching.delivery import started
-from runtime.batching.failures import broken, ended_in, failed, late, queue_full, refuse, too_late
-from runtime.batching.scheduler import Scheduler
+from runtime.batching.failures import broken, failed
+from runtime.batching.queue import RequestQueue
 from runtime.batching.sequence import Sequence, Undelivered
 from runtime.engines.protocol import EngineBroken
 from runtime.engines.text_intake import TextIntake, TextRequest
@@ -39,7 +40,7 @@ class _Told:
 
 @dataclass(slots=True)
 class _Running:
-    request: TextRequest
+    sequence: Sequence
     answer: Answer
     thread: threading.Thread
     num_tokens: int = 0
@@ -64,21 +65,24 @@ class TextEngine:
         self._intake = intake
         self._options = options
         self._kv_budget_bytes = kv_budget_bytes
-        self._resident_bytes = resident_bytes
         self._clock = clock
-        self._scheduler = Scheduler(num_rows=options.num_slots, max_waiting=options.max_waiting)
-        self._requests: dict[int, TextRequest] = {}
+        self._queue = RequestQueue(
+            info,
+            max_waiting=options.max_waiting,
+            kv_budget_bytes=kv_budget_bytes,
+            release=self._release,
+            resident_bytes=resident_bytes,
+            clock=clock,
+        )
+        self._texts: dict[int, str] = {}  # of requests that wait, as the model will read them
         self._running: dict[int, _Running] = {}
         self._threads: set[threading.Thread] = set()
         self._cancelled: dict[threading.Thread, float] = {}  # of these, the ones whose answer nobody wants, and since when
         self._told: queue.SimpleQueue[_Told] = queue.SimpleQueue()
-        self._num_steps = 0
-        self._report = StepReport()  # of the next step, or of one that has not returned
 
     @property
     def num_unfinished(self) -> int:
-        """With those whose failure no step has reported yet."""
-        return len(self._requests) + len(self._report.failed)
+        return self._queue.num_unfinished
 
     def prepare(self, submit: Submit) -> TextRequest:
         self._model.check(submit.params)
@@ -92,56 +96,31 @@ class TextEngine:
         return self._intake.tokens(prompt)
 
     def add(self, prepared: TextRequest) -> None:
-        losers, full = self._scheduler.plan_refusal(prepared.sequence), queue_full(self._options.max_waiting)
-        refuse(losers, prepared.sequence, full, lambda loser: self._leave(loser.request), self._report)
-        self._requests[prepared.request] = prepared
-        self._scheduler.add(prepared.sequence)
+        self._queue.add(prepared.sequence)
+        self._texts[prepared.request] = prepared.text
 
     def remove(self, request: int) -> None:
-        if request in self._requests:
-            self._leave(request)
+        self._queue.abort(request)
 
     def fail_all(self) -> list[int]:
-        """Those that ended in the step that raised are among them: its report is lost."""
-        requests = list(self._requests)
-        for request in requests:
-            self._leave(request)
-        requests += ended_in(self._report)
-        self._report = StepReport()
-        return requests
+        return self._queue.fail_all()
 
     def step(self) -> StepReport:
         """Admits what may run, then waits for text: at most `WAIT_S`. Raises EngineBroken when a cancelled answer never ends."""
-        report = self._report
         self._check_cancelled()
-        self._expire(report)
-        while (sequence := self._scheduler.first_waiting()) is not None and self._can_start(sequence):
+        report = self._queue.begin_step()
+        while (sequence := self._queue.scheduler.first_waiting()) is not None and self._can_start(sequence):
             self._start(sequence, report)
-        try:
+        with contextlib.suppress(queue.Empty):
             told = self._told.get(timeout=WAIT_S)
             while True:
                 self._hear(told, report)
                 told = self._told.get_nowait()
-        except queue.Empty:
-            self._num_steps += 1
-        self._report = StepReport()
-        return report
+        return self._queue.end_step()
 
     def stats(self) -> Stats:
         reserved = self._reserved_bytes()
-        whole = self.info.num_slots * self.info.context_length * self.info.kv_bytes_per_token
-        return Stats(
-            num_running=len(self._scheduler.running),
-            num_waiting=self._scheduler.num_waiting,
-            kv_usage=min(1.0, reserved / max(1, min(whole, self._kv_budget_bytes))),
-            kv_bytes=reserved,
-            prefix_queries_total=0,
-            prefix_hits_total=0,
-            preemptions_total=0,
-            steps_total=self._num_steps,
-            resident_bytes=self._resident_bytes(),
-            threads=self.info.threads,
-        )
+        return self._queue.stats(active_bytes=reserved, kv_bytes=reserved, threads=self.info.threads)
 
     def close(self) -> None:
         self.fail_all()
@@ -153,12 +132,10 @@ class TextEngine:
     # ---- a request's way ----
 
     def _start(self, sequence: Sequence, report: StepReport) -> None:
-        request = self._requests[sequence.request]
-        self._scheduler.admit(sequence)
-        sequence.admitted_at = self._clock()
-        answer = self._model.answer(request.text, sequence.params)
+        self._queue.admit(sequence)
+        answer = self._model.answer(self._texts.pop(sequence.request), sequence.params)
         thread = threading.Thread(target=self._serve, args=(sequence.request, answer), name="answer", daemon=True)
-        self._running[sequence.request] = _Running(request, answer, thread)
+        self._running[sequence.request] = _Running(sequence, answer, thread)
         report.started.append(started(sequence))
         self._threads.add(thread)
         thread.start()
@@ -182,18 +159,16 @@ class TextEngine:
                 try:
                     self._on_text(running, text, report)
                 except RuntimeFailure as failure:  # its tokenizer cannot read what the model wrote
-                    self._leave(told.request)
-                    report.failed.append(failed(told.request, failure))
+                    self._queue.fail(running.sequence, failed(told.request, failure))
             case Answered() as answered:
                 self._on_end(running, answered, report)
             case BaseException() as error:
-                self._leave(told.request)
                 traceback.print_tb(error.__traceback__)
-                report.failed.append(broken(told.request, error))
+                self._queue.fail(running.sequence, broken(told.request, error))
 
     def _on_text(self, running: _Running, text: str, report: StepReport) -> None:
         """Token ids are read back from the text: the model tells none."""
-        sequence = running.request.sequence
+        sequence = running.sequence
         if sequence.first_token_at is None:
             sequence.first_token_at = self._clock()
         ids = self._intake.tokenizer.encode(text, add_special_tokens=False)
@@ -211,7 +186,7 @@ class TextEngine:
             sequence.undelivered = Undelivered()
 
     def _on_end(self, running: _Running, answered: Answered, report: StepReport) -> None:
-        sequence = running.request.sequence
+        sequence = running.sequence
         held = sequence.stop.flush()
         reason = answered.reason if held.matched is None else FinishReason.STOP
         usage = _usage(sequence, answered.prompt_tokens, answered.completion_tokens)
@@ -220,10 +195,10 @@ class TextEngine:
     def _finish(
         self, running: _Running, reason: FinishReason, usage: Usage, text: str, stop: str | None, report: StepReport
     ) -> None:
-        sequence, now = running.request.sequence, self._clock()
+        sequence, now = running.sequence, self._clock()
         admitted = now if sequence.admitted_at is None else sequence.admitted_at
         first = now if sequence.first_token_at is None else sequence.first_token_at
-        self._leave(sequence.request)
+        self._queue.end(sequence)
         report.finished.append(
             Finished(
                 request=sequence.request,
@@ -236,9 +211,9 @@ class TextEngine:
             )
         )
 
-    def _leave(self, request: int) -> None:
-        self._scheduler.remove(self._requests.pop(request).sequence)
-        running = self._running.pop(request, None)
+    def _release(self, sequence: Sequence) -> None:
+        self._texts.pop(sequence.request, None)
+        running = self._running.pop(sequence.request, None)
         if running is not None:
             running.answer.cancel()
             self._cancelled[running.thread] = self._clock()
@@ -249,12 +224,6 @@ class TextEngine:
         if any(now - since > HUNG_S for since in self._cancelled.values()):
             raise EngineBroken(f"a cancelled answer has not ended for {HUNG_S:g} s")
 
-    def _expire(self, report: StepReport) -> None:
-        now = self._clock()
-        for sequence in late((request.sequence for request in self._requests.values()), now):
-            self._leave(sequence.request)
-            report.failed.append(too_late(sequence, now))
-
     def _can_start(self, sequence: Sequence) -> bool:
         """While a cancelled answer still computes, it takes its slot. A request that runs alone always has memory."""
         if len(self._threads) >= self._options.num_slots:
@@ -263,7 +232,7 @@ class TextEngine:
         return not self._running or self._reserved_bytes() + needed <= self._kv_budget_bytes
 
     def _reserved_bytes(self) -> int:
-        return sum(map(self._bytes_of, self._scheduler.running))
+        return sum(map(self._bytes_of, self._queue.scheduler.running))
 
     def _bytes_of(self, sequence: Sequence) -> int:
         """KV of the prompt and of the longest answer, which such models reserve at the start."""

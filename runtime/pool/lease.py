@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Protocol
 
@@ -15,9 +15,13 @@ from runtime.request import Prompt, SamplingParams
 class Held(Protocol):
     """What a lease needs of the model that it is on."""
 
-    def submit(self, prompt: Prompt, make: Callable[[int], Submit]) -> Generation: ...
+    def new_request_id(self) -> int:
+        """An id that no other request or inquiry of this model has."""
+        ...
 
-    def ask(self, make: Callable[[int], Inquiry]) -> Awaitable[Answer]: ...
+    def submit(self, message: Submit) -> Generation: ...
+
+    def inquire(self, message: Inquiry) -> Awaitable[Answer]: ...
 
     def let_go(self) -> None: ...
 
@@ -45,9 +49,8 @@ class Lease:
     ) -> Generation:
         """Raises EngineDead when the worker has died since the lease was taken."""
         return self._model.submit(
-            prompt,
-            lambda number: Submit(
-                request=number,
+            Submit(
+                request=self._model.new_request_id(),
                 prompt=prompt,
                 params=params,
                 priority=priority,
@@ -57,18 +60,18 @@ class Lease:
                 adapter=adapter,
                 return_prompt_text=return_prompt_text,
                 return_prompt_token_ids=return_prompt_token_ids,
-            ),
+            )
         )
 
     async def tokenize(self, prompt: Prompt) -> Tokenized:
         """The tokens that a request with this prompt would have; nothing is computed. Raises InvalidRequest, EngineDead."""
-        answer = await self._model.ask(lambda number: Tokenize(request=number, prompt=prompt))
+        answer = await self._model.inquire(Tokenize(request=self._model.new_request_id(), prompt=prompt))
         assert isinstance(answer, Tokenized)
         return answer
 
     async def detokenize(self, token_ids: list[int]) -> Detokenized:
         """The text of these tokens, special ones written out. Raises InvalidRequest, EngineDead."""
-        answer = await self._model.ask(lambda number: Detokenize(request=number, token_ids=token_ids))
+        answer = await self._model.inquire(Detokenize(request=self._model.new_request_id(), token_ids=token_ids))
         assert isinstance(answer, Detokenized)
         return answer
 

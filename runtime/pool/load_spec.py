@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.machine.execution_provider import HOST
-from runtime.messages import EngineOptions, ProviderChoice
+from runtime.messages import EngineOptions, Load, ProviderChoice
 from runtime.pool.memory import MemoryEstimate
 
 FOREVER = float("inf")
@@ -28,6 +28,10 @@ class Candidate:
     reason: str = ""
     place: str = HOST
     place_bytes: int = 0
+
+    def load(self, options: EngineOptions) -> Load:
+        """The message that makes a worker load this candidate."""
+        return Load(engine=self.engine, folder=str(self.folder), options=options, provider=self.provider)
 
 
 @dataclass(frozen=True, slots=True)

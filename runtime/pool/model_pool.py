@@ -1,7 +1,7 @@
 """The models in memory: loads on demand and shares each load, makes room by evicting, unloads what idles, shares out the cores.
 
 Who loads next is decided in `load_queue`, what has room in `capacity`, who computes with how many threads in `core_sharing`; here
-it is carried out. All methods belong to one event loop. Knows no registry and no HTTP.
+it is carried out. All methods belong to one event loop. Knows no registry, no HTTP, and not where workers run.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from collections.abc import Callable
 import msgspec
 
 from runtime.errors import NotReady
-from runtime.messages import EngineOptions, Load
+from runtime.messages import EngineOptions
 from runtime.pool.breaker import Breaker
-from runtime.pool.capacity import Fits, MustEvict, NeverFits, Resident, Verdict
+from runtime.pool.capacity import Fits, MustEvict, NeverFits, Verdict
 from runtime.pool.core_sharing import SETTLE_S, share_for_newcomers, share_out
+from runtime.pool.handle import WorkerFactory
 from runtime.pool.lease import Lease
-from runtime.pool.ledger import Ledger, resident
+from runtime.pool.ledger import Ledger
 from runtime.pool.limits import PoolLimits
 from runtime.pool.load_queue import LoadQueue
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.loaded_model import Departure, Left, LoadedModel, LoadFailed, PoolEvent
+from runtime.pool.present_models import PresentModels
 from runtime.pool.refusals import draining, no_room, still_loading
 from runtime.pool.resident_model import EXIT_S, ResidentModel
-from runtime.worker_process import WorkerProcess
 
 Listener = Callable[[PoolEvent], None]
 
 
 class ModelPool:
-    """listeners: called for everything that happens to a model. What a worker prints goes to the gateway's own standard error.
+    """listeners: called for everything that happens to a model. start_worker: starts every worker of every model.
 
     clock: by which attempts to load a model that fails are spaced.
     """
 
-    def __init__(self, limits: PoolLimits | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limits = limits or PoolLimits()
+    def __init__(self, limits: PoolLimits, start_worker: WorkerFactory, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits
+        self._start_worker = start_worker
         self.listeners: list[Listener] = []
-        self._models: dict[str, ResidentModel] = {}
-        self._arriving: dict[str, ResidentModel] = {}  # each loads beside the model of its label, and will take its place
-        self._leaving: list[ResidentModel] = []
+        self._models = PresentModels()
         self._departures: set[asyncio.Task[None]] = set()
         self._queue = LoadQueue(self)
         self._ledger = Ledger(self.limits.budget)
@@ -80,8 +80,7 @@ class ModelPool:
 
     async def unload(self, label: str, *, grace_s: float = 0.0) -> bool:
         """Drains for grace_s, then ends the workers. False when not loaded."""
-        leaving = [each for each in (self._arriving.get(label), self._models.get(label)) if each is not None]
-        departures = [self._dismiss(model, Departure.ASKED, grace_s) for model in leaving]
+        departures = [self._dismiss(model, Departure.ASKED, grace_s) for model in reversed(self._models.of(label))]
         await asyncio.gather(*map(asyncio.shield, departures))
         return bool(departures)
 
@@ -92,23 +91,22 @@ class ModelPool:
         wait, each for as long as its acquire may. Raises NotReady when the new one cannot load.
         """
         self._check_open()
-        old = self._models.get(spec.label)
-        if spec.label in self._arriving:
+        old = self._models.find(spec.label)
+        if self._models.is_arriving(spec.label):
             raise NotReady(f"{spec.label} is being reloaded already. Retry when that is done.", code="model_loading")
         if old is None:
             self.reset(spec.label)  # what broke it may have been what is changed now
             self._queue.respecify(spec)
             (await self.acquire(spec, timeout_s=timeout_s)).release()
             return
-        beside = self._ledger.plan(spec, self._residents(), replaces=True)
+        beside = self._ledger.plan(spec, self._models.residents(), replaces=True)
         if isinstance(beside, MustEvict) and spec.label not in beside.labels:
-            idle = [self._dismiss(self._models[each], Departure.EVICTED, EXIT_S) for each in beside.labels]
-            await asyncio.gather(*map(asyncio.shield, idle))
+            await asyncio.gather(*(asyncio.shield(self._evict(label)) for label in beside.labels))
             return await self.reload(spec, timeout_s=timeout_s, grace_s=grace_s)
         if isinstance(beside, Fits):
-            await self._replace(self._begin_load(self._arriving, spec, beside.charge_bytes), timeout_s, grace_s)
+            await self._replace(old, self._begin_load(spec, beside.charge_bytes, beside=True), timeout_s, grace_s)
             return
-        alone = self._ledger.plan(spec, self._residents(without=old), replaces=True)
+        alone = self._ledger.plan(spec, self._models.residents(without=old), replaces=True)
         if isinstance(alone, NeverFits):
             raise no_room(alone.arithmetic)
         self._queue.respecify(spec)
@@ -117,7 +115,7 @@ class ModelPool:
 
     def pin(self, label: str, pinned: bool) -> bool:
         """False when not loaded."""
-        found = [each for each in (self._models.get(label), self._arriving.get(label)) if each is not None]
+        found = self._models.of(label)
         for model in found:
             model.pin(pinned)
         self._queue.look()
@@ -130,7 +128,7 @@ class ModelPool:
 
     def spec_of(self, label: str) -> LoadSpec | None:
         """What the loaded model was asked to be; None when it is not loaded."""
-        model = self._models.get(label)
+        model = self._models.find(label)
         return None if model is None else model.spec
 
     def broken(self) -> dict[str, NotReady]:
@@ -143,7 +141,7 @@ class ModelPool:
 
     def loaded(self) -> tuple[LoadedModel, ...]:
         """Every model that is loaded, or on its way in or out; while a model is replaced, both."""
-        return tuple(model.view() for model in (*self._models.values(), *self._arriving.values(), *self._leaving))
+        return tuple(model.view() for model in self._models)
 
     def waiting(self) -> tuple[str, ...]:
         """Models whose load waits for room, the next one first."""
@@ -153,8 +151,8 @@ class ModelPool:
         """Lets requests finish for grace_s, ends the others with NotReady, ends every worker. Later acquires raise NotReady."""
         self._closing = True
         self._queue.fail_all(draining())
-        given_longer = list(self._leaving)
-        for model in (*self._arriving.values(), *self._models.values()):
+        given_longer = self._models.leaving
+        for model in [each for each in self._models if each not in given_longer]:
             self._dismiss(model, Departure.CLOSED, grace_s)
         await asyncio.gather(*(model.unload(grace_s, draining()) for model in given_longer))
         if self._departures:
@@ -165,7 +163,7 @@ class ModelPool:
     def grant(self, model: ResidentModel, candidate: Candidate) -> EngineOptions:
         kv_bytes = self._ledger.grant(model, candidate)
         options = model.spec.options
-        threads = options.threads or share_for_newcomers(self.limits.num_cores, self._models.values(), model.spec.replicas)
+        threads = options.threads or share_for_newcomers(self.limits.num_cores, self._models.serving, model.spec.replicas)
         return msgspec.structs.replace(options, threads=threads, kv_budget_bytes=kv_bytes or options.kv_budget_bytes)
 
     def changed(self, model: ResidentModel) -> None:
@@ -176,15 +174,15 @@ class ModelPool:
         self._queue.look()
 
     def expired(self, model: ResidentModel) -> None:
-        if self._models.get(model.label) is model and not model.is_busy:
+        if self._models.serves(model) and not model.is_busy:
             self._dismiss(model, Departure.EXPIRED, EXIT_S)
 
     def lost(self, model: ResidentModel, why: NotReady) -> None:
-        if self._models.get(model.label) is model:
+        if self._models.serves(model):
             self._failures[model.label] = why
             if why.code == "load_failed":
                 self._breaker(model.label).failed(why.message)
-        self._forget(model)
+        self._models.remove(model)
         self.tell(LoadFailed(model.label, why.message))
         self._share_out()
         self._queue.look()
@@ -196,46 +194,52 @@ class ModelPool:
     # ---- asked and told by the queue ----
 
     def find(self, label: str) -> ResidentModel | None:
-        return self._models.get(label)
+        return self._models.find(label)
 
     def why_not(self, label: str) -> NotReady | None:
         breaker = self._breaker(label)
         return breaker.refusal() if breaker.pause_s > 0 else None
 
     def plan(self, spec: LoadSpec) -> Verdict:
-        return self._ledger.plan(spec, self._residents())
+        return self._ledger.plan(spec, self._models.residents())
 
     def no_room(self, spec: LoadSpec) -> NotReady:
-        return self._ledger.no_room(spec, self._residents())
+        return self._ledger.no_room(spec, self._models.residents())
 
     def begin_load(self, spec: LoadSpec, charge_bytes: int) -> ResidentModel:
         self._failures.pop(spec.label, None)
-        return self._begin_load(self._models, spec, charge_bytes)
+        return self._begin_load(spec, charge_bytes, beside=False)
 
     def evict(self, label: str) -> None:
-        self._dismiss(self._models[label], Departure.EVICTED, EXIT_S)
+        self._evict(label)
 
     # ---- coming and going ----
 
-    def _begin_load(self, place: dict[str, ResidentModel], spec: LoadSpec, charge_bytes: int) -> ResidentModel:
-        """Its memory counts from this moment."""
-        model = place[spec.label] = ResidentModel(spec, self._spawn, self._breaker(spec.label), self)
+    def _begin_load(self, spec: LoadSpec, charge_bytes: int, *, beside: bool) -> ResidentModel:
+        """Its memory counts from this moment. beside: it will take the place of the one that serves."""
+        model = ResidentModel(spec, self._start_worker, self._breaker(spec.label), self)
+        self._models.add(model, beside=beside)
         model.charge_bytes = charge_bytes
         model.begin_load()
         return model
 
-    async def _replace(self, new: ResidentModel, timeout_s: float, grace_s: float) -> None:
-        """Once the new one is ready, unless what it was to replace has left already."""
+    def _evict(self, label: str) -> asyncio.Task[None]:
+        model = self._models.find(label)
+        assert model is not None  # only what is idle in memory is chosen
+        return self._dismiss(model, Departure.EVICTED, EXIT_S)
+
+    async def _replace(self, old: ResidentModel, new: ResidentModel, timeout_s: float, grace_s: float) -> None:
+        """Once the new one is ready, unless the old one has left already: then it has its place."""
         new.hold()  # it must not expire before it has its place
         try:
             async with asyncio.timeout(timeout_s):
                 await new.ready()
-            if self._arriving.get(new.label) is new:
-                self._dismiss(self._models[new.label], Departure.REPLACED, grace_s, once_idle=True)
+            if self._models.arrives(new):
+                self._dismiss(old, Departure.REPLACED, grace_s, once_idle=True)
         except TimeoutError:
             raise still_loading(new.label, timeout_s) from None
         finally:
-            if self._arriving.get(new.label) is new:
+            if self._models.arrives(new):
                 self._dismiss(new, Departure.ASKED, 0.0)
             new.let_go()
 
@@ -243,9 +247,8 @@ class ModelPool:
         self, model: ResidentModel, departure: Departure, grace_s: float, *, once_idle: bool = False
     ) -> asyncio.Task[None]:
         """From this moment nobody gets the model; its memory counts until its workers are gone."""
-        self._forget(model)
+        self._models.begin_leaving(model)
         model.leave(departure)
-        self._leaving.append(model)
         task = asyncio.create_task(self._see_off(model, departure, grace_s, once_idle=once_idle), name=f"unload {model.label}")
         self._departures.add(task)
         task.add_done_callback(self._departures.discard)
@@ -256,32 +259,14 @@ class ModelPool:
         try:
             await model.unload(grace_s, draining() if departure is Departure.CLOSED else unloaded, once_idle=once_idle)
         finally:
-            self._leaving.remove(model)
+            self._models.end_leaving(model)
             self.tell(Left(model.label, departure))
             self._share_out()
             self._queue.look()
 
-    def _forget(self, model: ResidentModel) -> None:
-        """What was to take its place takes it at once."""
-        label = model.label
-        if self._arriving.get(label) is model:
-            del self._arriving[label]
-        elif self._models.get(label) is model:
-            del self._models[label]
-            if label in self._arriving:
-                self._models[label] = self._arriving.pop(label)
-
-    async def _spawn(self, label: str, candidate: Candidate, options: EngineOptions) -> WorkerProcess:
-        load = Load(engine=candidate.engine, folder=str(candidate.folder), options=options, provider=candidate.provider)
-        return await WorkerProcess.start(load, label, self.limits.patience)
-
-    def _residents(self, *, without: ResidentModel | None = None) -> list[Resident]:
-        staying = [resident(model) for model in (*self._models.values(), *self._leaving) if model is not without]
-        return staying + [resident(model, is_arriving=True) for model in self._arriving.values()]
-
     def _share_out(self) -> None:
         if not self._closing:
-            share_out(self.limits.num_cores, self._models.values())
+            share_out(self.limits.num_cores, self._models.serving)
 
     def _share_out_later(self) -> None:
         """When the model that has just become idle gives its cores away, unless it is asked for again."""

@@ -1,6 +1,7 @@
-"""One worker of a model, through its load, its crashes and its end: a small state machine around a worker process.
+"""One worker of a model, through its load, its crashes and its end: a small state machine around a `WorkerHandle`.
 
-Knows neither the other replicas nor who wants the model; restarts what dies, until the model's breaker opens.
+Restarts what dies, until the model's breaker opens. Knows neither the other replicas nor who wants
+the model, nor where workers run.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from runtime.errors import NotReady
 from runtime.messages import ModelInfo
 from runtime.pool.breaker import Breaker
+from runtime.pool.handle import WorkerHandle
 from runtime.pool.loaded_model import LoadedReplica, ModelState
 from runtime.pool.refusals import being_restarted, not_loadable
 from runtime.pool.routing import SeenPrefixes
-from runtime.worker_process import WorkerProcess
 
 log = logging.getLogger("slmops.pool")
 
@@ -23,15 +24,16 @@ LOAD_LIMIT_S = 900.0  # a load that takes longer hangs
 
 
 class Replica:
-    """spawn: starts a worker process and tells it what to load. on_died(why): it is being restarted. on_lost(self, why): for good.
+    """start: starts a worker and loads the model in it, as `handle.WorkerFactory` does.
 
-    on_ready(): after a load, the first or another.
+    on_ready(): called after each load. on_died(reason): the worker ended and another is started. on_lost(self, failure): it ended,
+    or could not load, and no other is started.
     """
 
     def __init__(
         self,
         label: str,
-        spawn: Callable[[], Awaitable[WorkerProcess]],
+        start: Callable[[], Awaitable[WorkerHandle]],
         breaker: Breaker,
         *,
         on_ready: Callable[[], None],
@@ -39,17 +41,16 @@ class Replica:
         on_lost: Callable[[Replica, NotReady], None],
     ) -> None:
         self._label = label
-        self._spawn = spawn
+        self._start_worker = start
         self._breaker = breaker
         self._on_ready = on_ready
         self._on_died = on_died
         self._on_lost = on_lost
-        self._worker: WorkerProcess | None = None
-        self._dead: WorkerProcess | None = None  # the worker before; perhaps not reaped yet
+        self._worker: WorkerHandle | None = None
+        self._dead: WorkerHandle | None = None  # the worker before; perhaps not reaped yet
         self._loading: asyncio.Task[ModelInfo] | None = None
         self.seen = SeenPrefixes()
         self.state = ModelState.LOADING
-        self.info: ModelInfo | None = None
         self.threads = 0
         self.num_restarts = 0
 
@@ -62,9 +63,14 @@ class Replica:
         assert self._loading is not None
         return self._loading
 
-    def worker(self) -> WorkerProcess:
+    @property
+    def info(self) -> ModelInfo | None:
+        """What its worker has loaded; None while it has none."""
+        return None if self._worker is None else self._worker.info
+
+    def worker(self) -> WorkerHandle:
         """Raises EngineDead while there is none."""
-        if self._worker is None or self._worker.exited.is_set():
+        if self._worker is None or self._worker.has_exited:
             raise being_restarted(self._label)
         return self._worker
 
@@ -74,7 +80,7 @@ class Replica:
 
     def set_threads(self, num_threads: int) -> None:
         """What it computes with from the next step on, where its engine can change that."""
-        if self._worker is None or self.info is None or not self.info.can_set_threads or num_threads == self.threads:
+        if self._worker is None or not self._worker.info.can_set_threads or num_threads == self.threads:
             return
         self.threads = num_threads
         self._worker.set_threads(num_threads)
@@ -98,7 +104,7 @@ class Replica:
         worker.drain()
         try:
             async with asyncio.timeout(grace_s):
-                await worker.exited.wait()
+                await worker.wait_exit()
         except (TimeoutError, asyncio.CancelledError) as why:
             worker.fail_open(reason)
             worker.kill()
@@ -111,46 +117,31 @@ class Replica:
         self._loading.add_done_callback(self._loaded)
 
     async def _start(self) -> ModelInfo:
-        worker = await self._spawned()
         try:
             async with asyncio.timeout(LOAD_LIMIT_S):
-                info = await worker.wait_ready()
+                worker = await self._start_worker()
         except TimeoutError:
             raise NotReady(f"{self._label} was not loaded within {LOAD_LIMIT_S:g} s.", code="load_failed") from None
-        self._worker, self.info, self.threads = worker, info, info.threads
-        self.state = ModelState.READY
-        worker.on_exit = self._restart
-        worker.on_finished = self._breaker.worked
-        log.debug("loaded %s in %.2f s (pid %d, %d MB resident)", self._label, info.load_s, worker.pid, info.resident_bytes >> 20)
+        info = worker.info
+        self._worker, self.threads, self.state = worker, info.threads, ModelState.READY
+        worker.watch(on_exit=lambda: self._restart(worker), on_finished=self._breaker.worked)
+        log.debug("loaded %s in %.2f s (pid %d, %d MB resident)", self._label, info.load_s, info.pid, info.resident_bytes >> 20)
         return info
 
-    async def _spawned(self) -> WorkerProcess:
-        """Being cancelled while the process starts must not leave it behind."""
-        spawning = asyncio.ensure_future(self._spawn())
-        try:
-            return await asyncio.shield(spawning)
-        except OSError as error:
-            raise NotReady(f"No worker can be started for {self._label}: {error}.", code="load_failed") from error
-        except asyncio.CancelledError:
-            worker = await spawning
-            worker.kill()
-            await worker.reap()
-            raise
-
-    def _restart(self, worker: WorkerProcess) -> None:
-        """Called in the moment a worker is found gone, before its callers know: who asks next waits for the new one."""
+    def _restart(self, worker: WorkerHandle) -> None:
+        """Called when a worker has exited, before its callers are notified, so that those who retry wait for the new one."""
         if self.state is ModelState.UNLOADING:
             return
         self.state = ModelState.RESTARTING
-        self._dead, self._worker, self.info = worker, None, None
+        self._dead, self._worker = worker, None
         self.seen = SeenPrefixes()
         self.num_restarts += 1
         self._begin(self._start_after(worker), "restart")
 
-    async def _start_after(self, dead: WorkerProcess) -> ModelInfo:
-        await dead.reap()
-        self._on_died(dead.death)
-        self._breaker.failed(f"The worker died: {dead.death}")
+    async def _start_after(self, dead: WorkerHandle) -> ModelInfo:
+        reason = await dead.reap()
+        self._on_died(reason)
+        self._breaker.failed(f"The worker died: {reason}")
         if self._breaker.is_open:
             raise self._breaker.refusal()
         await asyncio.sleep(self._breaker.pause_s)

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from functools import partial
 from typing import Any, Protocol
 
-from runtime.errors import NotReady, RuntimeFailure
+from runtime.errors import NotReady
 from runtime.generation import Generation
 from runtime.inquiries import Answer, Inquiry
 from runtime.messages import EngineOptions, ModelInfo, Submit
 from runtime.pool.breaker import Breaker
+from runtime.pool.handle import WorkerFactory
 from runtime.pool.keep_alive import KeepAlive
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.loaded_model import Departure, Died, Fallback, FellThrough, Loaded, LoadedModel, ModelState, PoolEvent
 from runtime.pool.refusals import being_restarted, being_unloaded, not_loadable
 from runtime.pool.replica import Replica
-from runtime.pool.routing import ReplicaLoad, choose_replica, prefix_blocks
-from runtime.request import Prompt
-from runtime.worker_process import WorkerProcess
+from runtime.pool.replica_set import ReplicaSet
 
 log = logging.getLogger("slmops.pool")
 
 EXIT_S = 5.0  # what a worker with nothing to do gets to end by itself
-Spawn = Callable[[str, Candidate, EngineOptions], Awaitable[WorkerProcess]]
 
 
 class Owner(Protocol):
@@ -51,12 +51,15 @@ class Owner(Protocol):
 
 
 class ResidentModel:
-    def __init__(self, spec: LoadSpec, spawn: Spawn, breaker: Breaker, owner: Owner) -> None:
+    """start_worker: starts each of its workers, wherever they run."""
+
+    def __init__(self, spec: LoadSpec, start_worker: WorkerFactory, breaker: Breaker, owner: Owner) -> None:
         self.spec = spec
-        self._spawn = spawn
+        self._start_worker = start_worker
         self._breaker = breaker
         self._owner = owner
-        self._replicas: list[Replica] = []
+        self._request_ids = itertools.count(1)
+        self._replicas = ReplicaSet()
         self._loading: asyncio.Task[None] | None = None
         self._fallbacks: list[Fallback] = []
         self._failure: NotReady | None = None
@@ -77,7 +80,7 @@ class ResidentModel:
             return ModelState.UNLOADING
         if self.loaded_at is None:
             return ModelState.LOADING
-        return ModelState.READY if any(r.state is ModelState.READY for r in self._replicas) else ModelState.RESTARTING
+        return ModelState.READY if self._replicas.serving else ModelState.RESTARTING
 
     @property
     def num_leases(self) -> int:
@@ -111,30 +114,22 @@ class ResidentModel:
                 raise self._failure
             if self.departure is not None:
                 raise being_unloaded(self.label)
-            if up := self._up():
-                assert up[0].info is not None
-                return up[0].info
+            if serving := self._replicas.serving:
+                return serving[0].worker().info
             await asyncio.wait(self._loads(), return_when=asyncio.FIRST_COMPLETED)
 
-    def submit(self, prompt: Prompt, make: Callable[[int], Submit]) -> Generation:
-        """On the replica that suits the prompt best. Raises EngineDead when there is none at the moment, NotReady when for good."""
-        up = self._up()
-        if not up:
-            raise self._down()
-        if len(up) == 1:
-            return up[0].worker().submit(make)
-        blocks = prefix_blocks(prompt)
-        chosen = up[choose_replica([ReplicaLoad(each.num_open, each.seen.num_matched(blocks)) for each in up])]
-        generation = chosen.worker().submit(make)
-        chosen.seen.remember(blocks)
-        return generation
+    def new_request_id(self) -> int:
+        return next(self._request_ids)
 
-    def ask(self, make: Callable[[int], Inquiry]) -> Awaitable[Answer]:
-        """Any replica can tell: the one with the least to do is asked. Raises as `submit`."""
-        up = self._up()
-        if not up:
-            raise self._down()
-        return min(up, key=lambda replica: replica.num_open).worker().ask(make)
+    def submit(self, message: Submit) -> Generation:
+        """On the replica that suits the prompt best. Raises EngineDead when there is none at the moment, NotReady when for good."""
+        self._check_serves()
+        return self._replicas.submit(message)
+
+    def inquire(self, message: Inquiry) -> Awaitable[Answer]:
+        """On the replica with the least to do. Raises as `submit`."""
+        self._check_serves()
+        return self._replicas.inquire(message)
 
     def hold(self) -> None:
         self._stay.hold()
@@ -171,7 +166,7 @@ class ResidentModel:
             grace_s = await self._left_alone(grace_s)
         else:
             self._stay.nobody.set()
-        await asyncio.gather(*(replica.unload(grace_s, reason) for replica in self._replicas))
+        await self._replicas.unload(grace_s, reason)
 
     def view(self) -> LoadedModel:
         return LoadedModel(
@@ -200,7 +195,7 @@ class ResidentModel:
                 loading.result()
                 break
             except NotReady as failure:
-                self._replicas = []
+                self._replicas = ReplicaSet()
                 self._fall_through(candidate, failure)
         for _ in range(1, self.spec.replicas):
             self._begin_replica(candidate, options)
@@ -223,13 +218,13 @@ class ResidentModel:
     def _begin_replica(self, candidate: Candidate, options: EngineOptions) -> Replica:
         replica = Replica(
             self.label,
-            lambda: self._spawn(self.label, candidate, options),
+            partial(self._start_worker, self.label, candidate.load(options)),
             self._breaker,
             on_ready=lambda: self._owner.changed(self),
             on_died=lambda why: self._owner.tell(Died(self.label, why)),
             on_lost=self._lost_replica,
         )
-        self._replicas.append(replica)
+        self._replicas.add(replica)
         replica.begin_load()
         return replica
 
@@ -254,18 +249,15 @@ class ResidentModel:
         if self.loaded_at is None:
             assert self._loading is not None
             return [self._loading]
-        return [replica.loading for replica in self._replicas]
+        return [*self._replicas.loads]
 
-    def _down(self) -> RuntimeFailure:
-        """Why no replica serves."""
+    def _check_serves(self) -> None:
+        """Raises the reason why no replica serves."""
+        if self._replicas.serving:
+            return
         if self._failure is not None:
-            return self._failure
-        if self.departure is not None:
-            return being_unloaded(self.label)
-        return being_restarted(self.label)
-
-    def _up(self) -> list[Replica]:
-        return [replica for replica in self._replicas if replica.state is ModelState.READY]
+            raise self._failure
+        raise being_unloaded(self.label) if self.departure is not None else being_restarted(self.label)
 
     async def _left_alone(self, grace_s: float) -> float:
         """Waits so long for the open leases. Returns what the workers get to end by themselves."""

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ import psutil
 from runtime.events import Chunk, Finished
 from runtime.generation import Generation
 from runtime.messages import EngineOptions
+from runtime.pool.handle import WorkerFactory
 from runtime.pool.lease import Lease
 from runtime.pool.limits import PoolLimits
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.loaded_model import Left, PoolEvent
+from runtime.pool.local import LocalWorkers
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.model_pool import ModelPool
 from runtime.request import ChatPrompt, SamplingParams
+from tests.doubles.fake_worker import FakeWorkers
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 30.0
@@ -55,11 +58,13 @@ async def first_chunk(generation: Generation) -> Chunk:
 
 
 @asynccontextmanager
-async def new_pool(limits: PoolLimits | None = None, *, clock: Callable[[], float] = time.monotonic) -> AsyncIterator[ModelPool]:
-    """Nothing may be left behind: no worker, and no failure that nobody has heard of."""
+async def new_pool(
+    limits: PoolLimits | None = None, start_worker: WorkerFactory | None = None, *, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[ModelPool]:
+    """With workers that have no processes, by default. Nothing may be left behind: no worker, and no unretrieved failure."""
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
-    pool = ModelPool(limits, clock=clock)
+    pool = ModelPool(limits or PoolLimits(), start_worker or FakeWorkers(), clock=clock)
     try:
         yield pool
     finally:
@@ -68,6 +73,11 @@ async def new_pool(limits: PoolLimits | None = None, *, clock: Callable[[], floa
     await asyncio.sleep(0)
     assert pool.loaded() == ()
     assert unheard == []
+
+
+def process_pool(limits: PoolLimits | None = None) -> AbstractAsyncContextManager[ModelPool]:
+    """With real workers, in processes of their own."""
+    return new_pool(limits, LocalWorkers())
 
 
 def departures_of(pool: ModelPool) -> asyncio.Queue[Left]:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from event_loops import run
+from scripted_workers import ScriptedOwner, settle
 
 from runtime.errors import NotReady
 from runtime.messages import Stats
@@ -17,7 +19,8 @@ from runtime.pool.loaded_model import Departure
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.resident_model import ResidentModel
 from tests.doubles.event_loops import run
-from tests.doubles.scripted_workers import Fleet, ScriptedOwner, settle
+from tests.doubles.fake_worker import FakeWorkers
+from tests.doubles.scripted_workers import ScriptedOwner, settle
 
 MIB = 1 << 20
 BUDGET = Budget(1000 * MIB, max_models=2)
@@ -45,9 +48,9 @@ class Bench:
     """A model that a ledger's verdict has made room for."""
 
     def __init__(self, *candidates: Candidate, replicas: int = 1, charge: int = 0) -> None:
-        self.fleet = Fleet()
+        self.started = FakeWorkers()
         self.spec = LoadSpec("some:1", candidates, replicas=replicas)
-        self.model = ResidentModel(self.spec, self.fleet.spawn, Breaker("some:1"), ScriptedOwner())
+        self.model = ResidentModel(self.spec, self.started, Breaker("some:1"), ScriptedOwner())
         self.model.charge_bytes = charge * MIB
 
     async def load(self, *resident_mib: int) -> None:
@@ -55,7 +58,7 @@ class Bench:
         self.model.begin_load()
         await self.model.ready()
         await settle()
-        for worker, mib in zip(self.fleet.workers, resident_mib, strict=True):
+        for worker, mib in zip(self.started.workers, resident_mib, strict=True):
             worker.stats = replace_stats(mib)
 
 
@@ -102,7 +105,7 @@ def test_what_was_measured_corrects_the_charge_and_is_remembered() -> None:
         await bench.load(190, 160)
         ledger.measure(bench.model)
         assert bench.model.charge_bytes == 2 * (150 + 100) * MIB  # the larger without its KV, and the KV that was granted
-        for worker in bench.fleet.workers:
+        for worker in bench.started.workers:
             worker.stats = replace_stats(100)
         ledger.measure(bench.model)
         assert bench.model.charge_bytes == 2 * (150 + 100) * MIB, "what it took once, it may take again"

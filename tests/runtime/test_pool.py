@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
+from event_loops import LOOPS, run
+from pool_bench import PATIENCE_S, SPEC, ask, first_chunk, process_pool, spec_of, text_of
 
 from runtime.errors import InvalidRequest, OverCapacity, StepFailed
 from runtime.events import Chunk, Finished, FinishReason, Started
 from runtime.messages import EngineOptions
 from tests.doubles.event_loops import LOOPS, run
-from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, first_chunk, new_pool, spec_of, text_of
+from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, first_chunk, spec_of, text_of
 
 pytestmark = pytest.mark.api
 
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.api
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_request_streams_and_ends(loop: str) -> None:
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
                 assert lease.info.pid != os.getpid()
                 events = [event async for event in ask(lease, "Hello €")]
@@ -32,7 +34,7 @@ def test_a_request_streams_and_ends(loop: str) -> None:
 
 def test_a_refused_request_is_only_its_own_failure() -> None:
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
                 running = ask(lease, "[[count: 300]]")
                 with pytest.raises(InvalidRequest, match="maximum context length is 8192"):
@@ -46,7 +48,7 @@ def test_an_abort_frees_the_row() -> None:
     """With one slot, the next request is answered only if the endless one has left."""
 
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             spec = spec_of("one:1", EngineOptions(num_slots=1, context_length=1 << 22))
             with await pool.acquire(spec, timeout_s=PATIENCE_S) as lease:
                 endless = ask(lease, "[[endless]]")
@@ -59,7 +61,7 @@ def test_an_abort_frees_the_row() -> None:
 
 def test_a_full_queue_sheds() -> None:
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             options = EngineOptions(num_slots=1, max_waiting=1, context_length=1 << 22)
             with await pool.acquire(spec_of("one:1", options), timeout_s=PATIENCE_S) as lease:
                 running, waiting, shed = (ask(lease, "[[endless]]") for _ in range(3))
@@ -73,7 +75,7 @@ def test_a_full_queue_sheds() -> None:
 
 def test_a_step_that_fails_costs_its_requests_and_not_the_worker(capfd: pytest.CaptureFixture[str]) -> None:
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
                 with pytest.raises(StepFailed, match="may be retried"):
                     await text_of(ask(lease, "[[fail]]"))

@@ -11,6 +11,9 @@ import time
 
 import psutil
 import pytest
+from engine_bench import Clock
+from event_loops import LOOPS, run
+from pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, process_pool, spec_of, text_of
 
 from runtime.errors import EngineDead, NotReady
 from runtime.pool import breaker
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.api
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_killed_worker_ends_every_request_at_once_and_the_next_works(loop: str) -> None:
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
             generations = [ask(lease, "[[endless]]") for _ in range(16)]
             await asyncio.gather(*map(first_chunk, generations))
@@ -53,7 +56,7 @@ def test_whatever_is_asked_of_a_worker_just_killed_ends_in_a_clear_error(loop: s
     """Submits and aborts, while its pipes are breaking one after the other."""
 
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
             endless = [ask(lease, "[[endless]]") for _ in range(4)]
             os.kill(lease.info.pid, signal.SIGKILL)
@@ -68,7 +71,7 @@ def test_whatever_is_asked_of_a_worker_just_killed_ends_in_a_clear_error(loop: s
 
 def test_a_request_that_crashes_the_worker_does_not_stop_the_model() -> None:
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
                 with pytest.raises(EngineDead, match="being restarted") as caught:
                     await text_of(ask(lease, "[[crash]]"))
@@ -176,10 +179,12 @@ from pathlib import Path
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.memory import MemoryEstimate
 from runtime.request import ChatPrompt, SamplingParams
+from runtime.pool.limits import PoolLimits
+from runtime.pool.local import LocalWorkers
 from runtime.pool.model_pool import ModelPool
 
 async def main():
-    pool = ModelPool()
+    pool = ModelPool(PoolLimits(), LocalWorkers())
     lease = await pool.acquire(LoadSpec("fake:1", (Candidate(Path(), "fake", MemoryEstimate(1, 1, 1)),)), timeout_s=30)
     prompt = ChatPrompt(messages=[{"role": "user", "content": sys.argv[1]}])
     lease.submit(prompt, SamplingParams())

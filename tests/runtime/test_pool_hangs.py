@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from runtime import worker_process
 from runtime.errors import EngineDead
-from runtime.pool.limits import PoolLimits
+from runtime.pool import local
 from runtime.pool.loaded_model import Died, PoolEvent
+from runtime.pool.local import LocalWorkers
 from runtime.watchdog import Patience
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, gone, new_pool, text_of
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.api
 
 def test_a_step_that_never_returns() -> None:
     async def scenario() -> None:
-        async with new_pool(PoolLimits(patience=Patience(step_s=0.2))) as pool:
+        async with new_pool(start_worker=LocalWorkers(Patience(step_s=0.2))) as pool:
             events: list[PoolEvent] = []
             pool.listeners.append(events.append)
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
@@ -40,10 +40,10 @@ def test_a_step_that_never_returns() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="a stop is a signal")
 def test_a_process_that_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        async with new_pool(PoolLimits(patience=Patience(silent_looks=2))) as pool:
+        async with new_pool(start_worker=LocalWorkers(Patience(silent_looks=2))) as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
                 os.kill(lease.info.pid, signal.SIGSTOP)
-                monkeypatch.setattr(worker_process, "LOOK_EVERY_S", 0.01)
+                monkeypatch.setattr(local, "LOOK_EVERY_S", 0.01)
                 with pytest.raises(EngineDead, match="no sign of life"):
                     await text_of(ask(lease, "hello?"))
                 monkeypatch.undo()
@@ -57,7 +57,7 @@ def test_a_worker_that_computes_for_long_is_not_taken_for_one_that_hangs() -> No
     """One step is longer than all the silence that is borne, but shorter than a step may be."""
 
     async def scenario() -> None:
-        async with new_pool(PoolLimits(patience=Patience(step_s=30.0, silent_looks=1))) as pool:
+        async with new_pool(start_worker=LocalWorkers(Patience(step_s=30.0, silent_looks=1))) as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
                 assert await text_of(ask(lease, "[[reply: done]][[prefill-delay: 2.5]]")) == "done"
             assert pool.loaded()[0].num_restarts == 0

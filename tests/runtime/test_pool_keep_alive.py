@@ -1,9 +1,11 @@
-"""How long real models stay in memory when nobody asks for them."""
+"""How long models stay in memory when nobody asks for them."""
 
 from __future__ import annotations
 
 import psutil
 import pytest
+from event_loops import run
+from pool_bench import PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, process_pool, spec_of, text_of
 
 from runtime.pool.load_spec import FOREVER
 from runtime.pool.loaded_model import Departure, Left
@@ -74,7 +76,7 @@ def test_memory_comes_back_with_every_unload() -> None:
         return len(family), sum(process.memory_info().rss for process in family)
 
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             seen = []
             for _ in range(6):
                 with await pool.acquire(spec_of("round:1"), timeout_s=PATIENCE_S) as lease:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from event_loops import run
+from pool_bench import PATIENCE_S, SPEC, ask, new_pool, process_pool, spec_of, text_of
 
 from runtime.errors import NotReady
 from runtime.pool.loaded_model import ModelState
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.api
 
 def test_all_who_ask_at_once_share_one_process() -> None:
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             before = set(psutil.Process().children())
             leases = await asyncio.gather(*(pool.acquire(SPEC, timeout_s=PATIENCE_S) for _ in range(5)))
             (pid,) = {lease.info.pid for lease in leases}
@@ -50,7 +52,7 @@ def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path, engine: str, fil
         (folder / name).write_text(content)
 
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             spec = spec_of("bad:1", engine=engine, folder=folder)
             ends = await asyncio.gather(*(pool.acquire(spec, timeout_s=PATIENCE_S) for _ in range(2)), return_exceptions=True)
             for end in ends:

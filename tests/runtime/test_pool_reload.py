@@ -1,4 +1,4 @@
-"""Reloads with real workers: what is asked meanwhile is answered, by the old model or by the new one."""
+"""Reloads: what is asked meanwhile is answered, by the old model or by the new one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from event_loops import run
+from pool_bench import MIB, PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, process_pool, spec_of, text_of
 
 from runtime.errors import NotReady
 from runtime.messages import EngineOptions
@@ -52,7 +54,7 @@ async def clients(pool: ModelPool) -> AsyncIterator[list[str]]:
 @pytest.mark.parametrize("limits", [PoolLimits(), TIGHT], ids=["side by side", "one after the other"])
 def test_no_request_fails_and_the_new_options_hold(limits: PoolLimits) -> None:
     async def scenario() -> None:
-        async with new_pool(limits) as pool:
+        async with process_pool(limits) as pool:
             left = departures_of(pool)
             old = await pool.acquire(OLD, timeout_s=PATIENCE_S)
             old.release()

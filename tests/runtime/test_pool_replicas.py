@@ -8,6 +8,8 @@ import signal
 import sys
 
 import pytest
+from event_loops import run
+from pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, process_pool, spec_of, text_of
 
 from runtime.errors import EngineDead, NotReady
 from runtime.messages import EngineOptions
@@ -19,7 +21,7 @@ from runtime.pool.limits import PoolLimits
 from runtime.pool.loaded_model import Loaded, ModelState, PoolEvent
 from runtime.pool.model_pool import ModelPool
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, new_pool, spec_of, text_of
+from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, spec_of, text_of
 
 pytestmark = pytest.mark.api
 
@@ -50,7 +52,7 @@ async def threads(pool: ModelPool, expected: dict[str, list[int]]) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal")
 def test_one_dies_and_the_other_serves_until_it_is_back() -> None:
     async def scenario() -> None:
-        async with new_pool(EIGHT_CORES) as pool:
+        async with process_pool(EIGHT_CORES) as pool:
             events: list[PoolEvent] = []
             pool.listeners.append(events.append)
             lease = await pool.acquire(spec_of("some:1", replicas=2), timeout_s=PATIENCE_S)
@@ -77,7 +79,7 @@ def test_one_dies_and_the_other_serves_until_it_is_back() -> None:
 
 def test_both_are_charged_and_both_leave() -> None:
     async def scenario() -> None:
-        async with new_pool(PoolLimits(Budget(200 * MIB), num_cores=2)) as pool:
+        async with process_pool(PoolLimits(Budget(200 * MIB), num_cores=2)) as pool:
             lease = await pool.acquire(spec_of("some:1", replicas=2, mib=90), timeout_s=PATIENCE_S)
             with pytest.raises(NotReady, match=r"beside some:1 1\d\d MiB \(busy\)"):
                 await pool.acquire(spec_of("other:1", mib=90), timeout_s=0.0)
@@ -93,7 +95,7 @@ def test_both_are_charged_and_both_leave() -> None:
 
 def test_cores_are_shared_out_and_given_back() -> None:
     async def scenario() -> None:
-        async with new_pool(EIGHT_CORES) as pool:
+        async with process_pool(EIGHT_CORES) as pool:
             alone = await pool.acquire(spec_of("some:1"), timeout_s=PATIENCE_S)
             assert alone.info.threads == 8
             with await pool.acquire(spec_of("other:1", replicas=2), timeout_s=PATIENCE_S) as joined:
@@ -108,7 +110,7 @@ def test_cores_are_shared_out_and_given_back() -> None:
 
 def test_an_idle_model_gives_its_cores_away_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        async with new_pool(EIGHT_CORES) as pool:
+        async with process_pool(EIGHT_CORES) as pool:
             busy = await pool.acquire(spec_of("busy:1"), timeout_s=PATIENCE_S)
             with await pool.acquire(spec_of("idle:1"), timeout_s=PATIENCE_S):
                 await until_it_computes_with(4, pool, busy)
@@ -127,7 +129,7 @@ def test_an_idle_model_gives_its_cores_away_without_being_asked(monkeypatch: pyt
 
 def test_who_was_told_how_many_threads_keeps_them() -> None:
     async def scenario() -> None:
-        async with new_pool(EIGHT_CORES) as pool:
+        async with process_pool(EIGHT_CORES) as pool:
             with await pool.acquire(spec_of("told:1", EngineOptions(threads=5)), timeout_s=PATIENCE_S) as told:
                 with await pool.acquire(spec_of("other:1"), timeout_s=PATIENCE_S):
                     await threads(pool, {"told:1": [5], "other:1": [4]})

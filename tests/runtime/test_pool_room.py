@@ -1,4 +1,4 @@
-"""Many models in one memory budget, with real workers: who loads, who leaves, who waits, who is refused."""
+"""Many models in one memory budget: who loads, who leaves, who waits, who is refused."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from event_loops import LOOPS, run
+from pool_bench import PATIENCE_S, SPEC, ask, first_chunk, gone, new_pool, process_pool, text_of
 
 from runtime.errors import NotReady
 from runtime.pool.loaded_model import ModelState
@@ -32,7 +34,7 @@ def test_an_unload_lets_requests_finish() -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_an_unload_ends_what_is_not_done_in_time(loop: str) -> None:
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
                 endless = ask(lease, "[[endless]]")
                 await first_chunk(endless)
@@ -68,7 +70,7 @@ def test_a_model_on_its_way_out_finishes_while_another_worker_takes_what_is_new(
 
 def test_an_unload_during_the_load_tells_those_who_wait() -> None:
     async def scenario() -> None:
-        async with new_pool() as pool:
+        async with process_pool() as pool:
             waiting = asyncio.create_task(pool.acquire(SPEC, timeout_s=PATIENCE_S))
             await asyncio.sleep(0)
             assert pool.loaded()

@@ -1,37 +1,44 @@
-"""One worker of a model through loads, crashes and the end, with workers that exist only here and delays that nobody waits for."""
+"""One worker of a model through loads, crashes and the end, with workers without processes and delays that nobody waits for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from engine_bench import Clock
+from event_loops import run
+from pool_bench import text_of
+from scripted_workers import settle
 
 from runtime.errors import EngineDead, NotReady
-from runtime.messages import ModelInfo
+from runtime.messages import EngineOptions, Load, ModelInfo, Submit
 from runtime.pool import replica as replica_module
 from runtime.pool.breaker import MOST_IN_ROW, RETRY_DELAYS_S, Breaker
+from runtime.pool.handle import WorkerHandle
 from runtime.pool.loaded_model import ModelState
 from runtime.pool.replica import Replica
-from runtime.worker_process import WorkerProcess
+from runtime.request import ChatPrompt
 from tests.doubles.engine_bench import Clock
 from tests.doubles.event_loops import run
-from tests.doubles.scripted_workers import INFO, Fleet, ScriptedWorker, settle
+from tests.doubles.fake_worker import FakeWorker, FakeWorkers, Start
+
+LOAD = Load(engine="fake", folder="", options=EngineOptions())
 
 
 class Bench:
     """A replica with everything that it tells."""
 
-    def __init__(self, *script: Callable[[], ScriptedWorker], clock: Clock | None = None) -> None:
-        self.fleet = Fleet(script)
+    def __init__(self, *script: Start, clock: Clock | None = None) -> None:
+        self.started = FakeWorkers(script)
         self.breaker = Breaker("some:1", clock or Clock())
         self.num_ready = 0
         self.deaths: list[str] = []
         self.lost: list[str] = []
         self.replica = Replica(
             "some:1",
-            self.fleet.spawn,
+            partial(self.started, "some:1", LOAD),
             self.breaker,
             on_ready=self._ready,
             on_died=self.deaths.append,
@@ -45,6 +52,11 @@ class Bench:
         self.replica.begin_load()
         return await self.loaded()
 
+    async def crash(self) -> None:
+        """Its newest worker ends; returns once that has been noticed."""
+        self.workers[-1].die()
+        await self.workers[-1].wait_exit()
+
     async def loaded(self) -> ModelInfo:
         await asyncio.wait([self.replica.loading])
         return self.replica.loading.result()
@@ -54,8 +66,12 @@ class Bench:
         return self.replica.worker()
 
     @property
-    def workers(self) -> list[ScriptedWorker]:
-        return self.fleet.workers
+    def workers(self) -> list[FakeWorker]:
+        return self.started.workers
+
+
+def saying(text: str) -> Submit:
+    return Submit(request=1, prompt=ChatPrompt(messages=[{"role": "user", "content": text}]))
 
 
 @pytest.fixture
@@ -79,8 +95,8 @@ def delays(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
 def test_a_load_makes_it_ready() -> None:
     async def scenario() -> None:
         bench = Bench()
-        assert await bench.load() == INFO
-        assert (bench.replica.state, bench.replica.info) == (ModelState.READY, INFO)
+        info = await bench.load()
+        assert (bench.replica.state, bench.replica.info) == (ModelState.READY, info)
         assert bench.worker is bench.workers[0]
         await settle()
         assert bench.num_ready == 1
@@ -93,10 +109,10 @@ def test_each_crash_in_a_row_delays_the_restart_more_until_it_is_given_up(delays
         bench = Bench(clock=clock)
         await bench.load()
         for _ in range(MOST_IN_ROW):
-            bench.workers[-1].die()
+            await bench.crash()
             assert bench.replica.state is ModelState.RESTARTING
             await asyncio.wait([bench.replica.loading])
-        with pytest.raises(NotReady, match=r"5 times in a row.*the last error: The worker died: it was told to"):
+        with pytest.raises(NotReady, match=r"5 times in a row.*the last error: The worker died: it ended with exit code 139"):
             await bench.loaded()
         await settle()
         assert delays == [*RETRY_DELAYS_S]
@@ -112,10 +128,10 @@ def test_an_answer_begins_a_new_row(delays: list[float], clock: Clock) -> None:
         bench = Bench(clock=clock)
         await bench.load()
         for _ in range(3):
-            bench.workers[-1].die()
+            await bench.crash()
             await bench.loaded()
-        bench.workers[-1].on_finished()
-        bench.workers[-1].die()
+        assert await text_of(bench.replica.worker().submit(saying("Hello"))) == "You said: Hello"
+        await bench.crash()
         await bench.loaded()
         assert delays == [*RETRY_DELAYS_S[:3], 0.0]
         assert bench.replica.num_restarts == 4
@@ -128,7 +144,7 @@ def test_while_it_restarts_nobody_gets_the_dead_worker() -> None:
         bench = Bench()
         await bench.load()
         bench.replica.seen.remember((1, 2))
-        bench.workers[0].die()
+        await bench.crash()
         with pytest.raises(EngineDead, match="being restarted"):
             bench.replica.worker()
         assert bench.replica.info is None
@@ -141,9 +157,9 @@ def test_while_it_restarts_nobody_gets_the_dead_worker() -> None:
 
 def test_a_restart_that_cannot_load_loses_it() -> None:
     async def scenario() -> None:
-        bench = Bench(ScriptedWorker, lambda: ScriptedWorker(fails="cannot load"))
+        bench = Bench(Start(), Start(fails="cannot load"))
         await bench.load()
-        bench.workers[0].die()
+        await bench.crash()
         with pytest.raises(NotReady, match="cannot load"):
             await bench.loaded()
         await settle()
@@ -153,17 +169,17 @@ def test_a_restart_that_cannot_load_loses_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [OSError("no processes left"), ValueError("unheard of")], ids=["refused by the system", "a mistake"]
+    "error", [NotReady("no processes left", code="load_failed"), ValueError("unheard of")], ids=["its reason", "a mistake"]
 )
-def test_a_worker_that_cannot_be_started_is_told_with_its_reason(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    async def spawn() -> WorkerProcess:
+def test_a_worker_that_cannot_be_started_is_lost_with_its_reason(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    async def start() -> WorkerHandle:
         raise error
 
     async def scenario() -> None:
         lost: list[NotReady] = []
         replica = Replica(
             "some:1",
-            spawn,
+            start,
             Breaker("some:1"),
             on_ready=lambda: None,
             on_died=lambda _: None,
@@ -181,7 +197,7 @@ def test_a_worker_that_cannot_be_started_is_told_with_its_reason(error: Exceptio
 
 def test_a_load_that_takes_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        bench = Bench(lambda: ScriptedWorker(may_load=asyncio.Event()))
+        bench = Bench(Start(may_load=asyncio.Event()))
         with pytest.raises(NotReady, match=r"was not loaded within 0\.01 s"):
             await bench.load()
 
@@ -205,7 +221,7 @@ def test_an_unload_in_the_middle_of_a_restart_starts_nothing() -> None:
     async def scenario() -> None:
         bench = Bench()
         await bench.load()
-        bench.workers[0].die()
+        await bench.crash()
         await bench.replica.unload(1.0, NotReady("leaving"))
         assert len(bench.workers) == 1
         assert bench.lost == []
@@ -215,7 +231,7 @@ def test_an_unload_in_the_middle_of_a_restart_starts_nothing() -> None:
 
 def test_a_death_during_the_unload_is_not_restarted() -> None:
     async def scenario() -> None:
-        bench = Bench(lambda: ScriptedWorker(lingers=True))
+        bench = Bench(Start(lingers=True))
         await bench.load()
         (leaving,) = await settle(bench.replica.unload(60.0, NotReady("leaving")))
         bench.workers[0].die()
@@ -228,7 +244,7 @@ def test_a_death_during_the_unload_is_not_restarted() -> None:
 
 def test_what_is_not_done_in_time_is_ended_before_its_worker() -> None:
     async def scenario() -> None:
-        bench = Bench(lambda: ScriptedWorker(lingers=True))
+        bench = Bench(Start(lingers=True))
         await bench.load()
         await bench.replica.unload(0.0, NotReady("leaving"))
         assert bench.workers[0].calls == ["drain", "fail_open leaving", "kill"]
@@ -238,7 +254,7 @@ def test_what_is_not_done_in_time_is_ended_before_its_worker() -> None:
 
 def test_a_second_unload_may_be_shorter() -> None:
     async def scenario() -> None:
-        bench = Bench(lambda: ScriptedWorker(lingers=True))
+        bench = Bench(Start(lingers=True))
         await bench.load()
         (first,) = await settle(bench.replica.unload(60.0, NotReady("leaving")))
         await bench.replica.unload(0.0, NotReady("closing"))
@@ -248,22 +264,32 @@ def test_a_second_unload_may_be_shorter() -> None:
     run(scenario)
 
 
-def test_two_unloads_while_the_process_starts_leave_none_behind() -> None:
-    """The second must not interrupt the first, which waits for the process to be able to end it."""
+def test_two_unloads_while_it_loads_cancel_the_start_once() -> None:
+    """The second must not interrupt the first, which waits for what the start holds to be released."""
 
     async def scenario() -> None:
-        may_start, bench = asyncio.Event(), Bench()
+        num_cancelled, released, may_release = 0, False, asyncio.Event()
 
-        async def spawn() -> WorkerProcess:
-            await may_start.wait()
-            return await bench.fleet.spawn()
+        async def start() -> WorkerHandle:
+            nonlocal num_cancelled, released
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                num_cancelled += 1
+                await may_release.wait()
+                released = True
+                raise
+            raise AssertionError("it never loads")
 
-        replica = Replica("some:1", spawn, bench.breaker, on_ready=lambda: None, on_died=lambda _: None, on_lost=lambda *_: None)
+        replica = Replica(
+            "some:1", start, Breaker("some:1"), on_ready=lambda: None, on_died=lambda _: None, on_lost=lambda *_: None
+        )
         replica.begin_load()
+        await settle()
         unloads = await settle(replica.unload(0.0, NotReady("leaving")))
         unloads += await settle(replica.unload(0.0, NotReady("closing")))
-        may_start.set()
+        may_release.set()
         await asyncio.gather(*unloads)
-        assert [worker.calls for worker in bench.workers] == [["kill"]]
+        assert (num_cancelled, released) == (1, True)
 
     run(scenario)

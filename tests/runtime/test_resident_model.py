@@ -1,14 +1,18 @@
-"""One model with its replicas: which candidate loads, who serves, how long it stays. With workers that exist only here."""
+"""One model with its replicas: which candidate loads, who serves, how long it stays. With workers without processes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from event_loops import run
+from pool_bench import text_of
+from scripted_workers import ScriptedOwner, settle
 
 from runtime.errors import EngineDead, NotReady
+from runtime.generation import Generation
 from runtime.messages import Detokenize, Submit
 from runtime.pool.breaker import Breaker
 from runtime.pool.load_spec import FOREVER, Candidate, LoadSpec
@@ -18,7 +22,8 @@ from runtime.pool.resident_model import ResidentModel
 from runtime.pool.routing import MOST_IMBALANCE
 from runtime.request import TextPrompt
 from tests.doubles.event_loops import run
-from tests.doubles.scripted_workers import INFO, Fleet, ScriptedOwner, ScriptedWorker, settle
+from tests.doubles.fake_worker import FakeWorker, FakeWorkers, Start
+from tests.doubles.scripted_workers import ScriptedOwner, settle
 
 LEAVING = NotReady("leaving")
 
@@ -28,7 +33,7 @@ class Bench:
 
     def __init__(
         self,
-        *script: Callable[[], ScriptedWorker],
+        *script: Start,
         folders: Sequence[str] = ("a",),
         refused: Sequence[str] = (),
         replicas: int = 1,
@@ -37,25 +42,33 @@ class Bench:
     ) -> None:
         candidates = tuple(Candidate(Path(folder), "fake", MemoryEstimate(1)) for folder in folders)
         spec = LoadSpec("some:1", candidates, replicas=replicas, keep_alive_s=keep_alive_s, pinned=pinned)
-        self.fleet, self.owner = Fleet(script), ScriptedOwner(refused)
-        self.model = ResidentModel(spec, self.fleet.spawn, Breaker("some:1"), self.owner)
+        self.started, self.owner = FakeWorkers(script), ScriptedOwner(refused)
+        self.model = ResidentModel(spec, self.started, Breaker("some:1"), self.owner)
         self.model.begin_load()
 
     @property
-    def workers(self) -> list[ScriptedWorker]:
-        return self.fleet.workers
+    def workers(self) -> list[FakeWorker]:
+        return self.started.workers
 
     def say(self, text: str) -> int:
-        """Which worker took it."""
+        """Submits it without an end. Which worker took it."""
         before = [len(worker.submitted) for worker in self.workers]
-        prompt = TextPrompt(text=text)
-        self.model.submit(prompt, lambda number: Submit(request=number, prompt=prompt))
+        self.submit(text + "[[endless]]")
         (taken,) = [i for i, worker in enumerate(self.workers) if len(worker.submitted) > before[i]]
         return taken
 
+    def submit(self, text: str) -> Generation:
+        return self.model.submit(Submit(request=self.model.new_request_id(), prompt=TextPrompt(text=f"{text}<|assistant|>")))
 
-def failing(why: str) -> Callable[[], ScriptedWorker]:
-    return lambda: ScriptedWorker(fails=why)
+    async def inquire(self) -> None:
+        await self.model.inquire(Detokenize(request=self.model.new_request_id(), token_ids=[]))
+
+    async def crash(self, *workers: int) -> None:
+        """These workers end at once; returns when that has been noticed."""
+        for worker in workers:
+            self.workers[worker].die()
+        for worker in workers:
+            await self.workers[worker].wait_exit()
 
 
 # ---- the load ----
@@ -63,8 +76,8 @@ def failing(why: str) -> Callable[[], ScriptedWorker]:
 
 def test_the_next_candidate_is_tried_when_one_cannot_load() -> None:
     async def scenario() -> None:
-        bench = Bench(failing("no such device"), folders=("a", "b", "c"))
-        assert await bench.model.ready() == INFO
+        bench = Bench(Start(fails="no such device"), folders=("a", "b", "c"))
+        assert await bench.model.ready() == bench.workers[0].info
         view = bench.model.view()
         assert view.candidate is not None
         assert view.candidate.folder == Path("b")
@@ -90,7 +103,7 @@ def test_a_candidate_without_room_is_passed_over() -> None:
 
 def test_when_none_can_load_everyone_is_told_the_last_reason() -> None:
     async def scenario() -> None:
-        bench = Bench(failing("no such device"), failing("bad file"), folders=("a", "b"))
+        bench = Bench(Start(fails="no such device"), Start(fails="bad file"), folders=("a", "b"))
         waiting = await settle(*(bench.model.ready() for _ in range(3)))
         for each in waiting:
             with pytest.raises(NotReady, match="bad file"):
@@ -104,12 +117,12 @@ def test_when_none_can_load_everyone_is_told_the_last_reason() -> None:
 def test_who_leaves_while_it_loads_does_not_stop_it() -> None:
     async def scenario() -> None:
         may_load = asyncio.Event()
-        bench = Bench(lambda: ScriptedWorker(may_load=may_load))
+        bench = Bench(Start(may_load=may_load))
         impatient, patient = await settle(bench.model.ready(), bench.model.ready())
         impatient.cancel()
         await settle()
         may_load.set()
-        assert await patient == INFO
+        assert await patient == bench.workers[0].info
 
     run(scenario)
 
@@ -117,7 +130,7 @@ def test_who_leaves_while_it_loads_does_not_stop_it() -> None:
 @pytest.mark.parametrize("departure", [Departure.ASKED, Departure.REPLACED])
 def test_leaving_while_it_loads_tells_those_who_wait_and_ends_the_worker(departure: Departure) -> None:
     async def scenario() -> None:
-        bench = Bench(lambda: ScriptedWorker(may_load=asyncio.Event()))
+        bench = Bench(Start(may_load=asyncio.Event()))
         (waiting,) = await settle(bench.model.ready())
         bench.model.leave(departure)
         await bench.model.unload(0.0, LEAVING)
@@ -135,7 +148,7 @@ def test_leaving_while_it_loads_tells_those_who_wait_and_ends_the_worker(departu
 def test_the_first_replica_serves_while_the_others_load() -> None:
     async def scenario() -> None:
         may_load = asyncio.Event()
-        bench = Bench(ScriptedWorker, lambda: ScriptedWorker(may_load=may_load), replicas=2)
+        bench = Bench(Start(), Start(may_load=may_load), replicas=2)
         await bench.model.ready()
         await settle()
         assert [replica.state for replica in bench.model.replicas] == [ModelState.READY, ModelState.LOADING]
@@ -170,12 +183,12 @@ def test_the_replica_with_the_least_to_do_is_asked_about_tokens() -> None:
         await bench.model.ready()
         await settle()
         assert bench.say("hello") == 0
-        await bench.model.ask(lambda number: Detokenize(request=number, token_ids=[]))
-        assert [len(worker.asked) for worker in bench.workers] == [0, 1]
+        await bench.inquire()
+        assert [len(worker.inquired) for worker in bench.workers] == [0, 1]
         bench.model.leave(Departure.ASKED)
         await bench.model.unload(0.0, LEAVING)
         with pytest.raises(NotReady, match="being unloaded"):
-            await bench.model.ask(lambda number: Detokenize(request=number, token_ids=[]))
+            await bench.inquire()
 
     run(scenario)
 
@@ -183,13 +196,13 @@ def test_the_replica_with_the_least_to_do_is_asked_about_tokens() -> None:
 def test_a_dead_replica_is_avoided_and_comes_back() -> None:
     async def scenario() -> None:
         may_load = asyncio.Event()
-        bench = Bench(ScriptedWorker, ScriptedWorker, lambda: ScriptedWorker(may_load=may_load), replicas=2)
+        bench = Bench(Start(), Start(), Start(may_load=may_load), replicas=2)
         await bench.model.ready()
         await settle()
-        bench.workers[0].die()
+        await bench.crash(0)
         assert bench.model.state is ModelState.READY
         assert [bench.say("hello") for _ in range(3)] == [1, 1, 1]
-        assert await bench.model.ready() == INFO  # at once: the other one serves
+        assert await bench.model.ready() == bench.workers[1].info  # at once: the other one serves
         may_load.set()
         await settle()
         assert bench.say("hello") == 2
@@ -200,19 +213,18 @@ def test_a_dead_replica_is_avoided_and_comes_back() -> None:
 def test_with_every_replica_down_the_first_that_is_back_serves() -> None:
     async def scenario() -> None:
         may_load = asyncio.Event()
-        restarts = [lambda: ScriptedWorker(may_load=asyncio.Event()), lambda: ScriptedWorker(may_load=may_load)]
-        bench = Bench(ScriptedWorker, ScriptedWorker, *restarts, replicas=2)
+        restarts = [Start(may_load=asyncio.Event()), Start(may_load=may_load)]
+        bench = Bench(Start(), Start(), *restarts, replicas=2)
         await bench.model.ready()
         await settle()
-        for worker in bench.workers[:]:
-            worker.die()
+        await bench.crash(0, 1)
         assert bench.model.state is ModelState.RESTARTING
         with pytest.raises(EngineDead, match="being restarted"):
             bench.say("hello")
         (waiting,) = await settle(bench.model.ready())
         may_load.set()
-        assert await waiting == INFO
-        assert bench.say("hello") == 3
+        assert await waiting == bench.workers[2].info
+        assert bench.say("hello") == 2
         bench.model.leave(Departure.ASKED)
         await bench.model.unload(0.0, LEAVING)
 
@@ -221,16 +233,16 @@ def test_with_every_replica_down_the_first_that_is_back_serves() -> None:
 
 def test_a_replica_lost_for_good_leaves_the_others_and_the_last_takes_the_model_with_it() -> None:
     async def scenario() -> None:
-        bench = Bench(ScriptedWorker, ScriptedWorker, failing("broken disk"), failing("no disk"), replicas=2)
+        bench = Bench(Start(), Start(), Start(fails="broken disk"), Start(fails="no disk"), replicas=2)
         await bench.model.ready()
         await settle()
-        bench.workers[0].die()
+        await bench.crash(0)
         await settle()
         assert len(bench.model.replicas) == 1
         assert bench.owner.failures == []
         assert bench.say("hello") == 1
-        bench.workers[1].on_finished()
-        bench.workers[1].die()
+        assert await text_of(bench.submit("Hello")) == "You said: Hello"
+        await bench.crash(1)
         waiting = await settle(bench.model.ready(), bench.model.ready())
         assert bench.owner.failures == ["no disk"]
         for each in waiting:
@@ -355,7 +367,7 @@ def test_an_unload_once_idle_waits_for_the_leases() -> None:
         await bench.model.ready()
         bench.model.leave(Departure.REPLACED)
         (unload,) = await settle(bench.model.unload(60.0, LEAVING, once_idle=True))
-        assert bench.say("leased before") == 0
+        assert await text_of(bench.submit("leased before")) == "You said: leased before"
         assert bench.workers[0].calls == []
         bench.model.let_go()
         await unload
@@ -367,7 +379,7 @@ def test_an_unload_once_idle_waits_for_the_leases() -> None:
 @pytest.mark.parametrize("hurried", [False, True], ids=["it takes too long", "somebody is in a hurry"])
 def test_leases_are_not_waited_for_beyond_the_grace(hurried: bool) -> None:
     async def scenario() -> None:
-        bench = Bench(lambda: ScriptedWorker(lingers=True))
+        bench = Bench(Start(lingers=True))
         bench.model.hold()
         await bench.model.ready()
         bench.model.leave(Departure.REPLACED)

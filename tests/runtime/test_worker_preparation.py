@@ -12,9 +12,10 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from runtime.errors import EngineDead, InvalidRequest
 from runtime.essential_thread import FAILED
 from runtime.messages import Abort, Drain, EngineOptions, Load, Ready, StepReport, Submit, Tokenize, Tokenized
+from runtime.pool.local import LocalWorker
+from runtime.pool.worker_pipe import WorkerPipe
 from runtime.request import ChatPrompt, SamplingParams, TextPrompt
 from runtime.watchdog import Patience
-from runtime.worker_process import WorkerProcess
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import text_of
 from tests.doubles.synthetic_decoder import write_synthetic_decoder
@@ -124,14 +125,13 @@ IntakeThread._prepare = prepare
 """
 
 
-async def hanging_worker(patience: Patience) -> WorkerProcess:
+async def hanging_worker(patience: Patience) -> LocalWorker:
     pipe = asyncio.subprocess.PIPE
     program = ["-c", INJECTED.format(injection=HANGS)]
     process = await asyncio.create_subprocess_exec(sys.executable, *program, cwd=ROOT, stdin=pipe, stdout=pipe)
-    worker = WorkerProcess(process, "fake:1", patience)
-    worker._send(LOAD)
-    await worker.wait_ready()
-    return worker
+    frames = WorkerPipe(process)
+    frames.send(LOAD)
+    return await LocalWorker.attach(frames, "fake:1", patience)
 
 
 @pytest.mark.parametrize("chat_hangs", [True, False])
@@ -139,9 +139,9 @@ def test_chats_and_texts_do_not_wait_for_each_other(chat_hangs: bool) -> None:
     async def scenario() -> None:
         worker = await hanging_worker(Patience())
         text, chat = TextPrompt(text="hang"), ChatPrompt(messages=[{"role": "user", "content": "hang"}])
-        hangs = worker.submit(lambda n: Submit(request=n, prompt=chat if chat_hangs else text))
+        hangs = worker.submit(Submit(request=1, prompt=chat if chat_hangs else text))
         text, chat = TextPrompt(text="hi<|assistant|>"), ChatPrompt(messages=[{"role": "user", "content": "hi"}])
-        other = worker.submit(lambda n: Submit(request=n, prompt=text if chat_hangs else chat))
+        other = worker.submit(Submit(request=2, prompt=text if chat_hangs else chat))
         assert await asyncio.wait_for(text_of(other), 30) == "You said: hi"
         worker.kill()
         with pytest.raises(EngineDead):
@@ -156,16 +156,12 @@ def test_a_preparation_without_end_costs_the_worker_but_only_its_request_is_refu
 
     async def scenario() -> None:
         worker = await hanging_worker(Patience(step_s=0.2))
-        submits = [
-            worker.submit(lambda n, text=text: Submit(request=n, prompt=TextPrompt(text=text))) for text in ("hang", "other")
-        ]
-        answers = await asyncio.gather(*map(text_of, submits), return_exceptions=True)
-        culprit, other = answers
+        sent = [Submit(request=1, prompt=TextPrompt(text="hang")), Submit(request=2, prompt=TextPrompt(text="other"))]
+        culprit, other = await asyncio.gather(*map(text_of, map(worker.submit, sent)), return_exceptions=True)
         assert isinstance(culprit, InvalidRequest)
         assert culprit.code == "preparation_timeout"
         assert "preparation of a request took longer than 0.2 s" in culprit.message
         assert isinstance(other, EngineDead)
-        await worker.reap()
-        assert "preparation" in worker.death
+        assert "preparation" in await worker.reap()
 
     run(scenario)

@@ -6,14 +6,15 @@ import asyncio
 import sys
 from typing import BinaryIO, cast
 
+import psutil
 import pytest
 
-from runtime.errors import EngineDead, InvalidRequest, NotReady
+from runtime.errors import EngineDead, NotReady
 from runtime.framing import Encoder, read_frame
-from runtime.messages import Drain, EngineOptions, Load, LoadFailed, Ready, Stats, StepReport, Submit
-from runtime.request import TextPrompt
+from runtime.messages import Drain, EngineOptions, Load, LoadFailed, Ready, Stats, StepReport
+from runtime.pool.local import LocalWorker, LocalWorkers
+from runtime.pool.worker_pipe import WorkerPipe
 from runtime.watchdog import Patience
-from runtime.worker_process import WorkerProcess
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.worker_pipe import LOAD, WORKER, saying, start_worker, told
 
@@ -93,11 +94,12 @@ def test_a_load_that_fails_is_told() -> None:
 # ---- the gateway's end, with impostors for workers ----
 
 
-async def impostor(program: str) -> WorkerProcess:
+async def impostor(program: str) -> LocalWorker:
+    """What the pool gets for a worker that is this program."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    return WorkerProcess(process, "impostor:1", Patience())
+    return await LocalWorker.attach(WorkerPipe(process), "impostor:1", Patience())
 
 
 @pytest.mark.parametrize(
@@ -113,11 +115,40 @@ async def impostor(program: str) -> WorkerProcess:
 )
 def test_one_that_says_something_else_is_not_waited_for(program: str) -> None:
     async def scenario() -> None:
-        worker = await impostor(f"import sys; {program}")
-        with pytest.raises(NotReady, match="ended while loading"):
-            await worker.wait_ready()
-        await worker.reap()
+        before = set(psutil.Process().children())
+        with pytest.raises(NotReady, match="ended while loading") as failed:
+            await impostor(f"import sys; {program}")
+        assert failed.value.code == "load_failed"
+        assert set(psutil.Process().children()) <= before
 
+    run(scenario)
+
+
+def test_one_that_begins_with_another_message_is_ended() -> None:
+    program = """
+import sys
+from runtime.framing import Encoder
+from runtime.messages import Detokenized
+sys.stdout.buffer.write(Encoder().frame(Detokenized(request=1, text="")))
+sys.stdout.flush()
+sys.stdin.buffer.read()
+"""
+
+    async def scenario() -> None:
+        with pytest.raises(NotReady, match="unexpected first message") as failed:
+            await impostor(program)
+        assert failed.value.code == "load_failed"
+
+    run(scenario)
+
+
+def test_a_process_that_cannot_be_started_is_a_load_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        with pytest.raises(NotReady, match="No worker can be started for fake:1") as failed:
+            await LocalWorkers()("fake:1", LOAD)
+        assert failed.value.code == "load_failed"
+
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     run(scenario)
 
 
@@ -138,29 +169,14 @@ sys.stdin.buffer.read()
 
     async def scenario() -> None:
         worker = await impostor(program)
-        exits: list[WorkerProcess] = []
-        worker.on_exit = exits.append
-        await worker.wait_ready()
-        generation = worker.submit(lambda number: saying("Hello", number))
+        exits: list[str] = []
+        worker.watch(on_exit=lambda: exits.append("exit"), on_finished=lambda: None)
+        generation = worker.submit(saying("Hello", 1))
         with pytest.raises(EngineDead):
             await anext(generation)
         await worker.reap()
-        assert exits == [worker]
+        assert exits == ["exit"]
         with pytest.raises(EngineDead):
-            worker.submit(lambda number: saying("again", number))
+            worker.submit(saying("again", 2))
 
     run(scenario, loop)
-
-
-def test_a_request_that_cannot_be_sent_is_not_left_open() -> None:
-    """Half a surrogate pair has no bytes in UTF-8."""
-
-    async def scenario() -> None:
-        worker = await WorkerProcess.start(LOAD, "fake:1")
-        await worker.wait_ready()
-        with pytest.raises(InvalidRequest, match="cannot be passed"):
-            worker.submit(lambda number: Submit(request=number, prompt=TextPrompt(text="\ud800")))
-        worker.drain()
-        await worker.reap()
-
-    run(scenario)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import threading
 
@@ -10,13 +9,12 @@ import msgspec
 import pytest
 
 from runtime.engines.fake import build_fake_engine
-from runtime.errors import EngineDead, FailureKind, InvalidRequest, NotReady
+from runtime.errors import FailureKind
 from runtime.framing import FrameWriter, read_frame
-from runtime.inquiries import Answer, Inquiry
 from runtime.messages import Abort, Detokenize, Detokenized, Drain, EngineOptions, StepReport, Tokenize, Tokenized
+from runtime.pool.local import LocalWorkers
 from runtime.request import TextPrompt
 from runtime.worker import Worker
-from runtime.worker_process import WorkerProcess
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.worker_pipe import LOAD, WORKER, saying, told
 
@@ -71,31 +69,13 @@ def test_an_aborted_question_is_not_answered() -> None:
 # ---- the gateway's end ----
 
 
-async def started() -> WorkerProcess:
-    worker = await WorkerProcess.start(LOAD, "fake:1")
-    await worker.wait_ready()
-    return worker
-
-
-def asking(worker: WorkerProcess, text: str = "ab") -> asyncio.Task[Answer]:
-    def make(number: int) -> Inquiry:
-        return tokens_of(text, number)
-
-    return asyncio.create_task(worker.ask(make))
-
-
-async def drained(worker: WorkerProcess) -> None:
-    worker.drain()
-    await worker.reap()
-
-
 @pytest.mark.parametrize("loop", LOOPS)
 def test_the_tokenizer_answers_while_a_step_takes_its_time(loop: str) -> None:
     async def scenario() -> None:
-        worker = await started()
-        slow = worker.submit(lambda number: saying("[[endless]][[delay: 600]]", number))
+        worker = await LocalWorkers()("fake:1", LOAD)
+        slow = worker.submit(saying("[[endless]][[delay: 600]]", 1))
         await anext(slow)  # its prompt is computed; the next step lasts for minutes
-        answer = await asking(worker)
+        answer = await worker.inquire(tokens_of("ab", 2))
         assert isinstance(answer, Tokenized)
         assert answer.token_ids == [97, 98]
         assert worker.num_open == 1
@@ -103,64 +83,3 @@ def test_the_tokenizer_answers_while_a_step_takes_its_time(loop: str) -> None:
         await worker.reap()
 
     run(scenario, loop)
-
-
-def test_what_a_worker_was_asked_before_it_drains_is_answered() -> None:
-    async def scenario() -> None:
-        worker = await started()
-        asked = [asking(worker) for _ in range(5)]
-        await asyncio.sleep(0)
-        assert worker.num_open == 5
-        await drained(worker)
-        assert [type(await each) for each in asked] == [Tokenized] * 5
-
-    run(scenario)
-
-
-def test_a_refused_question_leaves_nothing_open() -> None:
-    async def scenario() -> None:
-        worker = await started()
-        with pytest.raises(InvalidRequest, match="outside the vocabulary") as refused:
-            await worker.ask(lambda number: Detokenize(request=number, token_ids=[999]))
-        assert refused.value.param == "tokens"
-        with pytest.raises(InvalidRequest, match="cannot be passed"):
-            await asking(worker, "\ud800")
-        assert worker.num_open == 0
-        await drained(worker)
-
-    run(scenario)
-
-
-def test_who_stops_asking_leaves_nothing_open() -> None:
-    async def scenario() -> None:
-        worker = await started()
-        asked = asking(worker)
-        await asyncio.sleep(0)
-        asked.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asked
-        assert worker.num_open == 0
-        assert isinstance(await asking(worker), Tokenized)  # the worker goes on
-        await drained(worker)
-
-    run(scenario)
-
-
-def test_a_worker_that_dies_or_must_go_fails_what_it_was_asked() -> None:
-    async def scenario() -> None:
-        worker = await started()
-        leaving = asking(worker)
-        await asyncio.sleep(0)
-        worker.fail_open(NotReady("leaving"))
-        with pytest.raises(NotReady, match="leaving"):
-            await leaving
-        dying = asking(worker)
-        await asyncio.sleep(0)
-        worker.kill()
-        with pytest.raises(EngineDead):
-            await dying
-        await worker.reap()
-        with pytest.raises(EngineDead):
-            await asking(worker)
-
-    run(scenario)

@@ -162,9 +162,12 @@ def test_engine_options_come_from_the_settings(make_settings: Callable[..., Sett
     [("50%", machine_memory_bytes() // 2), ("4GiB", 4 << 30), (3 << 30, 3 << 30), (" 1.5 GiB ", 3 << 29)],
 )
 def test_the_memory_budget_is_a_share_or_a_size(make_settings: Callable[..., Settings], budget: Any, expected_bytes: int) -> None:
-    limits = make_settings(memory_budget=budget, max_loaded_models=2, step_timeout_s=7).pool_limits()
+    limits = make_settings(memory_budget=budget, max_loaded_models=2).pool_limits()
     assert limits.budget == Budget(expected_bytes, 2)
-    assert limits.patience.step_s == 7
+
+
+def test_the_longest_step_bounds_a_workers_patience(make_settings: Callable[..., Settings]) -> None:
+    assert make_settings(step_timeout_s=7).patience().step_s == 7
 
 
 def test_a_versions_table_wins_over_its_models_over_what_holds_for_all() -> None:
