@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from event_loops import run
-from scripted_workers import ScriptedOwner, settle
 
 from runtime.errors import NotReady
 from runtime.messages import Stats

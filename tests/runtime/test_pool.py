@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from event_loops import LOOPS, run
-from pool_bench import PATIENCE_S, SPEC, ask, first_chunk, process_pool, spec_of, text_of
 
 from runtime.errors import InvalidRequest, OverCapacity, StepFailed
 from runtime.events import Chunk, Finished, FinishReason, Started
 from runtime.messages import EngineOptions
 from tests.doubles.event_loops import LOOPS, run
-from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, first_chunk, spec_of, text_of
+from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, first_chunk, process_pool, spec_of, text_of
 
 pytestmark = pytest.mark.api
 

@@ -11,9 +11,6 @@ import time
 
 import psutil
 import pytest
-from engine_bench import Clock
-from event_loops import LOOPS, run
-from pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, process_pool, spec_of, text_of
 
 from runtime.errors import EngineDead, NotReady
 from runtime.pool import breaker
@@ -21,7 +18,7 @@ from runtime.pool.lease import Lease
 from runtime.pool.loaded_model import ModelState
 from tests.doubles.engine_bench import Clock
 from tests.doubles.event_loops import LOOPS, run
-from tests.doubles.pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, spec_of, text_of
+from tests.doubles.pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, process_pool, spec_of, text_of
 
 pytestmark = pytest.mark.api
 

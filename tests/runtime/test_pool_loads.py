@@ -7,13 +7,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from event_loops import run
-from pool_bench import PATIENCE_S, SPEC, ask, new_pool, process_pool, spec_of, text_of
 
 from runtime.errors import NotReady
 from runtime.pool.loaded_model import ModelState
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, new_pool, spec_of, text_of
+from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, new_pool, process_pool, spec_of, text_of
 
 pytestmark = pytest.mark.api
 

@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from event_loops import run
-from pool_bench import MIB, PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, process_pool, spec_of, text_of
 
 from runtime.errors import NotReady
 from runtime.messages import EngineOptions
@@ -19,7 +17,18 @@ from runtime.pool.limits import PoolLimits
 from runtime.pool.loaded_model import Departure, Left, LoadFailed, ModelState, PoolEvent
 from runtime.pool.model_pool import ModelPool
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, spec_of, text_of
+from tests.doubles.pool_bench import (
+    MIB,
+    PATIENCE_S,
+    ask,
+    departures_of,
+    first_chunk,
+    gone,
+    new_pool,
+    process_pool,
+    spec_of,
+    text_of,
+)
 
 pytestmark = pytest.mark.api
 

@@ -8,8 +8,6 @@ import signal
 import sys
 
 import pytest
-from event_loops import run
-from pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, process_pool, spec_of, text_of
 
 from runtime.errors import EngineDead, NotReady
 from runtime.messages import EngineOptions
@@ -21,7 +19,7 @@ from runtime.pool.limits import PoolLimits
 from runtime.pool.loaded_model import Loaded, ModelState, PoolEvent
 from runtime.pool.model_pool import ModelPool
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, spec_of, text_of
+from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, process_pool, spec_of, text_of
 
 pytestmark = pytest.mark.api
 

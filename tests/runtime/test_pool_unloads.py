@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from event_loops import LOOPS, run
-from pool_bench import PATIENCE_S, SPEC, ask, first_chunk, gone, new_pool, process_pool, text_of
 
 from runtime.errors import NotReady
 from runtime.pool.loaded_model import ModelState
 from tests.doubles.event_loops import LOOPS, run
-from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, first_chunk, gone, new_pool, text_of
+from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, first_chunk, gone, new_pool, process_pool, text_of
 
 pytestmark = pytest.mark.api
 

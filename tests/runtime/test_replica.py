@@ -7,10 +7,6 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from engine_bench import Clock
-from event_loops import run
-from pool_bench import text_of
-from scripted_workers import settle
 
 from runtime.errors import EngineDead, NotReady
 from runtime.messages import EngineOptions, Load, ModelInfo, Submit
@@ -23,6 +19,8 @@ from runtime.request import ChatPrompt
 from tests.doubles.engine_bench import Clock
 from tests.doubles.event_loops import run
 from tests.doubles.fake_worker import FakeWorker, FakeWorkers, Start
+from tests.doubles.pool_bench import text_of
+from tests.doubles.scripted_workers import settle
 
 LOAD = Load(engine="fake", folder="", options=EngineOptions())
 

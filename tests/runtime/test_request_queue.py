@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from engine_bench import Clock
-from sequences import make_sequence
 
 from runtime.batching.queue import RequestQueue
 from runtime.batching.sequence import Sequence, SequenceStatus
 from runtime.errors import FailureKind, OverCapacity
 from runtime.events import Finished, FinishReason, Timings, Usage
 from runtime.messages import ModelInfo
+from tests.doubles.engine_bench import Clock
+from tests.doubles.sequences import make_sequence
 
 
 def info(num_slots: int) -> ModelInfo:

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from event_loops import run
-from pool_bench import text_of
-from scripted_workers import ScriptedOwner, settle
 
 from runtime.errors import EngineDead, NotReady
 from runtime.generation import Generation
@@ -23,6 +20,7 @@ from runtime.pool.routing import MOST_IMBALANCE
 from runtime.request import TextPrompt
 from tests.doubles.event_loops import run
 from tests.doubles.fake_worker import FakeWorker, FakeWorkers, Start
+from tests.doubles.pool_bench import text_of
 from tests.doubles.scripted_workers import ScriptedOwner, settle
 
 LEAVING = NotReady("leaving")

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from event_loops import LOOPS, run
-from pool_bench import first_chunk, text_of
 
 from runtime.errors import EngineDead, InvalidRequest, NotReady
 from runtime.events import Chunk, Event, Finished, Started
@@ -19,7 +17,9 @@ from runtime.pool import handle
 from runtime.pool.handle import WorkerFactory, WorkerHandle
 from runtime.pool.local import LocalWorkers
 from runtime.request import ChatPrompt, TextPrompt
+from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.fake_worker import FakeWorkers
+from tests.doubles.pool_bench import first_chunk, text_of
 
 LOAD = Load(engine="fake", folder="", options=EngineOptions(num_slots=2))
 FACTORIES: dict[str, tuple[Callable[[], WorkerFactory], str]] = {

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import LiveServer, ask, error_of
 
 from model_registry.database import Database
 from model_registry.errors import NotWritable
@@ -18,6 +17,7 @@ from model_registry.keys import KeyStore
 from server.app import create_app
 from server.settings import Settings
 from server.storage import Storage
+from tests.doubles.live_server import LiveServer, ask, error_of
 
 FILE = {"file": ("a.jsonl", b"{}"), "purpose": (None, "fine-tune")}
 

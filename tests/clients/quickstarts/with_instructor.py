@@ -8,7 +8,8 @@ import instructor
 import openai
 import pytest
 from instructor.core import InstructorRetryException
-from scripts import DESCRIBE_PARIS, KEY, MODEL, PARIS, TOO_HOT, City, calls
+
+from tests.clients.quickstarts.scripts import DESCRIBE_PARIS, KEY, MODEL, PARIS, TOO_HOT, City, calls
 
 CALL_PARIS = calls("City", **PARIS.model_dump())
 CALL_PARIS_IN_PARTS = calls("PartialCity", **PARIS.model_dump())

@@ -8,7 +8,19 @@ import openai
 import pytest
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
-from scripts import ASK_WEATHER, DESCRIBE_PARIS, HELLO, KEY, MODEL, PARIS, WEATHER, City, calls, get_weather
+
+from tests.clients.quickstarts.scripts import (
+    ASK_WEATHER,
+    DESCRIBE_PARIS,
+    HELLO,
+    KEY,
+    MODEL,
+    PARIS,
+    WEATHER,
+    City,
+    calls,
+    get_weather,
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,20 @@ from typing import Any
 
 import litellm
 import pytest
-from scripts import ASK_WEATHER, DESCRIBE_PARIS, HELLO, KEY, MODEL, PARIS, TOO_HOT, WEATHER, WEATHER_TOOL, City, get_weather
+
+from tests.clients.quickstarts.scripts import (
+    ASK_WEATHER,
+    DESCRIBE_PARIS,
+    HELLO,
+    KEY,
+    MODEL,
+    PARIS,
+    TOO_HOT,
+    WEATHER,
+    WEATHER_TOOL,
+    City,
+    get_weather,
+)
 
 # Its types, which pydantic warns of, and answers of another shape than it declares.
 pytestmark = [

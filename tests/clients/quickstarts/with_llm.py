@@ -11,7 +11,8 @@ from pathlib import Path
 
 import llm
 import pytest
-from scripts import ASK_WEATHER, DESCRIBE_PARIS, HELLO, MODEL, PARIS, WEATHER, City, get_weather
+
+from tests.clients.quickstarts.scripts import ASK_WEATHER, DESCRIBE_PARIS, HELLO, MODEL, PARIS, WEATHER, City, get_weather
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
-from scripts import (
+
+from tests.clients.quickstarts.scripts import (
     ASK_WEATHER,
     DESCRIBE_PARIS,
     HELLO,

@@ -8,7 +8,20 @@ import pytest
 from pydantic_ai import Agent, ModelHTTPError, NativeOutput, ToolOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
-from scripts import ASK_WEATHER, DESCRIBE_PARIS, HELLO, KEY, MODEL, PARIS, TOO_HOT, WEATHER, City, calls, get_weather
+
+from tests.clients.quickstarts.scripts import (
+    ASK_WEATHER,
+    DESCRIBE_PARIS,
+    HELLO,
+    KEY,
+    MODEL,
+    PARIS,
+    TOO_HOT,
+    WEATHER,
+    City,
+    calls,
+    get_weather,
+)
 
 
 @pytest.fixture
