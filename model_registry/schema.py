@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, Column, DateTime, Float, ForeignKey, Integer, MetaData, String, Table, UniqueConstraint
 
-HEAD = "0003"  # the newest revision in `migrations/versions`; a test holds the two together
+HEAD = "0005"  # the newest revision in `migrations/versions`; a test holds the two together
 
 metadata = MetaData(
     naming_convention={
@@ -45,6 +45,8 @@ variants = Table(
     Column("name", String, nullable=False),
     Column("precision", String, nullable=False),
     Column("provider_family", String, nullable=False),
+    Column("role", String, nullable=False, server_default="serve"),
+    Column("graph", String),  # NULL where the role is not `serve`
     UniqueConstraint("version_id", "name"),
 )
 

@@ -15,7 +15,7 @@ from jobs.tasks.convert import StagedProgress
 from jobs.tasks.protocol import TaskContext
 from model_registry.errors import UnsupportedModel
 from model_registry.importers.gguf.checkpoint import write_checkpoint
-from model_registry.records import CHECKPOINT, NOT_SERVED, ModelVersion, Variant
+from model_registry.records import ModelVersion, Variant, VariantRole
 from model_registry.refetch import refetched
 from model_registry.registry import CHECKPOINT_NAME_CHARS
 from model_registry.staging import staging_folder
@@ -29,7 +29,7 @@ def materialise(context: TaskContext, label: str) -> Path:
     Raises ModelNotFound, SourceUnavailable, ChecksumMismatch, UnsupportedModel, OutOfDisk, Stopped.
     """
     version = context.registry.resolve(label)
-    own = next((variant for variant in version.variants if variant.provider_family == CHECKPOINT), None)
+    own = version.first(VariantRole.CHECKPOINT)
     if own is not None:
         return own.folder
     folder = context.registry.home / "checkpoints" / version.digest[:CHECKPOINT_NAME_CHARS]
@@ -39,11 +39,10 @@ def materialise(context: TaskContext, label: str) -> Path:
 
 
 def served_variant(version: ModelVersion) -> Variant:
-    """The first that can be loaded. Raises UnsupportedModel."""
-    for variant in version.variants:
-        if variant.provider_family not in NOT_SERVED:
-            return variant
-    raise UnsupportedModel(f"{version.label} has nothing that can be served.")
+    """The build that jobs compute with: the first for the CPU, else the first. Raises UnsupportedModel when there is none."""
+    if not version.builds:
+        raise UnsupportedModel(f"{version.label} has nothing that can be served.")
+    return next((build for build in version.builds if build.provider_family == "cpu"), version.builds[0])
 
 
 def _make(context: TaskContext, version: ModelVersion, folder: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from jobs.tasks.event_stream import Answer
 from jobs.tasks.load import WARM_UP, Load, LoadReport, prompts, report
+from model_registry.records import Capability
 from runtime.batching.engine import BatchingEngine
 from runtime.events import Finished
 from runtime.messages import StepReport, Submit
@@ -69,7 +70,7 @@ class ClosedLoop:
         self._engine.add(self._engine.prepare(Submit(request=self._next, prompt=self._prompt(text), params=params)))
 
     def _prompt(self, text: str) -> Prompt:
-        if self._engine.info.has_chat_template:
+        if Capability.CHAT in self._engine.info.capabilities:
             return ChatPrompt(messages=[{"role": "user", "content": text}])
         return TextPrompt(text=text)
 

@@ -22,7 +22,7 @@ from jobs.tasks.training.settings import num_steps
 from jobs.tasks.training.trainer import loss_named
 from jobs.tasks.training.trainer import train as train_with_trl
 from model_registry.artifacts import StagedVariant
-from model_registry.records import ADAPTER, ModelVersion, Precision
+from model_registry.records import ModelVersion, Precision
 
 _REPORT = "training.json"
 _NAMES = {Backend.TRL: "TRL", Backend.OLIVE: "Olive"}
@@ -88,7 +88,7 @@ class Finetune:
                 context.stage("merging the adapter")
                 adapter = staging / "adapter"
                 trained.save_adapter(adapter)
-                variants = (StagedVariant(Precision.FP32, ADAPTER, adapter),)
+                variants = (StagedVariant.adapter(adapter),)
                 model = merged(checkpoint, adapter)
             context.stage("writing the weights")
             weights = staging / "checkpoint"

@@ -13,7 +13,7 @@ from jobs.tasks.protocol import TaskContext
 from model_registry.artifacts import StagedVariant
 from model_registry.importers.checkpoint import CheckpointImporter
 from model_registry.importers.protocol import ImportOptions
-from model_registry.records import CHECKPOINT, Precision
+from model_registry.records import Precision
 
 _KEPT = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 
@@ -35,8 +35,8 @@ def build(context: TaskContext, checkpoint: Path, staging: Path, precision: Prec
     served.mkdir()
     imported = CheckpointImporter().run(checkpoint, served, ImportOptions(precision), StagedProgress(context))
     variants = (
-        StagedVariant(imported.precision, imported.provider_family, served),
-        StagedVariant(Precision.FP32, CHECKPOINT, checkpoint),
+        StagedVariant(imported.precision, imported.provider_family, served, graph=imported.graph),
+        StagedVariant.checkpoint(checkpoint),
     )
     return Build(variants, imported.metrics, imported.parameters, imported.architecture, imported.context_length)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
+from model_registry.records import Capability
 from runtime.errors import NotReady
 from runtime.generation import Generation
 from runtime.inquiries import Answer, Inquiry
@@ -23,7 +24,7 @@ INFO = ModelInfo(
     num_slots=1,
     threads=1,
     kv_bytes_per_token=1,
-    has_chat_template=False,
+    capabilities=frozenset({Capability.COMPLETION}),
     load_s=0.0,
     resident_bytes=0,
     pid=0,

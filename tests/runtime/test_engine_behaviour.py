@@ -11,6 +11,7 @@ import pytest
 from behaviour_engines import CONTEXT, ENGINES, EngineUnderTest
 from engine_bench import EngineBench, Outcome
 
+from model_registry.records import Capability
 from model_registry.registry import Registry
 from runtime.errors import FailureKind, InvalidRequest
 from runtime.events import FinishReason
@@ -318,5 +319,5 @@ def test_its_info_is_filled_in(bench: EngineBench) -> None:
     assert info.num_slots >= 1
     assert info.threads >= 1
     assert info.vocab_size > 0
-    assert info.has_chat_template
+    assert {Capability.CHAT, Capability.COMPLETION} <= info.capabilities
     assert info.pid > 0

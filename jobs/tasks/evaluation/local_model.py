@@ -14,6 +14,7 @@ from jobs.tasks.evaluation.questions import Question
 from jobs.tasks.protocol import TaskContext
 from jobs.tasks.training.messages import arguments_of, chat_messages
 from jobs.tasks.training.rendering import IGNORED, Tokens
+from model_registry.records import Capability
 from runtime.batching.slots import num_rows
 from runtime.chat_formats.answer_parser import answer_parser
 from runtime.chat_formats.delta import ContentDelta, ToolCallArguments, ToolCallBegin
@@ -103,7 +104,7 @@ class LocalModel:
         widen(-self._reserved_bytes)
 
     def _prompt(self, question: Question) -> Prompt:
-        if question.prompt is not None and not self.info.has_chat_template:
+        if question.prompt is not None and Capability.CHAT not in self.info.capabilities:
             return TextPrompt(text=question.prompt)
         return ChatPrompt(messages=chat_messages(question.messages), tools=[dict(tool) for tool in question.tools] or None)
 
