@@ -212,3 +212,31 @@ def test_the_choice_carries_what_a_worker_must_be_told() -> None:
     assert choice.provider == npu.choice()
     assert choice.provider.library == npu.library
     assert dataclasses.asdict(choice)["memory"] == HOST
+
+
+# ---- builds that nothing here runs ----
+
+
+@pytest.mark.parametrize(
+    ("machine", "preference", "expected"),
+    [
+        ("server", Policy.AUTO, ("cuda", "this machine has neither")),
+        ("nvidia_desktop", Policy.AUTO, None),
+        ("nvidia_desktop", ("cpu",), ("cuda", "names others")),
+    ],
+)
+def test_a_build_that_is_not_used_has_one_reason(machine: str, preference: Preference, expected: tuple[str, str] | None) -> None:
+    placement = place(machine, [CPU, variant("cuda-fp16")], preference)
+    if expected is None:
+        assert placement.unused == ()
+    else:
+        (unused,) = placement.unused
+        assert (unused.variant, unused.provider) == ("cuda-fp16", expected[0])
+        assert expected[1] in unused.why
+
+
+def test_a_build_whose_device_is_full_says_so() -> None:
+    variants = [variant("cuda-fp16", needed_bytes=3 * GIB), CPU]
+    (unused,) = plan_placement(variants, providers_of("nvidia_desktop"), {"nvidia:0": 2 * GIB}).unused
+    assert (unused.variant, unused.provider) == ("cuda-fp16", "cuda")
+    assert "2.0 GiB of memory nvidia:0 are free" in unused.why

@@ -117,6 +117,18 @@ def test_a_gpu_comes_first_and_the_cpu_is_what_is_left_when_it_fails(
     assert where(plan(*variants, machine="server")) == [("cpu-int8", "onnx", "CPUExecutionProvider")]
 
 
+def test_each_build_has_a_graph_of_its_own(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
+    spec = plan(variant("cuda-fp16", GraphKind.OTHER), variant("cpu-int8"), machine="nvidia_desktop")
+    assert where(spec) == [("cuda-fp16", "genai", "CUDAExecutionProvider"), ("cpu-int8", "onnx", "CPUExecutionProvider")]
+    assert spec.unused == ()
+
+
+def test_a_build_that_this_machine_cannot_run_is_told_of(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
+    spec = plan(variant("cuda-fp16"), variant("cpu-int8"), machine="server")
+    assert where(spec) == [("cpu-int8", "onnx", "CPUExecutionProvider")]
+    assert [(each.variant, each.provider) for each in spec.unused] == [("cuda-fp16", "cuda")]
+
+
 def test_a_preference_that_names_providers_excludes_the_others(
     plan: Callable[..., LoadSpec], variant: Callable[..., Variant]
 ) -> None:
