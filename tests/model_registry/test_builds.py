@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,14 +136,15 @@ def test_a_build_that_cannot_be_loaded_keeps_all_from_being_published(registry: 
     assert registry.models() == ()
 
 
-def test_capabilities_are_kept_and_those_of_a_later_release_left_out(registry: Registry, publish: Callable[..., object]) -> None:
+def test_capabilities_are_kept_and_those_of_a_later_release_left_out(home: Path, publish: Callable[..., object]) -> None:
     publish(capabilities=frozenset({Capability.EMBEDDING}))
     publish("other")
-    assert registry.resolve("tiny").manifest.capabilities == {Capability.EMBEDDING}
-    assert registry.resolve("other").manifest.capabilities == DECODER
-    with registry._database.writing() as connection:
-        connection.exec_driver_sql('UPDATE versions SET manifest = replace(manifest, \'"embedding"\', \'"rerank", "telepathy"\')')
-    assert registry.resolve("tiny").manifest.capabilities == {Capability.RERANK}
+    with closing(sqlite3.connect(home / "registry.db")) as connection:
+        connection.execute("UPDATE versions SET manifest = replace(manifest, 'embedding\"', 'embedding\", \"telepathy\"')")
+        connection.commit()
+    with Registry(home) as registry:
+        assert registry.resolve("tiny").manifest.capabilities == {Capability.EMBEDDING}
+        assert registry.resolve("other").manifest.capabilities == DECODER
 
 
 def test_without_a_chat_template_an_import_does_not_promise_chat(staging: Path, source: Path) -> None:

@@ -7,20 +7,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine
 
-import model_registry
 from jobs.store import JobStore
-from model_registry.adapters import folder_of
-from model_registry.artifacts import StagedVariant
 from model_registry.backup import backup_path
 from model_registry.database import Database
 from model_registry.errors import DatabaseTooNew
 from model_registry.evaluations import Evaluations
 from model_registry.keys import KeyStore
-from model_registry.records import ANY_PROVIDER, DECODER, GraphKind, Precision, VariantRole
 from model_registry.registry import Registry
 from model_registry.schema import HEAD
 from model_registry.uploads import Uploads
@@ -29,7 +22,7 @@ HOMES = Path(__file__).parent / "homes"
 TABLES = "SELECT sql FROM sqlite_master WHERE type = 'table' ORDER BY name"
 
 
-@pytest.fixture(params=["0002", "0003_tuned"])
+@pytest.fixture(params=["0002"])
 def revision(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -72,63 +65,6 @@ def test_everything_is_there_after_the_migration(home: Path) -> None:
     with KeyStore(home) as keys:
         assert keys.all_keys() == ()
         assert keys.create("app", ["read"]).key in keys.all_keys()
-
-
-@pytest.mark.parametrize("revision", ["0003_tuned"], indirect=True)
-def test_provider_families_that_were_roles_become_roles(home: Path) -> None:
-    with Registry(home) as registry:
-        tuned, other = registry.resolve("tuned"), registry.resolve("other")
-        assert registry.model("tiny").adapters[0].version == tuned.label
-    assert [(each.name, each.role, each.provider_family, each.graph) for each in tuned.variants] == [
-        ("cpu-int8", VariantRole.SERVE, "cpu", GraphKind.GQA),
-        ("checkpoint-fp32", VariantRole.CHECKPOINT, ANY_PROVIDER, None),
-        ("adapter-fp32", VariantRole.ADAPTER, ANY_PROVIDER, None),
-    ]
-    assert tuned.builds == tuned.variants[:1]
-    assert tuned.manifest.capabilities == DECODER
-    assert folder_of(tuned) == home / "models/tuned/1/adapter-fp32"
-    assert [(each.provider_family, each.graph) for each in other.builds] == [("cuda", GraphKind.OTHER)]
-
-
-@pytest.mark.parametrize("revision", ["0003_tuned"], indirect=True)
-def test_content_that_an_earlier_release_published_is_still_the_same_version(home: Path, tmp_path: Path) -> None:
-    folders = {}
-    for name in ("cpu", "checkpoint", "adapter"):
-        folders[name] = tmp_path / "again" / name
-        folders[name].mkdir(parents=True)
-        (folders[name] / "weights").write_text(f"weights {name}")
-    variants = [
-        StagedVariant(Precision.INT8, "cpu", folders["cpu"]),
-        StagedVariant.checkpoint(folders["checkpoint"]),
-        StagedVariant.adapter(folders["adapter"]),
-    ]
-    with Registry(home) as registry:
-        before = registry.resolve("tuned")
-        again = registry.publish("tuned", before.manifest, variants)
-        assert (again.label, again.digest) == ("tuned:1", before.digest)
-        assert registry.verify("tuned:1") == ()
-
-
-def test_the_migration_can_be_taken_back(home: Path) -> None:
-    columns = "SELECT name, provider_family FROM variants ORDER BY id"
-
-    def rows() -> list[tuple[str, str]]:
-        connection = sqlite3.connect(home / "registry.db")
-        try:
-            return list(connection.execute(columns))
-        finally:
-            connection.close()
-
-    before = rows()
-    opened(home).close()
-    engine = create_engine(f"sqlite:///{home / 'registry.db'}")
-    config = Config()
-    config.set_main_option("script_location", str(Path(model_registry.__file__).parent / "migrations"))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0003")
-    engine.dispose()
-    assert rows() == before
 
 
 def test_what_was_before_nobody_owns_but_an_admin_sees(home: Path) -> None:
