@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from model_registry.errors import InvalidName, ModelNotFound, UnsupportedModel
-from model_registry.records import ADAPTER, Attachment, Model, ModelVersion
+from model_registry.records import Attachment, Model, ModelVersion, VariantRole
 
 
 def plan_attachment(model: Model, name: str, tuned: ModelVersion) -> Attachment:
@@ -53,7 +53,7 @@ def attachment_named(model: Model, name: str) -> Attachment:
 
 def folder_of(tuned: ModelVersion) -> Path:
     """Of the version's adapter. Raises UnsupportedModel when it has none."""
-    for variant in tuned.variants:
-        if variant.provider_family == ADAPTER:
-            return variant.folder
-    raise UnsupportedModel(f"{tuned.label} has no adapter. Name a version that a LoRA or DoRA tuning made.")
+    adapter = tuned.first(VariantRole.ADAPTER)
+    if adapter is None:
+        raise UnsupportedModel(f"{tuned.label} has no adapter. Name a version that a LoRA or DoRA tuning made.")
+    return adapter.folder

@@ -26,22 +26,43 @@ from model_registry.disk import (
     sync_folder,
     tree_bytes,
 )
-from model_registry.errors import CorruptModel
+from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.paths import safe_name
-from model_registry.records import Artifact, Precision
+from model_registry.records import ANY_PROVIDER, Artifact, GraphKind, Precision, Variant, VariantRole
 
 
 @dataclass(frozen=True, slots=True)
 class StagedVariant:
-    """A finished folder that is to become a variant. Its files become read-only and shared: write them no more."""
+    """A finished folder that is to become a variant. Its files become read-only and shared: write them no more.
+
+    The fields are those of `Variant`.
+    """
 
     precision: Precision
     provider_family: str
     folder: Path
+    role: VariantRole = VariantRole.SERVE
+    graph: GraphKind | None = GraphKind.GQA
+
+    @classmethod
+    def checkpoint(cls, folder: Path) -> StagedVariant:
+        """Weights in float32 to train or quantize further."""
+        return cls(Precision.FP32, ANY_PROVIDER, folder, VariantRole.CHECKPOINT, None)
+
+    @classmethod
+    def adapter(cls, folder: Path) -> StagedVariant:
+        return cls(Precision.FP32, ANY_PROVIDER, folder, VariantRole.ADAPTER, None)
+
+    @classmethod
+    def again(cls, variant: Variant) -> StagedVariant:
+        """A published variant as one of another version."""
+        return cls(variant.precision, variant.provider_family, variant.folder, variant.role, variant.graph)
 
     @property
     def name(self) -> str:
-        return f"{self.provider_family}-{self.precision}"
+        """Part of the version's digest: what is published under a name of an earlier release must have that name."""
+        built_for = self.provider_family if self.role is VariantRole.SERVE else self.role
+        return f"{built_for}-{self.precision}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +87,13 @@ def describe(staged: StagedVariant, seen: Callable[[int], None] | None = None) -
     if not artifacts:
         raise CorruptModel(f"{staged.folder} holds no files, so there is nothing to publish.")
     return DescribedVariant(staged, tuple(artifacts))
+
+
+def check_names(variants: Sequence[StagedVariant]) -> None:
+    """Raises UnsupportedModel when two variants of a version have the same name, and so the same folder."""
+    names = [variant.name for variant in variants]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UnsupportedModel(f"A version has one variant of each name, and {twice[0]} is there twice. Leave one of them out.")
 
 
 def digest_of(variants: Sequence[DescribedVariant]) -> str:

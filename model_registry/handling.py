@@ -8,16 +8,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from model_registry.importers.protocol import Imported, Importer
+from model_registry.builds import BuildRequest, Trial
 from model_registry.progress import Progress
 
 Prepare = Callable[[Path, Path, Progress], Path]
-Trial = Callable[[Path, Imported], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Handling:
-    """importers: asked in this order, the first that can imports; None: the registry's own.
+    """builds: what the version is made of, the preferred first; none: one build, by the registry's own importers.
 
     prepare: (what was fetched, an empty folder, progress) -> what is imported; None: as it was fetched.
     wants_checkpoint: of a hub repository that also holds other forms of the model, the checkpoint is taken.
@@ -28,7 +27,7 @@ class Handling:
     libraries: installed packages whose versions the manifest tells beside the registry's own.
     """
 
-    importers: tuple[Importer, ...] | None = None
+    builds: tuple[BuildRequest, ...] = ()
     prepare: Prepare | None = None
     wants_checkpoint: bool = False
     allow_pickle: bool = False

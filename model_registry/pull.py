@@ -19,6 +19,7 @@ import httpx
 from filelock import FileLock, Timeout
 
 from model_registry.artifacts import StagedVariant
+from model_registry.builds import BuildRequest, make_builds
 from model_registry.catalog import Catalog, load_catalog
 from model_registry.disk import PRIVATE_FILE, make_private_folder, remove_tree, storage_errors, tree_bytes
 from model_registry.errors import (
@@ -32,7 +33,7 @@ from model_registry.errors import (
 )
 from model_registry.folders import check_source
 from model_registry.handling import PLAIN, Handling
-from model_registry.importers import Imported, ImportOptions, run_first
+from model_registry.importers import Imported
 from model_registry.names import check_model_name, model_name_from
 from model_registry.progress import Progress, SilentProgress
 from model_registry.records import CANDIDATE, LIVE, Manifest, ModelVersion, Precision
@@ -92,7 +93,8 @@ def pull(
 
     alias: which one moves to it where the model has versions already. handling: what is done otherwise than plainly.
 
-    What was not loaded once, though `handling` has a trial, becomes `candidate` where the model has versions already.
+    A version of which no build was loaded once, though `handling` has a trial, becomes `candidate` where the model has versions
+    already.
     Two pulls of one reference, in any processes, run one after the other, and the second finds the work done.
     Raises any RegistryError; KeyboardInterrupt stops it cleanly.
     """
@@ -140,19 +142,19 @@ def _import(
     progress: Progress,
     handling: Handling,
 ) -> ModelVersion:
-    options = ImportOptions(precision=precision, may_link=fetched.is_ours)
+    requests = handling.builds or (BuildRequest(precision),)
     with storage_errors(registry.home, tree_bytes(fetched.path), f"importing {plan.name}"):
-        importer, imported = run_first(fetched.path, staged, options, progress, handling.importers)
-    _write_sampling(staged, plan.sampling)
+        builds = make_builds(requests, fetched.path, staged, progress, may_link=fetched.is_ours)
+    for variant in builds.variants:
+        _write_sampling(variant.folder, plan.sampling)
     alias = plan.alias
     if handling.trial is not None:
         progress.stage("loading it once")
-        if (untried := handling.trial(staged, imported)) is not None:
-            imported, alias = replace(imported, warnings=(*imported.warnings, untried)), CANDIDATE
-    manifest = _manifest(plan, pin, precision, importer, fetched, imported, handling)
+        builds = builds.tried(handling.trial)
+        alias = CANDIDATE if builds.is_untried else alias
+    manifest = _manifest(plan, pin, precision, builds.importer, fetched, builds.joined(), handling)
     progress.stage("publishing")
-    variant = StagedVariant(imported.precision, imported.provider_family, staged)
-    return registry.publish(plan.name, manifest, [variant], alias=alias)
+    return registry.publish(plan.name, manifest, builds.variants, alias=alias)
 
 
 def _write_sampling(folder: Path, sampling: Mapping[str, float]) -> None:
@@ -185,6 +187,7 @@ def _manifest(
         metrics=imported.metrics,
         library_versions=_library_versions(handling.libraries),
         warnings=imported.warnings,
+        capabilities=imported.capabilities,
     )
 
 
@@ -205,7 +208,7 @@ def _present(registry: Registry, plan: PullPlan, pin: str | None, precision: Pre
     here = next((found for found in same if found.model == plan.name), None)
     if here is not None or not same:
         return here
-    variants = [StagedVariant(variant.precision, variant.provider_family, variant.folder) for variant in same[0].variants]
+    variants = [StagedVariant.again(variant) for variant in same[0].variants]
     return registry.publish(plan.name, same[0].manifest, variants, alias=plan.alias)
 
 

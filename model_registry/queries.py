@@ -13,7 +13,19 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Table, delete, insert, select, update
 
 from model_registry.artifacts import ArtifactStore, DescribedVariant
-from model_registry.records import Alias, Artifact, Attachment, Manifest, Model, ModelVersion, Precision, Variant
+from model_registry.records import (
+    Alias,
+    Artifact,
+    Attachment,
+    Capability,
+    GraphKind,
+    Manifest,
+    Model,
+    ModelVersion,
+    Precision,
+    Variant,
+    VariantRole,
+)
 from model_registry.schema import adapters, aliases, artifacts, models, variants, versions
 
 
@@ -84,6 +96,8 @@ def insert_version(
             name=staged.name,
             precision=staged.precision.value,
             provider_family=staged.provider_family,
+            role=staged.role.value,
+            graph=None if staged.graph is None else staged.graph.value,
         )
         rows = [asdict(artifact) | {"variant_id": variant_id} for artifact in variant.artifacts]
         connection.execute(insert(artifacts), rows)
@@ -125,8 +139,9 @@ def referenced_blobs(connection: Connection) -> set[str]:
 
 
 def _grouped(connection: Connection, table: Table, key: str) -> defaultdict[Any, list[RowMapping]]:
+    """The table's rows by that column, each list in the order in which the rows were inserted."""
     grouped: defaultdict[Any, list[RowMapping]] = defaultdict(list)
-    for row in connection.execute(select(table)).mappings():
+    for row in connection.execute(select(table).order_by(table.c.id)).mappings():
         grouped[row[key]].append(row)
     return grouped
 
@@ -150,7 +165,7 @@ def _version(model: str, row: RowMapping, built: list[Variant]) -> ModelVersion:
         digest=str(row["digest"]),
         created_at=row["created_at"].replace(tzinfo=UTC),
         manifest=_manifest(row["manifest"]),
-        variants=tuple(sorted(built, key=lambda variant: variant.name)),
+        variants=tuple(built),
     )
 
 
@@ -162,18 +177,23 @@ def _variant(row: RowMapping, files: Sequence[RowMapping], version_folder: Path)
         provider_family=str(row["provider_family"]),
         folder=version_folder / str(row["name"]),
         artifacts=tuple(sorted(found, key=lambda artifact: artifact.path)),
+        role=VariantRole(row["role"]),
+        graph=None if row["graph"] is None else GraphKind(row["graph"]),
     )
 
 
 def _manifest_json(manifest: Manifest) -> dict[str, Any]:
     values = {field.name: getattr(manifest, field.name) for field in fields(manifest)}
-    return {name: dict(value) if hasattr(value, "items") else value for name, value in values.items()}
+    plain = {name: dict(value) if hasattr(value, "items") else value for name, value in values.items()}
+    return plain | {"capabilities": sorted(manifest.capabilities)}
 
 
 def _manifest(values: dict[str, Any]) -> Manifest:
-    """Fields that a later slmops added are left out; a field that is missing takes its default."""
+    """Fields and capabilities that a later slmops added are left out; a field that is missing takes its default."""
     known = {field.name for field in fields(Manifest)}
     kept = {name: value for name, value in values.items() if name in known}
+    if "capabilities" in kept:
+        kept["capabilities"] = frozenset(each for each in Capability if each in kept["capabilities"])
     frozen = {name: MappingProxyType(value) for name, value in kept.items() if isinstance(value, dict)}
     warnings = tuple(map(str, kept.get("warnings") or ()))
     return Manifest(**{**kept, **frozen, "warnings": warnings})

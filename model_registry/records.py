@@ -12,9 +12,7 @@ from typing import Any
 
 LIVE = "live"  # the alias that a bare model name means
 CANDIDATE = "candidate"  # the alias of what may become live: made by a job, or not yet tried
-CHECKPOINT = "checkpoint"  # provider family of weights to go on from: a Hugging Face checkpoint, never served
-ADAPTER = "adapter"  # provider family of a LoRA adapter in PEFT's layout, never served by itself
-NOT_SERVED = frozenset({CHECKPOINT, ADAPTER})
+ANY_PROVIDER = "any"  # the provider family of variants that no execution provider loads
 
 
 class Precision(StrEnum):
@@ -28,6 +26,37 @@ class Precision(StrEnum):
     MIXED = "mixed"
 
 
+class VariantRole(StrEnum):
+    """What a variant of a version is for."""
+
+    SERVE = "serve"  # an engine loads it and answers
+    CHECKPOINT = "checkpoint"  # weights to train or quantize further: a Hugging Face checkpoint
+    ADAPTER = "adapter"  # a LoRA adapter in PEFT's layout, which is served on the version that it was tuned on
+
+
+class GraphKind(StrEnum):
+    """What a build's graph is, as far as engines care."""
+
+    GQA = "gqa"  # GroupQueryAttention with past and present KV: our batching engine runs it, and onnxruntime-genai
+    PAGED = "paged"  # PagedAttention: onnxruntime-genai's own engine batches it, on CUDA
+    OTHER = "other"  # anything else that onnxruntime-genai generates text with
+
+
+class Capability(StrEnum):
+    """What a model can be requested to do."""
+
+    CHAT = "chat"  # answer messages, by a chat template
+    COMPLETION = "completion"  # continue a text
+    EMBEDDING = "embedding"  # turn a text into a vector
+    RERANK = "rerank"  # score texts against a query
+    VISION = "vision"  # read images in messages
+    ADAPTERS = "adapters"  # answer with a LoRA adapter beside its own weights
+    FORMS = "forms"  # keep an answer to a schema, a grammar or required tool calls
+
+
+DECODER = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.ADAPTERS, Capability.FORMS})
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """One file of a variant: its place in the variant's folder (posix, relative) and its content."""
@@ -39,9 +68,12 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A build of a version for one precision and provider family; a folder that an engine can load.
+    """One form of a version's weights, in a folder of its own.
 
-    name: `<provider_family>-<precision>`, unique within its version, e.g. `cpu-int8`.
+    name: unique within its version and its folder's name: `<provider_family>-<precision>` of a build that is served, e.g.
+    `cpu-int8`, else `<role>-<precision>`.
+    provider_family: short name of the execution provider that it is built for; `ANY_PROVIDER` where the role is not SERVE.
+    graph: None where the role is not SERVE.
     """
 
     name: str
@@ -49,6 +81,8 @@ class Variant:
     provider_family: str
     folder: Path
     artifacts: tuple[Artifact, ...]
+    role: VariantRole = VariantRole.SERVE
+    graph: GraphKind | None = GraphKind.GQA
 
     @property
     def size_bytes(self) -> int:
@@ -64,6 +98,8 @@ class Manifest:
     metrics: e.g. {"perplexity": 29.37, "perplexity_source": 29.17, "perplexity_tokens": 2048}.
     parameters: what the importer or job was told, e.g. {"precision": "int8", "block_size": 32}.
     warnings: what is wrong with the model and only limits it, in whole sentences; a version can be served all the same.
+    capabilities: what the model allows; the engine that loads it may be capable of less. Manifests of earlier releases do not
+    have it: all their models are decoders.
     """
 
     source: str
@@ -78,11 +114,15 @@ class Manifest:
     metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     library_versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[str, ...] = ()
+    capabilities: frozenset[Capability] = DECODER
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """Immutable, numbered from 1 within its model, content-addressed: `digest` is the sha256 over its sorted artifacts."""
+    """Immutable, numbered from 1 within its model, content-addressed: `digest` is the sha256 over its sorted artifacts.
+
+    variants: in the order in which they were published, which is the order of preference among builds for one provider.
+    """
 
     model: str
     number: int
@@ -98,6 +138,15 @@ class ModelVersion:
     @property
     def size_bytes(self) -> int:
         return sum(variant.size_bytes for variant in self.variants)
+
+    @property
+    def builds(self) -> tuple[Variant, ...]:
+        """The variants that engines load."""
+        return tuple(variant for variant in self.variants if variant.role is VariantRole.SERVE)
+
+    def first(self, role: VariantRole) -> Variant | None:
+        """The first variant of that role; None when there is none."""
+        return next((variant for variant in self.variants if variant.role is role), None)
 
 
 @dataclass(frozen=True, slots=True)

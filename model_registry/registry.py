@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from model_registry import queries
 from model_registry.adapters import attachment_named, check_alias_is_free, plan_attachment, plan_detachments
 from model_registry.aliasing import plan_point, plan_removal
-from model_registry.artifacts import ArtifactStore, DescribedVariant, StagedVariant, describe, digest_of
+from model_registry.artifacts import ArtifactStore, DescribedVariant, StagedVariant, check_names, describe, digest_of
 from model_registry.database import Database
 from model_registry.disk import remove_tree, storage_errors, tree_bytes
 from model_registry.errors import ModelInUse
@@ -103,9 +103,10 @@ class Registry:
 
         alias: which one moves to the new version; where it is `live`, `previous` moves to where that was. A model's first
         version is always `live`. `hashed` is told of each number of bytes read.
-        Raises InvalidName, CorruptModel, OutOfDisk; then nothing has changed.
+        Raises InvalidName, CorruptModel, UnsupportedModel, OutOfDisk; then nothing has changed.
         """
         check_model_name(name)
+        check_names(variants)
         total = sum(tree_bytes(variant.folder) for variant in variants)
         with storage_errors(self.home, total, f"publishing {name}"):
             described = [describe(variant, hashed) for variant in variants]

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from sqlalchemy import JSON, Column, DateTime, Float, ForeignKey, Integer, MetaData, String, Table, UniqueConstraint
 
-HEAD = "0004"  # the newest revision in `migrations/versions`; a test holds the two together
+HEAD = "0005"  # the newest revision in `migrations/versions`; a test holds the two together
 
 metadata = MetaData(
     naming_convention={
@@ -62,6 +62,8 @@ variants = Table(
     Column("name", String, nullable=False),
     Column("precision", String, nullable=False),
     Column("provider_family", String, nullable=False),
+    Column("role", String, nullable=False, server_default="serve"),
+    Column("graph", String),  # NULL where the role is not `serve`
     UniqueConstraint("version_id", "name"),
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from model_registry.records import Capability
 from runtime.events import Chunk, Failed, Finished, Started
 from runtime.request import Prompt, SamplingParams
 
@@ -115,10 +116,12 @@ ToWorker = Load | Submit | Tokenize | Detokenize | Abort | SetThreads | Drain
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a loaded model is. kv_bytes_per_token: both K and V, all layers. resident_bytes: of the whole worker, after the load.
+    """What a loaded model is. resident_bytes: of the whole worker, after the load.
 
+    capabilities: what requests may need of it, as it is loaded by this engine.
+    kv_bytes_per_token: both K and V, all layers; 0 of a model without a KV cache.
     batches: whether several sequences share a step.
-    has_chat_template: one that compiles. chat_template_error: why it does not; None where it does, or there is none.
+    chat_template_error: why the model's chat template does not compile; None where it does, or there is none.
     silent_steps: a step may keep the worker's other threads from running, that of the heartbeats among them.
     tool_format, reasoning_format: how it writes tool calls and thoughts, by names in `runtime/chat_formats`; None: not at all.
     adapters: that requests may name.
@@ -131,8 +134,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int
     num_slots: int
     threads: int
-    kv_bytes_per_token: int
-    has_chat_template: bool
+    capabilities: frozenset[Capability]
+    kv_bytes_per_token: int = 0
     chat_template_error: str | None = None
     load_s: float
     resident_bytes: int

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from model_registry.records import GraphKind
 from runtime.machine.execution_provider import KNOWN, DeviceKind, ExecutionProvider
 from runtime.messages import ProviderChoice
 
@@ -33,18 +34,10 @@ class Policy(StrEnum):
 Preference = Policy | tuple[str, ...]  # providers by short name, `cuda` for each of its devices or `cuda:1` for one
 
 
-class Graph(StrEnum):
-    """What a variant's graph is, as far as engines care."""
-
-    GQA = "gqa"  # GroupQueryAttention with past and present KV: our own engine can batch it
-    PAGED = "paged"  # PagedAttention: onnxruntime-genai's Engine batches it, on CUDA
-    OTHER = "other"  # anything else that onnxruntime-genai generates text with
-
-
-_ENGINES: Mapping[Graph, tuple[str, ...]] = {
-    Graph.GQA: ("onnx", "genai", "foundry"),
-    Graph.PAGED: ("genai",),
-    Graph.OTHER: ("genai", "foundry"),
+_ENGINES: Mapping[GraphKind, tuple[str, ...]] = {
+    GraphKind.GQA: ("onnx", "genai", "foundry"),
+    GraphKind.PAGED: ("genai",),
+    GraphKind.OTHER: ("genai", "foundry"),
 }
 
 # Why a variant of this family runs on no other provider.
@@ -69,7 +62,7 @@ class PlacedVariant:
     name: str
     provider_family: str
     precision: str
-    graph: Graph
+    graph: GraphKind
     needed_bytes: int
 
 
@@ -97,10 +90,14 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """choices: the best first; the next is for when one fails to load."""
+    """choices: the best first; the next is for when one fails to load. rejected: every pair of variant and provider that is none.
+
+    unused: one rejection for each variant that no choice loads, by the provider that it is built for.
+    """
 
     choices: tuple[Choice, ...]
     rejected: tuple[Rejection, ...]
+    unused: tuple[Rejection, ...] = ()
 
     def refusal(self) -> str:
         """Why there is no choice, for the person who asked; every reason says what to do where something can be done."""
@@ -128,7 +125,7 @@ def plan_placement(
                 choices.append(_choice(variant, provider, free_bytes, preference, engine))
             else:
                 rejected.append(Rejection(variant.name, label(provider), why_not))
-    return Placement(tuple(choices), tuple(rejected))
+    return Placement(tuple(choices), tuple(rejected), tuple(_unused(variants, providers, choices, rejected)))
 
 
 def label(provider: ExecutionProvider) -> str:
@@ -173,6 +170,28 @@ _KINDS: Mapping[Policy, tuple[str, ...]] = {
 
 # ---- what cannot be ----
 
+_MISSING = "this machine has neither a device for it nor its software; `slmops providers` shows what it has"
+
+
+def _unused(
+    variants: Sequence[PlacedVariant],
+    providers: Sequence[ExecutionProvider],
+    choices: Sequence[Choice],
+    rejected: Sequence[Rejection],
+) -> Iterator[Rejection]:
+    used = {choice.variant for choice in choices}
+    for variant in variants:
+        family = variant.provider_family
+        of_family = [each for each in rejected if each.variant == variant.name and each.provider.partition(":")[0] == family]
+        if variant.name in used:
+            continue
+        if of_family:
+            yield of_family[0]
+        elif any(provider.short == family for provider in providers):
+            yield Rejection(variant.name, family, "the model's setting `providers` names others")
+        else:
+            yield Rejection(variant.name, family, _MISSING)
+
 
 def _not_here(preference: Preference, providers: Sequence[ExecutionProvider]) -> Iterator[Rejection]:
     """Of the providers that were asked for by name."""
@@ -180,7 +199,7 @@ def _not_here(preference: Preference, providers: Sequence[ExecutionProvider]) ->
         if any(_is_named(provider, name) for provider in providers):
             continue
         if name.partition(":")[0] in _TABLE:
-            why = "this machine has neither a device for it nor its software; `slmops providers` shows what it has"
+            why = _MISSING
         else:
             why = f"there is no provider of that name; choose among {', '.join(_TABLE)}"
         yield Rejection(None, name, why)
@@ -193,7 +212,7 @@ def _why_not(variant: PlacedVariant, provider: ExecutionProvider, free_bytes: Ma
         return f"`{variant.name}` is built for {variant.provider_family}: {because}"
     if not provider.usable:
         return f"{provider.why_not}; {provider.remedy}"
-    if variant.graph is Graph.PAGED and provider.short != "cuda":
+    if variant.graph is GraphKind.PAGED and provider.short != "cuda":
         return f"`{variant.name}` has paged attention, which onnxruntime-genai runs on cuda only"
     if _engine(variant, provider, engine) is None:
         return _no_engine(variant, provider, engine)

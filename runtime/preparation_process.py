@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 
 import msgspec
 
+from runtime.capabilities import lacks_chat
 from runtime.child_environment import child_environment
 from runtime.errors import InvalidRequest
 from runtime.framing import FrameWriter, read_frame
@@ -170,11 +171,7 @@ class ModelPreparation:
     def render(self, prompt: ChatPrompt) -> str:
         """As `ChatTemplate.render`; InvalidRequest also where the template does not compile or exceeds its limits."""
         if (error := self.template_error) is not None:
-            raise InvalidRequest(
-                f"This model cannot chat: {error}. Use /v1/completions, or import the model again with a template that compiles.",
-                param="messages",
-                code="chat_template_error",
-            )
+            raise lacks_chat(error)
         try:
             reply = self._process.ask(Render(prompt=prompt))
         except LimitExceeded as exceeded:

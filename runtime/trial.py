@@ -13,14 +13,14 @@ import psutil
 
 from model_registry.errors import UnloadableModel
 from model_registry.importers.protocol import Imported
-from model_registry.records import Precision
+from model_registry.records import GraphKind, Precision
 from runtime.errors import InvalidRequest, RuntimeFailure
 from runtime.events import Finished
 from runtime.machine.execution_provider import ExecutionProvider
 from runtime.machine.provider_directory import ProviderDirectory, this_cpu
 from runtime.messages import EngineOptions, Load, Submit
 from runtime.model_folder import BadModelFolder
-from runtime.placement import Choice, Graph, PlacedVariant, plan_placement
+from runtime.placement import Choice, PlacedVariant, plan_placement
 from runtime.pool.local import LocalWorker
 from runtime.pool.memory import estimate_memory
 from runtime.request import SamplingParams, TextPrompt
@@ -50,8 +50,7 @@ async def _try(folder: Path, imported: Imported) -> str | None:
     needed = memory.fixed_bytes + memory.least_kv_bytes
     if imported.provider_family == "cpu" and needed > (free := psutil.virtual_memory().available):
         return f"{_UNTRIED}: that needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free."
-    graph = Graph(imported.parameters.get("graph", Graph.GQA))
-    variant = PlacedVariant("build", imported.provider_family, imported.precision, graph, needed)
+    variant = PlacedVariant("build", imported.provider_family, imported.precision, imported.graph, needed)
     placement = plan_placement([variant], await _providers(variant), {})
     if not placement.choices:
         return f"{_UNTRIED}, since it is built for {imported.provider_family}. {placement.refusal()}"
@@ -61,7 +60,7 @@ async def _try(folder: Path, imported: Imported) -> str | None:
 
 async def _providers(variant: PlacedVariant) -> Sequence[ExecutionProvider]:
     """Asks the machine only for what its CPU alone cannot run by our own engine."""
-    if variant.provider_family == "cpu" and variant.graph is Graph.GQA:
+    if variant.provider_family == "cpu" and variant.graph is GraphKind.GQA:
         return (this_cpu(),)
     return await ProviderDirectory().providers()
 

@@ -15,8 +15,9 @@ from msgspec import structs
 from msgspec.msgpack import encode
 
 from model_registry.errors import ModelNotFound, RegistryError
+from model_registry.records import Capability
+from runtime.capabilities import Need, check_allowed, check_loaded, needs_of
 from runtime.errors import InvalidRequest, NotReady, RuntimeFailure
-from runtime.messages import ModelInfo
 from runtime.pool.lease import Lease
 from runtime.pool.loaded_model import LoadedModel, ModelState
 from runtime.pool.model_pool import ModelPool
@@ -112,7 +113,8 @@ class Gateway:
             raise InsufficientScope(record.principal, [AccessScope.ADMIN], "priority")
         self._check_count(request, model)
         record.model = model.label
-        lease = await self.acquire(model, request.keep_alive_s, record.principal.id)
+        needs = needs_of(request.prompts[0], request.params, model.adapter)
+        lease = await self.acquire(model, request.keep_alive_s, record.principal.id, needs)
         inference = self._submitted(model, lease, request, record)
         try:
             await inference.begin()
@@ -129,8 +131,14 @@ class Gateway:
         finally:
             inference.close()
 
-    async def acquire(self, model: ServedModel, keep_alive_s: float | None = None, principal: str = "") -> Lease:
-        """A lease on the model, loaded now if it was not. principal: who asks. Raises NotReady, EngineDead."""
+    async def acquire(
+        self, model: ServedModel, keep_alive_s: float | None = None, principal: str = "", needs: Sequence[Need] = ()
+    ) -> Lease:
+        """A lease on the model, loaded now if it was not. principal: who requests it. needs: what the request needs of it.
+
+        Raises NotReady, EngineDead, and InvalidRequest for a need that the model cannot meet.
+        """
+        check_allowed(model.label, model.capabilities, needs)
         self.metrics.of_model(model.label)
         try:
             spec = self.pool.spec_of(model.label) or await self._plans.spec(model)
@@ -141,6 +149,11 @@ class Gateway:
                 self._refusals[model.label] = failure
             raise _with_remedy(failure, model.label) from None
         self._refusals.pop(model.label, None)
+        try:
+            check_loaded(model.label, lease.info, needs)
+        except RuntimeFailure:
+            lease.release()
+            raise
         return lease
 
     async def load(self, model: ServedModel, changes: ModelSettings) -> Lease:
@@ -214,6 +227,10 @@ class Gateway:
     def loaded(self) -> tuple[LoadedModel, ...]:
         return self.pool.loaded()
 
+    def capabilities_of(self, model: ServedModel) -> frozenset[Capability]:
+        """Of the model as it is loaded; else what its version allows."""
+        return next((each.capabilities for each in self.loaded() if each.spec.label == model.label), model.capabilities)
+
     async def unload(self, name: str, *, grace_s: float = 0.0) -> Sequence[str]:
         """Ends the workers of every loaded version of that name, or of the one that `name:number` or `name:alias` means."""
         meant = {name, (await self.resolve(name)).label} if ":" in name and not self._is_loaded(name) else {name}
@@ -244,7 +261,6 @@ class Gateway:
         generations: list[MeteredGeneration] = []
         group = next(self._groups)
         try:
-            _check_adapter(model, lease.info)
             for prompt, params in request.submissions():
                 generation = lease.submit(
                     prompt,
@@ -273,16 +289,6 @@ def _check_copies(request: InferenceRequest) -> None:
     if num_bytes > _MOST_COPIED_BYTES:
         asked = f"{request.num_choices} choices of this prompt are {num_bytes} bytes, more than the {_MOST_COPIED_BYTES} possible"
         raise InvalidRequest(f"{asked}; ask for fewer choices, or send less text.", param="n")
-
-
-def _check_adapter(model: ServedModel, info: ModelInfo) -> None:
-    if model.adapter is None or model.adapter in info.adapters:
-        return
-    if info.engine != "onnx":
-        why = f"{model.label} runs on the engine {info.engine} ({info.provider}), which serves no adapters"
-        raise InvalidRequest(f"{why}. Load it with engine onnx, or merge the adapter.", param="model")
-    why = f"The adapter {model.adapter} of {model.label} is being attached or detached. Retry in a moment."
-    raise NotReady(why, code="model_loading", retry_after_s=1.0)
 
 
 def _with_remedy(failure: RuntimeFailure, label: str) -> RuntimeFailure:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from msgspec import structs
 
-from model_registry.records import Precision, Variant
+from model_registry.records import GraphKind, Precision, Variant
 from runtime.errors import NotReady
 from runtime.machine.execution_provider import HOST, ExecutionProvider
 from runtime.machine.provider_directory import ProviderDirectory, this_cpu
 from runtime.messages import EngineOptions
 from runtime.model_folder import BadModelFolder
-from runtime.placement import Choice, Graph, PlacedVariant, Policy, plan_placement
+from runtime.placement import Choice, PlacedVariant, Policy, Rejection, plan_placement
 from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.memory import WORKING_BYTES, MemoryEstimate, estimate_memory
 from runtime.pool.model_pool import ModelPool
@@ -53,24 +53,28 @@ class LoadPlans:
     async def spec(self, model: ServedModel) -> LoadSpec:
         """Raises NotReady when no execution provider can run the model."""
         settings = self.settings_of(model.label)
+        candidates, unused = await self._placed(model, settings)
         return LoadSpec(
             label=model.label,
-            candidates=await self._candidates(model, settings),
+            candidates=candidates,
+            unused=unused,
+            capabilities=model.capabilities,
             options=_options(model, settings),
             replicas=settings.replicas or 1,
             keep_alive_s=keep_alive_s(settings.keep_alive or 0.0),
             pinned=bool(settings.pin),
         )
 
-    async def _candidates(self, model: ServedModel, settings: ModelSettings) -> tuple[Candidate, ...]:
+    async def _placed(self, model: ServedModel, settings: ModelSettings) -> tuple[tuple[Candidate, ...], tuple[Rejection, ...]]:
+        """(the ways to run it, the builds that this machine cannot run)."""
         if settings.engine == "fake":
-            return (Candidate(Path(), "fake", MemoryEstimate(_FAKE_BYTES)),)
+            return (Candidate(Path(), "fake", MemoryEstimate(_FAKE_BYTES)),), ()
         options = _options(model, settings)
         folders = {variant.name: variant.folder for variant in model.variants}
         memory = await asyncio.to_thread(lambda: {variant.name: _estimate(variant, options) for variant in model.variants})
         providers = await self._providers(model, settings)
         placement = plan_placement(
-            [_placed(variant, model, memory[variant.name]) for variant in model.variants],
+            [_to_place(variant, memory[variant.name]) for variant in model.variants],
             providers,
             self._free_bytes(providers, model.label),
             settings.preference(),
@@ -78,11 +82,12 @@ class LoadPlans:
         )
         if not placement.choices:
             raise NotReady(f"{model.label} cannot be placed. {placement.refusal()}", code="no_provider", retry_after_s=0.0)
-        return tuple(_candidate(choice, folders[choice.variant], memory[choice.variant]) for choice in placement.choices)
+        candidates = (_candidate(choice, folders[choice.variant], memory[choice.variant]) for choice in placement.choices)
+        return tuple(candidates), placement.unused
 
     async def _providers(self, model: ServedModel, settings: ModelSettings) -> Sequence[ExecutionProvider]:
         """Asks the machine only for what could run elsewhere, or by another engine, than any machine can."""
-        at_home = model.graph is Graph.GQA and all(variant.provider_family == "cpu" for variant in model.variants)
+        at_home = all(each.graph is GraphKind.GQA and each.provider_family == "cpu" for each in model.variants)
         if at_home and settings.engine in ("auto", "onnx") and isinstance(settings.preference(), Policy):
             return (await asyncio.to_thread(this_cpu),)
         return await self._directory.providers()
@@ -112,9 +117,10 @@ def _estimate(variant: Variant, options: EngineOptions) -> MemoryEstimate:
         return MemoryEstimate(variant.size_bytes)
 
 
-def _placed(variant: Variant, model: ServedModel, memory: MemoryEstimate) -> PlacedVariant:
+def _to_place(variant: Variant, memory: MemoryEstimate) -> PlacedVariant:
+    assert variant.graph is not None, "an engine loads no other variant"
     needed_bytes = memory.fixed_bytes + memory.least_kv_bytes
-    return PlacedVariant(variant.name, variant.provider_family, variant.precision, model.graph, needed_bytes)
+    return PlacedVariant(variant.name, variant.provider_family, variant.precision, variant.graph, needed_bytes)
 
 
 def _candidate(choice: Choice, folder: Path, memory: MemoryEstimate) -> Candidate:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from model_registry.adapters import attachment_named, folder_of
 from model_registry.errors import ModelNotFound, UnsupportedModel
 from model_registry.lineage import Lineage, lineage_of
-from model_registry.records import LIVE, NOT_SERVED, Attachment, Model, ModelVersion, Variant
-from runtime.placement import Graph
+from model_registry.records import DECODER, LIVE, Attachment, Capability, Model, ModelVersion, Variant
 from server.fine_tuned_names import CHECKPOINT, as_registered, registered_of, written_name
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ _OWNER = "slmops"
 class ServedModel:
     """A name that was asked, and what it means now. label: `name:number`; created: Unix seconds.
 
-    variants: none for the fake engine. graph: what the variants' graphs are, see `placement.Graph`.
+    variants: that an engine can load; none for the fake engine. capabilities: what the version allows, whichever engine loads it.
     adapters: PEFT folders by name, that the version is loaded with; adapter: the one that was asked for.
     """
 
@@ -38,7 +37,7 @@ class ServedModel:
     label: str
     created: int
     variants: tuple[Variant, ...] = ()
-    graph: Graph = Graph.GQA
+    capabilities: frozenset[Capability] = DECODER
     owner: str = _OWNER
     adapters: Mapping[str, Path] = field(default_factory=dict)
     adapter: str | None = None
@@ -148,7 +147,7 @@ class SnapshotModels:
 
     def listed(self) -> Sequence[ServedModel]:
         models = self.snapshot.models.values()
-        versions = [version for model in models if (version := _live(model)) and _variants(version)]
+        versions = [version for model in models if (version := _live(model)) and version.builds]
         live = [self._served(_listed_name(version), version) for version in versions]
         return live + [self._with_adapter(each) for model in models for each in model.adapters]
 
@@ -239,13 +238,7 @@ def _listed_name(version: ModelVersion) -> str:
 
 
 def _served(name: str, version: ModelVersion) -> ServedModel:
-    served = _variants(version)
-    if not served:
+    if not version.builds:
         raise UnsupportedModel(f"{version.label} has no variant to load. Run `slmops rm {version.label}` and pull it again.")
-    graph = Graph(version.manifest.parameters.get("graph", Graph.GQA))
-    return ServedModel(name, version.label, int(version.created_at.timestamp()), served, graph)
-
-
-def _variants(version: ModelVersion) -> tuple[Variant, ...]:
-    """That an engine can load."""
-    return tuple(variant for variant in version.variants if variant.provider_family not in NOT_SERVED)
+    created = int(version.created_at.timestamp())
+    return ServedModel(name, version.label, created, version.builds, version.manifest.capabilities)

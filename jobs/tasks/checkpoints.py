@@ -21,7 +21,7 @@ from model_registry.importers.checkpoint import CheckpointImporter
 from model_registry.importers.gguf.checkpoint import write_checkpoint
 from model_registry.importers.protocol import ImportOptions
 from model_registry.lora import CONFIG, WEIGHTS
-from model_registry.records import CHECKPOINT, NOT_SERVED, ModelVersion, Precision, Variant
+from model_registry.records import ModelVersion, Precision, Variant, VariantRole
 from model_registry.refetch import refetched
 from model_registry.registry import CHECKPOINT_NAME_CHARS
 from model_registry.staging import staging_folder
@@ -50,7 +50,7 @@ def materialise(context: TaskContext, label: str) -> Path:
     Raises ModelNotFound, SourceUnavailable, ChecksumMismatch, UnsupportedModel, OutOfDisk, Stopped.
     """
     version = context.registry.resolve(label)
-    own = next((variant for variant in version.variants if variant.provider_family == CHECKPOINT), None)
+    own = version.first(VariantRole.CHECKPOINT)
     if own is not None:
         return own.folder
     folder = context.registry.home / "checkpoints" / version.digest[:CHECKPOINT_NAME_CHARS]
@@ -60,11 +60,10 @@ def materialise(context: TaskContext, label: str) -> Path:
 
 
 def served_variant(version: ModelVersion) -> Variant:
-    """The first that can be loaded. Raises UnsupportedModel."""
-    for variant in version.variants:
-        if variant.provider_family not in NOT_SERVED:
-            return variant
-    raise UnsupportedModel(f"{version.label} has nothing that can be served.")
+    """The build that jobs compute with: the first for the CPU, else the first. Raises UnsupportedModel when there is none."""
+    if not version.builds:
+        raise UnsupportedModel(f"{version.label} has nothing that can be served.")
+    return next((build for build in version.builds if build.provider_family == "cpu"), version.builds[0])
 
 
 def _make(context: TaskContext, version: ModelVersion, folder: Path) -> None:
@@ -135,8 +134,8 @@ def build(context: TaskContext, checkpoint: Path, staging: Path, precision: Prec
     served.mkdir()
     imported = CheckpointImporter().run(checkpoint, served, ImportOptions(precision), StagedProgress(context))
     variants = (
-        StagedVariant(imported.precision, imported.provider_family, served),
-        StagedVariant(Precision.FP32, CHECKPOINT, checkpoint),
+        StagedVariant(imported.precision, imported.provider_family, served, graph=imported.graph),
+        StagedVariant.checkpoint(checkpoint),
     )
     return Build(variants, imported.metrics, imported.parameters, imported.architecture, imported.context_length)
 

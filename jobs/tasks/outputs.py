@@ -15,7 +15,7 @@ from model_registry.artifacts import StagedVariant
 from model_registry.errors import InvalidName
 from model_registry.importers.protocol import Imported
 from model_registry.names import check_model_name
-from model_registry.records import CANDIDATE, NOT_SERVED, Manifest, ModelVersion
+from model_registry.records import CANDIDATE, DECODER, Capability, Manifest, ModelVersion, VariantRole
 from model_registry.registry import Registry
 from runtime.trial import try_folder
 
@@ -29,8 +29,8 @@ _LIBRARIES = (
 class Output:
     """A version to be registered. importer: the kind of job; parameters: all of the job's, seed among them.
 
-    base: the version that it was made from, whose architecture, context and licence it has unless said otherwise; None: there
-    is none, and both must be said.
+    base: the version that it was made from, whose architecture, context, capabilities and licence it has unless said otherwise;
+    None: there is none, and architecture and context must be said.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Output:
     data_sha256: str | None = None
     architecture: str | None = None
     context_length: int | None = None
+    capabilities: frozenset[Capability] | None = None
 
 
 def checked_name(output: str) -> str:
@@ -81,6 +82,7 @@ def register(registry: Registry, output: Output) -> ModelVersion:
         parameters=output.parameters,
         metrics=output.metrics,
         library_versions=library_versions(),
+        capabilities=output.capabilities or (base.manifest.capabilities if base else DECODER),
     )
     return registry.publish(output.name, manifest, output.variants, alias=CANDIDATE)
 
@@ -94,9 +96,9 @@ def tried(folder: Path, imported: Imported) -> str | None:
 def _tried(output: Output) -> tuple[str, ...]:
     """Why builds were not tried, where they were not."""
     said = [
-        tried(each.folder, Imported("", 1, each.precision, each.provider_family, output.parameters))
+        tried(each.folder, Imported("", 1, each.precision, each.provider_family, graph=each.graph))
         for each in output.variants
-        if each.provider_family not in NOT_SERVED
+        if each.role is VariantRole.SERVE and each.graph is not None
     ]
     return tuple(why for why in said if why is not None)
 

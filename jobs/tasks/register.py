@@ -14,7 +14,7 @@ from jobs.tasks.outputs import source_of
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import InvalidName
 from model_registry.names import check_alias_name, check_model_name
-from model_registry.records import ADAPTER, LIVE, ModelVersion
+from model_registry.records import LIVE, ModelVersion, VariantRole
 
 
 class Bounds(BaseModel):
@@ -98,11 +98,7 @@ def _figures(version: ModelVersion, context: TaskContext) -> dict[str, float]:
 def _published(version: ModelVersion, name: str, alias: str, context: TaskContext) -> ModelVersion:
     """The same files as a version of another model. Its adapter stays behind: it belongs beside the version's parent."""
     manifest = replace(version.manifest, source=source_of(context.job), importer=str(JobKind.REGISTER), parent=version.label)
-    variants = [
-        StagedVariant(each.precision, each.provider_family, each.folder)
-        for each in version.variants
-        if each.provider_family != ADAPTER
-    ]
+    variants = [StagedVariant.again(each) for each in version.variants if each.role is not VariantRole.ADAPTER]
     return context.registry.publish(name, manifest, variants, alias=alias)
 
 

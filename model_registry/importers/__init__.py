@@ -7,9 +7,10 @@ from pathlib import Path
 
 from model_registry.disk import remove_tree
 from model_registry.errors import UnsupportedModel
-from model_registry.importers.model_texts import check_texts, panics_are_damage
+from model_registry.importers.model_texts import can_chat, check_texts, panics_are_damage
 from model_registry.importers.protocol import Imported, Importer, ImportOptions
 from model_registry.progress import Progress
+from model_registry.records import Capability
 
 __all__ = ["ImportOptions", "Imported", "Importer", "all_importers", "choose", "run_first"]
 
@@ -55,7 +56,9 @@ def run_first(
             with panics_are_damage("The model's tokenizer"):
                 imported = importer.run(path, destination, options, progress)
             warnings = dict.fromkeys((*imported.warnings, *check_texts(destination)))
-            return importer.name, replace(imported, warnings=tuple(warnings))
+            lacking = frozenset() if can_chat(destination) else frozenset({Capability.CHAT})
+            capabilities = imported.capabilities - lacking
+            return importer.name, replace(imported, warnings=tuple(warnings), capabilities=capabilities)
         except UnsupportedModel as refusal:
             refusals.append(refusal)
     raise UnsupportedModel(" ".join(refusal.message for refusal in refusals)) from refusals[-1]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.importers.graph import GraphFacts
+from model_registry.records import GraphKind
 
 _PAST_KEY, _PAST_VALUE = "past_key_values.%d.key", "past_key_values.%d.value"
 _PRESENT_KEY, _PRESENT_VALUE = "present.%d.key", "present.%d.value"
@@ -21,14 +21,6 @@ _KV_DTYPES = ("float32", "float16")
 _PROVIDERS = {"dml": "directml", "nvtensorrtrtx": "trt-rtx"}  # genai's names of those that have another one here
 _PROVIDER = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
-
-
-class GraphKind(StrEnum):
-    """Who can run it. GQA: our batching engine, and onnxruntime-genai. PAGED: genai's own engine. OTHER: genai's generators."""
-
-    GQA = "gqa"
-    PAGED = "paged"
-    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,13 @@ def check_texts(folder: Path) -> tuple[str, ...]:
     return (*_template_warnings(folder, config), *_token_warnings(folder, model))
 
 
+def can_chat(folder: Path) -> bool:
+    """Whether an imported folder has a chat template that compiles. Raises CorruptModel."""
+    path = folder / "tokenizer_config.json"
+    config = checked(read_object(path), _TokenizerConfig, path.name) if path.is_file() else _TokenizerConfig()
+    return any(template_fault(source) is None for _, source in _templates(folder, config))
+
+
 def _template_warnings(folder: Path, config: _TokenizerConfig) -> Iterator[str]:
     for name, source in _templates(folder, config):
         if fault := template_fault(source):

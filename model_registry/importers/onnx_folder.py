@@ -15,7 +15,6 @@ from model_registry.disk import link_or_copy
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.folders import check_file
 from model_registry.importers.genai_config import (
-    GraphKind,
     check_batching,
     check_decoder,
     graph_kind,
@@ -29,7 +28,7 @@ from model_registry.importers.protocol import Imported, ImportOptions
 from model_registry.json_files import checked, read_object
 from model_registry.paths import safe_name
 from model_registry.progress import Progress
-from model_registry.records import Precision
+from model_registry.records import GraphKind, Precision
 
 GENAI_CONFIG = "genai_config.json"
 _KEPT_SUFFIXES = frozenset({".json", ".jinja", ".model", ".txt", ".md"})
@@ -96,6 +95,7 @@ class OnnxFolderImporter:
                 "wrote_genai_config": not has_own_config,
                 "graph": kind.value,
             },
+            graph=kind,
         )
 
     @staticmethod

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from model_registry.importers.recipe import Recipe
 from model_registry.progress import Progress
-from model_registry.records import Precision
+from model_registry.records import DECODER, Capability, GraphKind, Precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +44,7 @@ class Imported:
     parameters: what the importer decided, e.g. {"precision": "int8", "block_size": 32}; JSON values only.
     metrics: what was measured, e.g. {"perplexity": 29.37}. licence: SPDX, None when the format does not say.
     warnings: what is wrong with the model and only limits it, in whole sentences.
+    capabilities: what the model allows, whichever engine loads it.
     """
 
     architecture: str
@@ -54,6 +55,8 @@ class Imported:
     metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     licence: str | None = None
     warnings: tuple[str, ...] = ()
+    graph: GraphKind = GraphKind.GQA
+    capabilities: frozenset[Capability] = DECODER
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from runtime.batching.chat_prompts import NO_THOUGHT, ChatFormats
+from runtime.capabilities import lacks_forms
 from runtime.chat_formats.call_grammar import loosened
 from runtime.chat_formats.tool_format import Tool
 from runtime.constraints.constraint import Constraint
@@ -116,12 +117,7 @@ class AnswerForms:
 
     def _compiled(self, grammar: Grammar, asked: SamplingParams) -> Constraint:
         if self._compiler is None:
-            param = "tool_choice" if grammar.param == "tools" else grammar.param
-            raise InvalidRequest(
-                f"The engine of this model cannot follow {param}. Leave it out, or serve the model with another engine.",
-                param=param,
-                code="unsupported_parameter",
-            )
+            raise lacks_forms("tool_choice" if grammar.param == "tools" else grammar.param)
         for field, is_asked in (("min_tokens", asked.min_tokens > 0), ("ignore_eos", asked.ignore_eos)):
             if is_asked:
                 raise InvalidRequest(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from runtime.capabilities import lacks_chat
 from runtime.chat_formats.conversation import in_user_turns, is_instruction
 from runtime.chat_formats.reasoning_format import ReasoningFormat
 from runtime.chat_formats.recognition import is_native, reasoning_format, tool_format
@@ -64,11 +65,7 @@ class ChatPrompts:
     def text(self, prompt: ChatPrompt) -> str:
         """Raises InvalidRequest."""
         if self._template is None:
-            raise InvalidRequest(
-                "This model has no chat template: it continues text. Use /v1/completions, or a model tuned for chat.",
-                param="messages",
-                code="no_chat_template",
-            )
+            raise lacks_chat(None)
         kwargs = {**self._effort(prompt.reasoning_effort), **prompt.template_kwargs}
         shown = msgspec.structs.replace(prompt, template_kwargs=kwargs)
         tools = prompt.tools or []

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from model_registry.records import Capability
 from runtime.batching.answer_form import AnswerForms, Compiler
 from runtime.batching.chat_prompts import ChatFormats, ChatPrompts, Template
 from runtime.batching.draft import Draft
@@ -36,6 +37,7 @@ class Intake:
     vocab_size: of the model; its tokenizer may know fewer tokens, or more. compiler: None: the engine can follow no grammar.
     adapters: that requests may name, in the order that the runner counts them.
     preparation: what runs the template and tries grammars, to be closed with the intake.
+    capabilities: what can be prepared here, whatever the engine adds to it.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Intake:
         self._adapters = adapters
         self._preparation = preparation
         self.template_error = None if preparation is None else preparation.template_error
-        self.has_template = template is not None and self.template_error is None
+        self.capabilities = _capabilities(template is not None and self.template_error is None, compiler is not None)
 
     def close(self) -> None:
         if self._preparation is not None:
@@ -225,6 +227,11 @@ class Intake:
         if resolved.max_tokens < 0 or (resolved.max_tokens == 0 and asked.prompt_logprobs is None):
             raise InvalidRequest("max_tokens must be at least 1, or 0 with prompt_logprobs.", param="max_tokens")
         return resolved
+
+
+def _capabilities(can_chat: bool, can_constrain: bool) -> frozenset[Capability]:
+    found = {Capability.COMPLETION: True, Capability.CHAT: can_chat, Capability.FORMS: can_constrain}
+    return frozenset(capability for capability, is_there in found.items() if is_there)
 
 
 def _field(prompt: Prompt) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from model_registry.records import Capability
 from runtime.batching.chat_prompts import ChatFormats
 from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
@@ -183,7 +184,7 @@ def build_fake_engine(options: EngineOptions, *, clock: Callable[[], float] = ti
         num_slots=options.num_slots,
         threads=options.threads or 1,
         kv_bytes_per_token=FakeKV.bytes_per_token,
-        has_chat_template=True,
+        capabilities=frozenset({Capability.CHAT, Capability.COMPLETION, Capability.FORMS}),
         load_s=0.0,
         resident_bytes=process.memory_info().rss,
         pid=os.getpid(),

@@ -77,7 +77,7 @@ def build_foundry_engine(path: Path, options: EngineOptions, provider: ProviderC
         num_slots=options.num_slots,
         threads=threads,
         kv_bytes_per_token=2 * decoder.num_layers * decoder.kv_heads * decoder.head_size * KV_ITEM_BYTES,
-        has_chat_template=intake.has_template,
+        capabilities=intake.capabilities,
         chat_template_error=intake.template_error,
         load_s=time.monotonic() - began,
         resident_bytes=process.memory_info().rss,

@@ -63,7 +63,7 @@ def build_genai_engine(path: Path, options: EngineOptions, provider: ProviderCho
         num_slots=min(options.num_slots, loaded.max_running),
         threads=threads,
         kv_bytes_per_token=loaded.kv_bytes_per_token,
-        has_chat_template=intake.has_template,
+        capabilities=intake.capabilities,
         chat_template_error=intake.template_error,
         load_s=time.monotonic() - began,
         resident_bytes=process.memory_info().rss,

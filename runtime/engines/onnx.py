@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from model_registry.records import Capability
 from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
 from runtime.engines.onnx_adapters import GraphAdapters
@@ -37,7 +38,7 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
         num_slots=options.num_slots,
         threads=threads,
         kv_bytes_per_token=runner.kv.bytes_per_token,
-        has_chat_template=intake.has_template,
+        capabilities=intake.capabilities | {Capability.ADAPTERS},
         chat_template_error=intake.template_error,
         load_s=time.monotonic() - began,
         resident_bytes=process.memory_info().rss,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from model_registry.records import Capability
 from runtime.batching.chat_prompts import ChatFormats
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import Sequence
@@ -41,8 +42,8 @@ class TextIntake:
         return self._intake.tokenizer
 
     @property
-    def has_template(self) -> bool:
-        return self._intake.has_template
+    def capabilities(self) -> frozenset[Capability]:
+        return self._intake.capabilities
 
     @property
     def template_error(self) -> str | None:

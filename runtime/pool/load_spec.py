@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model_registry.records import DECODER, Capability
 from runtime.machine.execution_provider import HOST
 from runtime.messages import EngineOptions, Load, ProviderChoice
+from runtime.placement import Rejection
 from runtime.pool.memory import MemoryEstimate
 
 FOREVER = float("inf")
@@ -40,6 +42,7 @@ class LoadSpec:
 
     options: threads 0 means a share of the cores, kv_budget_bytes None a share of the memory budget. replicas: workers.
     keep_alive_s: how long it stays without requests, FOREVER for ever. pinned: loaded until told otherwise; never evicted.
+    unused: builds of the version that this machine cannot run, and why. capabilities: what the version allows.
     """
 
     label: str
@@ -48,3 +51,5 @@ class LoadSpec:
     replicas: int = 1
     keep_alive_s: float = DEFAULT_KEEP_ALIVE_S
     pinned: bool = False
+    unused: tuple[Rejection, ...] = ()
+    capabilities: frozenset[Capability] = DECODER

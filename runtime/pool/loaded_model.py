@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from model_registry.records import Capability
 from runtime.messages import ModelInfo, Stats
 from runtime.pool.load_spec import Candidate, LoadSpec
 
@@ -60,6 +61,11 @@ class LoadedModel:
     @property
     def info(self) -> ModelInfo | None:
         return next((replica.info for replica in self.replicas if replica.info is not None), None)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can do; until it is ready, what its version allows."""
+        return self.spec.capabilities if self.info is None else self.info.capabilities
 
     @property
     def stats(self) -> Stats | None:

@@ -67,8 +67,11 @@ def _remarks(pool: dict[str, Any]) -> Iterator[str]:
     for row in pool["data"]:
         if row["chat_template_error"]:
             yield f"{row['id']} cannot chat: {row['chat_template_error']}"
+        yield f"{row['id']} supports {', '.join(row['capabilities']) or 'nothing'}"
         for fallback in row["fallbacks"]:
-            yield f"{row['id']}: {fallback['provider']} could not load it ({fallback['why']})"
+            yield f"{row['id']}: {fallback['variant'] or 'it'} could not be loaded by {fallback['provider']} ({fallback['why']})"
+        for unused in row["unused"]:
+            yield f"{row['id']}: {unused['variant']} is not used ({unused['provider']}: {unused['why']})"
         if row["num_restarts"]:
             yield f"{row['id']}: restarted {row['num_restarts']} times"
     yield from (broken["why"] for broken in pool["broken"])

@@ -42,7 +42,7 @@ def _rows(model: Model) -> list[tuple[str, ...]]:
         (
             version.label,
             ", ".join(alias.name for alias in model.aliases if alias.number == version.number) or "-",
-            ", ".join(variant.precision.value for variant in version.variants),
+            ", ".join(build.precision.value for build in version.builds) or "-",
             size(version.size_bytes),
             str(version.manifest.context_length),
             version.manifest.licence,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model_registry.records import ModelVersion, Precision
+from model_registry.records import Capability, ModelVersion, Precision
 from server.cli.configuration import settings_from
 from server.cli.failures import CommandFailed
 from server.cli.terminal import print_json, print_line, print_note, size
@@ -52,14 +52,14 @@ def pull(
 
 
 def _what_next(version: ModelVersion) -> str:
-    from model_registry.chat_templates import template_fault
     from runtime.model_folder import BadModelFolder, read_model_folder
 
     try:
-        templates = [read_model_folder(variant.folder).chat_template for variant in version.variants]
+        for build in version.builds:
+            read_model_folder(build.folder)
     except BadModelFolder as error:
         return f"but it cannot be served as it is: {error}"
-    if any(template and template_fault(template) is None for template in templates):
+    if Capability.CHAT in version.manifest.capabilities:
         return f"try: slmops run -m {version.model} Hello"
     return "it has no chat template that works and continues text: ask it through /v1/completions"
 

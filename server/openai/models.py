@@ -7,6 +7,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from model_registry.records import Capability
 from runtime.errors import InvalidRequest
 from server.access import GuardedRoute, requires
 from server.errors import documented
@@ -17,12 +18,16 @@ from server.served_models import ServedModel
 
 
 class ModelCard(BaseModel):
-    """id: what a request's `model` may say; created: when the version came to this machine, in Unix seconds."""
+    """id: what a request's `model` may say; created: when the version came to this machine, in Unix seconds.
+
+    capabilities: of the model as it is loaded; else what its version allows, of which the engine that loads it may lack some.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    capabilities: list[Capability]
 
 
 class ModelList(BaseModel):
@@ -39,17 +44,21 @@ class ModelDeleted(BaseModel):
 def models_router(gateway: Gateway) -> APIRouter:
     router = APIRouter(tags=["openai"], route_class=GuardedRoute)
 
+    def card(model: ServedModel) -> ModelCard:
+        capabilities = sorted(gateway.capabilities_of(model))
+        return ModelCard(id=model.id, created=model.created, owned_by=model.owner, capabilities=capabilities)
+
     @router.get("/v1/models", responses=documented(500), summary="List the models")
     @requires(AccessScope.INFERENCE, AccessScope.READ, changes_state=False)
     async def list_models() -> ModelList:
         await gateway.models.refresh()
-        return ModelList(data=[_card(model) for model in gateway.models.listed()])
+        return ModelList(data=[card(model) for model in gateway.models.listed()])
 
     @router.get("/v1/models/{model_id:path}", responses=documented(404, 500), summary="Describe a model")
     @requires(AccessScope.INFERENCE, AccessScope.READ, changes_state=False)
     async def retrieve_model(model_id: str) -> ModelCard:
         """By name, or by `name:number` for one version."""
-        return _card(await gateway.resolve(model_id))
+        return card(await gateway.resolve(model_id))
 
     @router.delete("/v1/models/{model_id:path}", responses=documented(400, 404, 409, 500), summary="Delete a tuned model")
     @requires(AccessScope.ADMIN, changes_state=True)
@@ -64,7 +73,3 @@ def models_router(gateway: Gateway) -> APIRouter:
         return ModelDeleted(id=model_id)
 
     return router
-
-
-def _card(model: ServedModel) -> ModelCard:
-    return ModelCard(id=model.id, created=model.created, owned_by=model.owner)

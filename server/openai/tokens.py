@@ -10,10 +10,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from runtime.capabilities import needs_of
 from runtime.errors import InvalidRequest, NotReady
 from runtime.messages import Tokenized
 from runtime.pool.lease import Lease
-from runtime.request import Prompt, TextPrompt
+from runtime.request import ChatPrompt, Prompt, TextPrompt
 from server.access import requires
 from server.disconnection import unless_disconnected
 from server.errors import documented
@@ -48,14 +49,19 @@ def tokens_router(gateway: Gateway) -> APIRouter:
         body: TokenizeText | TokenizeContent | ChatRequest | DetokenizeRequest,
         request: Request,
         question: Callable[[Lease], Awaitable[T]],
+        prompt: Prompt | None = None,
     ) -> T:
-        """The answer of the model that the body names. Raises RuntimeFailure, ModelNotFound, ClientGone."""
+        """The answer of the model that the body names. prompt: that it is about; a text is no need, as any model has tokens.
+
+        Raises RuntimeFailure, ModelNotFound, ClientGone.
+        """
         model = await gateway.resolve(body.model)
         record = RequestRecord.of(request.scope)
         record.model = model.label
+        needs = needs_of(prompt) if isinstance(prompt, ChatPrompt) else ()
 
         async def answer() -> T:
-            with await gateway.acquire(model, body.keep_alive_s, record.principal.id) as lease:
+            with await gateway.acquire(model, body.keep_alive_s, record.principal.id, needs) as lease:
                 return await _within(gateway.settings.request_timeout_s, question(lease))
 
         return await unless_disconnected(request.receive, answer())
@@ -68,7 +74,7 @@ def tokens_router(gateway: Gateway) -> APIRouter:
         """Also of what is too long for the model, up to a million characters."""
         prompt = _prompt(body)
         try:
-            told = await ask(body, request, lambda lease: lease.tokenize(prompt))
+            told = await ask(body, request, lambda lease: lease.tokenize(prompt), prompt)
         except InvalidRequest as refusal:
             refusal.param = "content" if isinstance(body, TokenizeContent) else refusal.param
             raise
@@ -91,7 +97,7 @@ def tokens_router(gateway: Gateway) -> APIRouter:
         """Takes what /v1/chat/completions takes, and answers what its `usage.prompt_tokens` would be."""
         with named_as_in(body):
             prompt = translate_chat(body).prompts[0]
-            told = await ask(body, request, lambda lease: lease.tokenize(prompt))
+            told = await ask(body, request, lambda lease: lease.tokenize(prompt), prompt)
         return InputTokens(input_tokens=len(told.token_ids))
 
     return router

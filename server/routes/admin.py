@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from model_registry.records import Capability
 from runtime.pool.load_spec import FOREVER
 from runtime.pool.loaded_model import LoadedModel, LoadedReplica
 from server.access import requires
@@ -20,9 +21,18 @@ from server.principal import AccessScope
 
 
 class FallbackBody(BaseModel):
-    """A provider that was preferred and could not load the model."""
+    """A way to run the model that was preferred and could not load it. variant: the build, empty of the fake engine."""
 
     engine: str
+    provider: str
+    variant: str
+    why: str
+
+
+class UnusedBuildBody(BaseModel):
+    """A build of the version that this machine cannot run. provider: the short name of the one that it is built for."""
+
+    variant: str
     provider: str
     why: str
 
@@ -46,6 +56,8 @@ class LoadedModelBody(BaseModel):
     threads, resident_bytes, kv_bytes, num_*: of all replicas together. reason: why it runs where it runs.
     tool_format, reasoning_format: how it writes calls and thoughts; null also when it writes none.
     chat_template_error: why it cannot chat, though it has a chat template; null where it can, or has none.
+    capabilities: what requests may need of it; before a worker is ready, what the version allows.
+    fallbacks: what was tried first and could not load. unused: other builds of the version, which are not tried.
     """
 
     id: str
@@ -55,6 +67,8 @@ class LoadedModelBody(BaseModel):
     variant: str | None
     reason: str | None
     fallbacks: list[FallbackBody]
+    unused: list[UnusedBuildBody]
+    capabilities: list[Capability]
     architecture: str | None
     context_length: int | None
     tool_format: str | None
@@ -201,9 +215,20 @@ def loaded_model_body(model: LoadedModel) -> LoadedModelBody:
         variant=candidate.variant if candidate else None,
         reason=candidate.reason if candidate else None,
         fallbacks=[
-            FallbackBody(engine=each.candidate.engine, provider=each.candidate.provider.name, why=each.why)
+            FallbackBody(
+                engine=each.candidate.engine,
+                provider=each.candidate.provider.name,
+                variant=each.candidate.variant,
+                why=each.why,
+            )
             for each in model.fallbacks
         ],
+        unused=[
+            UnusedBuildBody(variant=each.variant, provider=each.provider, why=each.why)
+            for each in model.spec.unused
+            if each.variant is not None
+        ],
+        capabilities=sorted(model.capabilities),
         architecture=info.architecture if info else None,
         context_length=info.context_length if info else None,
         tool_format=info.tool_format if info else None,

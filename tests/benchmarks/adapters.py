@@ -18,7 +18,7 @@ from pathlib import Path
 from jobs.tasks.benchmark.load import Load, Target, run_load
 from model_registry.artifacts import StagedVariant
 from model_registry.pull import pull
-from model_registry.records import ADAPTER, Manifest, Precision
+from model_registry.records import Manifest
 from model_registry.registry import open_registry
 from runtime.engines.onnx_products import layer_products
 from runtime.model_folder import read_model_folder
@@ -45,7 +45,7 @@ def publish(home: Path, model: str, count: int, rank: int) -> list[str]:
             matrices = random_matrices(sizes, layers=decoder.num_layers, rank=rank, seed=number, size=0.02)
             path = write_peft(Path(folder) / name, matrices, alpha=rank)
             manifest = Manifest("job:bench", "finetune", "llama", base.manifest.context_length, parent=base.label)
-            registry.publish(name, manifest, [StagedVariant(Precision.FP32, ADAPTER, path)])
+            registry.publish(name, manifest, [StagedVariant.adapter(path)])
     return names
 
 

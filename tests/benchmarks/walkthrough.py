@@ -123,13 +123,11 @@ class Walk:
         return [(function.name, _arguments(function.arguments)) for function in functions]
 
     def _served_bytes(self, name: str) -> int:
-        from model_registry.records import NOT_SERVED
         from model_registry.registry import open_registry
         from server.settings import Settings
 
         with open_registry(Settings().home) as registry:
-            variants = registry.resolve(name).variants
-        return sum(variant.size_bytes for variant in variants if variant.provider_family not in NOT_SERVED)
+            return sum(build.size_bytes for build in registry.resolve(name).builds)
 
 
 def _arguments(text: str) -> dict[str, Any]:

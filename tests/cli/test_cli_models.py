@@ -41,7 +41,7 @@ def test_list_json_has_stable_keys(slmops: Slmops, publish: Publish) -> None:
     assert {"label", "digest", "size_bytes", "source", "licence", "metrics", "variants"} <= set(version)
     assert version["metrics"] == {"perplexity": 29.37}
     (variant,) = version["variants"]
-    assert set(variant) == {"name", "precision", "provider_family", "folder", "size_bytes", "artifacts"}
+    assert set(variant) == {"name", "precision", "provider_family", "role", "graph", "folder", "size_bytes", "artifacts"}
     assert set(variant["artifacts"][0]) == {"path", "sha256", "size_bytes"}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from model_registry.records import Capability
 from model_registry.registry import open_registry
 from runtime.errors import FailureKind, InvalidRequest
 from runtime.events import FinishReason
@@ -320,5 +321,5 @@ def test_its_info_is_filled_in(bench: EngineBench) -> None:
     assert info.num_slots >= 1
     assert info.threads >= 1
     assert info.vocab_size > 0
-    assert info.has_chat_template
+    assert {Capability.CHAT, Capability.COMPLETION} <= info.capabilities
     assert info.pid > 0

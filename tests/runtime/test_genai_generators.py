@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model_registry.records import Capability
 from runtime.batching.engine import Limits
 from runtime.batching.intake import Intake
 from runtime.batching.sampler import Sampler
@@ -106,7 +107,7 @@ def bench_of(
         num_slots=4,
         threads=1,
         kv_bytes_per_token=TOKEN_BYTES,
-        has_chat_template=False,
+        capabilities=frozenset({Capability.COMPLETION}),
         load_s=0.0,
         resident_bytes=0,
         pid=1,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_registry.records import Capability
 from runtime.engines.onnx import build_onnx_engine
 from runtime.engines.onnx_decoder import OnnxDecoder
 from runtime.engines.onnx_graph import UnsupportedGraph
@@ -57,7 +58,7 @@ def test_what_a_model_is_stands_in_its_info(bench: EngineBench) -> None:
     assert (info.engine, info.provider, info.architecture) == ("onnx", "CPUExecutionProvider", "synthetic")
     assert (info.context_length, info.vocab_size, info.num_slots, info.threads) == (CONTEXT, VOCAB, 4, 1)
     assert info.kv_bytes_per_token == 2 * 2 * 2 * 16 * 4  # K and V, layers, heads, head size, float32
-    assert info.has_chat_template
+    assert info.capabilities == {Capability.CHAT, Capability.COMPLETION, Capability.FORMS, Capability.ADAPTERS}
     assert info.resident_bytes > 0
 
 
@@ -306,7 +307,7 @@ def test_a_chat_template_that_does_not_compile_costs_chat_alone(tmp_path: Path) 
     (folder / "chat_template.jinja").write_text("{% for m in messages %}\n{{ m.content }")
     bench = bench_of(folder)
     info = bench.engine.info
-    assert not info.has_chat_template
+    assert info.capabilities == {Capability.COMPLETION, Capability.FORMS, Capability.ADAPTERS}
     assert info.chat_template_error is not None
     assert "does not compile: line 2" in info.chat_template_error
     assert bench.outcomes[bench.submit(text("4"), max_tokens=2, temperature=0)] is not None

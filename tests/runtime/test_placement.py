@@ -6,20 +6,21 @@ import dataclasses
 
 import pytest
 
+from model_registry.records import GraphKind
 from runtime.machine.execution_provider import HOST, KNOWN, DeviceKind, ExecutionProvider
-from runtime.placement import Graph, PlacedVariant, Placement, Policy, Preference, plan_placement
+from runtime.placement import PlacedVariant, Placement, Policy, Preference, plan_placement
 from tests.runtime.recorded_discoveries import provider, providers_of
 
 GIB = 1 << 30
 
 
-def variant(name: str, graph: Graph = Graph.GQA, needed_bytes: int = GIB) -> PlacedVariant:
+def variant(name: str, graph: GraphKind = GraphKind.GQA, needed_bytes: int = GIB) -> PlacedVariant:
     family, _, precision = name.rpartition("-")
     return PlacedVariant(name, family, precision, graph, needed_bytes)
 
 
 CPU = variant("cpu-int8")
-EVERY_FAMILY = [variant(f"{known.short}-int4", Graph.GQA) for known in KNOWN]
+EVERY_FAMILY = [variant(f"{known.short}-int4", GraphKind.GQA) for known in KNOWN]
 
 
 def chosen(placement: Placement) -> list[str]:
@@ -119,15 +120,15 @@ def test_every_provider_has_a_reason_why_others_do_not_run_its_variants() -> Non
 @pytest.mark.parametrize(
     ("machine", "candidate", "engine", "expected"),
     [
-        ("server", variant("cpu-int8", Graph.GQA), None, ["onnx"]),
-        ("server", variant("cpu-int8", Graph.OTHER), None, ["genai"]),
-        ("server", variant("cpu-int8", Graph.GQA), "genai", ["genai"]),
-        ("server", variant("cpu-int8", Graph.GQA), "foundry", ["foundry"]),
-        ("server", variant("cpu-int8", Graph.OTHER), "onnx", []),
-        ("nvidia_desktop", variant("cuda-fp16", Graph.GQA), None, ["genai"]),
-        ("nvidia_desktop", variant("cuda-fp16", Graph.PAGED), None, ["genai"]),
-        ("nvidia_desktop", variant("cuda-fp16", Graph.GQA), "onnx", []),
-        ("ryzen_ai_laptop", variant("cpu-int8", Graph.GQA), "foundry", []),
+        ("server", variant("cpu-int8", GraphKind.GQA), None, ["onnx"]),
+        ("server", variant("cpu-int8", GraphKind.OTHER), None, ["genai"]),
+        ("server", variant("cpu-int8", GraphKind.GQA), "genai", ["genai"]),
+        ("server", variant("cpu-int8", GraphKind.GQA), "foundry", ["foundry"]),
+        ("server", variant("cpu-int8", GraphKind.OTHER), "onnx", []),
+        ("nvidia_desktop", variant("cuda-fp16", GraphKind.GQA), None, ["genai"]),
+        ("nvidia_desktop", variant("cuda-fp16", GraphKind.PAGED), None, ["genai"]),
+        ("nvidia_desktop", variant("cuda-fp16", GraphKind.GQA), "onnx", []),
+        ("ryzen_ai_laptop", variant("cpu-int8", GraphKind.GQA), "foundry", []),
     ],
 )
 def test_the_graph_the_provider_and_the_setting_choose_the_engine(
@@ -142,7 +143,7 @@ def test_the_graph_the_provider_and_the_setting_choose_the_engine(
 
 
 def test_paged_attention_stays_on_cuda() -> None:
-    assert "runs on cuda only" in place("server", [variant("cpu-fp16", Graph.PAGED)]).refusal()
+    assert "runs on cuda only" in place("server", [variant("cpu-fp16", GraphKind.PAGED)]).refusal()
 
 
 # ---- budgets ----
@@ -211,3 +212,31 @@ def test_the_choice_carries_what_a_worker_must_be_told() -> None:
     assert choice.provider == npu.choice()
     assert choice.provider.library == npu.library
     assert dataclasses.asdict(choice)["memory"] == HOST
+
+
+# ---- builds that nothing here runs ----
+
+
+@pytest.mark.parametrize(
+    ("machine", "preference", "expected"),
+    [
+        ("server", Policy.AUTO, ("cuda", "this machine has neither")),
+        ("nvidia_desktop", Policy.AUTO, None),
+        ("nvidia_desktop", ("cpu",), ("cuda", "names others")),
+    ],
+)
+def test_a_build_that_is_not_used_has_one_reason(machine: str, preference: Preference, expected: tuple[str, str] | None) -> None:
+    placement = place(machine, [CPU, variant("cuda-fp16")], preference)
+    if expected is None:
+        assert placement.unused == ()
+    else:
+        (unused,) = placement.unused
+        assert (unused.variant, unused.provider) == ("cuda-fp16", expected[0])
+        assert expected[1] in unused.why
+
+
+def test_a_build_whose_device_is_full_says_so() -> None:
+    variants = [variant("cuda-fp16", needed_bytes=3 * GIB), CPU]
+    (unused,) = plan_placement(variants, providers_of("nvidia_desktop"), {"nvidia:0": 2 * GIB}).unused
+    assert (unused.variant, unused.provider) == ("cuda-fp16", "cuda")
+    assert "2.0 GiB of memory nvidia:0 are free" in unused.why

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from model_registry.records import Capability
 from runtime.batching.queue import RequestQueue
 from runtime.batching.sequence import Sequence, SequenceStatus
 from runtime.errors import FailureKind, OverCapacity
@@ -23,7 +24,7 @@ def info(num_slots: int) -> ModelInfo:
         num_slots=num_slots,
         threads=1,
         kv_bytes_per_token=10,
-        has_chat_template=False,
+        capabilities=frozenset({Capability.COMPLETION}),
         load_s=0.0,
         resident_bytes=0,
         pid=0,

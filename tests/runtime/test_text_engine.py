@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from model_registry.records import Capability
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import ResolvedParams
 from runtime.engines.fake import VOCAB_SIZE, ByteTokenizer
@@ -80,7 +81,7 @@ def dictated_bench(
         num_slots=num_slots,
         threads=1,
         kv_bytes_per_token=10,
-        has_chat_template=False,
+        capabilities=frozenset({Capability.COMPLETION}),
         load_s=0.0,
         resident_bytes=0,
         pid=1,

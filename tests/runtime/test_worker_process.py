@@ -159,7 +159,7 @@ import sys
 from runtime.framing import Encoder
 from runtime.messages import ModelInfo, Ready
 info = ModelInfo(engine="x", provider="x", architecture="x", context_length=1, vocab_size=1, num_slots=1, threads=1,
-                 kv_bytes_per_token=1, has_chat_template=False, load_s=0, resident_bytes=0, pid=0)
+                 kv_bytes_per_token=1, capabilities=frozenset(), load_s=0, resident_bytes=0, pid=0)
 sys.stdout.buffer.write(Encoder().frame(Ready(info=info)))
 sys.stdout.flush()
 sys.stdin.buffer.read(1)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_registry.records import Capability
 from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
 from runtime.batching.slots import num_rows
@@ -101,7 +102,7 @@ def two_kernel_bench(*, tick: float = 0.0, context: int = 128, agree: bool = Fal
         num_slots=chosen.num_slots,
         threads=1,
         kv_bytes_per_token=4,
-        has_chat_template=False,
+        capabilities=frozenset({Capability.COMPLETION}),
         load_s=0.0,
         resident_bytes=0,
         pid=0,

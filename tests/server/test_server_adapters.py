@@ -13,7 +13,7 @@ import pytest
 
 from model_registry.artifacts import StagedVariant
 from model_registry.pull import pull
-from model_registry.records import ADAPTER, Manifest, Precision
+from model_registry.records import Manifest, Precision
 from model_registry.registry import open_registry
 from server.settings import Settings
 from tests.doubles.live_server import LiveServer
@@ -32,7 +32,7 @@ def publish_adapter(home: Path, folder: Path, name: str, *, seed: int, parent: s
     write_peft(folder / name, random_matrices(sizes, layers=2, rank=4, seed=seed), alpha=8)
     manifest = Manifest(source="job:x", importer="finetune", architecture="llama", context_length=512, parent=parent)
     with open_registry(home) as registry:
-        registry.publish(name, manifest, [StagedVariant(Precision.FP32, ADAPTER, folder / name)])
+        registry.publish(name, manifest, [StagedVariant.adapter(folder / name)])
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_registry.records import Capability
 from runtime.chat_formats.delta import AnswerParser
 from runtime.events import FinishReason, Started
 from runtime.messages import ModelInfo
@@ -36,7 +37,7 @@ INFO = ModelInfo(
     num_slots=1,
     threads=1,
     kv_bytes_per_token=1,
-    has_chat_template=True,
+    capabilities=frozenset({Capability.CHAT, Capability.COMPLETION, Capability.FORMS}),
     load_s=0,
     resident_bytes=0,
     pid=1,

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from model_registry.records import Artifact, Precision, Variant
+from model_registry.records import Artifact, GraphKind, Precision, Variant
 from runtime.errors import NotReady
 from runtime.machine.provider_directory import ProviderDirectory
-from runtime.placement import Graph
 from runtime.pool.load_spec import FOREVER, Candidate, LoadSpec
 from runtime.pool.loaded_model import LoadedModel, ModelState
 from runtime.pool.memory import WORKING_BYTES, MemoryEstimate
@@ -58,8 +57,8 @@ class Pool:
 
 
 @pytest.fixture
-def variant(tmp_path: Path) -> Callable[[str], Variant]:
-    def make(name: str) -> Variant:
+def variant(tmp_path: Path) -> Callable[..., Variant]:
+    def make(name: str, graph: GraphKind = GraphKind.GQA) -> Variant:
         """name: family and precision."""
         family, _, precision = name.rpartition("-")
         folder = tmp_path / name
@@ -67,21 +66,20 @@ def variant(tmp_path: Path) -> Callable[[str], Variant]:
         (folder / "model.onnx").write_bytes(b"0" * WEIGHTS_BYTES)
         (folder / "genai_config.json").write_text(json.dumps(GENAI_CONFIG))
         (folder / "tokenizer.json").write_text("{}")
-        return Variant(name, Precision(precision), family, folder, (Artifact("model.onnx", "0" * 64, WEIGHTS_BYTES),))
+        weights = Artifact("model.onnx", "0" * 64, WEIGHTS_BYTES)
+        return Variant(name, Precision(precision), family, folder, (weights,), graph=graph)
 
     return make
 
 
 @pytest.fixture
 def plan(make_settings: Callable[..., Settings]) -> Callable[..., LoadSpec]:
-    def make(
-        *variants: Variant, machine: str | None = None, graph: Graph = Graph.GQA, pool: Pool | None = None, **settings: Any
-    ) -> LoadSpec:
+    def make(*variants: Variant, machine: str | None = None, pool: Pool | None = None, **settings: Any) -> LoadSpec:
         """machine: of a recorded discovery; None: asking it would fail."""
         child = "raise SystemExit('asked')" if machine is None else f"print(open({str(DISCOVERIES / machine)!r} + '.json').read())"
         directory = ProviderDirectory((sys.executable, "-c", child))
         plans = LoadPlans(make_settings(**{"engine": "auto"} | settings), directory, pool or Pool())
-        return asyncio.run(plans.spec(ServedModel("m", "m:1", 0, variants, graph)))
+        return asyncio.run(plans.spec(ServedModel("m", "m:1", 0, variants)))
 
     return make
 
@@ -91,7 +89,7 @@ def where(spec: LoadSpec) -> list[tuple[str, str, str]]:
 
 
 def test_a_model_for_the_cpu_is_placed_without_asking_the_machine(
-    plan: Callable[..., LoadSpec], variant: Callable[[str], Variant]
+    plan: Callable[..., LoadSpec], variant: Callable[..., Variant]
 ) -> None:
     spec = plan(variant("cpu-int8"))
     assert where(spec) == [("cpu-int8", "onnx", "CPUExecutionProvider")]
@@ -101,7 +99,7 @@ def test_a_model_for_the_cpu_is_placed_without_asking_the_machine(
     assert "policy auto" in candidate.reason
 
 
-def test_what_is_set_reaches_the_spec(plan: Callable[..., LoadSpec], variant: Callable[[str], Variant]) -> None:
+def test_what_is_set_reaches_the_spec(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
     spec = plan(variant("cpu-int8"), num_slots=2, replicas=3, models={"m": {"keep_alive": -1, "pin": True, "context_length": 512}})
     assert (spec.options.num_slots, spec.options.context_length, spec.replicas) == (2, 512, 3)
     assert (spec.keep_alive_s, spec.pinned) == (FOREVER, True)
@@ -110,7 +108,7 @@ def test_what_is_set_reaches_the_spec(plan: Callable[..., LoadSpec], variant: Ca
 
 
 def test_a_gpu_comes_first_and_the_cpu_is_what_is_left_when_it_fails(
-    plan: Callable[..., LoadSpec], variant: Callable[[str], Variant]
+    plan: Callable[..., LoadSpec], variant: Callable[..., Variant]
 ) -> None:
     variants = [variant("cpu-int8"), variant("cuda-int4")]
     gpu, cpu = (spec := plan(*variants, machine="nvidia_desktop")).candidates
@@ -121,8 +119,20 @@ def test_a_gpu_comes_first_and_the_cpu_is_what_is_left_when_it_fails(
     assert where(plan(*variants, machine="server")) == [("cpu-int8", "onnx", "CPUExecutionProvider")]
 
 
+def test_each_build_has_a_graph_of_its_own(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
+    spec = plan(variant("cuda-fp16", GraphKind.OTHER), variant("cpu-int8"), machine="nvidia_desktop")
+    assert where(spec) == [("cuda-fp16", "genai", "CUDAExecutionProvider"), ("cpu-int8", "onnx", "CPUExecutionProvider")]
+    assert spec.unused == ()
+
+
+def test_a_build_that_this_machine_cannot_run_is_told_of(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
+    spec = plan(variant("cuda-fp16"), variant("cpu-int8"), machine="server")
+    assert where(spec) == [("cpu-int8", "onnx", "CPUExecutionProvider")]
+    assert [(each.variant, each.provider) for each in spec.unused] == [("cuda-fp16", "cuda")]
+
+
 def test_a_preference_that_names_providers_excludes_the_others(
-    plan: Callable[..., LoadSpec], variant: Callable[[str], Variant]
+    plan: Callable[..., LoadSpec], variant: Callable[..., Variant]
 ) -> None:
     variants = [variant("cpu-int8"), variant("cuda-int4")]
     assert [name for name, *_ in where(plan(*variants, machine="nvidia_desktop", providers="cpu"))] == ["cpu-int8"]
@@ -131,14 +141,14 @@ def test_a_preference_that_names_providers_excludes_the_others(
     assert refused.value.code == "no_provider"
 
 
-def test_an_engine_that_is_asked_for_is_the_only_one(plan: Callable[..., LoadSpec], variant: Callable[[str], Variant]) -> None:
+def test_an_engine_that_is_asked_for_is_the_only_one(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
     cpu = variant("cpu-int8")
     assert where(plan(cpu, machine="nvidia_desktop", engine="genai")) == [("cpu-int8", "genai", "CPUExecutionProvider")]
-    with pytest.raises(NotReady, match="engine `onnx` runs `cpu-int8`"):
-        plan(cpu, machine="nvidia_desktop", engine="onnx", graph=Graph.OTHER)
+    with pytest.raises(NotReady, match="engine `onnx` runs `cpu-int4`"):
+        plan(variant("cpu-int4", GraphKind.OTHER), machine="nvidia_desktop", engine="onnx")
 
 
-def test_a_device_without_room_is_passed_over(plan: Callable[..., LoadSpec], variant: Callable[[str], Variant]) -> None:
+def test_a_device_without_room_is_passed_over(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
     variants = [variant("cpu-int8"), variant("cuda-int4")]
     gpu = plan(*variants, machine="nvidia_desktop").candidates[0]
 
@@ -152,12 +162,12 @@ def test_a_device_without_room_is_passed_over(plan: Callable[..., LoadSpec], var
     assert [name for name, *_ in where(reloaded)] == ["cuda-int4", "cpu-int8"]
 
 
-def test_a_machine_that_cannot_be_asked_still_has_its_cpu(plan: Callable[..., LoadSpec], variant: Callable[[str], Variant]) -> None:
+def test_a_machine_that_cannot_be_asked_still_has_its_cpu(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
     assert where(plan(variant("cpu-int8"), variant("cuda-int4"))) == [("cpu-int8", "onnx", "CPUExecutionProvider")]
 
 
 def test_a_folder_that_says_nothing_of_its_kv_is_charged_for_its_files(
-    plan: Callable[..., LoadSpec], variant: Callable[[str], Variant]
+    plan: Callable[..., LoadSpec], variant: Callable[..., Variant]
 ) -> None:
     broken = variant("cpu-int8")
     (broken.folder / "genai_config.json").write_text("{}")

@@ -14,6 +14,7 @@ from jobs.task import TaskContext
 from jobs.tasks.benchmark.event_stream import Answer
 from jobs.tasks.benchmark.load import WARM_UP, Load, LoadReport, prompts, report
 from jobs.tasks.evaluate.local_model import LocalModel
+from model_registry.records import Capability
 from runtime.batching.engine import BatchingEngine
 from runtime.events import Finished
 from runtime.messages import StepReport, Submit
@@ -75,7 +76,7 @@ class ClosedLoop:
         self._engine.add(self._engine.prepare(Submit(request=self._next, prompt=self._prompt(text), params=params)))
 
     def _prompt(self, text: str) -> Prompt:
-        if self._engine.info.has_chat_template:
+        if Capability.CHAT in self._engine.info.capabilities:
             return ChatPrompt(messages=[{"role": "user", "content": text}])
         return TextPrompt(text=text)
 

@@ -16,11 +16,11 @@ from jobs.tasks.convert.builder_options import BuildOrder
 from jobs.tasks.convert.gguf_models import write_checkpoint
 from jobs.tasks.convert.measuring import quality
 from jobs.tasks.convert.pickles import is_checkpoint, linked_texts
-from model_registry.importers.genai_config import GraphKind
 from model_registry.importers.gguf import GgufImporter
 from model_registry.importers.onnx_folder import OnnxFolderImporter
 from model_registry.importers.protocol import Imported, ImportOptions
 from model_registry.progress import Progress
+from model_registry.records import GraphKind
 
 Builder = Callable[[Path, Path, Path, BuildOrder, Progress], None]
 
@@ -60,6 +60,6 @@ class BuiltImporter:
 
     def _quality(self, checkpoint: Path, built: Path, imported: Imported, progress: Progress) -> dict[str, float]:
         """Graphs for other providers, and those with other states than a KV cache, are not run here."""
-        if imported.provider_family != "cpu" or imported.parameters.get("graph") != GraphKind.GQA:
+        if imported.provider_family != "cpu" or imported.graph is not GraphKind.GQA:
             return {}
         return quality(checkpoint, built, imported.context_length, self.context.threads, progress)

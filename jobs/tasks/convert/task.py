@@ -12,9 +12,11 @@ from jobs.fields import ModelSource
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
 from jobs.tasks.checkpoints import StagedProgress
 from jobs.tasks.convert.backends import LIBRARIES, Backend, importers_of, missing_for
-from jobs.tasks.convert.builder_options import BuilderOptions, BuildOrder
+from jobs.tasks.convert.build_names import parse_builds
+from jobs.tasks.convert.builder_options import BuilderOptions, BuildOrder, Provider
 from jobs.tasks.convert.pickles import readable
 from jobs.tasks.outputs import tried
+from model_registry.builds import BuildRequest
 from model_registry.errors import InvalidName, InvalidReference
 from model_registry.handling import Handling
 from model_registry.progress import Progress
@@ -37,13 +39,37 @@ class ConvertParams(BuilderOptions):
         Backend.AUTO, description="Who converts: auto takes slmops' own importers where they can, else the model builder."
     )
     allow_pickle: bool = Field(False, description="Whether weights that are pickles are read, as tensors only.")
+    builds: list[str] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Instead of precision and execution_provider: several builds in one version, each PROVIDER-PRECISION, such as "
+        "cpu-int8 and cuda-fp16. A machine serves what it can load of them; for one provider, the first.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        for wrong, default in (("precision", Precision.AUTO), ("execution_provider", Provider.CPU)):
+            if self.builds and getattr(self, wrong) is not default:
+                raise ValueError(f"{wrong} is what each of the builds says: leave it out")
+        for build in self.each():
+            build.check()
+        return self
+
+    def each(self) -> tuple[ConvertParams, ...]:
+        """The params of each build; of a version with one, these. Raises ValueError."""
+        if not self.builds:
+            return (self,)
+        named = parse_builds(self.builds)
+        return tuple(
+            self.model_copy(update={"builds": [], "precision": name.precision, "execution_provider": name.provider})
+            for name in named
+        )
+
+    def check(self) -> None:
+        """Of one build. Raises ValueError."""
         if self.backend is Backend.SLMOPS and (wrong := sorted(self.options())):
             raise ValueError(f"{wrong[0]} is for the backends genai-builder and olive")
         self.build_order()
-        return self
 
     @property
     def who(self) -> Backend:
@@ -60,7 +86,22 @@ class ConvertParams(BuilderOptions):
     def requested(self) -> dict[str, Any]:
         """What tells this wish from a plain pull's. Empty for one that a plain pull could fulfil alike."""
         wish: dict[str, Any] = {} if self.who in (Backend.AUTO, Backend.SLMOPS) else {"backend": str(self.who)}
-        return wish | self.options()
+        return wish | self.options() | ({"builds": list(self.builds)} if self.builds else {})
+
+    def made_by(self) -> str:
+        """Who makes this build, and for what, for plans."""
+        return {
+            Backend.AUTO: "slmops' importer, or the model builder where that cannot",
+            Backend.SLMOPS: "slmops' importer",
+            Backend.GENAI_BUILDER: f"onnxruntime-genai's model builder, for {self.execution_provider}",
+            Backend.OLIVE: f"Olive's ModelBuilder pass, for {self.execution_provider}",
+        }[self.who]
+
+    def wanted_precision(self) -> str:
+        """Of this build, for plans."""
+        order = self.build_order()
+        precision = self.precision if order is None or self.who is Backend.AUTO else order.precision
+        return "the precision that suits it" if precision is Precision.AUTO else str(precision)
 
 
 class Convert:
@@ -74,33 +115,30 @@ class Convert:
         if context.offline and not isinstance(planned.source, PathReference):
             message = f"{planned.source} would have to be fetched, but `offline` is set. Give a path on this machine."
             raise InvalidJob([Problem(message, param="source")])
-        if (command := missing_for(params.who)) is not None:
-            raise InvalidJob([Problem(f"The backend {params.who} needs packages that are not here: {command}.", param="backend")])
-        order = params.build_order()
-        precision = params.precision if order is None or params.who is Backend.AUTO else order.precision
-        wish = "the precision that suits it" if precision is Precision.AUTO else str(precision)
-        by = {
-            Backend.AUTO: "slmops' importer, or the model builder where that cannot",
-            Backend.SLMOPS: "slmops' importer",
-            Backend.GENAI_BUILDER: f"onnxruntime-genai's model builder, for {params.execution_provider}",
-            Backend.OLIVE: f"Olive's ModelBuilder pass, for {params.execution_provider}",
-        }
-        steps = (f"Fetches {planned.source}.", f"Imports it with {wish}, by {by[params.who]}.", f"Registers it as {planned.name}.")
+        for build in params.each():
+            if (command := missing_for(build.who)) is not None:
+                message = f"The backend {build.who} needs packages that are not here: {command}."
+                raise InvalidJob([Problem(message, param="backend")])
+        imports = (f"Imports it with {build.wanted_precision()}, by {build.made_by()}." for build in params.each())
+        steps = (f"Fetches {planned.source}.", *imports, f"Registers it as {planned.name}.")
         return Plan(steps, outputs=(planned.name,))
 
     def run(self, params: ConvertParams, context: TaskContext) -> Outcome:
         def prepare(path: Path, scratch: Path, progress: Progress) -> Path:
             return readable(path, scratch, progress, allow_pickle=params.allow_pickle)
 
-        built = params.who in (Backend.GENAI_BUILDER, Backend.OLIVE)
+        builders = {build.who for build in params.each()}
         handling = Handling(
-            importers_of(params.who, params.build_order(), params.options(), context),
-            prepare,
-            wants_checkpoint=built,
+            builds=tuple(
+                BuildRequest(build.precision, importers_of(build.who, build.build_order(), build.options(), context))
+                for build in params.each()
+            ),
+            prepare=prepare,
+            wants_checkpoint=not builders.isdisjoint((Backend.GENAI_BUILDER, Backend.OLIVE)),
             allow_pickle=params.allow_pickle,
             trial=tried,
             requested=params.requested(),
-            libraries=LIBRARIES if params.who is not Backend.SLMOPS else (),
+            libraries=LIBRARIES if builders != {Backend.SLMOPS} else (),
         )
         version = pull(
             context.registry,

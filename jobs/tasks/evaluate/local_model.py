@@ -11,6 +11,7 @@ from jobs.process_limits import lifted, widen
 from jobs.task import JobFailure, TaskContext
 from jobs.tasks.evaluate.questions import Answered, Question
 from jobs.tasks.finetune.rendering import IGNORED, Tokens, arguments_of, chat_messages
+from model_registry.records import Capability
 from runtime.batching.slots import num_rows
 from runtime.chat_formats.answer_parser import answer_parser
 from runtime.chat_formats.delta import ContentDelta, ToolCallArguments, ToolCallBegin
@@ -100,7 +101,7 @@ class LocalModel:
         widen(-self._reserved_bytes)
 
     def _prompt(self, question: Question) -> Prompt:
-        if question.prompt is not None and not self.info.has_chat_template:
+        if question.prompt is not None and Capability.CHAT not in self.info.capabilities:
             return TextPrompt(text=question.prompt)
         return ChatPrompt(messages=chat_messages(question.messages), tools=[dict(tool) for tool in question.tools] or None)
 

@@ -20,7 +20,7 @@ from jobs.tasks.finetune.trainer import train as train_with_trl
 from jobs.tasks.outputs import Output, checked_name, made_by, register
 from jobs.tasks.vendors.hugging_face import check_four_bits
 from model_registry.artifacts import StagedVariant
-from model_registry.records import ADAPTER, ModelVersion, Precision
+from model_registry.records import ModelVersion, Precision
 
 _REPORT = "training.json"
 _NAMES = {Backend.TRL: "TRL", Backend.OLIVE: "Olive"}
@@ -100,7 +100,7 @@ def _registered(
             context.stage("merging the adapter")
             adapter = staging / "adapter"
             trained.save_adapter(adapter)
-            variants = (StagedVariant(Precision.FP32, ADAPTER, adapter),)
+            variants = (StagedVariant.adapter(adapter),)
             model = merged(checkpoint, adapter)
         context.stage("writing the weights")
         weights = staging / "checkpoint"

@@ -23,10 +23,9 @@ from jobs.tasks.convert.pickles import is_checkpoint
 from jobs.tasks.olive.workflow import pass_types
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import UnsupportedModel
-from model_registry.importers.genai_config import GraphKind
 from model_registry.importers.onnx_folder import GENAI_CONFIG, OnnxFolderImporter
 from model_registry.importers.protocol import ImportOptions
-from model_registry.records import ADAPTER, Precision
+from model_registry.records import GraphKind, Precision
 
 _PASS = "Running pass %s:%s"  # noqa: S105 (Olive's words for it, no secret)
 _EVALUATION = ("Run model evaluation", "Evaluating")
@@ -150,9 +149,9 @@ def _onnx(made: Made, source: Path | None, staging: Path, context: TaskContext) 
     _mend_logits(made.folder)
     imported = OnnxFolderImporter().run(made.folder, folder, ImportOptions(), progress)
     metrics: dict[str, float] = {}
-    if source is not None and imported.provider_family == "cpu" and imported.parameters.get("graph") == GraphKind.GQA:
+    if source is not None and imported.provider_family == "cpu" and imported.graph is GraphKind.GQA:
         metrics = quality(source, folder, imported.context_length, context.threads, progress)
-    variants = (StagedVariant(imported.precision, imported.provider_family, folder),)
+    variants = (StagedVariant(imported.precision, imported.provider_family, folder, graph=imported.graph),)
     return Servable(variants, imported.architecture, imported.context_length, imported.parameters, {**metrics, **made.metrics})
 
 
@@ -183,7 +182,7 @@ def _with_adapter(made: Made, adapter: Path, staging: Path, context: TaskContext
     weights, own = staging / "checkpoint", staging / "adapter"
     _copy(adapter, own)
     save_weights(merged(made.folder, adapter), made.folder, weights)
-    return _built(made, weights, staging, context, StagedVariant(Precision.FP32, ADAPTER, own))
+    return _built(made, weights, staging, context, StagedVariant.adapter(own))
 
 
 def _copy(source: Path, folder: Path) -> None:

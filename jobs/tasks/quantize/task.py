@@ -21,7 +21,7 @@ from jobs.tasks.quantize.report import markdown
 from jobs.tasks.quantize.scores import questions_of, task_scores
 from jobs.tasks.quantize.searching import search
 from model_registry.artifacts import StagedVariant
-from model_registry.records import CHECKPOINT, ModelVersion, Precision
+from model_registry.records import ModelVersion, Precision
 
 _REPORT = "quantization.md"
 _BUILD_S, _SEARCH_S = 45.0, 240.0  # of a model with 135 million weights on two cores, for plans
@@ -185,7 +185,7 @@ def _registered(
             job=context.job,
             importer=str(JobKind.QUANTIZE),
             base=base,
-            variants=[StagedVariant(precision, "cpu", served), StagedVariant(Precision.FP32, CHECKPOINT, weights)],
+            variants=[StagedVariant(precision, "cpu", served), StagedVariant.checkpoint(weights)],
             parameters={**params.model_dump(mode="json", exclude_none=True), "build": chosen.tried.name, **chosen.parameters},
             metrics=metrics,
             data_sha256=sha256,

@@ -17,10 +17,11 @@ import pytest
 
 from jobs.job import Job, JobStatus
 from jobs.task import InvalidJob, JobFailure, JobKind, StopReason, TaskContext
+from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.convert.task import TASK, ConvertParams
 from jobs.tasks.vendors.olive import import_olive
 from model_registry.errors import CorruptModel, UnsupportedModel
-from model_registry.records import ModelVersion
+from model_registry.records import GraphKind, ModelVersion
 from model_registry.registry import open_registry
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.registry_http import LocalServer, add_repository, local_server
@@ -81,6 +82,31 @@ def test_builds_for_other_providers_are_placed_there(context: TaskContext, llama
     version = converted(context, llama, execution_provider=provider, precision=precision)
     assert [(variant.provider_family, variant.precision) for variant in version.variants] == [(provider, precision)]
     assert version.manifest.metrics == {}
+
+
+def test_several_builds_become_one_version(context: TaskContext, llama: Path) -> None:
+    builds = ["cuda-fp16", "cpu-int8"]
+    version = converted(context, llama, builds=builds)
+    assert [(each.name, each.graph) for each in version.builds] == [(name, GraphKind.GQA) for name in builds]
+    parameters = version.manifest.parameters
+    assert parameters["requested"] == {"builds": builds}
+    assert {name: each["importer"] for name, each in parameters["builds"].items()} == {
+        "cuda-fp16": "genai-builder",
+        "cpu-int8": "checkpoint",
+    }
+    (untried,) = version.manifest.warnings
+    assert "built for cuda" in untried
+    assert context.registry.resolve("made").label == version.label
+    assert answer(served_variant(version).folder, context), "jobs compute with the build for the CPU"
+    assert converted(context, llama, builds=builds).label == version.label
+
+
+def test_a_plan_names_each_build(context: TaskContext, llama: Path) -> None:
+    plan = TASK.plan(ConvertParams(source=str(llama), builds=["cpu-int8", "cuda-fp16"]), context)
+    assert [sentence for sentence in plan.summary if sentence.startswith("Imports")] == [
+        "Imports it with int8, by slmops' importer, or the model builder where that cannot.",
+        "Imports it with fp16, by onnxruntime-genai's model builder, for cuda.",
+    ]
 
 
 def test_the_builder_builds_also_where_olive_was_imported(context: TaskContext, llama: Path) -> None:
@@ -160,6 +186,13 @@ def test_cancelled_in_its_own_process_it_is_not_waited_for(tmp_path: Path, llama
         ({"execution_provider": "cuda", "precision": "fp16", "int8_head": True}, "int8_head is for int4"),
         ({"cuda_graph": True}, "for the execution provider cuda"),
         ({"execution_provider": "npu"}, "Input should be"),
+        ({"builds": ["cpu-int8"], "precision": "int8"}, "precision is what each of the builds says"),
+        ({"builds": ["cpu-int8"], "execution_provider": "cuda"}, "execution_provider is what each"),
+        ({"builds": ["cpu-int8", "npu-int8"]}, "'npu-int8' names no build"),
+        ({"builds": ["cpu"]}, "'cpu' names no build"),
+        ({"builds": ["cpu-int8", "cpu-int8"]}, "cpu-int8 is named twice"),
+        ({"builds": ["cpu-int8", "directml-int8"]}, "fp16, int4 for directml, not int8"),
+        ({"builds": ["cpu-int8", "cuda-fp16"], "backend": "slmops"}, "execution_provider is for the backends"),
     ],
 )
 def test_what_does_not_go_together(params: dict[str, Any], said: str) -> None:

@@ -88,7 +88,7 @@ def weights(home: Path, label: str) -> dict[str, np.ndarray[Any, Any]]:
 
     with open_registry(home) as registry:
         version = registry.resolve(label)
-    folder = next(variant.folder for variant in version.variants if variant.provider_family == "checkpoint")
+    folder = next(variant.folder for variant in version.variants if variant.role == "checkpoint")
     return load_file(next(folder.glob("*.safetensors")))
 
 

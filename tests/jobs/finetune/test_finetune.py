@@ -97,12 +97,12 @@ def succeeded(home: Path, job: Job) -> str:
     return job.outcome.version
 
 
-def weights(home: Path, label: str, family: str = "checkpoint") -> dict[str, np.ndarray[Any, Any]]:
+def weights(home: Path, label: str, role: str = "checkpoint") -> dict[str, np.ndarray[Any, Any]]:
     from safetensors.numpy import load_file
 
     with open_registry(home) as registry:
         version = registry.resolve(label)
-    folder = next(variant.folder for variant in version.variants if variant.provider_family == family)
+    folder = next(variant.folder for variant in version.variants if variant.role == role)
     return load_file(next(folder.glob("*.safetensors")))
 
 
@@ -131,8 +131,8 @@ def test_the_loss_falls_and_a_version_is_registered(home: Path, data: Path, meth
     assert losses[-1] < losses[0] * 0.8
     with open_registry(home) as registry:
         version = registry.resolve(run.version)
-    families = {variant.provider_family for variant in version.variants}
-    assert families == {"cpu", "checkpoint"} | ({"adapter"} if method != "full" else set())
+    roles = [variant.role for variant in version.variants]
+    assert roles == ["serve", "checkpoint", *(["adapter"] if method != "full" else [])]
     assert (version.manifest.parent, version.manifest.parameters["method"]) == ("tiny:1", method)
     assert version.manifest.data_sha256
     assert version.manifest.library_versions["trl"]
@@ -147,7 +147,7 @@ def test_olive_makes_the_adapter_as_well(home: Path, data: Path) -> None:
     assert "by Olive" in run.plan.summary[0]
     with open_registry(home) as registry:
         version = registry.resolve(run.version)
-    assert {variant.provider_family for variant in version.variants} == {"cpu", "checkpoint", "adapter"}
+    assert [variant.role for variant in version.variants] == ["serve", "checkpoint", "adapter"]
     assert version.manifest.parameters["backend"] == "olive"
     assert version.manifest.library_versions["olive-ai"]
 

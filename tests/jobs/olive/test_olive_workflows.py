@@ -137,7 +137,7 @@ def test_an_adapter_is_a_variant_beside_the_merged_model(context: TaskContext, l
     adapter = write_peft(tmp_path / "adapter", random_matrices({"v_proj": (32, 64)}, layers=2, rank=2, seed=1), alpha=4)
     (tmp_path / "staging").mkdir()
     found = servable(Made(llama, adapter, {"accuracy": 0.5}), llama, tmp_path / "staging", context)
-    assert [variant.provider_family for variant in found.variants] == ["cpu", "checkpoint", "adapter"]
+    assert [variant.role for variant in found.variants] == ["serve", "checkpoint", "adapter"]
     assert found.metrics["accuracy"] == 0.5
 
 

@@ -20,7 +20,7 @@ from jobs.tasks.quantize.parameters import QuantizeParams
 from jobs.tasks.quantize.refining import Unit, by_worth, most_within, units
 from jobs.tasks.quantize.task import Quantize
 from model_registry.errors import ModelNotFound
-from model_registry.records import CHECKPOINT, Variant
+from model_registry.records import Variant, VariantRole
 from model_registry.registry import open_registry
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import TaskRun, planned, run_task
@@ -58,7 +58,7 @@ def test_auto_builds_between_int8_and_int4_and_explains_its_choice(home: Path) -
     assert not (found.folder / "builds").exists()
     with open_registry(home) as registry:
         version = registry.resolve("loose")
-    assert {variant.provider_family for variant in version.variants} == {"cpu", "checkpoint"}
+    assert [variant.role for variant in version.variants] == ["serve", "checkpoint"]
     assert version.manifest.parent == "tiny:1"
     assert version.manifest.metrics["speed_over_int8"] > 0
 
@@ -158,7 +158,7 @@ def test_a_plan_takes_no_longer_for_the_weights_to_go_on_from(home: Path) -> Non
 
     tiny = found.variants[0]
     served = replace(tiny, artifacts=(replace(tiny.artifacts[0], size_bytes=300_000_000),))
-    weights = replace(served, provider_family=CHECKPOINT)
+    weights = replace(served, role=VariantRole.CHECKPOINT)
     assert planned_s(served, weights) == planned_s(served) > planned_s(tiny) > 0
 
 

@@ -13,18 +13,19 @@ from jobs.tasks.register import TASK, Bounds, RegisterParams, lacks
 from model_registry.artifacts import StagedVariant
 from model_registry.database import Database
 from model_registry.evaluations import Evaluation, EvaluationStore
-from model_registry.records import ADAPTER, CHECKPOINT, Manifest, Precision
+from model_registry.records import ANY_PROVIDER, Manifest, Precision, VariantRole
 from model_registry.registry import Registry, open_registry
 from tests.doubles.heard import Heard
 
 
 def publish(registry: Registry, folder: Path, content: str, alias: str) -> str:
     variants = []
-    for family in ("cpu", CHECKPOINT, ADAPTER):
-        path = folder / f"{content}-{family}"
+    for role in VariantRole:
+        path = folder / f"{content}-{role}"
         path.mkdir()
-        (path / "weights").write_text(content + family)
-        variants.append(StagedVariant(Precision.FP32, family, path))
+        (path / "weights").write_text(content + role)
+        family = "cpu" if role is VariantRole.SERVE else ANY_PROVIDER
+        variants.append(StagedVariant(Precision.FP32, family, path, role))
     manifest = Manifest("job:x", "finetune", "llama", 512, parent="base:1", metrics={"loss": 1.5, "f1": 0.1})
     return registry.publish("tuned", manifest, variants, alias=alias).label
 
@@ -73,9 +74,9 @@ def test_it_becomes_a_version_of_another_model_without_its_adapter(registry: Reg
         assert TASK.run(params, context).version == "support:1"
     made = registry.resolve("support:stable")
     assert (made.manifest.parent, made.manifest.importer) == ("tuned:2", "register")
-    folders = {variant.provider_family: variant.folder for variant in made.variants}
-    assert folders.keys() == {"cpu", CHECKPOINT}
-    assert (folders["cpu"] / "weights").read_text() == "secondcpu"
+    folders = {variant.role: variant.folder for variant in made.variants}
+    assert folders.keys() == {VariantRole.SERVE, VariantRole.CHECKPOINT}
+    assert (folders[VariantRole.SERVE] / "weights").read_text() == "secondserve"
     assert len(registry.resolve("tuned:2").variants) == 3
 
 
