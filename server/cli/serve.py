@@ -36,6 +36,6 @@ def serve(
     """Serve models over HTTP until interrupted. The default model is fetched first if it is missing."""
     settings = settings_with_model(**locals())
 
-    from server.cli.serve import serve as serve_app
+    from server.app import serve as serve_app
 
     return serve_app(settings)
