@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.cli.serve import serve
+from server.app import serve
 from server.daemon import CannotListenError, open_socket
 from server.settings import Settings
 from tests.doubles.live_server import error_of, events_of, said

@@ -92,6 +92,23 @@ def test_each_kind_declares_its_fields(kind: JobKind) -> None:
     assert sounding & set(model.model_fields) <= set(found)
 
 
+@pytest.mark.parametrize(
+    ("kind", "params", "privileged"),
+    [
+        ("evaluate", {"target": {"endpoint": "teacher"}, "data": "file-a", "judge": "m:1"}, ["target.endpoint"]),
+        ("evaluate", {"target": {"endpoint": "@job-1"}, "data": "@job-2"}, ["target.endpoint"]),
+        ("foundry-export", {"model": "m", "folder": "@job-1"}, ["folder"]),
+        ("convert", {"source": "hf://org/repo"}, ["source"]),
+        ("merge", {"adapter": "./adapter"}, ["adapter"]),
+        ("merge", {"adapter": "tuned:2", "model": "/etc/passwd"}, []),
+        ("search", {"kind": "finetune", "params": {"data": {"$choice": ["file-a", "/data/x"]}}}, ["params.data.$choice.1"]),
+    ],
+)
+def test_what_reaches_beyond_uploads_and_the_registry(kind: str, params: dict[str, Any], privileged: list[str]) -> None:
+    references = task_for(JobKind(kind)).params.references(params)
+    assert [each.param for each in references if each.is_privileged] == privileged
+
+
 def test_only_declared_fields_are_files(admit: Admit) -> None:
     params = {"workflow": {"data_configs": [{"user_script": "file-abc"}], "input_model": "file-abc"}, "output": "file-abc"}
     assert admit("olive", params).params == params

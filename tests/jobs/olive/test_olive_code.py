@@ -176,6 +176,9 @@ from pathlib import Path
 from jobs.job import InvalidJob
 from jobs.tasks import olive
 from tests.doubles.tiny_checkpoint import task_context
+from jobs.task import InvalidJob
+from jobs.tasks.olive import task as olive
+from tests.jobs.tiny_checkpoint import task_context
 with task_context(Path({str(tmp_path / "home")!r})) as context:
     for act in (olive.TASK.plan, olive.TASK.run):
         try:
