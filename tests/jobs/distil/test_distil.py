@@ -19,12 +19,11 @@ from jobs.permissions import EndpointSource
 from jobs.tasks.distil import _tuning
 from jobs.tasks.distillation.parameters import DistilParams
 from model_registry.errors import ModelNotFound
-from model_registry.pull import pull
-from model_registry.records import Precision
 from model_registry.registry import Registry
+from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import interrupted_run, planned, run_task
-from tests.doubles.tiny_gguf import Tiny, write_gguf
+from tests.doubles.tiny_gguf import Tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
 TEMPLATE = (
@@ -35,13 +34,9 @@ TRAINING = {"epochs": 2, "batch_size": 4, "served_precision": "fp32", "learning_
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("distil")
-    with Registry(folder / "home") as registry:
-        for layers, name in ((4, "teacher"), (2, "small")):
-            tiny = Tiny(layers=layers, context=512, metadata={"tokenizer.chat_template": TEMPLATE})
-            pull(registry, str(write_gguf(folder / f"{name}.gguf", tiny)), name=name, precision=Precision.FP32)
-    return folder / "home"
+def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Path:
+    small = Tiny(layers=2, context=512, metadata={"tokenizer.chat_template": TEMPLATE})
+    return kept_homes.tiny(tmp_path_factory.mktemp("distil") / "home", teacher=replace(small, layers=4), small=small)
 
 
 @pytest.fixture

@@ -22,13 +22,12 @@ from jobs.tasks.training.material import measure, prepare
 from jobs.tasks.training.parameters import FinetuneParams
 from jobs.tasks.training.rendering import IGNORED, Renderer
 from model_registry.errors import UnsupportedModel
-from model_registry.pull import pull
-from model_registry.records import Precision
 from model_registry.registry import Registry
+from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import TaskRun, planned, run_task
 from tests.doubles.tiny_checkpoint import task_context
-from tests.doubles.tiny_gguf import Tiny, write_gguf
+from tests.doubles.tiny_gguf import Tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
 TEMPLATE = (
@@ -47,12 +46,9 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finetune")
-    source = write_gguf(folder / "tiny.gguf", Tiny(metadata={"tokenizer.chat_template": TEMPLATE}))
-    with Registry(folder / "home") as registry:
-        pull(registry, str(source), name="tiny", precision=Precision.FP32)
-    return folder / "home"
+def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Path:
+    tiny = Tiny(metadata={"tokenizer.chat_template": TEMPLATE})
+    return kept_homes.tiny(tmp_path_factory.mktemp("finetune") / "home", tiny=tiny)
 
 
 @pytest.fixture
@@ -151,7 +147,7 @@ def test_olive_makes_the_adapter_as_well(home: Path, data: Path) -> None:
 
 
 def test_a_killed_run_ends_with_the_same_weights(home: Path, data: Path) -> None:
-    params = {**SMALL, "data": str(data), "epochs": 60, "checkpoint_every": 10, "dropout": 0.1}
+    params = {**SMALL, "data": str(data), "epochs": 30, "checkpoint_every": 10, "dropout": 0.1}
 
     async def undisturbed(queue: JobQueue) -> Job:
         return await ended(queue, await queue.create(JobKind.FINETUNE, {**params, "output": "whole"}))
