@@ -6,26 +6,21 @@ The pulled model is kept under pytest's cache, so only the first run needs the p
 from __future__ import annotations
 
 import gc
-import hashlib
-import shutil
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
-import model_registry
 from model_registry.catalog import load_catalog
 from model_registry.pull import pull
 from model_registry.registry import open_registry
 from tests.doubles.daemon_process import running_daemon
+from tests.doubles.kept_homes import PACKAGE, KeptHomes
 
 pytest_plugins = ("tests.contract.counting", "tests.effort", "tests.tiers")
 DEFAULT_MODEL = "smollm2-135m"
-UNUSED_S = 24 * 3600  # homes of earlier importers that nobody used for so long are removed
 
 
 def pytest_configure() -> None:
@@ -46,18 +41,31 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def default_home(pytestconfig: pytest.Config) -> Path:
-    """A SLMOPS_HOME that holds the default model as today's importer makes it. Read only: tests share it."""
+def kept_homes(pytestconfig: pytest.Config) -> KeptHomes:
+    """Homes that are made once."""
     cache = pytestconfig.cache
     assert cache is not None
+<<<<<<< HEAD
     homes = cache.mkdir("slmops-homes")
     home = homes / _what_it_depends_on()
     with FileLock(homes / "lock"):
         _remove_unused(homes, keep=home)
         with open_registry(home) as registry:
+=======
+    return KeptHomes(cache.mkdir("slmops-homes"))
+
+
+@pytest.fixture(scope="session")
+def default_home(kept_homes: KeptHomes) -> Path:
+    """A SLMOPS_HOME that holds the default model as today's importer makes it. Read only: tests share it."""
+
+    def make(home: Path) -> None:
+        with Registry(home) as registry:
+>>>>>>> refs/heads/tests
             pull(registry, DEFAULT_MODEL)
-        (home / "used").touch()
-    return home
+
+    importers = [path for path in sorted(PACKAGE.rglob("*.py")) if {"importers", "conversion"} & set(path.parts)]
+    return kept_homes.home(repr(load_catalog().default), importers, make)
 
 
 @pytest.fixture(scope="session")
@@ -67,19 +75,3 @@ def real_daemon(default_home: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with running_daemon(default_home, "--engine", "onnx", "--shutdown-grace-s", "0", folder=folder) as daemon:
         daemon.wait_until_ready()
         yield daemon.url
-
-
-def _what_it_depends_on() -> str:
-    """A name that changes with the importers and with the catalog's entry."""
-    digest = hashlib.sha256(repr(load_catalog().default).encode())
-    importers = Path(model_registry.__file__).parent / "importers"
-    for path in sorted(importers.rglob("*.py")):
-        digest.update(path.relative_to(importers).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _remove_unused(homes: Path, *, keep: Path) -> None:
-    for home in homes.iterdir():
-        used = home / "used"
-        if home.is_dir() and home != keep and used.exists() and time.time() - used.stat().st_mtime > UNUSED_S:
-            shutil.rmtree(home, ignore_errors=True)

@@ -14,9 +14,11 @@ import pytest
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import open_registry
+from model_registry.registry import Registry
 from server.cli.program import execute
 from tests.doubles.daemon_process import Daemon, running_daemon
-from tests.doubles.tiny_gguf import Tiny, write_gguf
+from tests.doubles.kept_homes import KeptHomes
+from tests.doubles.tiny_gguf import Tiny
 from tests.faults.open_requests import CHAT, OpenRequest, all_started, said, with_client
 
 pytestmark = pytest.mark.model
@@ -25,6 +27,7 @@ PLAIN = "{% for message in messages %}{{ message.content }}{% endfor %}"
 HOSTILE = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
 
 
+<<<<<<< HEAD
 def publish(home: Path, folder: Path, name: str, template: str, layers: int) -> None:
     """Weights of their own for each number of layers: equal files are shared."""
     metadata = {"tokenizer.chat_template": template}
@@ -33,13 +36,16 @@ def publish(home: Path, folder: Path, name: str, template: str, layers: int) -> 
         pull(registry, str(source), precision=Precision.FP32)
 
 
+=======
+>>>>>>> refs/heads/tests
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """Holds the tiny models `good` and `bad`."""
-    home = tmp_path / "home"
-    publish(home, tmp_path, "good", PLAIN, 2)
-    publish(home, tmp_path, "bad", HOSTILE, 1)
-    return home
+def home(tmp_path: Path, kept_homes: KeptHomes) -> Path:
+    """Holds the tiny models `good` and `bad`, with weights of their own: equal files are shared."""
+
+    def tiny(template: str, layers: int) -> Tiny:
+        return Tiny(context=4096, layers=layers, metadata={"tokenizer.chat_template": template})
+
+    return kept_homes.tiny(tmp_path / "home", good=tiny(PLAIN, 2), bad=tiny(HOSTILE, 1))
 
 
 @pytest.fixture

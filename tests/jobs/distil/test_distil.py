@@ -25,6 +25,9 @@ from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import interrupted_run, planned, run_task
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 from tests.jobs.services import job_service
+from model_registry.registry import Registry
+from tests.doubles.kept_homes import KeptHomes
+from tests.doubles.tiny_gguf import Tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
 TEMPLATE = (
@@ -35,6 +38,7 @@ TRAINING = {"epochs": 2, "batch_size": 4, "served_precision": "fp32", "learning_
 
 
 @pytest.fixture(scope="module")
+<<<<<<< HEAD
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distil")
     with open_registry(folder / "home") as registry:
@@ -42,6 +46,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tiny = Tiny(layers=layers, context=512, metadata={"tokenizer.chat_template": TEMPLATE})
             pull(registry, str(write_gguf(folder / f"{name}.gguf", tiny)), name=name, precision=Precision.FP32)
     return folder / "home"
+=======
+def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Path:
+    small = Tiny(layers=2, context=512, metadata={"tokenizer.chat_template": TEMPLATE})
+    return kept_homes.tiny(tmp_path_factory.mktemp("distil") / "home", teacher=replace(small, layers=4), small=small)
+>>>>>>> refs/heads/tests
 
 
 @pytest.fixture

@@ -31,6 +31,9 @@ from tests.doubles.task_runs import TaskRun, planned, run_task
 from tests.doubles.tiny_checkpoint import task_context
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 from tests.jobs.services import job_service
+from model_registry.registry import Registry
+from tests.doubles.kept_homes import KeptHomes
+from tests.doubles.tiny_gguf import Tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
 TEMPLATE = (
@@ -49,12 +52,18 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
+<<<<<<< HEAD
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finetune")
     source = write_gguf(folder / "tiny.gguf", Tiny(metadata={"tokenizer.chat_template": TEMPLATE}))
     with open_registry(folder / "home") as registry:
         pull(registry, str(source), name="tiny", precision=Precision.FP32)
     return folder / "home"
+=======
+def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Path:
+    tiny = Tiny(metadata={"tokenizer.chat_template": TEMPLATE})
+    return kept_homes.tiny(tmp_path_factory.mktemp("finetune") / "home", tiny=tiny)
+>>>>>>> refs/heads/tests
 
 
 @pytest.fixture
@@ -153,7 +162,7 @@ def test_olive_makes_the_adapter_as_well(home: Path, data: Path) -> None:
 
 
 def test_a_killed_run_ends_with_the_same_weights(home: Path, data: Path) -> None:
-    params = {**SMALL, "data": str(data), "epochs": 60, "checkpoint_every": 10, "dropout": 0.1}
+    params = {**SMALL, "data": str(data), "epochs": 30, "checkpoint_every": 10, "dropout": 0.1}
 
     async def undisturbed(queue: JobService) -> Job:
         return await ended(queue, await queue.create(JobKind.FINETUNE, {**params, "output": "whole"}))
