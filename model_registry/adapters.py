@@ -53,7 +53,12 @@ def attachment_named(model: Model, name: str) -> Attachment:
 
 def folder_of(tuned: ModelVersion) -> Path:
     """Of the version's adapter. Raises UnsupportedModel when it has none."""
-    for variant in tuned.variants:
-        if variant.provider_family == ADAPTER:
-            return variant.folder
-    raise UnsupportedModel(f"{tuned.label} has no adapter. Name a version that a LoRA or DoRA tuning made.")
+    folder = adapter_folder(tuned)
+    if folder is None:
+        raise UnsupportedModel(f"{tuned.label} has no adapter. Name a version that a LoRA or DoRA tuning made.")
+    return folder
+
+
+def adapter_folder(tuned: ModelVersion) -> Path | None:
+    """Of the version's adapter; None when it has none."""
+    return next((variant.folder for variant in tuned.variants if variant.provider_family == ADAPTER), None)

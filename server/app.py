@@ -24,11 +24,16 @@ from runtime.machine.provider_directory import ProviderDirectory
 from runtime.pool.model_pool import ModelPool
 from server import errors, logs
 from server.access import check_declarations, requires
+from server.adapters import Adapters
 from server.api_keys import ApiKeys
 from server.authenticator import Authenticator
 from server.body_limit import BodyLimit
 from server.gateway import Gateway
 from server.http_paths import PathsAndMethods
+from server.inference.log_line import LogLine
+from server.inference.model_control import ModelControl
+from server.inference.observers import Observers
+from server.inference.readiness import Readiness
 from server.job_access import JobAccess
 from server.job_metrics import JobMetrics
 from server.lifecycle import Lifecycle
@@ -43,6 +48,7 @@ from server.openai.models import models_router
 from server.openai.tokens import tokens_router
 from server.openai.unavailable import unavailable_router
 from server.registry_access import LOCK_WAIT_S, RegistryAccess
+from server.request_metrics import RequestMetrics
 from server.routes.adapters import adapters_router
 from server.routes.admin import admin_router
 from server.routes.evaluations import evaluations_router
@@ -73,6 +79,7 @@ class Parts:
     lifecycle: Lifecycle
     pool: ModelPool
     gateway: Gateway
+    readiness: Readiness
     metrics: Metrics
     jobs: JobQueue
     keys: ApiKeys
@@ -96,11 +103,12 @@ def create_app(
     lifecycle = Lifecycle()
     pool = pool or ModelPool(settings.pool_limits())
     metrics = Metrics(pool)
-    pool.listeners.append(metrics.lifecycle)
+    pool.listeners.append(metrics.pool_event)
     models, registry = _open_models(settings)
     directory = ProviderDirectory()
     plans = LoadPlans(settings, directory, pool)
-    gateway = Gateway(settings, models, pool, plans, metrics, lifecycle)
+    gateway = Gateway(settings, models, pool, plans, Observers([RequestMetrics(metrics), LogLine()]))
+    control, readiness = ModelControl(gateway, plans), Readiness(gateway, lifecycle)
     job_metrics = JobMetrics(metrics.registry)
     limits = settings.jobs.limits(offline=settings.offline)
     uploads = Uploads(settings.home, lock_timeout_s=LOCK_WAIT_S)
@@ -121,7 +129,7 @@ def create_app(
     job_metrics.watch(jobs)
     access = JobAccess(jobs, uploads)
     keys = ApiKeys(settings.home)
-    parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs, keys)
+    parts = Parts(settings, lifecycle, pool, gateway, readiness, metrics, jobs, keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -131,7 +139,7 @@ def create_app(
             _warn_of_home(registry)
         if runs_jobs:
             await jobs.start()
-        background = [asyncio.create_task(gateway.warm_up()), asyncio.create_task(keys.watch())]
+        background = [asyncio.create_task(readiness.warm_up()), asyncio.create_task(keys.watch())]
         try:
             yield
         finally:
@@ -156,20 +164,20 @@ def create_app(
     for router in (
         chat_router(gateway),
         completions_router(gateway),
-        models_router(gateway),
+        models_router(gateway, control),
         tokens_router(gateway),
         files_router(uploads, jobs),
         fine_tuning_router(gateway, jobs, uploads),
         unavailable_router(),
-        admin_router(gateway),
+        admin_router(gateway, control),
         lineage_router(gateway),
         evaluations_router(gateway, settings.home),
-        adapters_router(gateway),
+        adapters_router(Adapters(models, control)),
         jobs_router(jobs, access),
         pipelines_router(jobs, access),
         keys_router(keys),
         providers_router(directory),
-        health_router(gateway),
+        health_router(readiness),
         metrics_router(metrics, jobs),
     ):
         check_declarations(router.routes)

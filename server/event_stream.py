@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from runtime.errors import RuntimeFailure
 from server.disconnection import wait_for_disconnect
 from server.errors import reply_to
-from server.inference import Indexed, Inference
+from server.inference.inference import Indexed, Inference
 from server.request_record import RequestRecord
 
 _log = logging.getLogger("slmops.stream")

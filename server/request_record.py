@@ -17,13 +17,15 @@ _KEY = "slmops.record"
 class RequestRecord:
     """Filled in as the request passes. arrived: on the clock of time.perf_counter. code: of the error that ended it.
 
-    principal: who makes the request, once it is authenticated. foreign_page: the origin of the web page that makes it, if that
-    is neither the daemon's own nor one that the operator named. warnings: sentences for the client, in a header; ASCII.
+    resolution: why the name that was requested means this model. principal: who makes the request, once it is authenticated.
+    foreign_page: the origin of the web page that makes it, if that is neither the daemon's own nor one that the operator named.
+    warnings: sentences for the client, in a header; ASCII.
     """
 
     request_id: str
     arrived: float = field(default_factory=time.perf_counter)
     model: str | None = None
+    resolution: str | None = None
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_completion_tokens: int = 0
@@ -51,6 +53,7 @@ class RequestRecord:
         if self.model is not None:
             fields |= {
                 "model": self.model,
+                "resolution": self.resolution,
                 "prompt_tokens": self.num_prompt_tokens,
                 "cached_tokens": self.num_cached_tokens,
                 "completion_tokens": self.num_completion_tokens,

@@ -14,7 +14,7 @@ from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.event_stream import STREAMS, EventStream
 from server.gateway import Gateway
-from server.inference import Answer, total
+from server.inference.inference import Answer, total
 from server.json_route import JsonRoute
 from server.openai.chat_frames import ChatFrames
 from server.openai.chat_style import ChatStyle, finish_reason
@@ -44,14 +44,14 @@ def chat_router(gateway: Gateway) -> APIRouter:
         """With `stream`, the answer comes as server-sent events of `chat.completion.chunk` objects, then `[DONE]`."""
         with named_as_in(body):
             asked, style = translate_chat(body), ChatStyle.of(body)
-            model = await gateway.resolve(body.model)
-            identity = Identity.new("chatcmpl", model, body.service_tier)
             record = RequestRecord.of(request.scope)
+            found = await gateway.resolve(body.model, record.principal)
+            identity = Identity.new("chatcmpl", found, body.service_tier)
             record.warnings += warnings_of(body)
             if body.stream:
-                inference = await unless_disconnected(request.receive, gateway.infer(model, asked, record))
+                inference = await unless_disconnected(request.receive, gateway.infer(found, asked, record))
                 return EventStream(inference, ChatFrames(identity, inference, style))
-            answers = await unless_disconnected(request.receive, gateway.answer(model, asked, record))
+            answers = await unless_disconnected(request.receive, gateway.answer(found, asked, record))
             return Response(chat_completion(identity, answers, style).model_dump_json(), media_type="application/json")
 
     return router

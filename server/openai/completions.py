@@ -13,7 +13,7 @@ from server.disconnection import unless_disconnected
 from server.errors import documented
 from server.event_stream import STREAMS, EventStream
 from server.gateway import Gateway
-from server.inference import Answer, total
+from server.inference.inference import Answer, total
 from server.json_route import JsonRoute
 from server.openai.completion_frames import CompletionFrames
 from server.openai.completion_style import CompletionStyle
@@ -40,14 +40,14 @@ def completions_router(gateway: Gateway) -> APIRouter:
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """`n` choices per prompt. With `stream`, choices come interleaved as server-sent events, then `[DONE]`."""
         asked, style = translate_completion(body), CompletionStyle.of(body)
-        model = await gateway.resolve(body.model)
-        identity = Identity.new("cmpl", model, body.service_tier)
         record = RequestRecord.of(request.scope)
+        found = await gateway.resolve(body.model, record.principal)
+        identity = Identity.new("cmpl", found, body.service_tier)
         record.warnings += warnings_of(body)
         if body.stream:
-            inference = await unless_disconnected(request.receive, gateway.infer(model, asked, record))
+            inference = await unless_disconnected(request.receive, gateway.infer(found, asked, record))
             return EventStream(inference, CompletionFrames(identity, inference.started, style))
-        answers = await unless_disconnected(request.receive, gateway.answer(model, asked, record))
+        answers = await unless_disconnected(request.receive, gateway.answer(found, asked, record))
         return Response(completion(identity, answers, style).model_dump_json(), media_type="application/json")
 
     return router

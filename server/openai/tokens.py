@@ -50,12 +50,12 @@ def tokens_router(gateway: Gateway) -> APIRouter:
         question: Callable[[Lease], Awaitable[T]],
     ) -> T:
         """The answer of the model that the body names. Raises RuntimeFailure, ModelNotFound, ClientGone."""
-        model = await gateway.resolve(body.model)
         record = RequestRecord.of(request.scope)
-        record.model = model.label
+        found = await gateway.resolve(body.model, record.principal)
+        record.model, record.resolution = found.label, found.reason
 
         async def answer() -> T:
-            with await gateway.acquire(model, body.keep_alive_s, record.principal.id) as lease:
+            with await gateway.acquire(found.model, body.keep_alive_s, found.principal) as lease:
                 return await _within(gateway.settings.request_timeout_s, question(lease))
 
         return await unless_disconnected(request.receive, answer())

@@ -7,7 +7,7 @@ from typing import Any
 
 from runtime.errors import InvalidRequest
 from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
-from server.gateway import InferenceRequest
+from server.inference.request import InferenceRequest
 from server.openai.json_values import check_json_value
 from server.openai.messages import turns_of
 from server.openai.near_misses import refuse_near_constraints

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from server.access import CallerPrincipal, GuardedRoute, open_to_all
 from server.errors import MEANINGS, ErrorEnvelope, ErrorReply
-from server.gateway import Gateway
+from server.inference.readiness import Readiness
 from server.principal import AccessScope
 from server.version import slmops_version
 
@@ -31,7 +31,7 @@ class Version(BaseModel):
     version: str
 
 
-def health_router(gateway: Gateway) -> APIRouter:
+def health_router(readiness: Readiness) -> APIRouter:
     router = APIRouter(tags=["probes"], route_class=GuardedRoute)
 
     @router.get("/health", summary="Is the process alive?")
@@ -48,7 +48,7 @@ def health_router(gateway: Gateway) -> APIRouter:
     @open_to_all
     async def ready(caller: CallerPrincipal) -> Response:
         """The reason why it does not answer is a detail, for those who may read."""
-        reason = gateway.why_not_ready()
+        reason = readiness.why_not_ready()
         if reason is None:
             return JSONResponse(Ready().model_dump())
         reason = reason if caller.allows(AccessScope.READ) else _WITHOUT_DETAILS

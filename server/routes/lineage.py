@@ -43,7 +43,8 @@ def lineage_router(gateway: Gateway) -> APIRouter:
     @requires(AccessScope.READ, changes_state=False)
     async def show(name: str) -> LineageBody:
         """The whole tree that the version stands in, from its first ancestor that is still registered."""
-        version, tree = await gateway.look_up(lambda: gateway.models.lineage(name))
+        await gateway.models.refresh()
+        version, tree = gateway.models.lineage(name)
         return lineage_body(tree, version.label)
 
     return router
