@@ -42,6 +42,7 @@ from server.metrics import Metrics
 from server.observation import Observation
 from server.openai.chat import chat_router
 from server.openai.completions import completions_router
+from server.openai.errors import openai_errors
 from server.openai.files import files_router
 from server.openai.fine_tuning import fine_tuning_router
 from server.openai.models import models_router
@@ -186,7 +187,7 @@ def create_app(
     app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes), max_upload_bytes=int(settings.max_upload_bytes))
     policy, authenticator = Policy.of(settings), _authenticator(settings, keys)
     app.add_middleware(Security, policy=policy, authenticator=authenticator)
-    app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics)
+    app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics, error_writer=openai_errors)
     app.add_middleware(Cors, policy=policy, authenticator=authenticator)
     app.add_middleware(PathsAndMethods)  # added last, so outermost
     return app

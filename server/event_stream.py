@@ -79,4 +79,5 @@ def _error_event(error: Exception, record: RequestRecord) -> bytes:
     record.code = reply.code
     if not isinstance(error, RuntimeFailure):
         _log.error("stream failed", exc_info=error, extra={"fields": record.fields()})
-    return b"data: " + reply.body() + b"\n\n"
+    assert record.error_writer is not None
+    return record.error_writer.event(reply)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 
-from runtime.errors import InvalidRequest, NotReady, RuntimeFailure
+from runtime.errors import Field, InvalidRequest, NotReady, RuntimeFailure
 from runtime.generation import Generation
 from runtime.messages import ModelInfo
 from runtime.pool.lease import Lease
@@ -154,7 +154,7 @@ def _check_adapter(resolution: Resolution, info: ModelInfo) -> None:
         return
     if info.engine != "onnx":
         why = f"{resolution.label} runs on the engine {info.engine} ({info.provider}), which serves no adapters"
-        raise InvalidRequest(f"{why}. Load it with engine onnx, or merge the adapter.", param="model")
+        raise InvalidRequest(f"{why}. Load it with engine onnx, or merge the adapter.", field=Field.MODEL)
     why = f"The adapter {resolution.adapter} of {resolution.label} is being attached or detached. Retry in a moment."
     raise NotReady(why, code="model_loading", retry_after_s=1.0)
 
@@ -165,4 +165,4 @@ def with_remedy(failure: RuntimeFailure, label: str) -> RuntimeFailure:
         return failure
     why = failure.message.strip().rstrip(".")
     message = f"{why}. Run `slmops verify {label}` to check its files."
-    return NotReady(message, param=failure.param, code=failure.code, retry_after_s=failure.retry_after_s)
+    return NotReady(message, field=failure.field, code=failure.code, retry_after_s=failure.retry_after_s)

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from server.error_writer import ErrorWriter
 from server.principal import ANONYMOUS, LOCAL, Principal
 
 _KEY = "slmops.record"
@@ -19,7 +20,7 @@ class RequestRecord:
 
     resolution: why the name that was requested means this model. principal: who makes the request, once it is authenticated.
     foreign_page: the origin of the web page that makes it, if that is neither the daemon's own nor one that the operator named.
-    warnings: sentences for the client, in a header; ASCII.
+    warnings: sentences for the client, in a header; ASCII. error_writer: of the path, or of the route, which knows more.
     """
 
     request_id: str
@@ -35,6 +36,7 @@ class RequestRecord:
     principal: Principal = LOCAL
     foreign_page: str | None = None
     warnings: list[str] = field(default_factory=list)
+    error_writer: ErrorWriter | None = None
 
     def attach(self, scope: Scope) -> None:
         scope[_KEY] = self

@@ -131,7 +131,7 @@ class Security:
         refusal = self._refusal(scope["path"], head, found)
         if refusal is not None:
             record.code = refusal.code
-            await refusal.response()(scope, receive, send)
+            await refusal.response(scope)(scope, receive, send)
         elif head.origins and head.is_preflight:
             await send({"type": "http.response.start", "status": 204, "headers": preflight_headers(scope["headers"])})
             await send({"type": "http.response.body", "body": b""})
@@ -154,7 +154,7 @@ class Security:
         if head.is_preflight or path in OPEN_PATHS or isinstance(found, Principal):
             return None
         code, message = _REJECTIONS[found]
-        return ErrorReply(401, message, BY_STATUS[401].type, code, None, {"WWW-Authenticate": "Bearer"})
+        return ErrorReply(401, message, BY_STATUS[401].kind, code, None, {"WWW-Authenticate": "Bearer"})
 
     def _about_host(self, host: str, found: Principal | Rejection) -> str:
         """Names what is wrong with the key first, when one was sent: a valid one may be used under any Host."""
@@ -184,4 +184,4 @@ class Cors:
 
 
 def _forbidden(message: str, code: str) -> ErrorReply:
-    return ErrorReply(403, message, BY_STATUS[403].type, code)
+    return ErrorReply(403, message, BY_STATUS[403].kind, code)

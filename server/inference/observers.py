@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ParamSpec, Protocol
+from typing import ParamSpec
 
 from runtime.errors import RuntimeFailure
 from runtime.events import Chunk, Finished, Started
@@ -45,7 +45,7 @@ class ObservedChoice:
     first_token_s: float | None = None
 
 
-class RequestObserver(Protocol):
+class RequestObserver:
     """Hears of every request that names a model. A subclass overrides what it wants to hear; all run on the event loop.
 
     A request has `begun`, and then is either `refused` or `submitted`. Each choice of a submitted one ends once: `finished`,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec import structs
 from msgspec.msgpack import encode
 
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 from runtime.request import Prompt, SamplingParams
 
 MAX_COPIED_BYTES = 32 << 20  # 128 choices of 256 KiB
@@ -54,7 +54,7 @@ def check_size(request: InferenceRequest, capacity: int) -> None:
         is_one_each = request.num_choices == 1
         requested = f"{len(request.prompts)} prompts" if is_one_each else f"{request.num_sequences} choices"
         message = f"{requested} are more than the {capacity} that fit; ask for fewer."
-        raise InvalidRequest(message, param="prompt" if is_one_each else "n")
+        raise InvalidRequest(message, field=Field.PROMPT if is_one_each else Field.NUM_CHOICES)
 
 
 def _check_copies(request: InferenceRequest) -> None:
@@ -62,4 +62,4 @@ def _check_copies(request: InferenceRequest) -> None:
     num_bytes = len(encode(request.prompts)) * request.num_choices
     if num_bytes > MAX_COPIED_BYTES:
         size = f"{request.num_choices} choices of this prompt are {num_bytes} bytes, more than the {MAX_COPIED_BYTES} possible"
-        raise InvalidRequest(f"{size}; ask for fewer choices, or send less text.", param="n")
+        raise InvalidRequest(f"{size}; ask for fewer choices, or send less text.", field=Field.NUM_CHOICES)

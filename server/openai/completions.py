@@ -10,18 +10,20 @@ from starlette.responses import Response
 
 from server.access import requires
 from server.disconnection import unless_disconnected
-from server.errors import documented
 from server.event_stream import STREAMS, EventStream
 from server.gateway import Gateway
 from server.inference.inference import Answer, total
 from server.json_route import JsonRoute
 from server.openai.completion_frames import CompletionFrames
 from server.openai.completion_style import CompletionStyle
+from server.openai.errors import OpenAIErrors
+from server.openai.field_names import names_in
 from server.openai.identity import Identity
 from server.openai.logprobs import LegacyLogprobs, prompt_logprobs
 from server.openai.near_misses import warnings_of
 from server.openai.translate import translate_completion
 from server.openai.wire.completions import Completion, CompletionChoice, CompletionRequest
+from server.openai.wire.errors import documented
 from server.openai.wire.usage import usage_body
 from server.principal import AccessScope
 from server.request_record import RequestRecord
@@ -39,8 +41,9 @@ def completions_router(gateway: Gateway) -> APIRouter:
     @requires(AccessScope.INFERENCE, changes_state=False)
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """`n` choices per prompt. With `stream`, choices come interleaved as server-sent events, then `[DONE]`."""
-        asked, style = translate_completion(body), CompletionStyle.of(body)
         record = RequestRecord.of(request.scope)
+        record.error_writer = OpenAIErrors(names_in(body))
+        asked, style = translate_completion(body), CompletionStyle.of(body)
         found = await gateway.resolve(body.model, record.principal)
         identity = Identity.new("cmpl", found, body.service_tier)
         record.warnings += warnings_of(body)

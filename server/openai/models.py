@@ -7,13 +7,13 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from runtime.errors import InvalidRequest
 from server.access import GuardedRoute, requires
-from server.errors import documented
 from server.fine_tuned_names import registered_of
 from server.gateway import Gateway
 from server.inference.model_control import ModelControl
 from server.inference.resolution import Resolution
+from server.openai.errors import InvalidParam
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 
 
@@ -59,7 +59,7 @@ def models_router(gateway: Gateway, control: ModelControl) -> APIRouter:
         found = await gateway.resolve(model_id)
         if registered_of(model_id) is None:
             message = f"{model_id} is no fine-tuning job's model, whose name begins with ft:. Remove it by `slmops rm {model_id}`."
-            raise InvalidRequest(message, param="model")
+            raise InvalidParam(message, param="model")
         await control.unload(found.label, grace_s=gateway.settings.shutdown_grace_s)
         await gateway.models.remove(found.label)
         return ModelDeleted(id=model_id)

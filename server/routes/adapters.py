@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.access import requires
 from server.adapters import Adapters
-from server.errors import documented
 from server.json_route import SmallJsonRoute
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 from server.served_models import Attached
 

@@ -12,11 +12,12 @@ from runtime.pool.load_spec import FOREVER
 from runtime.pool.loaded_model import LoadedModel, LoadedReplica
 from server.access import requires
 from server.durations import KEPT_FOREVER, KeepAlive
-from server.errors import ModelNotLoadedError, documented
+from server.errors import ModelNotLoadedError
 from server.gateway import Gateway
 from server.inference.model_control import ModelControl
 from server.json_route import SmallJsonRoute
 from server.model_settings import ModelSettings
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from model_registry.lineage import Lineage
 from server.access import GuardedRoute, requires
-from server.errors import documented
 from server.gateway import Gateway
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 from server.routes.job_bodies import Figures, finite
 

@@ -38,7 +38,7 @@ def test_what_the_tokenizer_is_asked_is_answered_or_refused() -> None:
     ]
     (report,) = [message for message in said if isinstance(message, StepReport)]
     (failed,) = report.failed
-    assert (failed.request, failed.kind, failed.param) == (4, FailureKind.INVALID_REQUEST, "tokens")
+    assert (failed.request, failed.kind, failed.field) == (4, FailureKind.INVALID_REQUEST, "token_ids")
     assert (printed, code) == (b"", 0)
 
 
@@ -120,7 +120,7 @@ def test_a_refused_question_leaves_nothing_open() -> None:
         worker = await started()
         with pytest.raises(InvalidRequest, match="outside the vocabulary") as refused:
             await worker.ask(lambda number: Detokenize(request=number, token_ids=[999]))
-        assert refused.value.param == "tokens"
+        assert refused.value.field == "token_ids"
         with pytest.raises(InvalidRequest, match="cannot be passed"):
             await asking(worker, "\ud800")
         assert worker.num_open == 0

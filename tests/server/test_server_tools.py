@@ -8,8 +8,8 @@ import pytest
 from live_server import said
 from pydantic import ValidationError
 
-from runtime.errors import InvalidRequest
 from runtime.request import ChatPrompt, ToolChoice, ToolMode
+from server.openai.errors import InvalidParam
 from server.openai.translate import translate_chat
 from server.openai.wire.chat import ChatRequest
 
@@ -102,7 +102,7 @@ def test_functions_are_tools_of_which_one_is_called() -> None:
     ],
 )
 def test_choices_of_what_is_not_there(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidParam) as caught:
         prompt_of(**fields)
     assert caught.value.param == param
 
