@@ -28,6 +28,7 @@ from server.adapters import Adapters
 from server.api_keys import ApiKeys
 from server.authenticator import Authenticator
 from server.body_limit import BodyLimit
+from server.cors import Cors, Preflights
 from server.gateway import Gateway
 from server.http_paths import PathsAndMethods
 from server.inference.log_line import LogLine
@@ -60,7 +61,7 @@ from server.routes.lineage import lineage_router
 from server.routes.metrics import metrics_router
 from server.routes.pipelines import pipelines_router
 from server.routes.providers import providers_router
-from server.security import Cors, Policy, Security, is_loopback
+from server.security import Policy, Security, is_loopback
 from server.served_models import FakeModels, RegistryModels, ServedModels
 from server.settings import Settings
 from server.version import slmops_version
@@ -186,6 +187,7 @@ def create_app(
     errors.install(app)
     app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes), max_upload_bytes=int(settings.max_upload_bytes))
     policy, authenticator = Policy.of(settings), _authenticator(settings, keys)
+    app.add_middleware(Preflights)
     app.add_middleware(Security, policy=policy, authenticator=authenticator)
     app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics, error_writer=openai_errors)
     app.add_middleware(Cors, policy=policy, authenticator=authenticator)
