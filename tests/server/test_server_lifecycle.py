@@ -1,4 +1,4 @@
-"""The daemon's phases, and metered generations and inferences on scripted events: no worker, no HTTP."""
+"""The daemon's phases, and observed generations and inferences on scripted events: no worker, no HTTP."""
 
 from __future__ import annotations
 
