@@ -53,7 +53,13 @@ def attachment_named(model: Model, name: str) -> Attachment:
 
 def folder_of(tuned: ModelVersion) -> Path:
     """Of the version's adapter. Raises UnsupportedModel when it has none."""
-    adapter = tuned.first(VariantRole.ADAPTER)
-    if adapter is None:
+    folder = adapter_folder(tuned)
+    if folder is None:
         raise UnsupportedModel(f"{tuned.label} has no adapter. Name a version that a LoRA or DoRA tuning made.")
-    return adapter.folder
+    return folder
+
+
+def adapter_folder(tuned: ModelVersion) -> Path | None:
+    """Of the version's adapter; None when it has none."""
+    adapter = tuned.first(VariantRole.ADAPTER)
+    return None if adapter is None else adapter.folder

@@ -6,30 +6,30 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from model_registry.records import Capability
-from runtime.errors import InvalidRequest, NotReady
+from runtime.errors import Field, InvalidRequest, NotReady
 from runtime.messages import ModelInfo
 from runtime.request import ChatPrompt, Prompt, SamplingParams, ToolMode
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """param: the field of the request that needs it, for refusals. adapter: the name of the one that is needed; None: none."""
+    """field: the part of the request that needs it, for refusals. adapter: the name of the one that is needed; None: none."""
 
     capability: Capability
-    param: str
+    field: Field
     adapter: str | None = None
 
 
 def needs_of(prompt: Prompt, params: SamplingParams | None = None, adapter: str | None = None) -> tuple[Need, ...]:
     """Of a generation. adapter: the name of the one that the request chose; None: none."""
     is_chat = isinstance(prompt, ChatPrompt)
-    needs = [Need(Capability.CHAT, "messages") if is_chat else Need(Capability.COMPLETION, "prompt")]
+    needs = [Need(Capability.CHAT, Field.CONVERSATION) if is_chat else Need(Capability.COMPLETION, Field.PROMPT)]
     if params is not None and params.grammar is not None:
-        needs.append(Need(Capability.FORMS, params.grammar.param))
+        needs.append(Need(Capability.FORMS, params.grammar.field))
     if isinstance(prompt, ChatPrompt) and prompt.tools and prompt.tool_choice.mode is ToolMode.REQUIRED:
-        needs.append(Need(Capability.FORMS, "tool_choice"))
+        needs.append(Need(Capability.FORMS, Field.TOOL_CHOICE))
     if adapter is not None:
-        needs.append(Need(Capability.ADAPTERS, "model", adapter))
+        needs.append(Need(Capability.ADAPTERS, Field.MODEL, adapter))
     return tuple(needs)
 
 
@@ -55,7 +55,7 @@ def check_loaded(label: str, info: ModelInfo, needs: Iterable[Need]) -> None:
             case Capability.CHAT if Capability.COMPLETION in info.capabilities:
                 raise lacks_chat(info.chat_template_error)
             case Capability.FORMS:
-                raise lacks_forms(need.param)
+                raise lacks_forms(need.field)
             case Capability.ADAPTERS:
                 raise _lacks_adapters(label, info)
             case _:
@@ -66,28 +66,29 @@ def lacks_chat(template_error: str | None) -> InvalidRequest:
     """template_error: why the model's chat template does not compile; None when it has none."""
     if template_error is None:
         return InvalidRequest(
-            "This model has no chat template: it continues text. Use /v1/completions, or a model tuned for chat.",
-            param="messages",
+            f"This model has no chat template: it continues text. Send a {Field.PROMPT.quoted}, or use a model tuned for chat.",
+            field=Field.CONVERSATION,
             code="no_chat_template",
         )
     return InvalidRequest(
-        f"This model cannot chat: {template_error}. Use /v1/completions, or import the model again with a template that compiles.",
-        param="messages",
+        f"This model cannot chat: {template_error}. Send a {Field.PROMPT.quoted}, or import the model again with a template that "
+        "compiles.",
+        field=Field.CONVERSATION,
         code="chat_template_error",
     )
 
 
-def lacks_forms(param: str) -> InvalidRequest:
+def lacks_forms(field: Field) -> InvalidRequest:
     return InvalidRequest(
-        f"The engine of this model cannot follow {param}. Leave it out, or serve the model with another engine.",
-        param=param,
+        f"The engine of this model cannot follow {field.quoted}. Leave it out, or serve the model with another engine.",
+        field=field,
         code="unsupported_parameter",
     )
 
 
 def _lacks_adapters(label: str, info: ModelInfo) -> InvalidRequest:
     why = f"{label} runs on the engine {info.engine} ({info.provider}), which serves no adapters"
-    return InvalidRequest(f"{why}. Load it with engine onnx, or merge the adapter.", param="model")
+    return InvalidRequest(f"{why}. Load it with engine onnx, or merge the adapter.", field=Field.MODEL)
 
 
 def _adapter_changes(label: str, adapter: str) -> NotReady:
@@ -99,6 +100,6 @@ def _unsupported(label: str, able: Collection[Capability], need: Need) -> Invali
     known = ", ".join(sorted(able)) or "nothing"
     return InvalidRequest(
         f"{label} does not support {need.capability}; it supports {known}. Choose another model.",
-        param="model",
+        field=Field.MODEL,
         code="unsupported_capability",
     )

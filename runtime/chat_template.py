@@ -17,7 +17,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 from runtime.request import ChatPrompt
 
 MAX_RENDERED_CHARS = 32 << 20
@@ -86,8 +86,8 @@ class ChatTemplate:
             if end:
                 return before if after.startswith(" ") else before.rstrip()  # as the template would have trimmed it
         raise InvalidRequest(
-            "continue_final_message needs a last message with text content that the chat template keeps.",
-            param="continue_final_message",
+            f"{Field.CONTINUATION.quoted} needs a last message with text content that the chat template keeps.",
+            field=Field.CONTINUATION,
         )
 
     def _run(self, prompt: ChatPrompt, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
@@ -98,7 +98,8 @@ class ChatTemplate:
             for piece in self._template.generate(names):
                 size += len(piece)
                 if size > MAX_RENDERED_CHARS:
-                    raise InvalidRequest(f"The chat template wrote more than {MAX_RENDERED_CHARS} characters.", param="messages")
+                    message = f"The chat template wrote more than {MAX_RENDERED_CHARS} characters."
+                    raise InvalidRequest(message, field=Field.CONVERSATION)
                 pieces.append(piece)
         except InvalidRequest:
             raise
@@ -110,7 +111,7 @@ class ChatTemplate:
 
 
 def _refusal(what: str) -> InvalidRequest:
-    return InvalidRequest(f"The model's chat template {what}", param="messages", code="chat_template_error")
+    return InvalidRequest(f"The model's chat template {what}", field=Field.CONVERSATION, code="chat_template_error")
 
 
 def _shown(error: Exception) -> str:

@@ -10,7 +10,7 @@ RuntimeFailure
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import StrEnum, auto
 
 
 class FailureKind(StrEnum):
@@ -23,8 +23,52 @@ class FailureKind(StrEnum):
     ENGINE_DEAD = "engine_dead"
 
 
+class Field(StrEnum):
+    """The part of a request that a failure is about, in no client's words: each dialect has a table of what it calls them.
+
+    What `SamplingParams` has goes by its names. A message names a part by `quoted`, so that a dialect can put its own word there.
+    """
+
+    MODEL = auto()
+    CONVERSATION = auto()
+    PROMPT = auto()
+    TOKEN_IDS = auto()
+    NUM_CHOICES = auto()
+    TOOLS = auto()
+    TOOL_CHOICE = auto()
+    REASONING_EFFORT = auto()
+    CONTINUATION = auto()  # of a conversation's last message
+    FORM = auto()  # what the answer must look like: `SamplingParams.grammar`
+    TEMPERATURE = auto()
+    TOP_K = auto()
+    TOP_P = auto()
+    MIN_P = auto()
+    TYPICAL_P = auto()
+    REPETITION_PENALTY = auto()
+    PRESENCE_PENALTY = auto()
+    FREQUENCY_PENALTY = auto()
+    LOGIT_BIAS = auto()
+    SEED = auto()
+    MAX_TOKENS = auto()
+    MIN_TOKENS = auto()
+    STOP = auto()
+    STOP_TOKEN_IDS = auto()
+    INCLUDE_STOP_STR_IN_OUTPUT = auto()
+    IGNORE_EOS = auto()
+    SKIP_SPECIAL_TOKENS = auto()
+    LOGPROBS = auto()
+    PROMPT_LOGPROBS = auto()
+    PREDICTION = auto()
+    THINKING_BUDGET = auto()
+
+    @property
+    def quoted(self) -> str:
+        """As messages write it: `name`, in backticks."""
+        return f"`{self.value}`"
+
+
 class RuntimeFailure(Exception):
-    """The root. message: what was wrong and what to do; param: the request field at fault; code: OpenAI's machine-readable code.
+    """The root. message: what was wrong and what to do; field: the part of the request at fault; code: for programs.
 
     retry_after_s: when to try again; 0 when that is in vain, None when nobody can tell.
     """
@@ -32,11 +76,11 @@ class RuntimeFailure(Exception):
     kind: FailureKind
 
     def __init__(
-        self, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: float | None = None
+        self, message: str, *, field: Field | None = None, code: str | None = None, retry_after_s: float | None = None
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.param = param
+        self.field = field
         self.code = code
         self.retry_after_s = retry_after_s
 

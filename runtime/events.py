@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from runtime.errors import FailureKind
+from runtime.errors import FailureKind, Field
 
 
 class FinishReason(StrEnum):
@@ -109,7 +109,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
     request: int
     kind: FailureKind
     message: str
-    param: str | None = None
+    field: Field | None = None
     code: str | None = None
     retry_after_s: float | None = None
 

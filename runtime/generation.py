@@ -66,4 +66,4 @@ class Generation(AsyncIterator[Event]):
 def failure_of(failed: Failed) -> RuntimeFailure:
     """What a worker told, as the exception that it was."""
     kind = BY_KIND[failed.kind]
-    return kind(failed.message, param=failed.param, code=failed.code, retry_after_s=failed.retry_after_s)
+    return kind(failed.message, field=failed.field, code=failed.code, retry_after_s=failed.retry_after_s)

@@ -22,7 +22,7 @@ import msgspec
 
 from runtime.chat_template import ChatTemplate
 from runtime.constraints.trial import complaint
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 from runtime.framing import FrameWriter, read_frame
 from runtime.request import ChatPrompt
 
@@ -66,7 +66,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """As InvalidRequest."""
 
     message: str
-    param: str | None
+    field: Field | None
     code: str | None
 
 
@@ -102,7 +102,7 @@ class Renderer:
         try:
             return Rendered(text=self._template.render(prompt))
         except InvalidRequest as refusal:
-            return Refused(message=refusal.message, param=refusal.param, code=refusal.code)
+            return Refused(message=refusal.message, field=refusal.field, code=refusal.code)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import msgspec
 
 from runtime.capabilities import lacks_chat
 from runtime.child_environment import child_environment
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 from runtime.framing import FrameWriter, read_frame
 from runtime.preparation_child import COMPUTE_S, Compiled, CompileTemplate, Refused, Render, Rendered, Reply, Request, TryGrammar
 from runtime.request import ChatPrompt
@@ -177,12 +177,12 @@ class ModelPreparation:
         except LimitExceeded as exceeded:
             raise InvalidRequest(
                 f"The model's chat template could not be applied to these messages: {exceeded}. Send fewer or shorter messages; if "
-                "it fails for any, the template itself is at fault: use /v1/completions, or another model.",
-                param="messages",
+                f"it fails for any, the template itself is at fault: send a {Field.PROMPT.quoted}, or use another model.",
+                field=Field.CONVERSATION,
                 code="chat_template_error",
             ) from None
         if isinstance(reply, Refused):
-            raise InvalidRequest(reply.message, param=reply.param, code=reply.code)
+            raise InvalidRequest(reply.message, field=reply.field, code=reply.code)
         assert isinstance(reply, Rendered)
         return reply.text
 

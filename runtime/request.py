@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from runtime.errors import Field
+
 
 class GrammarKind(StrEnum):
     """What `Grammar.source` is: a JSON Schema; a regular expression; a JSON list of texts; a Lark grammar (llguidance's) of a
@@ -20,11 +22,15 @@ class GrammarKind(StrEnum):
 
 
 class Grammar(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer must look like, from its first character to its last. param: the request's field that asks for it."""
+    """What an answer must look like, from its first character to its last."""
 
     kind: GrammarKind
     source: str
-    param: str = "response_format"
+
+    @property
+    def field(self) -> Field:
+        """The part of the request that asks for it."""
+        return Field.TOOLS if self.kind is GrammarKind.CALLS else Field.FORM
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

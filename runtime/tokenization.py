@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runtime.engines.protocol import Engine
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 from runtime.messages import Detokenize, Detokenized, Tokenize, Tokenized
 
 
@@ -27,5 +27,5 @@ def _detokenized(engine: Engine, asked: Detokenize) -> Detokenized:
     """Special tokens are written out."""
     vocab_size = engine.info.vocab_size
     if any(not 0 <= token < vocab_size for token in asked.token_ids):
-        raise InvalidRequest(f"A token id is outside the vocabulary (0 to {vocab_size - 1}).", param="tokens")
+        raise InvalidRequest(f"A token id is outside the vocabulary (0 to {vocab_size - 1}).", field=Field.TOKEN_IDS)
     return Detokenized(request=asked.request, text=engine.tokenizer.decode(asked.token_ids))

@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 
 from model_registry.errors import RegistryBusy, RegistryError
-from server.gateway import Gateway
-from server.model_settings import ModelSettings
-from server.served_models import Attached, ServedModel
+from server.inference.model_control import ModelControl
+from server.inference.resolution import ServedModel
+from server.served_models import Attached, ServedModels
 from server.write_thread import LOCK_WAIT_S
 
 UNDO_WAIT_S = 60.0  # for other writers, before what was registered in vain is left as it is
@@ -20,13 +20,15 @@ _log = logging.getLogger("slmops.adapters")
 class Adapters:
     """No request is lost: running ones end on the worker that they began on, new ones go to the one that has the change."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, models: ServedModels, control: ModelControl) -> None:
+        self._models = models
+        self._control = control
         self._changing = asyncio.Lock()
 
     async def attached(self, model: str) -> Sequence[Attached]:
         """Raises ModelNotFound."""
-        return await self._gateway.look_up(lambda: self._gateway.models.attached(model))
+        await self._models.refresh()
+        return self._models.attached(model)
 
     async def attach(self, model: str, name: str, version: str) -> Attached:
         """Nothing has changed when it raises: RegistryError for what does not fit or who else is writing, NotReady when the base
@@ -34,10 +36,10 @@ class Adapters:
         """
         deadline_s = time.monotonic() + LOCK_WAIT_S
         async with self._changing:
-            attached = await self._gateway.models.attach(model, name, version, deadline_s)
+            attached = await self._models.attach(model, name, version, deadline_s)
             try:
                 await asyncio.to_thread(_check, attached.base)
-                await self._load_anew(attached.base)
+                await self._control.reload_if_loaded(attached.base)
             except BaseException:
                 await self._undo(model, name)
                 raise
@@ -49,9 +51,9 @@ class Adapters:
         """
         deadline_s = time.monotonic() + LOCK_WAIT_S
         async with self._changing:
-            await self._gateway.models.refresh()
-            detached = await self._gateway.models.detach(model, name, deadline_s)
-            await self._load_anew(detached.base)
+            await self._models.refresh()
+            detached = await self._models.detach(model, name, deadline_s)
+            await self._control.reload_if_loaded(detached.base)
             return detached
 
     async def _undo(self, model: str, name: str) -> None:
@@ -59,7 +61,7 @@ class Adapters:
         give_up_s = time.monotonic() + UNDO_WAIT_S
         while True:
             try:
-                await self._gateway.models.detach(model, name)
+                await self._models.detach(model, name)
                 return
             except RegistryError as error:
                 if isinstance(error, RegistryBusy) and time.monotonic() < give_up_s:
@@ -67,10 +69,6 @@ class Adapters:
                 fields = {"adapter": f"{model}:{name}", "why": str(error)}
                 _log.error("an adapter that is not served stays registered", extra={"fields": fields})
                 return
-
-    async def _load_anew(self, base: ServedModel) -> None:
-        if self._gateway.pool.spec_of(base.label) is not None:
-            (await self._gateway.reload(base, ModelSettings())).release()
 
 
 def _check(base: ServedModel) -> None:

@@ -25,11 +25,17 @@ from runtime.pool.local import LocalWorkers
 from runtime.pool.model_pool import ModelPool
 from server import errors, logs
 from server.access import check_declarations, requires
+from server.adapters import Adapters
 from server.api_keys import ApiKeys
 from server.authenticator import Authenticator
 from server.body_limit import BodyLimit
+from server.cors import Cors, Preflights
 from server.gateway import Gateway
 from server.http_paths import PathsAndMethods
+from server.inference.log_line import LogLine
+from server.inference.model_control import ModelControl
+from server.inference.observers import Observers
+from server.inference.readiness import Readiness
 from server.job_access import JobAccess
 from server.job_metrics import JobMetrics
 from server.lifecycle import Lifecycle
@@ -38,11 +44,13 @@ from server.metrics import Metrics
 from server.observation import Observation
 from server.openai.chat import chat_router
 from server.openai.completions import completions_router
+from server.openai.errors import openai_errors
 from server.openai.files import files_router
 from server.openai.fine_tuning import fine_tuning_router
 from server.openai.models import models_router
 from server.openai.tokens import tokens_router
 from server.openai.unavailable import unavailable_router
+from server.request_metrics import RequestMetrics
 from server.routes.adapters import adapters_router
 from server.routes.admin import admin_router
 from server.routes.evaluations import evaluations_router
@@ -53,7 +61,7 @@ from server.routes.lineage import lineage_router
 from server.routes.metrics import metrics_router
 from server.routes.pipelines import pipelines_router
 from server.routes.providers import providers_router
-from server.security import Cors, Policy, Security, is_loopback
+from server.security import Policy, Security, is_loopback
 from server.served_models import FakeModels, RegistryModels, ServedModels
 from server.settings import Settings
 from server.storage import Storage
@@ -75,6 +83,7 @@ class Parts:
     lifecycle: Lifecycle
     pool: ModelPool
     gateway: Gateway
+    readiness: Readiness
     metrics: Metrics
     jobs: JobService
     storage: Storage
@@ -104,15 +113,16 @@ def create_app(
     lifecycle = Lifecycle()
     pool = pool or ModelPool(settings.pool_limits(), LocalWorkers(settings.patience()))
     metrics = Metrics(pool)
-    pool.listeners.append(metrics.lifecycle)
+    pool.listeners.append(metrics.pool_event)
     storage = Storage(database or open_database(settings), serves_models=settings.engine != "fake")
     models = _models(settings, storage)
     directory = ProviderDirectory()
     plans = LoadPlans(settings, directory, pool)
-    gateway = Gateway(settings, models, pool, plans, metrics, lifecycle)
+    gateway = Gateway(settings, models, pool, plans, Observers([RequestMetrics(metrics), LogLine()]))
+    control, readiness = ModelControl(gateway, plans), Readiness(gateway, lifecycle)
     jobs = _job_service(settings, storage, JobMetrics(metrics.registry), tasks)
     access = JobAccess(jobs, storage.files)
-    parts = Parts(settings, lifecycle, pool, gateway, metrics, jobs, storage)
+    parts = Parts(settings, lifecycle, pool, gateway, readiness, metrics, jobs, storage)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -121,7 +131,7 @@ def create_app(
         _warn_of_home(storage.database)
         if runs_jobs:
             await jobs.start()
-        warming = asyncio.create_task(gateway.warm_up())
+        warming = asyncio.create_task(readiness.warm_up())
         try:
             yield
         finally:
@@ -144,20 +154,20 @@ def create_app(
     for router in (
         chat_router(gateway),
         completions_router(gateway),
-        models_router(gateway),
+        models_router(gateway, control),
         tokens_router(gateway),
         files_router(storage.files, jobs),
         fine_tuning_router(gateway, jobs, storage.files),
         unavailable_router(),
-        admin_router(gateway),
+        admin_router(gateway, control),
         lineage_router(gateway),
         evaluations_router(gateway, storage.evaluations),
-        adapters_router(gateway),
+        adapters_router(Adapters(models, control)),
         jobs_router(jobs, access),
         pipelines_router(jobs, access),
         keys_router(storage.keys),
         providers_router(directory),
-        health_router(gateway),
+        health_router(readiness),
         metrics_router(metrics, jobs),
     ):
         check_declarations(router.routes)
@@ -165,8 +175,9 @@ def create_app(
     errors.install(app)
     app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes), max_upload_bytes=int(settings.max_upload_bytes))
     policy, authenticator = Policy.of(settings), _authenticator(settings, storage.keys)
+    app.add_middleware(Preflights)
     app.add_middleware(Security, policy=policy, authenticator=authenticator)
-    app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics)
+    app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics, error_writer=openai_errors)
     app.add_middleware(Cors, policy=policy, authenticator=authenticator)
     app.add_middleware(PathsAndMethods)  # added last, so outermost
     return app

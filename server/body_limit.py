@@ -29,12 +29,12 @@ class BodyLimit:
         limit = self._max_upload_bytes if scope["path"] in UPLOADS else self._max_body_bytes
         if _declared_bytes(scope) > limit:
             reply = reply_to(BodyTooLarge(limit))
-            await reply.response()(scope, receive, send)
+            await reply.response(scope)(scope, receive, send)
             return
         try:
             scope, receive = decompressed(scope, _counted(receive, limit), limit)
         except UnsupportedCoding as error:
-            await reply_to(error).response()(scope, receive, send)
+            await reply_to(error).response(scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""The table of failures: which exception becomes which status, type, code and Retry-After, in OpenAI's error envelope.
+"""The table of failures: which exception becomes which status, kind, code and Retry-After. Dialects write what comes of it.
 
 Every error leaves the daemon through `reply_to`, as an HTTP response or as an event of a stream that has begun.
 Knows nothing of routes, and never puts a request's content or an unexpected exception's text into a reply.
@@ -6,19 +6,20 @@ Knows nothing of routes, and never puts a request's content or an unexpected exc
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum, auto
 from typing import Any
 
-import msgspec
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Scope
 
 from jobs import job as jobs
 from jobs.task import InvalidJob, JobFailure, Problem
@@ -32,12 +33,21 @@ from server.disconnection import ClientGone
 from server.principal import InsufficientScope
 from server.request_record import RequestRecord
 
-INVALID = "invalid_request_error"
-AUTHENTICATION = "authentication_error"
-PERMISSION = "permission_error"
-RATE_LIMIT = "rate_limit_error"
-SERVER = "server_error"
-NOT_IMPLEMENTED = "not_implemented_error"
+
+class ErrorKind(StrEnum):
+    """Whose fault an error is, coarser than its code. Dialects have words of their own for it."""
+
+    INVALID = auto()  # the request's
+    AUTHENTICATION = auto()
+    PERMISSION = auto()
+    RATE_LIMIT = auto()
+    SERVER = auto()
+    NOT_IMPLEMENTED = auto()
+
+
+INVALID = ErrorKind.INVALID
+SERVER = ErrorKind.SERVER
+PERMISSION = ErrorKind.PERMISSION
 
 
 class ModelNotLoadedError(Exception):
@@ -73,7 +83,7 @@ class Rule:
     """One row of the table. retry_after_s and code hold unless the exception itself says otherwise."""
 
     status: int
-    type: str
+    kind: ErrorKind
     code: str | None
     retry_after_s: float | None = None
     param: str | None = None
@@ -81,7 +91,7 @@ class Rule:
 
 TABLE: Mapping[type[Exception], Rule] = {
     runtime.InvalidRequest: Rule(400, INVALID, "invalid_value"),
-    runtime.OverCapacity: Rule(429, RATE_LIMIT, "over_capacity", retry_after_s=1),
+    runtime.OverCapacity: Rule(429, ErrorKind.RATE_LIMIT, "over_capacity", retry_after_s=1),
     runtime.NotReady: Rule(503, SERVER, "not_ready", retry_after_s=2),
     runtime.StepFailed: Rule(500, SERVER, "step_failed"),
     runtime.EngineDead: Rule(503, SERVER, "engine_dead", retry_after_s=1),
@@ -94,12 +104,12 @@ TABLE: Mapping[type[Exception], Rule] = {
     InvalidBody: Rule(400, INVALID, "invalid_json"),
     InsufficientScope: Rule(403, PERMISSION, "insufficient_scope"),
     ForeignPage: Rule(403, PERMISSION, "origin_not_allowed"),
-    NotImplementedHere: Rule(501, NOT_IMPLEMENTED, "not_implemented"),
+    NotImplementedHere: Rule(501, ErrorKind.NOT_IMPLEMENTED, "not_implemented"),
     InvalidJob: Rule(400, INVALID, "invalid_value", param="params"),
     jobs.JobNotFound: Rule(404, INVALID, "job_not_found", param="id"),
     jobs.WrongStatus: Rule(409, INVALID, "wrong_status"),
     jobs.JobsElsewhere: Rule(409, INVALID, "jobs_elsewhere"),
-    jobs.TooManyPlans: Rule(429, RATE_LIMIT, "too_many_plans", retry_after_s=5),
+    jobs.TooManyPlans: Rule(429, ErrorKind.RATE_LIMIT, "too_many_plans", retry_after_s=5),
     jobs.QueueClosing: Rule(503, SERVER, "draining", retry_after_s=5),
     JobFailure: Rule(422, INVALID, "failed"),
     FileInUse: Rule(409, INVALID, "file_in_use", param="file_id"),
@@ -122,7 +132,7 @@ TABLE: Mapping[type[Exception], Rule] = {
     registry.RegistryError: Rule(500, SERVER, "registry_error"),
 }
 BY_STATUS: Mapping[int, Rule] = {
-    401: Rule(401, AUTHENTICATION, "invalid_api_key"),
+    401: Rule(401, ErrorKind.AUTHENTICATION, "invalid_api_key"),
     403: Rule(403, PERMISSION, "forbidden"),
     404: Rule(404, INVALID, "unknown_url"),
     405: Rule(405, INVALID, "method_not_allowed"),
@@ -133,50 +143,27 @@ UNEXPECTED = Rule(500, SERVER, "internal_error")
 UNEXPECTED_MESSAGE = "The server failed on this request; its log has the details under the id in X-Request-Id."
 
 
-class ProblemBody(BaseModel):
-    """One of several things wrong with a job; file and line (from 1): where in its data."""
-
-    message: str
-    param: str | None
-    file: str | None
-    line: int | None
-    code: str
-
-
-class ErrorBody(BaseModel):
-    """OpenAI's error: what was wrong, its class, the field at fault, and a code for programs. problems: of a job, each one."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-    problems: list[ProblemBody] | None = None
-
-
-class ErrorEnvelope(BaseModel):
-    error: ErrorBody
-
-
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
-    """An error, ready to be sent: as a response, or as the last event of a stream."""
+    """An error, ready to be written by a dialect: as a response, or as the last event of a stream.
+
+    field: the part of the request at fault, for the dialect to name; param: its name, where that is known already.
+    """
 
     status: int
     message: str
-    type: str
+    kind: ErrorKind
     code: str | None
     param: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     problems: Sequence[Problem] = ()
+    field: runtime.Field | None = None
 
-    def body(self) -> bytes:
-        error: dict[str, Any] = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        if self.problems:
-            error["problems"] = self.problems
-        return msgspec.json.encode({"error": error})
-
-    def response(self) -> Response:
-        return Response(self.body(), self.status, dict(self.headers), media_type="application/json")
+    def response(self, scope: Scope) -> Response:
+        """As the request with this ASGI scope wants its errors written."""
+        writer = RequestRecord.of(scope).error_writer
+        assert writer is not None, "the layer that observes requests gives each a writer"
+        return Response(writer.body(self), self.status, dict(self.headers), media_type="application/json")
 
 
 def reply_to(error: Exception, *, where: str = "this path") -> ErrorReply:
@@ -187,7 +174,7 @@ def reply_to(error: Exception, *, where: str = "this path") -> ErrorReply:
     if rule is None and isinstance(error, HTTPException):
         return _http_reply(error, where)
     if rule is None:
-        return ErrorReply(UNEXPECTED.status, UNEXPECTED_MESSAGE, UNEXPECTED.type, UNEXPECTED.code)
+        return ErrorReply(UNEXPECTED.status, UNEXPECTED_MESSAGE, UNEXPECTED.kind, UNEXPECTED.code)
     own = getattr(error, "retry_after_s", None)
     retry_after_s = rule.retry_after_s if own is None else own  # 0: to retry is in vain
     headers = dict(getattr(error, "headers", None) or {})
@@ -196,11 +183,12 @@ def reply_to(error: Exception, *, where: str = "this path") -> ErrorReply:
     return ErrorReply(
         rule.status,
         error.detail if isinstance(error, HTTPException) else str(error),
-        rule.type,
+        rule.kind,
         getattr(error, "code", None) or rule.code,
         getattr(error, "param", None) or rule.param,
         headers,
         tuple(getattr(error, "problems", ())),
+        getattr(error, "field", None),
     )
 
 
@@ -214,7 +202,7 @@ def _http_reply(error: HTTPException, where: str) -> ErrorReply:
         allowed = (error.headers or {}).get("Allow", "another method")
         message = f"Method not allowed: {where}. Use {allowed}."
     param = "body" if error.status_code == 400 else None  # what the framework refuses by 400 is a form it cannot read
-    return ErrorReply(rule.status, message, rule.type, rule.code, param, dict(error.headers or {}))
+    return ErrorReply(rule.status, message, rule.kind, rule.code, param, dict(error.headers or {}))
 
 
 def _validation_reply(problems: Sequence[Any]) -> ErrorReply:
@@ -250,7 +238,7 @@ async def _answer(request: Request, error: Exception) -> Response:
         error = HTTPException(405, error.detail, {"Allow": _allowed(request, (error.headers or {}).get("Allow", "GET"))})
     reply = reply_to(error, where=f"{request.method} {request.url.path}")
     RequestRecord.of(request.scope).code = reply.code
-    return reply.response()
+    return reply.response(request.scope)
 
 
 def install(app: FastAPI) -> None:
@@ -258,24 +246,3 @@ def install(app: FastAPI) -> None:
     answered, and logged, where the request is observed."""
     for kind in (runtime.RuntimeFailure, RequestValidationError, HTTPException, *TABLE):
         app.add_exception_handler(kind, _answer)
-
-
-MEANINGS: Mapping[int, str] = {
-    400: "The request is invalid, or asks for something that is not supported; `param` names the field.",
-    401: "The API key is missing, unknown, expired or revoked.",
-    403: "The key lacks a scope, or the Host or the Origin of the request is not allowed.",
-    404: "There is no such model or path.",
-    409: "Its status does not allow that; the message says what does.",
-    413: "The request body is too large.",
-    422: "It cannot be done with what is there; the message says what to change.",
-    429: "The queue is full; retry after the seconds in Retry-After.",
-    500: "The request failed; it may be retried.",
-    501: "This server does not do that; the message says what to use instead.",
-    503: "The model is loading or restarting, or the server is shutting down; retry after the seconds in Retry-After.",
-}
-
-
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route for OpenAPI. 401 and 403 can always happen."""
-    others: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope, "description": "Any other error."}}
-    return others | {status: {"model": ErrorEnvelope, "description": MEANINGS[status]} for status in sorted({401, 403, *statuses})}

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from runtime.errors import RuntimeFailure
 from server.disconnection import wait_for_disconnect
 from server.errors import reply_to
-from server.inference import Indexed, Inference
+from server.inference.inference import Indexed, Inference
 from server.request_record import RequestRecord
 
 _log = logging.getLogger("slmops.stream")
@@ -79,4 +79,5 @@ def _error_event(error: Exception, record: RequestRecord) -> bytes:
     record.code = reply.code
     if not isinstance(error, RuntimeFailure):
         _log.error("stream failed", exc_info=error, extra={"fields": record.fields()})
-    return b"data: " + reply.body() + b"\n\n"
+    assert record.error_writer is not None
+    return record.error_writer.event(reply)

@@ -20,8 +20,8 @@ from runtime.pool.load_spec import Candidate, LoadSpec
 from runtime.pool.memory import WORKING_BYTES, MemoryEstimate, estimate_memory
 from runtime.pool.model_pool import ModelPool
 from server.durations import keep_alive_s
+from server.inference.resolution import ServedModel
 from server.model_settings import ModelSettings
-from server.served_models import ServedModel
 from server.settings import Settings
 
 _FAKE_BYTES = 64 << 20

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from runtime.pool.loaded_model import PoolEvent
 from server import metric_names as names
 from server.metric_names import LABELS, CounterName, HistogramName, labels_of
 from server.model_lifecycle import ModelLifecycle
@@ -86,6 +87,11 @@ class Metrics:
     def http_request(self, method: str, route: str, status: int, duration_s: float) -> None:
         self._http_requests.labels(method, route, str(status)).inc()
         self._http_seconds.labels(route).observe(duration_s)
+
+    def pool_event(self, event: PoolEvent) -> None:
+        """A listener of the pool: what happens to a model there is counted, and its series exist."""
+        self.of_model(event.label)
+        self.lifecycle(event)
 
     def of_model(self, label: str) -> ModelMetrics:
         """label: `name:number`. The series exist, at zero, from the first call on."""

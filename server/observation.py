@@ -9,10 +9,13 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import DrainingError, ErrorReply, reply_to
+from server.error_writer import ErrorWriter
+from server.errors import DrainingError, reply_to
 from server.lifecycle import Lifecycle
 from server.metrics import Metrics
 from server.request_record import RequestRecord
@@ -25,18 +28,22 @@ _log = logging.getLogger("slmops.access")
 
 
 class Observation:
-    """The layer. X-Request-Id is taken from the client when it is sound, else made up, and always answered."""
+    """The layer. X-Request-Id is taken from the client when it is sound, else made up, and always answered.
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, metrics: Metrics) -> None:
+    error_writer: how the errors of requests to a path are written.
+    """
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, metrics: Metrics, error_writer: Callable[[str], ErrorWriter]) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._metrics = metrics
+        self._error_writer = error_writer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(_request_id(scope))
+        record = RequestRecord(_request_id(scope), error_writer=self._error_writer(scope["path"]))
         record.attach(scope)
         answer = _Answer(send, record)
         self._lifecycle.request_begins()
@@ -57,9 +64,8 @@ class Observation:
             if reply.status == 500:
                 _log.error("request failed", exc_info=error, extra={"fields": RequestRecord.of(scope).fields()})
             if answer.status is None:
-                closing = {**reply.headers, "Connection": "close"}
-                reply = ErrorReply(reply.status, reply.message, reply.type, reply.code, reply.param, closing)
-                await reply.response()(scope, receive, answer.send)
+                reply = replace(reply, headers={**reply.headers, "Connection": "close"})
+                await reply.response(scope)(scope, receive, answer.send)
 
     def _tell(self, scope: Scope, record: RequestRecord, status: int | None) -> None:
         duration_s = time.perf_counter() - record.arrived

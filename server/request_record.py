@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from server.error_writer import ErrorWriter
 from server.principal import ANONYMOUS, LOCAL, Principal
 
 _KEY = "slmops.record"
@@ -17,13 +18,15 @@ _KEY = "slmops.record"
 class RequestRecord:
     """Filled in as the request passes. arrived: on the clock of time.perf_counter. code: of the error that ended it.
 
-    principal: who makes the request, once it is authenticated. foreign_page: the origin of the web page that makes it, if that
-    is neither the daemon's own nor one that the operator named. warnings: sentences for the client, in a header; ASCII.
+    resolution: why the name that was requested means this model. principal: who makes the request, once it is authenticated.
+    foreign_page: the origin of the web page that makes it, if that is neither the daemon's own nor one that the operator named.
+    warnings: sentences for the client, in a header; ASCII. error_writer: of the path, or of the route, which knows more.
     """
 
     request_id: str
     arrived: float = field(default_factory=time.perf_counter)
     model: str | None = None
+    resolution: str | None = None
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_completion_tokens: int = 0
@@ -33,6 +36,7 @@ class RequestRecord:
     principal: Principal = LOCAL
     foreign_page: str | None = None
     warnings: list[str] = field(default_factory=list)
+    error_writer: ErrorWriter | None = None
 
     def attach(self, scope: Scope) -> None:
         scope[_KEY] = self
@@ -51,6 +55,7 @@ class RequestRecord:
         if self.model is not None:
             fields |= {
                 "model": self.model,
+                "resolution": self.resolution,
                 "prompt_tokens": self.num_prompt_tokens,
                 "cached_tokens": self.num_cached_tokens,
                 "completion_tokens": self.num_completion_tokens,

@@ -1,6 +1,6 @@
-"""Who may talk to the daemon: the key, Host and Origin checks against web pages, and CORS for the pages that may.
+"""Who may talk to the daemon: the key, and the Host and Origin checks against web pages.
 
-Pure ASGI layers. `Policy` decides on hosts and pages and `Authenticator` on keys, from values; `Security` and `Cors` act. They find
+A pure ASGI layer. `Policy` decides on hosts and pages and `Authenticator` on keys, from values; `Security` acts. They find
 out who the caller is; what a route needs of the caller is the route's to say (`access.py`). Knows no routes but the open paths.
 """
 
@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.authenticator import Authenticator, Rejection
-from server.cors import preflight_headers, with_cors
 from server.errors import BY_STATUS, ErrorReply
 from server.principal import ANONYMOUS, LOCAL, Principal
 from server.request_head import RequestHead
@@ -131,10 +130,7 @@ class Security:
         refusal = self._refusal(scope["path"], head, found)
         if refusal is not None:
             record.code = refusal.code
-            await refusal.response()(scope, receive, send)
-        elif head.origins and head.is_preflight:
-            await send({"type": "http.response.start", "status": 204, "headers": preflight_headers(scope["headers"])})
-            await send({"type": "http.response.body", "body": b""})
+            await refusal.response(scope)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -154,7 +150,7 @@ class Security:
         if head.is_preflight or path in OPEN_PATHS or isinstance(found, Principal):
             return None
         code, message = _REJECTIONS[found]
-        return ErrorReply(401, message, BY_STATUS[401].type, code, None, {"WWW-Authenticate": "Bearer"})
+        return ErrorReply(401, message, BY_STATUS[401].kind, code, None, {"WWW-Authenticate": "Bearer"})
 
     def _about_host(self, host: str, found: Principal | Rejection) -> str:
         """Names what is wrong with the key first, when one was sent: a valid one may be used under any Host."""
@@ -164,24 +160,5 @@ class Security:
         return f"{rejection} {refusal}or add the name to allowed_hosts (SLMOPS_ALLOWED_HOSTS).".lstrip()
 
 
-class Cors:
-    """The layer around all others, so that pages which may use the daemon can read every answer, errors included."""
-
-    def __init__(self, app: ASGIApp, policy: Policy, authenticator: Authenticator) -> None:
-        self._app = app
-        self._policy = policy
-        self._authenticator = authenticator
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (head := RequestHead.of(scope)).origins and self._may_read(head):
-            send = with_cors(send, head.origins[0])
-        await self._app(scope, receive, send)
-
-    def _may_read(self, head: RequestHead) -> bool:
-        """Where a key is needed, the Host does not matter: who has none learns nothing under another name either."""
-        is_host_allowed = head.host is None or self._authenticator.needs_key or self._policy.allows_host(head.host)
-        return is_host_allowed and all(self._policy.allows_origin(origin, head.host) for origin in head.origins)
-
-
 def _forbidden(message: str, code: str) -> ErrorReply:
-    return ErrorReply(403, message, BY_STATUS[403].type, code)
+    return ErrorReply(403, message, BY_STATUS[403].kind, code)

@@ -1,46 +1,28 @@
-"""Which models requests may name: a name resolves to a version and its variants, of which an engine loads one.
+"""The models that requests may name, as they are now: of the registry, or those of the fake engine, which needs none.
 
-Knows the registry; knows nothing of what is loaded. `FakeModels` stands in when the engine needs no model. What is not a coroutine
-reads memory only.
+Knows the registry; knows nothing of what is loaded. What is not a coroutine reads memory only.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from model_registry.adapters import attachment_named, folder_of
+from model_registry.adapters import attachment_named
 from model_registry.errors import ModelNotFound, UnsupportedModel
 from model_registry.lineage import Lineage, lineage_of
-from model_registry.records import DECODER, LIVE, Attachment, Capability, Model, ModelVersion, Variant
-from server.fine_tuned_names import CHECKPOINT, as_registered, registered_of, written_name
+from model_registry.names import Label
+from model_registry.records import Attachment, ModelVersion
+from server.fine_tuned_names import as_registered
+from server.inference import resolution
+from server.inference.resolution import Resolution, ServedModel, Unresolved
+from server.principal import LOCAL, Principal
 
 if TYPE_CHECKING:
     from model_registry.snapshot import Snapshot
     from server.registry_access import RegistryAccess
-
-_OWNER = "slmops"
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A name that was asked, and what it means now. label: `name:number`; created: Unix seconds.
-
-    variants: that an engine can load; none for the fake engine. capabilities: what the version allows, whichever engine loads it.
-    adapters: PEFT folders by name, that the version is loaded with; adapter: the one that was asked for.
-    """
-
-    id: str
-    label: str
-    created: int
-    variants: tuple[Variant, ...] = ()
-    capabilities: frozenset[Capability] = DECODER
-    owner: str = _OWNER
-    adapters: Mapping[str, Path] = field(default_factory=dict)
-    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +34,14 @@ class Attached:
 
 
 class ServedModels(Protocol):
-    def resolve(self, name: str) -> ServedModel:
-        """Raises ModelNotFound, UnsupportedModel."""
+    def resolve(self, name: str, principal: Principal = LOCAL) -> Resolution | Unresolved:
+        """What the name means for a request of this principal."""
 
-    def listed(self) -> Sequence[ServedModel]:
-        """Every model under its bare name."""
+    def listed(self) -> Sequence[Resolution]:
+        """Every model under its bare name, then every adapter."""
 
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
-        """The version of that name, and the tree that it stands in. Raises as `resolve` does."""
+        """The version of that name, and the tree that it stands in. Raises ModelNotFound, UnsupportedModel."""
 
     def attached(self, model: str) -> Sequence[Attached]:
         """The model's adapters. Raises ModelNotFound."""
@@ -67,8 +49,11 @@ class ServedModels(Protocol):
     async def refresh(self) -> None:
         """What any process wrote before this call is known when it returns."""
 
-    async def remove(self, name: str) -> None:
-        """The whole model. Raises ModelNotFound; ModelInUse while a process works with it; RegistryBusy."""
+    async def remove(self, label: str) -> None:
+        """The whole model of this version (`name:NUMBER`).
+
+        Raises ModelNotFound; ModelInUse while a process works with it; RegistryBusy; UnsupportedModel for the fake engine's.
+        """
 
     async def attach(self, model: str, name: str, version: str, deadline_s: float | None = None) -> Attached:
         """From now on `model:name` is served. deadline_s: of time.monotonic, after which no other writer is waited for.
@@ -87,101 +72,42 @@ class RegistryModels:
         self._access = access
 
     @property
-    def _now(self) -> SnapshotModels:
-        return SnapshotModels(self._access.snapshot)
+    def _snapshot(self) -> Snapshot:
+        return self._access.snapshot
 
-    def resolve(self, name: str) -> ServedModel:
-        return self._now.resolve(name)
+    def resolve(self, name: str, principal: Principal = LOCAL) -> Resolution | Unresolved:
+        return resolution.resolve(self._snapshot, name, principal)
 
-    def listed(self) -> Sequence[ServedModel]:
-        return self._now.listed()
+    def listed(self) -> Sequence[Resolution]:
+        return resolution.listed(self._snapshot)
 
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
-        return self._now.lineage(name)
+        snapshot = self._snapshot
+        version = snapshot.resolve(as_registered(name))
+        return version, lineage_of(tuple(snapshot.models.values()), version)
 
     def attached(self, model: str) -> Sequence[Attached]:
-        return self._now.attached(model)
+        snapshot = self._snapshot
+        return [_with_base(snapshot, each) for each in snapshot.model(model).adapters]
 
     async def refresh(self) -> None:
         await self._access.refresh()
 
-    async def remove(self, name: str) -> None:
-        model = self.resolve(name).label.partition(":")[0]
+    async def remove(self, label: str) -> None:
+        model = label.partition(":")[0]
         await self._access.write(lambda registry: registry.remove(model))
 
     async def attach(self, model: str, name: str, version: str, deadline_s: float | None = None) -> Attached:
         tuned = as_registered(version)
         made = await self._access.write(lambda registry: registry.attach(model, name, tuned), deadline_s)
-        return self._now.with_base(made)
+        return _with_base(self._snapshot, made)
 
     async def detach(self, model: str, name: str, deadline_s: float | None = None) -> Attached:
-        gone = self._now.with_base(attachment_named(self._access.snapshot.model(model), name))
+        before = self._snapshot
+        gone = _with_base(before, attachment_named(before.model(model), name))
         await self._access.write(lambda registry: registry.detach(model, name), deadline_s)
-        return Attached(gone.attachment, self.resolve(gone.base.label))
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotModels:
-    """What names meant at the moment of one snapshot."""
-
-    snapshot: Snapshot
-
-    def resolve(self, name: str) -> ServedModel:
-        """A tuned model also by the name that OpenAI's clients know it by, `ft:...`."""
-        tuned, is_checkpoint, _ = name.partition(CHECKPOINT)
-        if is_checkpoint and registered_of(tuned):
-            raise ModelNotFound(
-                f"Checkpoints of a tuning are not served. The tuned model is {tuned!r}, once its job has succeeded."
-            )
-        registered = registered_of(name)
-        try:
-            version = self.snapshot.resolve(registered or name)
-        except ModelNotFound:
-            adapted = self._adapted(name)
-            if adapted is None:
-                raise
-            return adapted
-        if registered is not None and _listed_name(version) != name:
-            raise ModelNotFound(f"There is no model {name!r} here: did you mean {_listed_name(version)!r}?")
-        return self._served(name, version)
-
-    def listed(self) -> Sequence[ServedModel]:
-        models = self.snapshot.models.values()
-        versions = [version for model in models if (version := _live(model)) and version.builds]
-        live = [self._served(_listed_name(version), version) for version in versions]
-        return live + [self._with_adapter(each) for model in models for each in model.adapters]
-
-    def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
-        version = self.snapshot.resolve(as_registered(name))
-        return version, lineage_of(tuple(self.snapshot.models.values()), version)
-
-    def attached(self, model: str) -> Sequence[Attached]:
-        return [self.with_base(each) for each in self.snapshot.model(model).adapters]
-
-    def with_base(self, attachment: Attachment) -> Attached:
-        """Raises ModelNotFound when the base is gone."""
-        return Attached(attachment, self.resolve(self._base_of(attachment)))
-
-    def _adapted(self, name: str) -> ServedModel | None:
-        """By `model:adapter`. None when it is no adapter's name."""
-        model, _, adapter = name.partition(":")
-        known = self.snapshot.models.get(model)
-        found = [each for each in known.adapters if each.name == adapter] if known else []
-        return self._with_adapter(found[0]) if found else None
-
-    def _with_adapter(self, attachment: Attachment) -> ServedModel:
-        base = self.resolve(self._base_of(attachment))
-        return replace(base, id=f"{attachment.model}:{attachment.name}", adapter=attachment.name)
-
-    def _base_of(self, attachment: Attachment) -> str:
-        """The version that the adapter was tuned on."""
-        return self.snapshot.resolve(attachment.version).manifest.parent or attachment.model
-
-    def _served(self, name: str, version: ModelVersion) -> ServedModel:
-        attached = self.snapshot.model(version.model).adapters
-        mine = [each for each in attached if self._base_of(each) == version.label]
-        adapters = {each.name: folder_of(self.snapshot.resolve(each.version)) for each in mine}
-        return replace(_served(name, version), adapters=adapters)
+        now = self._snapshot
+        return Attached(gone.attachment, resolution.served(now, now.resolve(gone.base.label)))
 
 
 class FakeModels:
@@ -195,50 +121,52 @@ class FakeModels:
         self._labels = self._by_bare | {label: label for label in labels}
         self._created = int(time.time())
 
-    def resolve(self, name: str) -> ServedModel:
-        if name not in self._labels:
-            raise ModelNotFound(
-                f"There is no model {name!r} here: the fake engine serves only {', '.join(map(repr, self._by_bare))}. "
-                f"Run `slmops pull {name}` and serve it without `--engine fake`."
-            )
-        return ServedModel(name, self._labels[name], self._created)
+    def resolve(self, name: str, principal: Principal = LOCAL) -> Resolution | Unresolved:
+        label = self._labels.get(name)
+        if label is None:
+            return Unresolved(name, self._why_missing(name))
+        return Resolution(name, ServedModel(label, self._created), "model of the fake engine", principal=principal)
 
-    def listed(self) -> Sequence[ServedModel]:
-        return [self.resolve(name) for name in self._by_bare]
+    def listed(self) -> Sequence[Resolution]:
+        found = [self.resolve(name) for name in self._by_bare]
+        return [each for each in found if isinstance(each, Resolution)]
 
     async def refresh(self) -> None:
         return
 
-    async def remove(self, name: str) -> None:
-        raise UnsupportedModel(f"{self.resolve(name).label} is the fake engine's: there is nothing to remove.")
+    async def remove(self, label: str) -> None:
+        raise UnsupportedModel(f"{label} is the fake engine's: there is nothing to remove.")
 
     def lineage(self, name: str) -> tuple[ModelVersion, Lineage]:
-        label = self.resolve(name).label
+        label = self._label(name)
         raise UnsupportedModel(f"{label} was made from nothing: it is the fake engine's. Serve without `--engine fake`.")
 
     def attached(self, model: str) -> Sequence[Attached]:
-        self.resolve(model)
+        self._label(model)
         return []
 
     async def attach(self, model: str, name: str, version: str, deadline_s: float | None = None) -> Attached:
-        raise UnsupportedModel(f"{self.resolve(model).label} takes no adapters: it is the fake engine's.")
+        raise UnsupportedModel(f"{self._label(model)} takes no adapters: it is the fake engine's.")
 
     async def detach(self, model: str, name: str, deadline_s: float | None = None) -> Attached:
-        raise ModelNotFound(f"{self.resolve(model).label} has no adapter {name!r}.")
+        raise ModelNotFound(f"{self._label(model)} has no adapter {name!r}.")
+
+    def _label(self, name: str) -> str:
+        """Raises ModelNotFound."""
+        if name not in self._labels:
+            raise ModelNotFound(self._why_missing(name))
+        return self._labels[name]
+
+    def _why_missing(self, name: str) -> str:
+        return (
+            f"There is no model {name!r} here: the fake engine serves only {', '.join(map(repr, self._by_bare))}. "
+            f"Run `slmops pull {name}` and serve it without `--engine fake`."
+        )
 
 
-def _live(model: Model) -> ModelVersion | None:
-    number = next((alias.number for alias in model.aliases if alias.name == LIVE), None)
-    return next((version for version in model.versions if version.number == number), None)
-
-
-def _listed_name(version: ModelVersion) -> str:
-    base = (version.manifest.parent or "").partition(":")[0]
-    return written_name(base, version.model) or version.model
-
-
-def _served(name: str, version: ModelVersion) -> ServedModel:
-    if not version.builds:
-        raise UnsupportedModel(f"{version.label} has no variant to load. Run `slmops rm {version.label}` and pull it again.")
-    created = int(version.created_at.timestamp())
-    return ServedModel(name, version.label, created, version.builds, version.manifest.capabilities)
+def _with_base(snapshot: Snapshot, attachment: Attachment) -> Attached:
+    """Raises ModelNotFound when the base or the adapter's weights are gone."""
+    found = snapshot.find_adapter(Label(attachment.model, alias=attachment.name))
+    if found is None:
+        raise ModelNotFound(f"{attachment.model}:{attachment.name} cannot be served: {attachment.version}, or its base, is gone.")
+    return Attached(attachment, resolution.served(snapshot, found.base))

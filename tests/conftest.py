@@ -45,13 +45,6 @@ def kept_homes(pytestconfig: pytest.Config) -> KeptHomes:
     """Homes that are made once."""
     cache = pytestconfig.cache
     assert cache is not None
-<<<<<<< HEAD
-    homes = cache.mkdir("slmops-homes")
-    home = homes / _what_it_depends_on()
-    with FileLock(homes / "lock"):
-        _remove_unused(homes, keep=home)
-        with open_registry(home) as registry:
-=======
     return KeptHomes(cache.mkdir("slmops-homes"))
 
 
@@ -60,8 +53,7 @@ def default_home(kept_homes: KeptHomes) -> Path:
     """A SLMOPS_HOME that holds the default model as today's importer makes it. Read only: tests share it."""
 
     def make(home: Path) -> None:
-        with Registry(home) as registry:
->>>>>>> refs/heads/tests
+        with open_registry(home) as registry:
             pull(registry, DEFAULT_MODEL)
 
     importers = [path for path in sorted(PACKAGE.rglob("*.py")) if {"importers", "conversion"} & set(path.parts)]

@@ -16,7 +16,7 @@ from runtime.chat_formats.tool_format import Tool
 from runtime.constraints.constraint import Constraint
 from runtime.constraints.grammar import either
 from runtime.constraints.thinking import Thinking, ThoughtTags
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 from runtime.request import ChatPrompt, Grammar, GrammarKind, Prompt, SamplingParams, ToolChoice, ToolMode
 from runtime.tokenizer import Tokenizer
 
@@ -27,7 +27,7 @@ class Compiler(Protocol):
     """`constraints.compiler.GrammarCompiler`."""
 
     def compile(self, grammar: Grammar) -> Callable[[], Constraint]:
-        """Makes a constraint for each row. Raises InvalidRequest, which names `grammar.param`. Thread-safe."""
+        """Makes a constraint for each row. Raises InvalidRequest, which names `grammar.field`. Thread-safe."""
         ...
 
 
@@ -59,8 +59,8 @@ class AnswerForms:
         if not isinstance(prompt, ChatPrompt) or reasoning is None:
             if asked.thinking_budget is not None:
                 raise InvalidRequest(
-                    "There is no thought to limit: the model does not reason, or answers no chat messages. Leave it out.",
-                    param="thinking_token_budget",
+                    "There is no thought to limit: the model does not reason, or answers no conversation. Leave it out.",
+                    field=Field.THINKING_BUDGET,
                     code="unsupported_parameter",
                 )
             return AnswerForm(inner)
@@ -107,22 +107,23 @@ class AnswerForms:
         elif form.kind is GrammarKind.LARK:
             raise InvalidRequest(
                 "An answer that follows a grammar cannot also call tools at will. Require a call, or leave one of both out.",
-                param=form.param,
+                field=form.field,
                 code="unsupported_parameter",
             )
         else:
             required = msgspec.structs.replace(choice, mode=ToolMode.REQUIRED)
             source = either(self._formats.tools.grammar(tools, required), form)
-        return Grammar(kind=GrammarKind.CALLS, source=source, param="tools")
+        return Grammar(kind=GrammarKind.CALLS, source=source)
 
     def _compiled(self, grammar: Grammar, asked: SamplingParams) -> Constraint:
         if self._compiler is None:
-            raise lacks_forms("tool_choice" if grammar.param == "tools" else grammar.param)
-        for field, is_asked in (("min_tokens", asked.min_tokens > 0), ("ignore_eos", asked.ignore_eos)):
+            raise lacks_forms(Field.TOOL_CHOICE if grammar.field is Field.TOOLS else grammar.field)
+        for field, is_asked in ((Field.MIN_TOKENS, asked.min_tokens > 0), (Field.IGNORE_EOS, asked.ignore_eos)):
             if is_asked:
                 raise InvalidRequest(
-                    f"{field} cannot be combined with {grammar.param}, which says where the answer ends. Leave one of them out.",
-                    param=field,
+                    f"{field.quoted} cannot be combined with {grammar.field.quoted}, which says where the answer ends. "
+                    "Leave one of them out.",
+                    field=field,
                 )
         return self._compiler.compile(grammar)()
 

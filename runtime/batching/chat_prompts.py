@@ -13,7 +13,7 @@ from runtime.chat_formats.conversation import in_user_turns, is_instruction
 from runtime.chat_formats.reasoning_format import ReasoningFormat
 from runtime.chat_formats.recognition import is_native, reasoning_format, tool_format
 from runtime.chat_formats.tool_format import ToolFormat
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 from runtime.messages import EngineOptions
 from runtime.request import ChatPrompt
 
@@ -73,8 +73,8 @@ class ChatPrompts:
             formats = self._formats
             if formats.tools is None:
                 raise InvalidRequest(
-                    "This model has no format for tool calls. Leave tools out, or set tool_format for the model.",
-                    param="tools" if tools else "messages",
+                    f"This model has no format for tool calls. Leave {Field.TOOLS.quoted} out, or set tool_format for the model.",
+                    field=Field.TOOLS if tools else Field.CONVERSATION,
                     code="unsupported_parameter",
                 )
             messages = formats.tools.messages(prompt.messages, tools, native=formats.is_native)
@@ -102,8 +102,8 @@ class ChatPrompts:
             return {}
         if self._formats.reasoning is None and effort != NO_THOUGHT:
             raise InvalidRequest(
-                "This model does not reason before it answers. Leave reasoning_effort out, or choose none.",
-                param="reasoning_effort",
+                f"This model does not reason before it answers. Leave {Field.REASONING_EFFORT.quoted} out, or choose none.",
+                field=Field.REASONING_EFFORT,
                 code="unsupported_parameter",
             )
         return {"enable_thinking": effort != NO_THOUGHT, "reasoning_effort": effort}

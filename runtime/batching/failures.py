@@ -34,12 +34,12 @@ def broken(request: int, error: BaseException) -> Failed:
         case NothingToChoose():
             message = "The model left no token to choose: its scores are not numbers, or what was asked excludes every token."
             code = "no_token"
-        case GrammarTooComplex(param=param):
+        case GrammarTooComplex(field=field):
             return Failed(
                 request=request,
                 kind=FailureKind.INVALID_REQUEST,
-                message=f"{param} is too complex to be followed any further: its grammar outgrew a limit. Send a simpler one.",
-                param=param,
+                message=f"{field.quoted} is too complex to be followed further: its grammar outgrew a limit. Send a simpler one.",
+                field=field,
                 code="grammar_too_complex",
             )
         case ConstraintBroken():
@@ -57,7 +57,7 @@ def failed(request: int, failure: RuntimeFailure) -> Failed:
         request=request,
         kind=failure.kind,
         message=failure.message,
-        param=failure.param,
+        field=failure.field,
         code=failure.code,
         retry_after_s=failure.retry_after_s,
     )

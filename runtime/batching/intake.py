@@ -16,7 +16,7 @@ from runtime.batching.draft import Draft
 from runtime.batching.sequence import ResolvedParams, Sequence
 from runtime.batching.stop import StopMatcher
 from runtime.constraints.compiler import GrammarCompiler
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 from runtime.messages import EngineOptions, Submit
 from runtime.model_folder import GenerationDefaults, ModelFolder
 from runtime.preparation_process import ModelPreparation
@@ -142,7 +142,7 @@ class Intake:
         if name is None:
             return 0
         if name not in self._adapters:
-            raise InvalidRequest(f"The model was loaded without the adapter {name!r}. Attach it first.", param="model")
+            raise InvalidRequest(f"The model was loaded without the adapter {name!r}. Attach it first.", field=Field.MODEL)
         return 1 + self._adapters.index(name)
 
     def text_of(self, prompt: ChatPrompt) -> str:
@@ -181,39 +181,39 @@ class Intake:
                 text = self._chat.text(prompt)
                 ids = self._encode(text, field, False)
         if ids and (min(ids) < 0 or max(ids) >= self._vocab_size):
-            raise InvalidRequest(f"A token id in the prompt is outside the vocabulary (0 to {self._vocab_size - 1}).", param=field)
+            raise InvalidRequest(f"A token id in the prompt is outside the vocabulary (0 to {self._vocab_size - 1}).", field=field)
         return text, ids
 
     def _check_size(self, prompt: Prompt, ids: list[int]) -> None:
         """At least one and less than the context."""
         if not ids:
-            raise InvalidRequest("The prompt is empty: it must hold at least one token.", param=_field(prompt))
+            raise InvalidRequest("The prompt is empty: it must hold at least one token.", field=_field(prompt))
         if len(ids) >= self._context_length:
             raise self._too_long(f"{len(ids)}", _field(prompt))
 
-    def _encode(self, text: str, field: str, add_special_tokens: bool) -> list[int]:
+    def _encode(self, text: str, field: Field, add_special_tokens: bool) -> list[int]:
         """Refuses megabytes that cannot fit before they are tokenized, which would take seconds and as many hundred megabytes."""
         at_least = len(text) // self.tokenizer.longest_token
         if len(text) > COUNTED_CHARS and at_least >= self._context_length:
             raise self._too_long(f"at least {at_least}", field)
         return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
-    def _too_long(self, count: str, field: str) -> InvalidRequest:
+    def _too_long(self, count: str, field: Field) -> InvalidRequest:
         return InvalidRequest(
             f"This model's maximum context length is {self._context_length} tokens, but the prompt has {count} tokens. "
             "Shorten the prompt; one token at least must remain for the answer.",
-            param=field,
+            field=field,
             code="context_length_exceeded",
         )
 
     def _resolve(self, asked: SamplingParams, prompt_len: int) -> ResolvedParams:
         defaults, room = self._defaults, self._context_length - prompt_len
-        _check_ids("logit_bias", asked.logit_bias, self._vocab_size)
-        _check_ids("stop_token_ids", asked.stop_token_ids, self._vocab_size)
+        _check_ids(Field.LOGIT_BIAS, asked.logit_bias, self._vocab_size)
+        _check_ids(Field.STOP_TOKEN_IDS, asked.stop_token_ids, self._vocab_size)
         top_k = _first(asked.top_k, defaults.top_k)
         temperature = _first(asked.temperature, defaults.temperature)
         if not math.isfinite(temperature) or temperature < 0:
-            raise InvalidRequest("temperature must be a number of at least 0.", param="temperature")
+            raise InvalidRequest(f"{Field.TEMPERATURE.quoted} must be a number of at least 0.", field=Field.TEMPERATURE)
         resolved = ResolvedParams(
             temperature=temperature if temperature >= GREEDY_BELOW else 0.0,
             top_k=max(0, int(top_k)),
@@ -225,7 +225,8 @@ class Intake:
             asked=asked,
         )
         if resolved.max_tokens < 0 or (resolved.max_tokens == 0 and asked.prompt_logprobs is None):
-            raise InvalidRequest("max_tokens must be at least 1, or 0 with prompt_logprobs.", param="max_tokens")
+            message = f"{Field.MAX_TOKENS.quoted} must be at least 1, or 0 with {Field.PROMPT_LOGPROBS.quoted}."
+            raise InvalidRequest(message, field=Field.MAX_TOKENS)
         return resolved
 
 
@@ -234,17 +235,18 @@ def _capabilities(can_chat: bool, can_constrain: bool) -> frozenset[Capability]:
     return frozenset(capability for capability, is_there in found.items() if is_there)
 
 
-def _field(prompt: Prompt) -> str:
-    """The request's field that the prompt comes from."""
-    return "messages" if isinstance(prompt, ChatPrompt) else "prompt"
+def _field(prompt: Prompt) -> Field:
+    """The part of the request that the prompt comes from."""
+    return Field.CONVERSATION if isinstance(prompt, ChatPrompt) else Field.PROMPT
 
 
 def _first(asked: float | None, default: float) -> float:
     return default if asked is None else asked
 
 
-def _check_ids(field: str, ids: object, vocab_size: int) -> None:
+def _check_ids(field: Field, ids: object, vocab_size: int) -> None:
     assert isinstance(ids, dict | tuple)
     outside = [i for i in ids if not 0 <= i < vocab_size]
     if outside:
-        raise InvalidRequest(f"{field} names token {outside[0]}, outside the vocabulary (0 to {vocab_size - 1}).", param=field)
+        message = f"{field.quoted} names token {outside[0]}, outside the vocabulary (0 to {vocab_size - 1})."
+        raise InvalidRequest(message, field=field)

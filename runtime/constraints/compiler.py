@@ -48,7 +48,7 @@ class GrammarCompiler:
     def compile(self, grammar: Grammar) -> Callable[[], GrammarConstraint]:
         """Returns what makes a constraint for one row. About a millisecond for a usual schema, nothing for one seen lately.
 
-        Raises InvalidRequest (`unsupported_schema` or `invalid_grammar`) that names `grammar.param`.
+        Raises InvalidRequest (`unsupported_schema` or `invalid_grammar`) that names `grammar.field`.
         """
         key = (grammar.kind, grammar.source)
         with self._lock:
@@ -63,7 +63,7 @@ class GrammarCompiler:
         if isinstance(matcher, _Complaint):
             raise refusal(grammar, matcher.text)
         masks = self._masks(grammar)
-        return lambda: GrammarConstraint(matcher.deep_copy(), masks, self._background, grammar.param)
+        return lambda: GrammarConstraint(matcher.deep_copy(), masks, self._background, grammar.field)
 
     def _build(self, grammar: Grammar) -> LLMatcher | _Complaint:
         lark = to_lark(grammar)

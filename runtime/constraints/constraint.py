@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.errors import Field
+
 
 class Constraint(Protocol):
     """The state of one row's constraint: which tokens may follow those it has seen. One thread calls everything.
@@ -45,9 +47,9 @@ class ConstraintBroken(Exception):
 class GrammarTooComplex(ConstraintBroken):
     """The grammar outgrew a limit while it was followed: it is at fault, and the same answer meets the limit again.
 
-    param: the request's field that the grammar came in.
+    field: the part of the request that the grammar came in.
     """
 
-    def __init__(self, message: str, param: str) -> None:
+    def __init__(self, message: str, field: Field) -> None:
         super().__init__(message)
-        self.param = param
+        self.field = field

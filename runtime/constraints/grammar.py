@@ -58,10 +58,10 @@ def refusal(grammar: Grammar, complaint: str) -> InvalidRequest:
     is_own_text = grammar.kind is GrammarKind.LARK
     reason = _PLACE.sub(r"line \1, column \2: " if is_own_text else "", reason)
     if (remedy := _schema_remedy(reason)) is not None:
-        return InvalidRequest(f"The JSON Schema cannot be followed: {remedy}", param=grammar.param, code="unsupported_schema")
+        return InvalidRequest(f"The JSON Schema cannot be followed: {remedy}", field=grammar.field, code="unsupported_schema")
     if grammar.kind is GrammarKind.JSON_SCHEMA:
         message = f"The JSON Schema cannot be followed: {reason.rstrip('.')}. Change it, or ask for a simpler one."
-        return InvalidRequest(message, param=grammar.param, code="unsupported_schema")
+        return InvalidRequest(message, field=grammar.field, code="unsupported_schema")
     return _invalid(grammar, f"{reason.rstrip('.')}. Change it, or ask for a simpler one")
 
 
@@ -84,7 +84,7 @@ def _schema_remedy(reason: str) -> str | None:
 def _invalid(grammar: Grammar, reason: str) -> InvalidRequest:
     noun = {GrammarKind.JSON_SCHEMA: "JSON Schema", GrammarKind.REGEX: "regular expression", GrammarKind.CHOICE: "choice"}
     return InvalidRequest(
-        f"The {noun.get(grammar.kind, 'grammar')} cannot be followed: {reason}.", param=grammar.param, code="invalid_grammar"
+        f"The {noun.get(grammar.kind, 'grammar')} cannot be followed: {reason}.", field=grammar.field, code="invalid_grammar"
     )
 
 
@@ -101,7 +101,7 @@ def _json_rule(grammar: Grammar) -> str:
     """What was read may still be too deep to be followed."""
     schema = _parsed(grammar)
     try:
-        return json_rule(schema, param=grammar.param)
+        return json_rule(schema, field=grammar.field)
     except RecursionError as error:
         raise _too_deep(grammar) from error
 

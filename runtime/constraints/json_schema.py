@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 
 MAX_DEPTH = 100
 MAX_SCHEMAS = 4000
@@ -21,29 +21,29 @@ _SCHEMAS = ("items", "prefixItems", "additionalItems", "additionalProperties", "
 _SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 
 
-def refuse_unsupported(schema: Any, *, param: str) -> None:
+def refuse_unsupported(schema: Any, *, field: Field) -> None:
     """schema: parsed. Raises InvalidRequest (`unsupported_schema`) that names the keyword."""
     if not isinstance(schema, (dict, bool)):
-        raise _refusal("it is neither an object nor a boolean. Send a JSON Schema.", param)
+        raise _refusal("it is neither an object nor a boolean. Send a JSON Schema.", field)
     if isinstance(schema, dict) and "x-guidance" in schema:
-        raise _refusal('"x-guidance" may not be set by a request. Leave it out.', param)
+        raise _refusal('"x-guidance" may not be set by a request. Leave it out.', field)
     level: list[Any] = [schema]
     num_schemas = 0
     for _ in range(MAX_DEPTH):
         num_schemas += len(level)
         if num_schemas > MAX_SCHEMAS:
-            raise _refusal(f"it has more than {MAX_SCHEMAS} schemas in it. Send a smaller one.", param)
+            raise _refusal(f"it has more than {MAX_SCHEMAS} schemas in it. Send a smaller one.", field)
         for part in level:
             if isinstance(part, dict) and (reason := _unsupported(part)):
-                raise _refusal(reason, param)
+                raise _refusal(reason, field)
         level = [inner for part in level if isinstance(part, dict) for inner in subschemas(part)]
         if not level:
             return
-    raise _refusal(f"it is nested deeper than {MAX_DEPTH} schemas. Flatten it, or use $defs.", param)
+    raise _refusal(f"it is nested deeper than {MAX_DEPTH} schemas. Flatten it, or use $defs.", field)
 
 
-def _refusal(reason: str, param: str) -> InvalidRequest:
-    return InvalidRequest(f"The JSON Schema cannot be followed: {reason}", param=param, code="unsupported_schema")
+def _refusal(reason: str, field: Field) -> InvalidRequest:
+    return InvalidRequest(f"The JSON Schema cannot be followed: {reason}", field=field, code="unsupported_schema")
 
 
 def _unsupported(schema: dict[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from runtime.constraints.formats import with_real_dates
 from runtime.constraints.json_schema import refuse_unsupported
+from runtime.errors import Field
 
 # Small models lose themselves in free whitespace, so answers look like `json.dumps`.
 _JSON_LAYOUT = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
@@ -30,14 +31,14 @@ def token(text: str) -> str:
     return f"%token {_quoted(text)}"
 
 
-def json_rule(schema: Any, *, param: str = "tools", lenient: bool = False) -> str:
+def json_rule(schema: Any, *, field: Field = Field.TOOLS, lenient: bool = False) -> str:
     """A JSON text that follows the schema, written as `json.dumps` does. May stand wherever a rule's name may.
 
     schema: parsed; draft 2020-12 unless its `$schema` says otherwise. lenient: what grammars cannot express is passed over.
-    Raises InvalidRequest (`unsupported_schema`) that names `param` and the keyword; more is found when the grammar is compiled.
+    Raises InvalidRequest (`unsupported_schema`) that names `field` and the keyword; more is found when the grammar is compiled.
     """
     if not lenient:
-        refuse_unsupported(schema, param=param)
+        refuse_unsupported(schema, field=field)
     body = with_real_dates(schema) if isinstance(schema, dict) else {"allOf": [schema]}
     options = {**_JSON_LAYOUT, "lenient": lenient}
     return "%json " + _quoted({**body, "x-guidance": options})

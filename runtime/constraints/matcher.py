@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.constraints.constraint import ConstraintBroken, GrammarTooComplex
+from runtime.errors import Field
 from runtime.panics import is_panic
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ class GrammarConstraint:
     A mask takes 5 us to 3 ms, handing it over 30 us, to find what is forced 5 us: that comes first, and spares the masks between.
     """
 
-    def __init__(self, matcher: LLMatcher, masks: Masks, background: Executor, param: str = "response_format") -> None:
+    def __init__(self, matcher: LLMatcher, masks: Masks, background: Executor, field: Field = Field.FORM) -> None:
         self._matcher = matcher
         self._masks = masks
         self._background = background
-        self._param = param
+        self._field = field
         self._mask = masks.empty()
         self._filling: Future[None] | None = None
         self._forced: list[int] = []
@@ -103,7 +104,7 @@ class GrammarConstraint:
             raise self._broken()
 
     def _broken(self) -> GrammarTooComplex:
-        return GrammarTooComplex(f"the grammar outgrew its limits ({self._matcher.stop_reason()})", self._param)
+        return GrammarTooComplex(f"the grammar outgrew its limits ({self._matcher.stop_reason()})", self._field)
 
 
 def forced_tokens(matcher: LLMatcher, tokens: LLTokenizer) -> list[int]:

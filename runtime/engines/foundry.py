@@ -27,7 +27,7 @@ from runtime.engines.foundry_folder import write_foundry_folder
 from runtime.engines.text_engine import TextEngine
 from runtime.engines.text_intake import TextIntake
 from runtime.engines.text_model import Answered
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 from runtime.events import FinishReason
 from runtime.machine.cores import usable_cores
 from runtime.messages import EngineOptions, ModelInfo, ProviderChoice
@@ -43,16 +43,16 @@ HOTTEST = 2.0
 KV_ITEM_BYTES = 4  # graphs for the CPU keep KV as float32
 _SEEDS = 1 << 31
 _NO_FIELDS = (
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "min_tokens",
-    "stop_token_ids",
-    "ignore_eos",
-    "logprobs",
-    "prompt_logprobs",
-    "prediction",
-    "thinking_budget",
+    Field.PRESENCE_PENALTY,
+    Field.FREQUENCY_PENALTY,
+    Field.LOGIT_BIAS,
+    Field.MIN_TOKENS,
+    Field.STOP_TOKEN_IDS,
+    Field.IGNORE_EOS,
+    Field.LOGPROBS,
+    Field.PROMPT_LOGPROBS,
+    Field.PREDICTION,
+    Field.THINKING_BUDGET,
 )
 _MODEL_ID = "slmops:1"
 
@@ -117,14 +117,15 @@ class FoundryModel:
         neutral = SamplingParams()
         for field in _NO_FIELDS:
             if getattr(asked, field) != getattr(neutral, field):
-                raise _unsupported("thinking_token_budget" if field == "thinking_budget" else field)
-        for field, off in (("min_p", 0.0), ("typical_p", 1.0), ("repetition_penalty", 1.0)):
+                raise _unsupported(field)
+        for field, off in ((Field.MIN_P, 0.0), (Field.TYPICAL_P, 1.0), (Field.REPETITION_PENALTY, 1.0)):
             if getattr(asked, field) not in (None, off):
                 raise _unsupported(field)
         if not asked.skip_special_tokens:
-            raise _unsupported("skip_special_tokens")
+            raise _unsupported(Field.SKIP_SPECIAL_TOKENS)
         if asked.temperature is not None and asked.temperature > HOTTEST:
-            raise InvalidRequest(f"temperature may be at most {HOTTEST}: Foundry Local serves this model.", param="temperature")
+            message = f"{Field.TEMPERATURE.quoted} may be at most {HOTTEST}: Foundry Local serves this model."
+            raise InvalidRequest(message, field=Field.TEMPERATURE)
 
     def answer(self, text: str, params: ResolvedParams) -> _FoundryAnswer:
         return _FoundryAnswer(self._model, json.dumps(_wire_request(text, params)))
@@ -204,9 +205,9 @@ def _text_of(wire_chunk: str) -> str:
     return json.loads(wire_chunk)["choices"][0]["delta"].get("content") or ""
 
 
-def _unsupported(field: str) -> InvalidRequest:
+def _unsupported(field: Field) -> InvalidRequest:
     return InvalidRequest(
-        f"Foundry Local, which serves this model, has no {field}. Leave it out, or serve the model with another engine.",
-        param=field,
+        f"Foundry Local, which serves this model, has no {field.quoted}. Leave it out, or serve the model with another engine.",
+        field=field,
         code="unsupported_parameter",
     )

@@ -12,7 +12,7 @@ from typing import Any
 from runtime.batching.scheduler import StepPlan
 from runtime.batching.sequence import Sequence
 from runtime.engines.genai_engine import Decoded, refuse_beyond
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 
 _EVENTS = 256  # of one call; what does not fit comes with the next
 
@@ -62,20 +62,20 @@ class BatchDecoder:
         self._events: Any = self._engine.create_event_buffer(_EVENTS)
 
     def check(self, sequence: Sequence) -> None:
-        refuse_beyond(sequence, ("logprobs", "prompt_logprobs", "prediction", "thinking_budget"))
+        refuse_beyond(sequence, (Field.LOGPROBS, Field.PROMPT_LOGPROBS, Field.PREDICTION, Field.THINKING_BUDGET))
         asked = sequence.params.asked
         beyond = {
-            "min_p": sequence.params.min_p > 0,
-            "typical_p": sequence.params.typical_p < 1,
-            "presence_penalty": asked.presence_penalty != 0,
-            "frequency_penalty": asked.frequency_penalty != 0,
-            "logit_bias": bool(asked.logit_bias),
-            "ignore_eos": asked.ignore_eos,
-            "seed": asked.seed is not None and not self._is_dynamic,
+            Field.MIN_P: sequence.params.min_p > 0,
+            Field.TYPICAL_P: sequence.params.typical_p < 1,
+            Field.PRESENCE_PENALTY: asked.presence_penalty != 0,
+            Field.FREQUENCY_PENALTY: asked.frequency_penalty != 0,
+            Field.LOGIT_BIAS: bool(asked.logit_bias),
+            Field.IGNORE_EOS: asked.ignore_eos,
+            Field.SEED: asked.seed is not None and not self._is_dynamic,
         }
-        for name, is_asked in beyond.items():
+        for field, is_asked in beyond.items():
             if is_asked:
-                raise InvalidRequest(f"This model's engine samples by itself and has no {name}. Leave it out.", param=name)
+                raise InvalidRequest(f"This model's engine samples by itself and has no {field.quoted}. Leave it out.", field=field)
 
     def can_start(self, sequence: Sequence) -> bool:
         """genai admits by its own pages."""

@@ -20,7 +20,7 @@ from runtime.batching.queue import RequestQueue
 from runtime.batching.scheduler import StepPlan
 from runtime.batching.sequence import Sequence, SequenceStatus
 from runtime.constraints.constraint import ConstraintBroken
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 from runtime.events import TokenLogprob
 from runtime.messages import ModelInfo, Stats, StepReport, Submit
 from runtime.request import Prompt
@@ -37,14 +37,13 @@ class Decoded:
     logprob: TokenLogprob | None = None
 
 
-def refuse_beyond(sequence: Sequence, fields: Iterable[str]) -> None:
+def refuse_beyond(sequence: Sequence, fields: Iterable[Field]) -> None:
     """Raises InvalidRequest where one of these is asked for, which the engine does not have."""
     for field in fields:
         if getattr(sequence.params.asked, field) is not None:
-            name = "thinking_token_budget" if field == "thinking_budget" else field
             raise InvalidRequest(
-                f"The engine of this model has no {name}. Leave it out, or serve the model with the engine onnx.",
-                param=name,
+                f"The engine of this model has no {field.quoted}. Leave it out, or serve the model with the engine onnx.",
+                field=field,
                 code="unsupported_parameter",
             )
 

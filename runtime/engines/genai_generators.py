@@ -30,7 +30,7 @@ from runtime.batching.scheduler import StepPlan, prefill_budget
 from runtime.batching.sequence import Sequence
 from runtime.batching.slots import MIN_COMPUTED_TOKENS
 from runtime.engines.genai_engine import Decoded, refuse_beyond
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 
 SMALLEST_CAPACITY = 512
 _EXCLUDED = -1e9
@@ -106,10 +106,11 @@ class GeneratorDecoder:
         self.prefix_hits = 0
 
     def check(self, sequence: Sequence) -> None:
-        refuse_beyond(sequence, ("prompt_logprobs", "prediction"))
+        refuse_beyond(sequence, (Field.PROMPT_LOGPROBS, Field.PREDICTION))
         if sequence.params.asked.ignore_eos and not self._limits.can_append:
             raise InvalidRequest(
-                "This model's device cannot go on after an end-of-sequence token. Leave ignore_eos out.", param="ignore_eos"
+                f"This model's device cannot go on after an end-of-sequence token. Leave {Field.IGNORE_EOS.quoted} out.",
+                field=Field.IGNORE_EOS,
             )
 
     def can_start(self, sequence: Sequence) -> bool:

@@ -9,7 +9,7 @@ from model_registry.records import Capability
 from runtime.batching.chat_prompts import ChatFormats
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import Sequence
-from runtime.errors import InvalidRequest
+from runtime.errors import Field, InvalidRequest
 from runtime.messages import Submit
 from runtime.request import ChatPrompt, Prompt, TextPrompt
 from runtime.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ class TextIntake:
                 return TextRequest(sequence, text)
         raise InvalidRequest(
             "This model takes text only, and these tokens are not what their text becomes. Send text without NUL characters.",
-            param="messages" if isinstance(submit.prompt, ChatPrompt) else "prompt",
+            field=Field.CONVERSATION if isinstance(submit.prompt, ChatPrompt) else Field.PROMPT,
         )
 
     def _readings(self, prompt: Prompt, ids: list[int]) -> Iterator[str]:

@@ -11,20 +11,21 @@ from starlette.responses import Response
 from server.access import requires
 from server.answer_parts import ToolCall
 from server.disconnection import unless_disconnected
-from server.errors import documented
 from server.event_stream import STREAMS, EventStream
 from server.gateway import Gateway
-from server.inference import Answer, total
+from server.inference.inference import Answer, total
 from server.json_route import JsonRoute
 from server.openai.chat_frames import ChatFrames
 from server.openai.chat_style import ChatStyle, finish_reason
-from server.openai.field_names import named_as_in
+from server.openai.errors import OpenAIErrors
+from server.openai.field_names import names_in
 from server.openai.identity import Identity
 from server.openai.logprobs import chat_logprobs, prompt_logprobs
 from server.openai.near_misses import warnings_of
 from server.openai.translate import translate_chat
 from server.openai.wire.chat import ChatRequest
 from server.openai.wire.chat_answer import AnswerMessage, ChatChoice, ChatCompletion, FunctionCall, ToolCallBody
+from server.openai.wire.errors import documented
 from server.openai.wire.usage import usage_body
 from server.principal import AccessScope
 from server.request_record import RequestRecord
@@ -42,17 +43,17 @@ def chat_router(gateway: Gateway) -> APIRouter:
     @requires(AccessScope.INFERENCE, changes_state=False)
     async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         """With `stream`, the answer comes as server-sent events of `chat.completion.chunk` objects, then `[DONE]`."""
-        with named_as_in(body):
-            asked, style = translate_chat(body), ChatStyle.of(body)
-            model = await gateway.resolve(body.model)
-            identity = Identity.new("chatcmpl", model, body.service_tier)
-            record = RequestRecord.of(request.scope)
-            record.warnings += warnings_of(body)
-            if body.stream:
-                inference = await unless_disconnected(request.receive, gateway.infer(model, asked, record))
-                return EventStream(inference, ChatFrames(identity, inference, style))
-            answers = await unless_disconnected(request.receive, gateway.answer(model, asked, record))
-            return Response(chat_completion(identity, answers, style).model_dump_json(), media_type="application/json")
+        record = RequestRecord.of(request.scope)
+        record.error_writer = OpenAIErrors(names_in(body))
+        asked, style = translate_chat(body), ChatStyle.of(body)
+        found = await gateway.resolve(body.model, record.principal)
+        identity = Identity.new("chatcmpl", found, body.service_tier)
+        record.warnings += warnings_of(body)
+        if body.stream:
+            inference = await unless_disconnected(request.receive, gateway.infer(found, asked, record))
+            return EventStream(inference, ChatFrames(identity, inference, style))
+        answers = await unless_disconnected(request.receive, gateway.answer(found, asked, record))
+        return Response(chat_completion(identity, answers, style).model_dump_json(), media_type="application/json")
 
     return router
 

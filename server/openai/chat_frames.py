@@ -9,7 +9,7 @@ from runtime.chat_formats.delta import AnswerParser, ContentDelta, ReasoningDelt
 from runtime.chat_formats.delta import Delta as PartDelta
 from runtime.events import Chunk, Finished, Started, TokenLogprob, Usage
 from server.answer_parts import new_call_id
-from server.inference import Indexed, total
+from server.inference.inference import Indexed, total
 from server.openai.chat_style import ChatStyle, finish_reason
 from server.openai.identity import Identity
 from server.openai.logprobs import chat_logprobs

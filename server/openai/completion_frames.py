@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from runtime.events import Chunk, Finished, Started, TokenLogprob, Usage
-from server.inference import Indexed, total
+from server.inference.inference import Indexed, total
 from server.openai.completion_style import CompletionStyle
 from server.openai.identity import Identity
 from server.openai.logprobs import LegacyLogprobs

@@ -10,18 +10,20 @@ from starlette.responses import Response
 
 from server.access import requires
 from server.disconnection import unless_disconnected
-from server.errors import documented
 from server.event_stream import STREAMS, EventStream
 from server.gateway import Gateway
-from server.inference import Answer, total
+from server.inference.inference import Answer, total
 from server.json_route import JsonRoute
 from server.openai.completion_frames import CompletionFrames
 from server.openai.completion_style import CompletionStyle
+from server.openai.errors import OpenAIErrors
+from server.openai.field_names import names_in
 from server.openai.identity import Identity
 from server.openai.logprobs import LegacyLogprobs, prompt_logprobs
 from server.openai.near_misses import warnings_of
 from server.openai.translate import translate_completion
 from server.openai.wire.completions import Completion, CompletionChoice, CompletionRequest
+from server.openai.wire.errors import documented
 from server.openai.wire.usage import usage_body
 from server.principal import AccessScope
 from server.request_record import RequestRecord
@@ -39,15 +41,16 @@ def completions_router(gateway: Gateway) -> APIRouter:
     @requires(AccessScope.INFERENCE, changes_state=False)
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """`n` choices per prompt. With `stream`, choices come interleaved as server-sent events, then `[DONE]`."""
-        asked, style = translate_completion(body), CompletionStyle.of(body)
-        model = await gateway.resolve(body.model)
-        identity = Identity.new("cmpl", model, body.service_tier)
         record = RequestRecord.of(request.scope)
+        record.error_writer = OpenAIErrors(names_in(body))
+        asked, style = translate_completion(body), CompletionStyle.of(body)
+        found = await gateway.resolve(body.model, record.principal)
+        identity = Identity.new("cmpl", found, body.service_tier)
         record.warnings += warnings_of(body)
         if body.stream:
-            inference = await unless_disconnected(request.receive, gateway.infer(model, asked, record))
+            inference = await unless_disconnected(request.receive, gateway.infer(found, asked, record))
             return EventStream(inference, CompletionFrames(identity, inference.started, style))
-        answers = await unless_disconnected(request.receive, gateway.answer(model, asked, record))
+        answers = await unless_disconnected(request.receive, gateway.answer(found, asked, record))
         return Response(completion(identity, answers, style).model_dump_json(), media_type="application/json")
 
     return router

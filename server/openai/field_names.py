@@ -1,30 +1,20 @@
-"""Fields that have two names: a refusal names the one that the request has. The runtime knows the newer names of tools only."""
+"""What one request calls its parts, where OpenAI's API has more than one name for them: errors use the one that the request has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from runtime.errors import InvalidRequest
+from runtime.errors import Field
+from server.openai.errors import FIELD_NAMES, FieldNames
+from server.openai.structured_output import form_param
 from server.openai.wire.chat import ChatRequest
+from server.openai.wire.sampling import SamplingFields
 
 
-@contextmanager
-def named_as_in(request: ChatRequest) -> Iterator[None]:
-    """InvalidRequests pass with their param as this request says it."""
-    try:
-        yield
-    except InvalidRequest as refusal:
-        if refusal.param is not None:
-            field, dot, rest = refusal.param.partition(".")
-            refusal.param = _names(request).get(field, field) + dot + rest
-        raise
-
-
-def _names(request: ChatRequest) -> dict[str, str]:
-    names: dict[str, str] = {}
-    if request.functions:
-        names |= {"tools": "functions", "tool_choice": "function_call"}
-    if request.max_completion_tokens is not None:
-        names |= {"max_tokens": "max_completion_tokens"}
-    return names
+def names_in(request: SamplingFields) -> FieldNames:
+    """Pure, and cheap: it is made for every request."""
+    names: dict[str, str] = {Field.FORM: form_param(request)}
+    if isinstance(request, ChatRequest):
+        if request.functions:
+            names |= {Field.TOOLS: "functions", Field.TOOL_CHOICE: "function_call"}
+        if request.max_completion_tokens is not None:
+            names[Field.MAX_TOKENS] = "max_completion_tokens"
+    return {**FIELD_NAMES, **names}

@@ -12,9 +12,10 @@ from starlette.responses import FileResponse, Response
 from jobs.fields import ReferenceKind
 from jobs.service import JobService
 from model_registry.uploads import FileNotKnown, FileStore, StoredFile
-from runtime.errors import InvalidRequest
 from server.access import CallerPrincipal, GuardedRoute, requires
-from server.errors import FileInUse, documented
+from server.errors import FileInUse
+from server.openai.errors import InvalidParam
+from server.openai.wire.errors import documented
 from server.openai.wire.files import FileDeleted, FileList, FileObject, Purpose
 from server.principal import AccessScope
 
@@ -57,13 +58,13 @@ def files_router(uploads: FileStore, jobs: JobService) -> APIRouter:
     ) -> FileObject:
         """Training data is checked, line by line, when a job is created with it."""
         if (anchor is None) != (seconds is None):
-            raise InvalidRequest("expires_after needs both anchor and seconds.", param="expires_after")
+            raise InvalidParam("expires_after needs both anchor and seconds.", param="expires_after")
         if not file.filename:
-            raise InvalidRequest("The file has no name.", param="file")
+            raise InvalidParam("The file has no name.", param="file")
         stored = await asyncio.to_thread(uploads.add, file.file, file.filename[:255], purpose, seconds, caller.id)
         if stored.size_bytes == 0:
             await asyncio.to_thread(uploads.remove, stored.id)
-            raise InvalidRequest("The file is empty.", param="file")
+            raise InvalidParam("The file is empty.", param="file")
         return file_object(stored)
 
     @router.get("", responses=documented(400, 404, 500), summary="List the files")

@@ -16,13 +16,13 @@ from jobs.job import WORK, Job, JobEvent, JobNotFound, JobStatus, WrongStatus
 from jobs.service import JobService
 from jobs.task import InvalidJob, JobKind, Problem
 from model_registry.uploads import FileNotKnown, FileStore
-from runtime.errors import InvalidRequest
 from server.access import CallerPrincipal, requires
 from server.disconnection import unless_disconnected
-from server.errors import documented
 from server.gateway import Gateway
 from server.json_route import SmallJsonRoute
+from server.openai.errors import InvalidParam
 from server.openai.tuning_jobs import can_be_told, checkpoint_of, csv_of, event_of, job_of, our_id, params_of, their_id
+from server.openai.wire.errors import documented
 from server.openai.wire.fine_tuning import (
     Checkpoint,
     CheckpointList,
@@ -67,7 +67,7 @@ def fine_tuning_router(gateway: Gateway, service: JobService, uploads: FileStore
         base = (await gateway.resolve(asked.model)).label
         if asked.validation_file == asked.training_file:
             message = "It is the training_file too: validation must be new to the model."
-            raise InvalidRequest(message, param="validation_file")
+            raise InvalidParam(message, param="validation_file")
         for field in ("training_file", "validation_file"):
             await asyncio.to_thread(_check_file, uploads, field, getattr(asked, field), caller.only_own)
         params = params_of(asked, base, secrets.token_hex(4))
@@ -152,15 +152,15 @@ def fine_tuning_router(gateway: Gateway, service: JobService, uploads: FileStore
 
 
 def _check_file(uploads: FileStore, field: str, id_: str | None, owner: str | None) -> None:
-    """Raises InvalidRequest when it is not here, is another's, or is for something else."""
+    """Raises InvalidParam when it is not here, is another's, or is for something else."""
     if id_ is None:
         return
     try:
         purpose = uploads.get(id_, owner).purpose
     except FileNotKnown as error:
-        raise InvalidRequest(error.message, param=field, code="file_not_found") from None
+        raise InvalidParam(error.message, param=field, code="file_not_found") from None
     if purpose != "fine-tune":
-        raise InvalidRequest(f"The file {id_} is for {purpose}. Upload it with purpose fine-tune.", param=field)
+        raise InvalidParam(f"The file {id_} is for {purpose}. Upload it with purpose fine-tune.", param=field)
 
 
 async def _events(service: JobService, id_: str) -> list[JobEvent]:

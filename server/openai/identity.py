@@ -6,7 +6,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from server.served_models import ServedModel
+from server.inference.resolution import Resolution
 from server.version import slmops_version
 
 
@@ -24,7 +24,7 @@ class Identity:
     service_tier: str | None = None
 
     @classmethod
-    def new(cls, prefix: str, model: ServedModel, service_tier: str | None = None) -> Identity:
+    def new(cls, prefix: str, resolution: Resolution, service_tier: str | None = None) -> Identity:
         """prefix: `chatcmpl` or `cmpl`. service_tier: the one asked for, if any; there is only one."""
-        fingerprint = f"slmops-{slmops_version()}/{model.label}"
-        return cls(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), model.id, fingerprint, service_tier and "default")
+        fingerprint = f"slmops-{slmops_version()}/{resolution.label}"
+        return cls(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), resolution.name, fingerprint, service_tier and "default")

@@ -6,21 +6,21 @@ from typing import Any
 
 import msgspec
 
-from runtime.errors import InvalidRequest
 from server.json_meter import JsonLimits, TooComplex, measure
+from server.openai.errors import InvalidParam
 
 MAX_DEPTH = 100
 _LIMITS = JsonLimits(depth=MAX_DEPTH)
 
 
 def check_json_value(value: Any, param: str) -> None:
-    """Raises InvalidRequest for a whole number beyond 64 bits, and for what is nested more than MAX_DEPTH deep."""
+    """Raises InvalidParam for a whole number beyond 64 bits, and for what is nested more than MAX_DEPTH deep."""
     try:
         msgspec.msgpack.encode(value)
     except OverflowError:
         message = f"{param!r} holds a whole number beyond 64 bits; send it as text, or leave it out."
-        raise InvalidRequest(message, param=param) from None
+        raise InvalidParam(message, param=param) from None
     try:
         measure(msgspec.json.encode(value), _LIMITS)
     except TooComplex as error:
-        raise InvalidRequest(f"{param!r} {error}.", param=param) from None
+        raise InvalidParam(f"{param!r} {error}.", param=param) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runtime.errors import InvalidRequest
+from server.openai.errors import InvalidParam
 from server.openai.json_values import check_json_value
 from server.openai.wire.messages import CalledFunction, Message
 
@@ -13,7 +13,7 @@ Turn = dict[str, Any]
 
 
 def turns_of(messages: Sequence[Message]) -> list[Turn]:
-    """Raises InvalidRequest for a result of a call that no earlier turn has made."""
+    """Raises InvalidParam for a result of a call that no earlier turn has made."""
     conversation = _Conversation()
     return [conversation.turn(index, message) for index, message in enumerate(messages)]
 
@@ -52,7 +52,7 @@ class _Conversation:
     def _answered(self, index: int, id_: str) -> str:
         if id_ in self._ids:
             return id_
-        raise InvalidRequest(
+        raise InvalidParam(
             f"Message {index} is the result of a call that no earlier message of the assistant has in its tool_calls: send that "
             "message before it, or mend the tool_call_id.",
             param=f"messages.{index}.tool_call_id",
@@ -61,7 +61,7 @@ class _Conversation:
     def _answered_by_name(self, index: int, name: str) -> str:
         if name in self._last_id:
             return self._last_id[name]
-        raise InvalidRequest(
+        raise InvalidParam(
             f"Message {index} is the result of a function that no earlier message of the assistant has called: send the message "
             "with that function_call before it, or mend the name.",
             param=f"messages.{index}.name",

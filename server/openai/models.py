@@ -8,13 +8,14 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from model_registry.records import Capability
-from runtime.errors import InvalidRequest
 from server.access import GuardedRoute, requires
-from server.errors import documented
 from server.fine_tuned_names import registered_of
 from server.gateway import Gateway
+from server.inference.model_control import ModelControl
+from server.inference.resolution import Resolution
+from server.openai.errors import InvalidParam
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
-from server.served_models import ServedModel
 
 
 class ModelCard(BaseModel):
@@ -26,7 +27,7 @@ class ModelCard(BaseModel):
     id: str
     object: Literal["model"] = "model"
     created: int
-    owned_by: str
+    owned_by: str = "slmops"
     capabilities: list[Capability]
 
 
@@ -41,18 +42,18 @@ class ModelDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-def models_router(gateway: Gateway) -> APIRouter:
+def models_router(gateway: Gateway, control: ModelControl) -> APIRouter:
     router = APIRouter(tags=["openai"], route_class=GuardedRoute)
 
-    def card(model: ServedModel) -> ModelCard:
-        capabilities = sorted(gateway.capabilities_of(model))
-        return ModelCard(id=model.id, created=model.created, owned_by=model.owner, capabilities=capabilities)
+    def card(found: Resolution) -> ModelCard:
+        capabilities = sorted(gateway.capabilities_of(found.model))
+        return ModelCard(id=found.name, created=found.model.created, capabilities=capabilities)
 
     @router.get("/v1/models", responses=documented(500), summary="List the models")
     @requires(AccessScope.INFERENCE, AccessScope.READ, changes_state=False)
     async def list_models() -> ModelList:
         await gateway.models.refresh()
-        return ModelList(data=[card(model) for model in gateway.models.listed()])
+        return ModelList(data=[card(found) for found in gateway.models.listed()])
 
     @router.get("/v1/models/{model_id:path}", responses=documented(404, 500), summary="Describe a model")
     @requires(AccessScope.INFERENCE, AccessScope.READ, changes_state=False)
@@ -64,12 +65,12 @@ def models_router(gateway: Gateway) -> APIRouter:
     @requires(AccessScope.ADMIN, changes_state=True)
     async def delete_model(model_id: str) -> ModelDeleted:
         """Of a fine-tuning job, by its name `ft:...`. What it answers just now is answered first."""
-        model = await gateway.resolve(model_id)
+        found = await gateway.resolve(model_id)
         if registered_of(model_id) is None:
             message = f"{model_id} is no fine-tuning job's model, whose name begins with ft:. Remove it by `slmops rm {model_id}`."
-            raise InvalidRequest(message, param="model")
-        await gateway.unload(model.label, grace_s=gateway.settings.shutdown_grace_s)
-        await gateway.models.remove(model_id)
+            raise InvalidParam(message, param="model")
+        await control.unload(found.label, grace_s=gateway.settings.shutdown_grace_s)
+        await gateway.models.remove(found.label)
         return ModelDeleted(id=model_id)
 
     return router

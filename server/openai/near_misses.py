@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from runtime.errors import InvalidRequest
+from server.openai.errors import InvalidParam
 
 _ALIKE = 0.86  # of difflib: one letter of seven; `tool_ids` is not `tools`, `top_a` not `top_p`
 _MOST_READ, _MOST_COMPARED = 1024, 32  # of unknown fields; comparing takes a while
@@ -59,7 +59,7 @@ _ANNOTATIONS = frozenset({"cache_control", "return", "returns", "title", "annota
 
 
 def refuse_near_constraints(unknown: Mapping[str, Any]) -> None:
-    """unknown: the fields of a request that its wire model does not name. Raises InvalidRequest."""
+    """unknown: the fields of a request that its wire model does not name. Raises InvalidParam."""
     if _has_text_format(unknown.get("text")):
         raise _refusal("text.format", "response_format")
     given = [name for name in _named(unknown) if name not in _CONSTRAINING]
@@ -91,7 +91,7 @@ def _meant(part: BaseModel, other_names: Mapping[str, str]) -> dict[str, str]:
 
 
 def refuse_unknown(part: BaseModel, within: str, *, harmless: Collection[str] = ()) -> None:
-    """For objects that exist to constrain an answer: every key counts but null ones and annotations. Raises InvalidRequest.
+    """For objects that exist to constrain an answer: every key counts but null ones and annotations. Raises InvalidParam.
 
     within: the dotted path of the object. harmless: keys that another table has decided on.
     """
@@ -101,7 +101,7 @@ def refuse_unknown(part: BaseModel, within: str, *, harmless: Collection[str] = 
         known = [field.alias or each for each, field in type(part).model_fields.items()]
         path = f"{within}.{name[:64]}"
         message = f"{path!r} is unknown and would have no effect: leave it out. {within!r} takes {', '.join(known)}."
-        raise InvalidRequest(message, param=path, code="unsupported_parameter")
+        raise InvalidParam(message, param=path, code="unsupported_parameter")
 
 
 def _named(unknown: Mapping[str, Any]) -> list[str]:
@@ -109,9 +109,9 @@ def _named(unknown: Mapping[str, Any]) -> list[str]:
     return [name for name, value in islice(unknown.items(), _MOST_READ) if value is not None and _NAME.fullmatch(name)]
 
 
-def _refusal(name: str, instead: str) -> InvalidRequest:
+def _refusal(name: str, instead: str) -> InvalidParam:
     message = f"{name!r} is no field of this API, and what it asks of the answer would not hold: use {instead}, or leave it out."
-    return InvalidRequest(message, param=name, code="unsupported_parameter")
+    return InvalidParam(message, param=name, code="unsupported_parameter")
 
 
 def _has_text_format(text: Any) -> bool:

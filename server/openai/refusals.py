@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from runtime.errors import InvalidRequest
+from server.openai.errors import InvalidParam
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +137,11 @@ def explain(row: Unsupported, name: str) -> str:
 
 
 def refuse_unsupported(fields: Mapping[str, Any], table: Iterable[Unsupported], *, within: str = "") -> None:
-    """Raises InvalidRequest. within: the dotted path of the object that has the fields."""
+    """Raises InvalidParam. within: the dotted path of the object that has the fields."""
     row = find_unsupported(fields, table)
     if row is not None:
         name = f"{within}.{row.field}" if within else row.field
-        raise InvalidRequest(explain(row, name), param=name, code="unsupported_parameter")
+        raise InvalidParam(explain(row, name), param=name, code="unsupported_parameter")
 
 
 def _asks(value: Any, harmless: tuple[Any, ...]) -> bool:

@@ -11,18 +11,19 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from runtime.capabilities import needs_of
-from runtime.errors import InvalidRequest, NotReady
+from runtime.errors import Field, NotReady
 from runtime.messages import Tokenized
 from runtime.pool.lease import Lease
 from runtime.request import ChatPrompt, Prompt, TextPrompt
 from server.access import requires
 from server.disconnection import unless_disconnected
-from server.errors import documented
 from server.gateway import Gateway
 from server.json_route import JsonRoute
-from server.openai.field_names import named_as_in
+from server.openai.errors import FIELD_NAMES, FieldNames, OpenAIErrors
+from server.openai.field_names import names_in
 from server.openai.translate import translate_chat
 from server.openai.wire.chat import ChatRequest
+from server.openai.wire.errors import documented
 from server.openai.wire.tokens import (
     Detokenization,
     DetokenizeRequest,
@@ -55,13 +56,14 @@ def tokens_router(gateway: Gateway) -> APIRouter:
 
         Raises RuntimeFailure, ModelNotFound, ClientGone.
         """
-        model = await gateway.resolve(body.model)
         record = RequestRecord.of(request.scope)
-        record.model = model.label
+        record.error_writer = OpenAIErrors(_names(body))
+        found = await gateway.resolve(body.model, record.principal)
+        record.model, record.resolution = found.label, found.reason
         needs = needs_of(prompt) if isinstance(prompt, ChatPrompt) else ()
 
         async def answer() -> T:
-            with await gateway.acquire(model, body.keep_alive_s, record.principal.id, needs) as lease:
+            with await gateway.acquire(found.model, body.keep_alive_s, found.principal, needs) as lease:
                 return await _within(gateway.settings.request_timeout_s, question(lease))
 
         return await unless_disconnected(request.receive, answer())
@@ -73,11 +75,7 @@ def tokens_router(gateway: Gateway) -> APIRouter:
     async def tokenize(body: TokenizeRequest, request: Request) -> Response:
         """Also of what is too long for the model, up to a million characters."""
         prompt = _prompt(body)
-        try:
-            told = await ask(body, request, lambda lease: lease.tokenize(prompt), prompt)
-        except InvalidRequest as refusal:
-            refusal.param = "content" if isinstance(body, TokenizeContent) else refusal.param
-            raise
+        told = await ask(body, request, lambda lease: lease.tokenize(prompt), prompt)
         answer: BaseModel
         if isinstance(body, TokenizeContent):
             answer = _pieces(told) if body.with_pieces else Pieces(tokens=told.token_ids)
@@ -95,16 +93,15 @@ def tokens_router(gateway: Gateway) -> APIRouter:
     @requires(AccessScope.INFERENCE, changes_state=False)
     async def count_input_tokens(body: ChatRequest, request: Request) -> InputTokens:
         """Takes what /v1/chat/completions takes, and answers what its `usage.prompt_tokens` would be."""
-        with named_as_in(body):
-            prompt = translate_chat(body).prompts[0]
-            told = await ask(body, request, lambda lease: lease.tokenize(prompt), prompt)
+        prompt = translate_chat(body).prompts[0]
+        told = await ask(body, request, lambda lease: lease.tokenize(prompt), prompt)
         return InputTokens(input_tokens=len(told.token_ids))
 
     return router
 
 
 def _prompt(body: TokenizeText | TokenizeContent | TokenizeChat) -> Prompt:
-    """Raises InvalidRequest."""
+    """Raises InvalidParam."""
     match body:
         case TokenizeText():
             return TextPrompt(text=body.prompt, add_special_tokens=body.add_special_tokens is not False)
@@ -112,6 +109,13 @@ def _prompt(body: TokenizeText | TokenizeContent | TokenizeChat) -> Prompt:
             return TextPrompt(text=body.content, add_special_tokens=bool(body.add_special))
         case _:
             return translate_chat(body).prompts[0]
+
+
+def _names(body: TokenizeText | TokenizeContent | ChatRequest | DetokenizeRequest) -> FieldNames:
+    """What the parts of a request are called in errors."""
+    if isinstance(body, ChatRequest):
+        return names_in(body)
+    return {**FIELD_NAMES, Field.PROMPT: "content"} if isinstance(body, TokenizeContent) else FIELD_NAMES
 
 
 def _tokenization(told: Tokenized, *, with_texts: bool) -> Tokenization:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.errors import InvalidRequest
 from runtime.request import ToolChoice, ToolMode
+from server.openai.errors import InvalidParam
 from server.openai.json_values import check_json_value
 from server.openai.near_misses import refuse_unknown
 from server.openai.wire.tools import FunctionDefinition, ToolChoiceBody, ToolFields
@@ -14,17 +14,17 @@ ToolDicts = list[dict[str, Any]]
 
 
 def tools_of(request: ToolFields) -> tuple[ToolDicts | None, ToolChoice]:
-    """None: no calls, whether for want of tools or by choice. Raises InvalidRequest for a choice of what is not there."""
+    """None: no calls, whether for want of tools or by choice. Raises InvalidParam for a choice of what is not there."""
     if request.tools and request.functions:
-        raise InvalidRequest("'tools' and 'functions' exclude each other: send tools only.", param="functions")
+        raise InvalidParam("'tools' and 'functions' exclude each other: send tools only.", param="functions")
     if request.functions and request.tool_choice is not None:
-        raise InvalidRequest("'tool_choice' chooses among 'tools', but there are 'functions': send tools.", param="functions")
+        raise InvalidParam("'tool_choice' chooses among 'tools', but there are 'functions': send tools.", param="functions")
     _refuse_unknown(request)
     if request.functions:
         tools = [_tool(function, f"functions.{i}.parameters") for i, function in enumerate(request.functions)]
         return _chosen(tools, request.function_call, "function_call", parallel=False)
     if request.function_call is not None and request.function_call.type == "function":
-        raise InvalidRequest("'function_call' names a function, but 'functions' has none: send them.", param="function_call")
+        raise InvalidParam("'function_call' names a function, but 'functions' has none: send them.", param="function_call")
     tools = [_tool(tool.function, f"tools.{i}.function.parameters") for i, tool in enumerate(request.tools or ())]
     return _chosen(tools, request.tool_choice, "tool_choice", parallel=request.parallel_tool_calls is not False)
 
@@ -57,11 +57,11 @@ def _chosen(tools: ToolDicts, asked: ToolChoiceBody | None, param: str, *, paral
     mode, names = _mode_and_names(asked)
     known = [tool["function"]["name"] for tool in tools]
     if not known and (names or mode is ToolMode.REQUIRED):
-        raise InvalidRequest(f"{param!r} asks for a call, but there are no tools: send them in 'tools'.", param=param)
+        raise InvalidParam(f"{param!r} asks for a call, but there are no tools: send them in 'tools'.", param=param)
     unknown = [name for name in names or () if name not in known]
     if unknown:
         there = ", ".join(known)
-        raise InvalidRequest(f"{param!r} names the function {unknown[0]!r}, which is not among the tools: {there}.", param=param)
+        raise InvalidParam(f"{param!r} names the function {unknown[0]!r}, which is not among the tools: {there}.", param=param)
     if not known or (asked is not None and asked.type == "none"):
         return None, ToolChoice()
     is_one_call = asked is not None and asked.type == "function"  # OpenAI: exactly one call of a function that is named

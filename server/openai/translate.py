@@ -1,13 +1,13 @@
-"""OpenAI's requests as the gateway's one internal request. Pure: values in, a value or InvalidRequest out."""
+"""OpenAI's requests as the gateway's one internal request. Pure: values in, a value or InvalidParam out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from runtime.errors import InvalidRequest
 from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
-from server.gateway import InferenceRequest
+from server.inference.request import InferenceRequest
+from server.openai.errors import InvalidParam
 from server.openai.json_values import check_json_value
 from server.openai.messages import turns_of
 from server.openai.near_misses import refuse_near_constraints
@@ -23,15 +23,15 @@ _TEMPLATE_RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "c
 
 
 def translate_chat(request: ChatRequest) -> InferenceRequest:
-    """Raises InvalidRequest for what is not supported, or contradicts itself."""
+    """Raises InvalidParam for what is not supported, or contradicts itself."""
     refuse_unsupported(request.unknown, CHAT)
     refuse_near_constraints(request.unknown)
     if request.top_logprobs and not request.logprobs:
-        raise InvalidRequest("'top_logprobs' needs 'logprobs' to be true: send both.", param="top_logprobs")
+        raise InvalidParam("'top_logprobs' needs 'logprobs' to be true: send both.", param="top_logprobs")
     tools, choice = tools_of(request)
     continues = bool(request.continue_final_message)
     if continues and request.add_generation_prompt:
-        raise InvalidRequest(
+        raise InvalidParam(
             "'continue_final_message' and 'add_generation_prompt' exclude each other: send one of them.",
             param="continue_final_message",
         )
@@ -54,7 +54,7 @@ def translate_chat(request: ChatRequest) -> InferenceRequest:
 
 
 def translate_completion(request: CompletionRequest) -> InferenceRequest:
-    """One prompt per text or list of token ids. Raises InvalidRequest."""
+    """One prompt per text or list of token ids. Raises InvalidParam."""
     refuse_unsupported(request.unknown, COMPLETION)
     refuse_near_constraints(request.unknown)
     _check_completion(request)
@@ -83,11 +83,11 @@ def _prompt_logprobs(request: CompletionRequest) -> int | None:
 def _check_completion(request: CompletionRequest) -> None:
     """Fields that contradict each other."""
     if request.best_of is not None and request.best_of < (request.n or 1):
-        raise InvalidRequest(f"'best_of' is {request.best_of}, less than the {request.n} of 'n': raise it.", param="best_of")
+        raise InvalidParam(f"'best_of' is {request.best_of}, less than the {request.n} of 'n': raise it.", param="best_of")
     if request.stream and request.num_choices > (request.n or 1):
-        raise InvalidRequest("The best of several answers is known when all have ended: leave out 'stream'.", param="best_of")
+        raise InvalidParam("The best of several answers is known when all have ended: leave out 'stream'.", param="best_of")
     if request.max_tokens == 0 and not request.echo and request.prompt_logprobs is None:
-        raise InvalidRequest(
+        raise InvalidParam(
             "'max_tokens' is 0, so that there is nothing to answer: raise it, or send 'echo' or 'prompt_logprobs'.",
             param="max_tokens",
         )
@@ -100,9 +100,9 @@ def _inference_request(
         refuse_unsupported(request.stream_options.model_extra or {}, STREAM_OPTIONS, within="stream_options")
         if request.stream_options.continuous_usage_stats and not request.stream_options.include_usage:
             name = "stream_options.continuous_usage_stats"
-            raise InvalidRequest(f"{name!r} needs 'stream_options.include_usage' to be true: send both.", param=name)
+            raise InvalidParam(f"{name!r} needs 'stream_options.include_usage' to be true: send both.", param=name)
     if request.stream and request.prompt_logprobs is not None:
-        raise InvalidRequest("'prompt_logprobs' come with whole answers only: leave out 'stream'.", param="prompt_logprobs")
+        raise InvalidParam("'prompt_logprobs' come with whole answers only: leave out 'stream'.", param="prompt_logprobs")
     return InferenceRequest(
         prompts,
         params,
@@ -118,7 +118,7 @@ def _template_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
     reserved = sorted(_TEMPLATE_RESERVED & kwargs.keys())
     if reserved:
         name = f"chat_template_kwargs.{reserved[0]}"
-        raise InvalidRequest(f"{name!r} is set by the server; send it as a field of the request, if at all.", param=name)
+        raise InvalidParam(f"{name!r} is set by the server; send it as a field of the request, if at all.", param=name)
     check_json_value(kwargs, "chat_template_kwargs")
     return kwargs
 
@@ -132,9 +132,7 @@ def _params(
 ) -> SamplingParams:
     min_tokens, budget = request.min_tokens or 0, request.thinking_token_budget
     if max_tokens is not None and min_tokens > max_tokens:
-        raise InvalidRequest(
-            f"'min_tokens' is {min_tokens}, more than the {max_tokens} of max_tokens; lower it.", param="min_tokens"
-        )
+        raise InvalidParam(f"'min_tokens' is {min_tokens}, more than the {max_tokens} of max_tokens; lower it.", param="min_tokens")
     return SamplingParams(
         temperature=request.temperature,
         top_k=request.top_k,

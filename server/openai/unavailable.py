@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from fastapi import APIRouter
 
 from server.access import GuardedRoute, requires
-from server.errors import ErrorEnvelope, NotImplementedHere, documented
+from server.errors import NotImplementedHere
+from server.openai.wire.errors import ErrorEnvelope, documented
 from server.principal import AccessScope
 
 _SERVES = "slmops serves language models that read and write text"

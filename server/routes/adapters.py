@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.access import requires
 from server.adapters import Adapters
-from server.errors import documented
-from server.gateway import Gateway
 from server.json_route import SmallJsonRoute
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 from server.served_models import Attached
 
@@ -43,9 +42,8 @@ class Detached(BaseModel):
     deleted: Literal[True] = True
 
 
-def adapters_router(gateway: Gateway) -> APIRouter:
+def adapters_router(adapters: Adapters) -> APIRouter:
     router = APIRouter(prefix="/admin/models", tags=["admin"], route_class=SmallJsonRoute)
-    adapters = Adapters(gateway)
 
     @router.get("/{name}/adapters", responses=documented(404, 500), summary="List a model's adapters")
     @requires(AccessScope.READ, changes_state=False)

@@ -13,10 +13,12 @@ from runtime.pool.load_spec import FOREVER
 from runtime.pool.loaded_model import LoadedModel, LoadedReplica
 from server.access import requires
 from server.durations import KEPT_FOREVER, KeepAlive
-from server.errors import ModelNotLoadedError, documented
+from server.errors import ModelNotLoadedError
 from server.gateway import Gateway
+from server.inference.model_control import ModelControl
 from server.json_route import SmallJsonRoute
 from server.model_settings import ModelSettings
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 
 
@@ -145,13 +147,13 @@ class Reset(BaseModel):
     reset: str
 
 
-def admin_router(gateway: Gateway) -> APIRouter:
+def admin_router(gateway: Gateway, control: ModelControl) -> APIRouter:
     router = APIRouter(prefix="/admin/models", tags=["admin"], route_class=SmallJsonRoute)
 
     @router.get("", responses=documented(500), summary="List the loaded models")
     @requires(AccessScope.READ, changes_state=False)
     async def list_loaded() -> LoadedModelList:
-        loaded, budget = gateway.loaded(), gateway.pool.limits.budget
+        loaded, budget = gateway.pool.loaded(), gateway.pool.limits.budget
         return LoadedModelList(
             data=[loaded_model_body(model) for model in loaded],
             memory_budget_bytes=budget.memory_bytes,
@@ -165,34 +167,34 @@ def admin_router(gateway: Gateway) -> APIRouter:
     @requires(AccessScope.ADMIN, changes_state=True)
     async def load(name: str, asked: LoadRequest | None = None) -> LoadedModelBody:
         """By name, or by `name:number`. Answers when it is loaded; loads nothing when it is already."""
-        model, asked = await gateway.resolve(name), asked or LoadRequest()
-        with await gateway.load(model, ModelSettings(keep_alive=asked.keep_alive, pin=asked.pin)):
-            return _body_of(model.label, gateway.loaded())
+        model, asked = (await gateway.resolve(name)).model, asked or LoadRequest()
+        with await control.load(model, ModelSettings(keep_alive=asked.keep_alive, pin=asked.pin)):
+            return _body_of(model.label, gateway.pool.loaded())
 
     @router.post("/{name}/reload", responses=documented(400, 404, 500, 503), summary="Load a model anew, with other settings")
     @requires(AccessScope.ADMIN, changes_state=True)
     async def reload(name: str, changes: ModelSettings | None = None) -> LoadedModelBody:
         """No request fails: the old workers serve until the new ones can. What is changed holds until the daemon ends."""
-        model = await gateway.resolve(name)
-        with await gateway.reload(model, changes or ModelSettings()):
-            return _body_of(model.label, gateway.loaded())
+        model = (await gateway.resolve(name)).model
+        with await control.reload(model, changes or ModelSettings()):
+            return _body_of(model.label, gateway.pool.loaded())
 
     @router.post("/{name}/unload", responses=documented(400, 404, 500), summary="Unload a model")
     @requires(AccessScope.ADMIN, changes_state=True)
     async def unload(name: str, asked: UnloadRequest | None = None) -> Unloaded:
         """Every loaded version of that name, or with `name:number` that one. Requests not done within grace_s end with an error."""
-        labels = await gateway.unload(name, grace_s=(asked or UnloadRequest()).grace_s)
+        labels = await control.unload(name, grace_s=(asked or UnloadRequest()).grace_s)
         if not labels:
-            raise ModelNotLoadedError(name, [model.spec.label for model in gateway.loaded()])
+            raise ModelNotLoadedError(name, [model.spec.label for model in gateway.pool.loaded()])
         return Unloaded(unloaded=list(labels))
 
     @router.post("/{name}/reset", responses=documented(404, 500), summary="Try a model again that failed repeatedly")
     @requires(AccessScope.ADMIN, changes_state=True)
     async def reset(name: str) -> Reset:
         """Forgets its failures; the next request loads it."""
-        model = await gateway.resolve(name)
-        gateway.pool.reset(model.label)
-        return Reset(reset=model.label)
+        label = (await gateway.resolve(name)).label
+        gateway.pool.reset(label)
+        return Reset(reset=label)
 
     return router
 

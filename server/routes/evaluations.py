@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from model_registry.evaluations import Evaluation, EvaluationStore
 from server.access import GuardedRoute, requires
-from server.errors import documented
 from server.fine_tuned_names import as_registered
 from server.gateway import Gateway
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 from server.routes.job_bodies import Figures, finite
 

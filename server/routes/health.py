@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from server.access import CallerPrincipal, GuardedRoute, open_to_all
-from server.errors import MEANINGS, ErrorEnvelope, ErrorReply
-from server.gateway import Gateway
+from server.errors import ErrorKind, ErrorReply
+from server.inference.readiness import Readiness
+from server.openai.wire.errors import MEANINGS, ErrorEnvelope
 from server.principal import AccessScope
 from server.version import slmops_version
 
@@ -31,7 +32,7 @@ class Version(BaseModel):
     version: str
 
 
-def health_router(gateway: Gateway) -> APIRouter:
+def health_router(readiness: Readiness) -> APIRouter:
     router = APIRouter(tags=["probes"], route_class=GuardedRoute)
 
     @router.get("/health", summary="Is the process alive?")
@@ -46,14 +47,14 @@ def health_router(gateway: Gateway) -> APIRouter:
         summary="Does the default model answer?",
     )
     @open_to_all
-    async def ready(caller: CallerPrincipal) -> Response:
+    async def ready(caller: CallerPrincipal, request: Request) -> Response:
         """The reason why it does not answer is a detail, for those who may read."""
-        reason = gateway.why_not_ready()
+        reason = readiness.why_not_ready()
         if reason is None:
             return JSONResponse(Ready().model_dump())
         reason = reason if caller.allows(AccessScope.READ) else _WITHOUT_DETAILS
         headers = {"Retry-After": _RETRY_AFTER_S}
-        return ErrorReply(503, reason, "server_error", "not_ready", None, headers).response()
+        return ErrorReply(503, reason, ErrorKind.SERVER, "not_ready", None, headers).response(request.scope)
 
     @router.get("/version", summary="Which version is this?")
     @open_to_all

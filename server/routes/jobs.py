@@ -14,11 +14,11 @@ from jobs.service import JobService
 from jobs.task import JobKind
 from server.access import CallerPrincipal, requires
 from server.disconnection import unless_disconnected
-from server.errors import documented
 from server.event_stream import STREAMS
 from server.job_access import JobAccess
 from server.job_log import MAX_LINES, end_of
 from server.json_route import SmallJsonRoute
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 from server.routes.job_bodies import (
     Deleted,

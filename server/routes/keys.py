@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from server.access import requires
 from server.api_keys import ApiKeys
-from server.errors import documented
 from server.json_route import JsonRoute
 from server.key_bodies import KeyBody, KeyList, KeyRequest, NewKeyBody, key_body, new_key_body
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 
 

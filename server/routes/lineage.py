@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from model_registry.lineage import Lineage
 from server.access import GuardedRoute, requires
-from server.errors import documented
 from server.gateway import Gateway
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 from server.routes.job_bodies import Figures, finite
 
@@ -43,7 +43,8 @@ def lineage_router(gateway: Gateway) -> APIRouter:
     @requires(AccessScope.READ, changes_state=False)
     async def show(name: str) -> LineageBody:
         """The whole tree that the version stands in, from its first ancestor that is still registered."""
-        version, tree = await gateway.look_up(lambda: gateway.models.lineage(name))
+        await gateway.models.refresh()
+        version, tree = gateway.models.lineage(name)
         return lineage_body(tree, version.label)
 
     return router

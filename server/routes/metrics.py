@@ -7,8 +7,8 @@ from starlette.responses import Response
 
 from jobs.service import JobService
 from server.access import GuardedRoute, requires
-from server.errors import documented
 from server.metrics import Metrics
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 
 _TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"

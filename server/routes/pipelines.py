@@ -14,9 +14,9 @@ from jobs.task import JobKind
 from server.access import CallerPrincipal, requires
 from server.bounded import FAIL_FAST
 from server.disconnection import unless_disconnected
-from server.errors import documented
 from server.job_access import JobAccess
 from server.json_route import SmallJsonRoute
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 from server.routes.job_bodies import JobBody, Metadata, Params, job_body
 

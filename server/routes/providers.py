@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from runtime.machine.execution_provider import ExecutionProvider
 from runtime.machine.provider_directory import ProviderDirectory, ProviderReport
 from server.access import GuardedRoute, requires
-from server.errors import documented
+from server.openai.wire.errors import documented
 from server.principal import AccessScope
 
 

@@ -48,7 +48,7 @@ class LiveServer:
     def __enter__(self) -> Self:
         self._thread.start()
         assert self._daemon.announced.wait(START_S), "the server did not start"
-        self.call(self.parts.gateway.warm_up())
+        self.call(self.parts.readiness.warm_up())
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -11,10 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from model_registry.pull import pull
-from model_registry.records import Precision
 from model_registry.registry import open_registry
-from model_registry.registry import Registry
 from server.cli.program import execute
 from tests.doubles.daemon_process import Daemon, running_daemon
 from tests.doubles.kept_homes import KeptHomes
@@ -27,17 +24,6 @@ PLAIN = "{% for message in messages %}{{ message.content }}{% endfor %}"
 HOSTILE = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
 
 
-<<<<<<< HEAD
-def publish(home: Path, folder: Path, name: str, template: str, layers: int) -> None:
-    """Weights of their own for each number of layers: equal files are shared."""
-    metadata = {"tokenizer.chat_template": template}
-    source = write_gguf(folder / f"{name}.gguf", Tiny(context=4096, layers=layers, metadata=metadata))
-    with open_registry(home) as registry:
-        pull(registry, str(source), precision=Precision.FP32)
-
-
-=======
->>>>>>> refs/heads/tests
 @pytest.fixture
 def home(tmp_path: Path, kept_homes: KeptHomes) -> Path:
     """Holds the tiny models `good` and `bad`, with weights of their own: equal files are shared."""

@@ -21,7 +21,7 @@ from runtime.request import ChatPrompt, Grammar, GrammarKind, Prompt, SamplingPa
 THINK = reasoning_format_by_name("think")
 GENERIC = tool_format_by_name("generic")
 HELLO = ChatPrompt(messages=[{"role": "user", "content": "Hello"}])
-YES_OR_NO = Grammar(kind=GrammarKind.CHOICE, source=json.dumps(["yes", "no"]), param="structured_outputs")
+YES_OR_NO = Grammar(kind=GrammarKind.CHOICE, source=json.dumps(["yes", "no"]))
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": CITY}}
 WITH_TOOLS = msgspec.structs.replace(HELLO, tools=[WEATHER])
@@ -92,14 +92,14 @@ def test_with_a_form_and_calls_at_will_the_answer_is_one_of_both(family: str) ->
 
 def test_a_grammar_of_ones_own_and_calls_at_will_exclude_each_other() -> None:
     with pytest.raises(InvalidRequest, match="at will") as caught:
-        form(WITH_TOOLS, grammar=Grammar(kind=GrammarKind.LARK, source='start: "a"', param="structured_outputs.grammar"))
-    assert caught.value.param == "structured_outputs.grammar"
+        form(WITH_TOOLS, grammar=Grammar(kind=GrammarKind.LARK, source='start: "a"'))
+    assert caught.value.field == "form"
 
 
 def test_a_form_that_cannot_be_followed_is_named_also_beside_tools() -> None:
     with pytest.raises(InvalidRequest, match='"not"') as caught:
         form(WITH_TOOLS, grammar=Grammar(kind=GrammarKind.JSON_SCHEMA, source='{"not": {}}'))
-    assert caught.value.param == "response_format"
+    assert caught.value.field == "form"
 
 
 BROKEN = {"type": "object", "properties": {"city": {"type": "string", "pattern": "("}}}
@@ -111,7 +111,7 @@ def test_a_tool_whose_schema_makes_no_grammar_takes_any_object_unless_it_is_stri
     strict = {"type": "function", "function": {"name": "weather", "parameters": BROKEN, "strict": True}}
     with pytest.raises(InvalidRequest) as caught:
         form(msgspec.structs.replace(REQUIRED, tools=[strict]))
-    assert caught.value.param == "tools"
+    assert caught.value.field == "tools"
 
 
 @pytest.mark.parametrize("asked", [{"min_tokens": 2}, {"ignore_eos": True}])
@@ -119,14 +119,14 @@ def test_what_moves_the_end_is_refused_beside_a_grammar(asked: dict[str, Any]) -
     for prompt in (HELLO, REQUIRED):
         with pytest.raises(InvalidRequest, match="where the answer ends") as caught:
             form(prompt, grammar=YES_OR_NO, **asked)
-        assert caught.value.param == next(iter(asked))
+        assert caught.value.field == next(iter(asked))
 
 
 def test_an_engine_without_grammars_refuses_what_needs_one_and_lets_the_model_call_at_will() -> None:
-    for prompt, grammar, param in ((HELLO, YES_OR_NO, "structured_outputs"), (REQUIRED, None, "tool_choice")):
+    for prompt, grammar, field in ((HELLO, YES_OR_NO, "form"), (REQUIRED, None, "tool_choice")):
         with pytest.raises(InvalidRequest, match="another engine") as caught:
             form(prompt, grammar=grammar, constrains=False)
-        assert (caught.value.param, caught.value.code) == (param, "unsupported_parameter")
+        assert (caught.value.field, caught.value.code) == (field, "unsupported_parameter")
     assert form(WITH_TOOLS, formats=ChatFormats(tools=GENERIC), constrains=False) == AnswerForm()
 
 
@@ -173,7 +173,7 @@ def test_a_budget_without_a_thought_is_refused() -> None:
     for prompt, formats in ((HELLO, ChatFormats(tools=GENERIC)), (TextPrompt(text="x"), ChatFormats(reasoning=THINK))):
         with pytest.raises(InvalidRequest) as caught:
             form(prompt, formats=formats, thinking_budget=5)
-        assert (caught.value.param, caught.value.code) == ("thinking_token_budget", "unsupported_parameter")
+        assert (caught.value.field, caught.value.code) == ("thinking_budget", "unsupported_parameter")
 
 
 # ---- prompts ----
@@ -198,7 +198,7 @@ def test_without_tools_messages_stay_as_they_are() -> None:
 def test_tools_are_refused_by_models_that_have_no_format_for_them() -> None:
     with pytest.raises(InvalidRequest, match="tool_format") as caught:
         rendered(WITH_TOOLS)
-    assert caught.value.param == "tools"
+    assert caught.value.field == "tools"
 
 
 def test_an_effort_is_told_to_the_template_and_what_the_request_says_itself_wins() -> None:
@@ -212,4 +212,4 @@ def test_an_effort_is_told_to_the_template_and_what_the_request_says_itself_wins
 def test_an_effort_is_refused_by_models_that_do_not_reason() -> None:
     with pytest.raises(InvalidRequest) as caught:
         rendered(msgspec.structs.replace(HELLO, reasoning_effort="low"))
-    assert (caught.value.param, caught.value.code) == ("reasoning_effort", "unsupported_parameter")
+    assert (caught.value.field, caught.value.code) == ("reasoning_effort", "unsupported_parameter")

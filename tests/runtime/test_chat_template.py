@@ -61,7 +61,7 @@ def test_strftime_now_is_today() -> None:
 def test_a_template_that_refuses_says_why() -> None:
     with pytest.raises(InvalidRequest, match="System role not supported") as caught:
         render("{{ raise_exception('System role not supported') }}")
-    assert (caught.value.param, caught.value.code) == ("messages", "chat_template_error")
+    assert (caught.value.field, caught.value.code) == ("conversation", "chat_template_error")
 
 
 def test_a_template_that_does_not_compile_says_so_at_once() -> None:
@@ -152,7 +152,7 @@ def test_a_final_message_is_continued_also_where_the_template_trims() -> None:
 def test_nothing_to_continue_is_refused(messages: list[dict[str, Any]]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         render(CHATML, messages, continue_final_message=True)
-    assert caught.value.param == "continue_final_message"
+    assert caught.value.field == "continuation"
 
 
 def test_a_final_message_that_the_template_drops_is_refused() -> None:

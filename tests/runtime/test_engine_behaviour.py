@@ -36,7 +36,7 @@ CAN_BE_REFUSED = {
     "logprobs": 2,
     "prompt_logprobs": 0,
     "prediction": "Once upon a time there was a farmer",
-    "grammar": Grammar(kind=GrammarKind.REGEX, source="[0-9]{2}", param="grammar"),
+    "grammar": Grammar(kind=GrammarKind.REGEX, source="[0-9]{2}"),
 }
 CALL_OF_NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 RING = {"type": "function", "function": {"name": "ring_the_bell", "parameters": CALL_OF_NOTHING}}
@@ -75,7 +75,7 @@ def is_refused(tested: EngineUnderTest, bench: EngineBench, name: str, value: An
         return False
     with pytest.raises(InvalidRequest, match=name) as refusal:
         bench.submit(tested.story, **{name: value})
-    assert refusal.value.param == name
+    assert refusal.value.field == name
     return True
 
 
@@ -131,7 +131,7 @@ def test_many_at_a_time_answer_as_each_alone(tested: EngineUnderTest, bench: Eng
 
 
 def test_answers_follow_their_grammar_beside_one_that_is_free(tested: EngineUnderTest, bench: EngineBench, greedy: Outcome) -> None:
-    form = Grammar(kind=GrammarKind.REGEX, source="(river|sea): [0-9]{3} ships and no more", param="grammar")
+    form = Grammar(kind=GrammarKind.REGEX, source="(river|sea): [0-9]{3} ships and no more")
     if is_refused(tested, bench, "grammar", form):
         return
     free = bench.submit(tested.story, temperature=0, max_tokens=24)
@@ -149,7 +149,7 @@ def test_a_call_is_made_where_it_is_required(tested: EngineUnderTest, bench: Eng
     if "grammar" in tested.refuses:
         with pytest.raises(InvalidRequest, match="another engine") as refusal:
             bench.submit(prompt)
-        assert (refusal.value.param, refusal.value.code) == ("tool_choice", "unsupported_parameter")
+        assert (refusal.value.field, refusal.value.code) == ("tool_choice", "unsupported_parameter")
         return
     assert "ring_the_bell" in bench.answer(prompt, temperature=0, max_tokens=100).text
 
@@ -216,14 +216,14 @@ def test_usage_counts_tokens(bench: EngineBench) -> None:
 def test_an_empty_prompt_is_refused(bench: EngineBench) -> None:
     with pytest.raises(InvalidRequest, match="empty") as refusal:
         bench.submit(TextPrompt(text=""))
-    assert refusal.value.param == "prompt"
+    assert refusal.value.field == "prompt"
 
 
 def test_a_prompt_that_fills_the_context_is_refused(bench: EngineBench) -> None:
     assert bench.engine.info.context_length == CONTEXT
     with pytest.raises(InvalidRequest, match=f"{CONTEXT} tokens") as refusal:
         bench.submit(TokensPrompt(token_ids=[50] * CONTEXT))
-    assert (refusal.value.param, refusal.value.code) == ("prompt", "context_length_exceeded")
+    assert (refusal.value.field, refusal.value.code) == ("prompt", "context_length_exceeded")
 
 
 def test_a_long_prompt_is_answered_up_to_the_context(bench: EngineBench) -> None:

@@ -81,9 +81,9 @@ def test_a_constraint_that_breaks_fails_its_row_alone(breaks_at: int) -> None:
 
 @pytest.mark.parametrize("asked", [{"min_tokens": 3}, {"ignore_eos": True}])
 def test_what_would_move_the_end_is_refused_beside_a_grammar(asked: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest, match="response_format") as caught:
+    with pytest.raises(InvalidRequest, match="`form`") as caught:
         two_kernel_bench().submit(PROMPT, grammar=planned(A_TO_Z), **asked)
-    assert caught.value.param == next(iter(asked))
+    assert caught.value.field == next(iter(asked))
 
 
 # ---- jumps ----

@@ -145,7 +145,7 @@ def test_requests_beyond_the_slots_wait(bench: EngineBench) -> None:
 def test_what_the_sdk_cannot_do_is_refused_by_name(bench: EngineBench, field: str, value: Any) -> None:
     with pytest.raises(InvalidRequest, match=field) as refusal:
         bench.submit("A", **{field: value})
-    assert refusal.value.param == field
+    assert refusal.value.field == field
 
 
 def test_neutral_values_are_no_refusal(bench: EngineBench) -> None:

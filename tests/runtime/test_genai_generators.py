@@ -296,7 +296,7 @@ def test_a_constraint_that_breaks_fails_its_request_alone() -> None:
 def test_what_generators_cannot_do_is_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match="engine onnx") as caught:
         bench_of(Vendor()).submit(TextPrompt(text="a"), **asked)
-    assert (caught.value.param, caught.value.code) == (next(iter(asked)), "unsupported_parameter")
+    assert (caught.value.field, caught.value.code) == (next(iter(asked)), "unsupported_parameter")
 
 
 def test_a_chat_gets_a_row_of_a_flood_whose_answers_go_on_where_they_were() -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from runtime.errors import EngineDead, FailureKind, InvalidRequest
+from runtime.errors import EngineDead, FailureKind, Field, InvalidRequest
 from runtime.events import Chunk, Event, Failed, Finished, FinishReason, Timings, Usage
 from runtime.generation import Generation, failure_of
 
@@ -54,13 +54,13 @@ def test_a_failure_is_raised_after_what_came_before() -> None:
     async def scenario() -> None:
         reading = Reading()
         reading.generation.push(chunk("a"))
-        failed = Failed(request=1, kind=FailureKind.INVALID_REQUEST, message="no", param="prompt", code="c", retry_after_s=2.0)
+        failed = Failed(request=1, kind=FailureKind.INVALID_REQUEST, message="no", field=Field.PROMPT, code="c", retry_after_s=2.0)
         reading.generation.fail(failure_of(failed))
         with pytest.raises(InvalidRequest) as caught:
             await reading.read()
         assert reading.events == [chunk("a")]
         error = caught.value
-        assert (error.message, error.param, error.code, error.retry_after_s) == ("no", "prompt", "c", 2.0)
+        assert (error.message, error.field, error.code, error.retry_after_s) == ("no", "prompt", "c", 2.0)
 
     asyncio.run(scenario())
 

@@ -85,13 +85,13 @@ def test_seeds_of_any_sign_and_size_are_taken_and_none_is_random() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "param"),
-    [(TextPrompt(text=""), "prompt"), (TokensPrompt(token_ids=[]), "prompt"), (HELLO, "messages")],
+    ("prompt", "field"),
+    [(TextPrompt(text=""), "prompt"), (TokensPrompt(token_ids=[]), "prompt"), (HELLO, "conversation")],
 )
-def test_an_empty_prompt_is_refused(prompt: Prompt, param: str) -> None:
+def test_an_empty_prompt_is_refused(prompt: Prompt, field: str) -> None:
     with pytest.raises(InvalidRequest, match="empty") as caught:
         prepare(prompt, template="")
-    assert caught.value.param == param
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize("size", [CONTEXT, 500])
@@ -109,7 +109,7 @@ def test_a_prompt_that_leaves_one_token_is_taken() -> None:
 def test_token_ids_outside_the_vocabulary_are_refused(bad: int) -> None:
     with pytest.raises(InvalidRequest, match=f"0 to {VOCAB_SIZE - 1}"):
         prepare(TokensPrompt(token_ids=[1, bad]))
-    with pytest.raises(InvalidRequest, match=f"logit_bias names token {bad}"):
+    with pytest.raises(InvalidRequest, match=f"`logit_bias` names token {bad}"):
         prepare(HELLO, params={"logit_bias": {bad: 1.0}})
     with pytest.raises(InvalidRequest, match="stop_token_ids"):
         prepare(HELLO, params={"stop_token_ids": (bad,)})
@@ -119,7 +119,7 @@ def test_token_ids_outside_the_vocabulary_are_refused(bad: int) -> None:
 def test_no_tokens_at_all_is_refused(max_tokens: int) -> None:
     with pytest.raises(InvalidRequest, match="at least 1") as caught:
         prepare(HELLO, params={"max_tokens": max_tokens})
-    assert caught.value.param == "max_tokens"
+    assert caught.value.field == "max_tokens"
 
 
 def test_no_tokens_are_an_answer_where_the_prompt_is_to_be_scored() -> None:
@@ -168,7 +168,7 @@ def test_special_tokens_that_an_answer_is_written_with_are_shown() -> None:
 def test_a_temperature_that_is_none_is_refused(temperature: float) -> None:
     with pytest.raises(InvalidRequest) as caught:
         prepare(HELLO, params={"temperature": temperature})
-    assert caught.value.param == "temperature"
+    assert caught.value.field == "temperature"
 
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e-50])

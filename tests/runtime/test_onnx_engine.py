@@ -315,5 +315,5 @@ def test_a_chat_template_that_does_not_compile_costs_chat_alone(tmp_path: Path) 
     assert bench.outcomes[1].text == "56"
     with pytest.raises(InvalidRequest, match="line 2") as caught:
         bench.submit("4")
-    assert (caught.value.param, caught.value.code) == ("messages", "chat_template_error")
+    assert (caught.value.field, caught.value.code) == ("conversation", "chat_template_error")
     bench.engine.close()

@@ -55,7 +55,7 @@ def prepared() -> Iterator[list[ModelPreparation]]:
 def refusal_of(preparation: ModelPreparation, prompt: ChatPrompt = BAD) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         preparation.render(prompt)
-    assert (caught.value.param, caught.value.code) == ("messages", "chat_template_error")
+    assert (caught.value.field, caught.value.code) == ("conversation", "chat_template_error")
     return caught.value
 
 
@@ -103,7 +103,7 @@ def test_a_template_that_does_not_compile_is_named_by_its_line(prepared: list[Mo
     preparation = new(prepared, "one\n{% for in messages %}\ntwo")
     assert preparation.template_error is not None
     assert "does not compile: line 2: expected" in preparation.template_error
-    assert "/v1/completions" in refusal_of(preparation, GOOD).message
+    assert refusal_of(preparation, GOOD).code == "chat_template_error"
     assert preparation.grammar_complaint('start: "a"') is None
 
 

@@ -66,10 +66,10 @@ def test_tokens_are_taken_where_their_text_becomes_them() -> None:
     [
         (TokensPrompt(token_ids=[0xF0, 0x9F]), "prompt"),  # half of a character
         (text("a\0b"), "prompt"),
-        (ChatPrompt(messages=[{"role": "user", "content": "\0"}]), "messages"),
+        (ChatPrompt(messages=[{"role": "user", "content": "\0"}]), "conversation"),
     ],
 )
 def test_what_no_text_can_carry_is_refused(prompt: Any, field: str) -> None:
     with pytest.raises(InvalidRequest, match="text only") as refusal:
         prepared(intake_of(ByteTokenizer(), VOCAB_SIZE), prompt)
-    assert refusal.value.param == field
+    assert refusal.value.field == field

@@ -75,7 +75,7 @@ def test_a_prompt_that_is_too_long_or_empty_is_tokenized_all_the_same(engine: En
 def test_megabytes_are_refused(engine: Engine) -> None:
     with pytest.raises(InvalidRequest, match="at least") as refused:
         tokens_of(engine, TextPrompt(text="x" * (2 << 20)))
-    assert refused.value.param == "prompt"
+    assert refused.value.field == "prompt"
 
 
 def test_tokens_become_text_with_the_special_ones_written_out(engine: Engine) -> None:
@@ -87,4 +87,4 @@ def test_tokens_become_text_with_the_special_ones_written_out(engine: Engine) ->
 def test_an_id_that_is_no_token_is_refused(engine: Engine, token: int) -> None:
     with pytest.raises(InvalidRequest, match=f"0 to {VOCAB_SIZE - 1}") as refused:
         answered(engine, Detokenize(request=7, token_ids=[1, token]))
-    assert refused.value.param == "tokens"
+    assert refused.value.field == "token_ids"

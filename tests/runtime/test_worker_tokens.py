@@ -38,7 +38,7 @@ def test_what_the_tokenizer_is_asked_is_answered_or_refused() -> None:
     ]
     (report,) = [message for message in said if isinstance(message, StepReport)]
     (failed,) = report.failed
-    assert (failed.request, failed.kind, failed.param) == (4, FailureKind.INVALID_REQUEST, "tokens")
+    assert (failed.request, failed.kind, failed.field) == (4, FailureKind.INVALID_REQUEST, "token_ids")
     assert (printed, code) == (b"", 0)
 
 

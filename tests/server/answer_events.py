@@ -5,11 +5,11 @@ from __future__ import annotations
 from runtime.chat_formats.delta import AnswerParser
 from runtime.events import Alternative, Chunk, Finished, FinishReason, Started, Timings, TokenLogprob, Usage
 from server.answer_parts import parts_of
-from server.inference import Answer, joined_logprobs
+from server.inference.inference import Answer, joined_logprobs
+from server.inference.resolution import Resolution, ServedModel
 from server.openai.identity import Identity
-from server.served_models import ServedModel
 
-IDENTITY = Identity.new("chatcmpl", ServedModel("m", "m:1", 0), "auto")
+IDENTITY = Identity.new("chatcmpl", Resolution("m", ServedModel("m:1", 0), "test"), "auto")
 STARTED = Started(request=1, prompt_tokens=3, cached_tokens=1, prompt_token_ids=[7, 8, 9])
 
 

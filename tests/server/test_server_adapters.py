@@ -39,13 +39,7 @@ def publish_adapter(home: Path, folder: Path, name: str, *, seed: int, parent: s
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("adapters")
-<<<<<<< HEAD
-    home = folder / "home"
-    with open_registry(home) as registry:
-        pull(registry, str(write_gguf(folder / "tiny.gguf", Tiny(context=512))), name="tiny", precision=Precision.FP32)
-=======
     home = kept_homes.tiny(folder / "home", tiny=Tiny(context=512))
->>>>>>> refs/heads/tests
     publish_adapter(home, folder, "tuned", seed=1)
     publish_adapter(home, folder, "tuned-otherwise", seed=2)
     publish_adapter(home, folder, "of-another", seed=3, parent="huge:1")

@@ -16,13 +16,13 @@ from runtime.events import FinishReason, Started
 from runtime.messages import ModelInfo
 from runtime.request import ChatPrompt, Prompt, TextPrompt
 from server.answer_parts import AnswerParsing, AnswerParts, parts_of
-from server.inference import Answer, Indexed
+from server.inference.inference import Answer, Indexed
+from server.inference.resolution import Resolution, ServedModel
 from server.openai.chat import chat_completion
 from server.openai.chat_frames import ChatFrames
 from server.openai.chat_style import ChatStyle
 from server.openai.identity import Identity
 from server.openai.wire.sampling import UsageWish
-from server.served_models import ServedModel
 from tests.server.answer_events import IDENTITY, STARTED, answer_of, events_of
 
 pytestmark = pytest.mark.unit
@@ -193,7 +193,7 @@ def test_what_was_not_asked_for_is_not_told() -> None:
     plain = Answer(
         "a", AnswerParts("a"), [1], None, Started(request=1, prompt_tokens=3, cached_tokens=0), answer_of(["a"]).finished
     )
-    identity = Identity.new("chatcmpl", ServedModel("m", "m:1", 0))
+    identity = Identity.new("chatcmpl", Resolution("m", ServedModel("m:1", 0), "test"))
     body = json.loads(chat_completion(identity, [plain], ChatStyle()).model_dump_json())
     assert set(body) == {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
     assert set(body["choices"][0]) == {"index", "message", "logprobs", "finish_reason", "stop_reason"}

@@ -8,9 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from model_registry.pull import pull
-from model_registry.records import Precision
-from model_registry.registry import open_registry
 from server.settings import Settings
 from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.live_server import LiveServer, error_of
@@ -31,23 +28,12 @@ HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
 
 
 @pytest.fixture(scope="module")
-<<<<<<< HEAD
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    home = tmp_path_factory.mktemp("home")
-    with open_registry(home) as registry:
-        for name, template in TEMPLATES.items():
-            source = write_gguf(
-                home / f"{name}.gguf", Tiny(metadata={"tokenizer.chat_template": template, "llama.context_length": 1024})
-            )
-            pull(registry, str(source), name=name, precision=Precision.FP32)
-=======
 def served(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Iterator[httpx.Client]:
     def tiny(template: str) -> Tiny:
         return Tiny(metadata={"tokenizer.chat_template": template, "llama.context_length": 1024})
 
     models = {name: tiny(template) for name, template in TEMPLATES.items()}
     home = kept_homes.tiny(tmp_path_factory.mktemp("templates") / "home", **models)
->>>>>>> refs/heads/tests
     settings = Settings(home=home, port=0, model="refuses", memory_budget=2 << 30)
     with LiveServer(settings) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         yield client

@@ -9,7 +9,7 @@ import pytest
 
 from runtime.events import Started, TokenLogprob
 from server.answer_parts import AnswerParts
-from server.inference import Answer, Indexed
+from server.inference.inference import Answer, Indexed
 from server.openai.completion_frames import CompletionFrames
 from server.openai.completion_style import CompletionStyle
 from server.openai.completions import best, completion

@@ -16,6 +16,7 @@ from runtime import errors as runtime
 from server.app import create_app
 from server.body_errors import BodyTooComplex, BodyTooLarge, InvalidBody, UnsupportedCoding
 from server.errors import DrainingError, ModelNotLoadedError, NotImplementedHere, reply_to
+from server.openai.errors import OpenAIErrors
 from server.settings import Settings
 from tests.doubles.live_server import ask, error_of
 
@@ -57,7 +58,7 @@ from tests.doubles.live_server import ask, error_of
 def test_each_failure_has_its_status_code_and_retry(error: Exception, status: int, code: str, retry_after: str | None) -> None:
     reply = reply_to(error)
     assert (reply.status, reply.code, reply.headers.get("Retry-After")) == (status, code, retry_after)
-    assert json.loads(reply.body())["error"]["message"]
+    assert json.loads(OpenAIErrors().body(reply))["error"]["message"]
 
 
 def test_every_failure_of_the_lower_layers_is_in_the_table() -> None:
@@ -69,14 +70,15 @@ def test_every_failure_of_the_lower_layers_is_in_the_table() -> None:
 
 
 def test_what_the_exception_says_of_field_and_code_wins() -> None:
-    reply = reply_to(runtime.InvalidRequest("too long", param="messages", code="context_length_exceeded"))
-    assert (reply.message, reply.param, reply.code) == ("too long", "messages", "context_length_exceeded")
+    reply = reply_to(runtime.InvalidRequest("too long", field=runtime.Field.CONVERSATION, code="context_length_exceeded"))
+    assert (reply.message, reply.field, reply.param) == ("too long", "conversation", None)
+    assert reply.code == "context_length_exceeded"
 
 
 def test_an_unexpected_exception_tells_nothing_of_itself() -> None:
     reply = reply_to(ValueError("the user's secret"))
     assert reply.status == 500
-    assert b"secret" not in reply.body()
+    assert b"secret" not in OpenAIErrors().body(reply)
 
 
 def test_a_validation_error_names_its_field_by_dots() -> None:

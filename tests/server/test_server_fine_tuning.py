@@ -13,9 +13,6 @@ import httpx
 import openai
 import pytest
 
-from model_registry.pull import pull
-from model_registry.records import Precision
-from model_registry.registry import open_registry
 from server.fine_tuned_names import as_registered, registered_name, registered_of, written_name
 from server.openai.tuning_jobs import csv_of
 from server.settings import Settings
@@ -40,14 +37,8 @@ def rows(count: int, answer: str = "a cat") -> bytes:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Iterator[LiveServer]:
     tiny = Tiny(context=512, metadata={"tokenizer.chat_template": TEMPLATE})
-<<<<<<< HEAD
-    with open_registry(folder / "home") as registry:
-        pull(registry, str(write_gguf(folder / "tiny.gguf", tiny)), name="tiny", precision=Precision.FP32)
-    settings = Settings(home=folder / "home", port=0, model="tiny", num_slots=2, jobs={"threads": 1}, max_upload_bytes=1 << 20)
-=======
     home = kept_homes.tiny(tmp_path_factory.mktemp("tuning") / "home", tiny=tiny)
     settings = Settings(home=home, port=0, model="tiny", num_slots=2, jobs={"threads": 1}, max_upload_bytes=1 << 20)
->>>>>>> refs/heads/tests
     with LiveServer(settings) as server:
         yield server
 

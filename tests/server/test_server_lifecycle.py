@@ -1,4 +1,4 @@
-"""The daemon's phases, and metered generations and inferences on scripted events: no worker, no HTTP."""
+"""The daemon's phases, and observed generations and inferences on scripted events: no worker, no HTTP."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import pytest
 from runtime.errors import NotReady, RuntimeFailure, StepFailed
 from runtime.events import Chunk, Event, Finished, FinishReason, Started, Timings, Usage
 from runtime.generation import Generation
+from runtime.request import SamplingParams
 from server.disconnection import ClientGone, unless_disconnected
-from server.inference import Inference
+from server.inference.inference import Inference
+from server.inference.log_line import LogLine
+from server.inference.observed_generation import ObservedGeneration
+from server.inference.observers import ObservedChoice, ObservedRequest, Observers
+from server.inference.request import InferenceRequest
+from server.inference.resolution import Resolution, ServedModel
 from server.lifecycle import Lifecycle, Phase
-from server.metered import MeteredGeneration
 from server.metrics import Metrics
+from server.request_metrics import RequestMetrics
 from server.request_record import RequestRecord
-from server.served_models import ServedModel
 
 pytestmark = pytest.mark.unit
 
@@ -57,6 +62,7 @@ class CountedLease:
         self.released.set()
 
 
+RESOLUTION = Resolution("m", ServedModel("m:1", 0), "test")
 STARTED = Started(request=1, prompt_tokens=5, cached_tokens=2, prompt_text="prompt")
 TIMINGS = Timings(queue_s=0.1, prefill_s=0.2, decode_s=0.3)
 
@@ -76,9 +82,12 @@ class Bench:
         self._scripts = scripts
 
     def inference(self, time_limit_s: float | None = None, stall_s: float = 60) -> Inference:
-        series = self.metrics.of_model("m:1")
-        generations = [MeteredGeneration(script, series, self.record) for script in self._scripts]
-        return Inference(ServedModel("m", "m:1", 0), self.lease, generations, time_limit_s, stall_s)
+        request = ObservedRequest(RESOLUTION, InferenceRequest((), SamplingParams()), self.record)
+        observers = Observers([RequestMetrics(self.metrics), LogLine()])
+        observers.begun(request)
+        observers.submitted(request)
+        generations = [ObservedGeneration(each, ObservedChoice(request, i), observers) for i, each in enumerate(self._scripts)]
+        return Inference(RESOLUTION, self.lease, generations, time_limit_s, stall_s)
 
     def value(self, name: str, **labels: str) -> float:
         found = self.metrics.registry.get_sample_value(name, {"model_name": "m", "engine": "1", **labels})

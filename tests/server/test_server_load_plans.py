@@ -17,9 +17,9 @@ from runtime.machine.provider_directory import ProviderDirectory
 from runtime.pool.load_spec import FOREVER, Candidate, LoadSpec
 from runtime.pool.loaded_model import LoadedModel, ModelState
 from runtime.pool.memory import WORKING_BYTES, MemoryEstimate
+from server.inference.resolution import ServedModel
 from server.load_plans import LoadPlans
 from server.model_settings import ModelSettings
-from server.served_models import ServedModel
 from server.settings import Settings
 
 pytestmark = pytest.mark.api
@@ -79,7 +79,7 @@ def plan(make_settings: Callable[..., Settings]) -> Callable[..., LoadSpec]:
         child = "raise SystemExit('asked')" if machine is None else f"print(open({str(DISCOVERIES / machine)!r} + '.json').read())"
         directory = ProviderDirectory((sys.executable, "-c", child))
         plans = LoadPlans(make_settings(**{"engine": "auto"} | settings), directory, pool or Pool())
-        return asyncio.run(plans.spec(ServedModel("m", "m:1", 0, variants)))
+        return asyncio.run(plans.spec(ServedModel("m:1", 0, variants)))
 
     return make
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from runtime.errors import InvalidRequest
+from server.openai.errors import InvalidParam
 from server.openai.near_misses import warnings_of
 from server.openai.refusals import CHAT, COMPLETION, MESSAGE, Unsupported
 from server.openai.translate import translate_chat, translate_completion
@@ -20,7 +20,7 @@ _ASKING = {"asking": "for something"}
 
 @pytest.mark.parametrize("row", CHAT, ids=lambda row: row.field)
 def test_chat_fields(row: Unsupported) -> None:
-    with pytest.raises(InvalidRequest, match=f"'{row.field}' asks for") as caught:
+    with pytest.raises(InvalidParam, match=f"'{row.field}' asks for") as caught:
         translate_chat(ChatRequest(**said("hi"), **{row.field: _ASKING}))
     assert (caught.value.param, caught.value.code) == (row.field, "unsupported_parameter")
     for value in (*row.harmless, None):
@@ -29,7 +29,7 @@ def test_chat_fields(row: Unsupported) -> None:
 
 @pytest.mark.parametrize("row", COMPLETION, ids=lambda row: row.field)
 def test_completion_fields(row: Unsupported) -> None:
-    with pytest.raises(InvalidRequest, match=f"'{row.field}' asks for"):
+    with pytest.raises(InvalidParam, match=f"'{row.field}' asks for"):
         translate_completion(CompletionRequest(prompt="hi", **{row.field: _ASKING}))
     for value in (*row.harmless, None):
         translate_completion(CompletionRequest(prompt="hi", **{row.field: value}))
@@ -103,7 +103,7 @@ def test_fields_without_meaning_here_are_accepted(http: httpx.Client) -> None:
 
 
 def test_what_has_another_name_here_is_told() -> None:
-    with pytest.raises(InvalidRequest, match="this server has repetition_penalty: use that"):
+    with pytest.raises(InvalidParam, match="this server has repetition_penalty: use that"):
         translate_chat(ChatRequest(**said("hi"), repeat_penalty=1.2))
 
 

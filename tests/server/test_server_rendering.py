@@ -6,7 +6,6 @@ import io
 import json
 import logging
 from contextlib import redirect_stderr
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +13,8 @@ from hypothesis import strategies as st
 
 from runtime.chat_formats.delta import AnswerParser
 from runtime.events import Chunk, Finished, FinishReason, Started, Timings, Usage
-from server.inference import Indexed, total
+from server.inference.inference import Indexed, total
+from server.inference.resolution import Resolution, ServedModel
 from server.logs import JsonFormatter, TextFormatter, configure
 from server.openai.chat_frames import ChatFrames
 from server.openai.chat_style import ChatStyle
@@ -24,12 +24,11 @@ from server.openai.identity import Identity
 from server.openai.sse import MARK, ChunkTemplate, event_of
 from server.openai.wire.chat_answer import ChatChunk, ChatChunkChoice, Delta
 from server.openai.wire.sampling import UsageWish
-from server.served_models import ServedModel
 from server.visible_text import visible
 
 pytestmark = pytest.mark.unit
 
-MODEL = ServedModel("m", "m:1", Path(), 0)
+MODEL = Resolution("m", ServedModel("m:1", 0), "test")
 IDENTITY = Identity.new("chatcmpl", MODEL)
 
 

@@ -162,7 +162,7 @@ def test_nothing_stays_held(live: LiveServer, http: httpx.Client) -> None:
     tokenized(http, prompt="abc")
     error_of(http.post("/detokenize", json={"tokens": [500]}), 400)
     live.wait_idle()
-    assert [model.num_leases for model in live.parts.gateway.loaded()] == [0]
+    assert [model.num_leases for model in live.parts.pool.loaded()] == [0]
 
 
 def test_a_tokenizer_that_does_not_answer_in_time_is_not_waited_for(make_settings: Callable[..., Settings]) -> None:
@@ -171,7 +171,7 @@ def test_a_tokenizer_that_does_not_answer_in_time_is_not_waited_for(make_setting
         assert error_of(response, 503)["code"] == "deadline_exceeded"
         assert response.headers["retry-after"] == "1"
         server.wait_idle()
-        assert [model.num_leases for model in server.parts.gateway.loaded()] == [0]
+        assert [model.num_leases for model in server.parts.pool.loaded()] == [0]
 
 
 def test_the_default_model_counts_and_spells_its_own_tokens(real_daemon: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from runtime.errors import InvalidRequest
 from runtime.request import ChatPrompt, ToolChoice, ToolMode
+from server.openai.errors import InvalidParam
 from server.openai.translate import translate_chat
 from server.openai.wire.chat import ChatRequest
 from tests.doubles.live_server import said
@@ -104,7 +104,7 @@ def test_functions_are_tools_of_which_one_is_called() -> None:
     ],
 )
 def test_choices_of_what_is_not_there(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidParam) as caught:
         prompt_of(**fields)
     assert caught.value.param == param
 

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
-from runtime.errors import InvalidRequest
 from runtime.request import ChatPrompt, Grammar, GrammarKind, SamplingParams
+from server.openai.errors import InvalidParam
+from server.openai.structured_output import form_param
 from server.openai.translate import translate_chat, translate_completion
 from server.openai.wire.chat import ChatRequest
 from server.openai.wire.completions import CompletionRequest
@@ -82,55 +83,60 @@ def test_choices_of_a_prompt_take_seeds_in_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "grammar"),
+    ("fields", "grammar", "param"),
     [
-        ({"response_format": {"type": "text"}}, None),
-        ({"structured_outputs": {"json_object": False}}, None),
+        ({"response_format": {"type": "text"}}, None, "response_format"),
+        ({"structured_outputs": {"json_object": False}}, None, "response_format"),
         (
             {"response_format": {"type": "json_object"}},
-            Grammar(kind=GrammarKind.JSON_SCHEMA, source='{"type":"object"}', param="response_format"),
+            Grammar(kind=GrammarKind.JSON_SCHEMA, source='{"type":"object"}'),
+            "response_format",
         ),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA, "strict": True}}},
-            Grammar(
-                kind=GrammarKind.JSON_SCHEMA,
-                source=msgspec.json.encode(SCHEMA).decode(),
-                param="response_format.json_schema.schema",
-            ),
+            Grammar(kind=GrammarKind.JSON_SCHEMA, source=msgspec.json.encode(SCHEMA).decode()),
+            "response_format.json_schema.schema",
         ),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}},
-            Grammar(kind=GrammarKind.JSON_SCHEMA, source="{}", param="response_format.json_schema.schema"),
+            Grammar(kind=GrammarKind.JSON_SCHEMA, source="{}"),
+            "response_format.json_schema.schema",
         ),
         (
             {"structured_outputs": {"json": '{"type": "null"}'}},
-            Grammar(kind=GrammarKind.JSON_SCHEMA, source='{"type":"null"}', param="structured_outputs.json"),
+            Grammar(kind=GrammarKind.JSON_SCHEMA, source='{"type":"null"}'),
+            "structured_outputs.json",
         ),
         (
             {"structured_outputs": {"json_object": True}},
-            Grammar(kind=GrammarKind.JSON_SCHEMA, source='{"type":"object"}', param="structured_outputs.json_object"),
+            Grammar(kind=GrammarKind.JSON_SCHEMA, source='{"type":"object"}'),
+            "structured_outputs.json_object",
         ),
         (
             {"structured_outputs": {"regex": "a+"}},
-            Grammar(kind=GrammarKind.REGEX, source="a+", param="structured_outputs.regex"),
+            Grammar(kind=GrammarKind.REGEX, source="a+"),
+            "structured_outputs.regex",
         ),
         (
             {"structured_outputs": {"choice": ['a"', "é"]}},
-            Grammar(kind=GrammarKind.CHOICE, source='["a\\"","é"]', param="structured_outputs.choice"),
+            Grammar(kind=GrammarKind.CHOICE, source='["a\\"","é"]'),
+            "structured_outputs.choice",
         ),
         (
             {"structured_outputs": {"grammar": 'start: "a"'}},
-            Grammar(kind=GrammarKind.LARK, source='start: "a"', param="structured_outputs.grammar"),
+            Grammar(kind=GrammarKind.LARK, source='start: "a"'),
+            "structured_outputs.grammar",
         ),
-        ({"guided_json": {}}, Grammar(kind=GrammarKind.JSON_SCHEMA, source="{}", param="guided_json")),
-        ({"guided_regex": "a"}, Grammar(kind=GrammarKind.REGEX, source="a", param="guided_regex")),
-        ({"guided_choice": ["a"]}, Grammar(kind=GrammarKind.CHOICE, source='["a"]', param="guided_choice")),
-        ({"guided_grammar": "g"}, Grammar(kind=GrammarKind.LARK, source="g", param="guided_grammar")),
+        ({"guided_json": {}}, Grammar(kind=GrammarKind.JSON_SCHEMA, source="{}"), "guided_json"),
+        ({"guided_regex": "a"}, Grammar(kind=GrammarKind.REGEX, source="a"), "guided_regex"),
+        ({"guided_choice": ["a"]}, Grammar(kind=GrammarKind.CHOICE, source='["a"]'), "guided_choice"),
+        ({"guided_grammar": "g"}, Grammar(kind=GrammarKind.LARK, source="g"), "guided_grammar"),
     ],
 )
-def test_forms_of_the_answer(fields: dict[str, Any], grammar: Grammar | None) -> None:
+def test_forms_of_the_answer(fields: dict[str, Any], grammar: Grammar | None, param: str) -> None:
     assert params(**fields).grammar == grammar
     assert completion_params(**fields).grammar == grammar
+    assert form_param(ChatRequest(**said("hi", **fields))) == param
 
 
 def test_a_schema_keeps_numbers_beyond_64_bits() -> None:
@@ -220,7 +226,7 @@ def _deep(depth: int) -> Any:
     ],
 )
 def test_contradictions_in_chat(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidParam) as caught:
         translate_chat(ChatRequest(**said("hi", **fields)))
     assert caught.value.param == param
 
@@ -236,14 +242,14 @@ def test_contradictions_in_chat(fields: dict[str, Any], param: str) -> None:
     ],
 )
 def test_contradictions_in_completions(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidParam) as caught:
         translate_completion(CompletionRequest(prompt="hi", **fields))
     assert caught.value.param == param
 
 
 def test_arguments_beyond_64_bits_are_named() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": f'{{"a": {2**70}}}'}}
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidParam) as caught:
         turns({"role": "assistant", "tool_calls": [call]})
     assert caught.value.param == "messages.0.tool_calls.0.function.arguments"
 

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
-from runtime.errors import InvalidRequest
 from server.bounded import FAIL_FAST
 from server.durations import KeepAlive, keep_alive_s
+from server.openai.errors import InvalidParam
 from server.openai.wire.chat import ChatRequest
 from server.openai.wire.sampling import Flag
 
@@ -60,7 +60,7 @@ def _meant(value: object, _: ValidatorFunctionWrapHandler) -> TokenizeText | Tok
     """By its field, so that what is wrong is told of the request that was meant."""
     fields = [name for name in _REQUESTS if isinstance(value, dict) and value.get(name) is not None]
     if len(fields) > 1:
-        raise InvalidRequest(f"{fields[0]!r} and {fields[1]!r} exclude each other: send one of them.", param=fields[1])
+        raise InvalidParam(f"{fields[0]!r} and {fields[1]!r} exclude each other: send one of them.", param=fields[1])
     return _REQUESTS[fields[0] if fields else "prompt"].model_validate(value)
 
 

@@ -18,16 +18,12 @@ from jobs.task import InvalidJob, JobKind
 from jobs.tasks.distil.parameters import DistilParams
 from jobs.tasks.distil.task import _tuning
 from model_registry.errors import ModelNotFound
-from model_registry.pull import pull
-from model_registry.records import Precision
 from model_registry.registry import open_registry
+from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import interrupted_run, planned, run_task
-from tests.doubles.tiny_gguf import Tiny, write_gguf
-from tests.jobs.services import job_service
-from model_registry.registry import Registry
-from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.tiny_gguf import Tiny
+from tests.jobs.services import job_service
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
 TEMPLATE = (
@@ -38,19 +34,9 @@ TRAINING = {"epochs": 2, "batch_size": 4, "served_precision": "fp32", "learning_
 
 
 @pytest.fixture(scope="module")
-<<<<<<< HEAD
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("distil")
-    with open_registry(folder / "home") as registry:
-        for layers, name in ((4, "teacher"), (2, "small")):
-            tiny = Tiny(layers=layers, context=512, metadata={"tokenizer.chat_template": TEMPLATE})
-            pull(registry, str(write_gguf(folder / f"{name}.gguf", tiny)), name=name, precision=Precision.FP32)
-    return folder / "home"
-=======
 def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Path:
     small = Tiny(layers=2, context=512, metadata={"tokenizer.chat_template": TEMPLATE})
     return kept_homes.tiny(tmp_path_factory.mktemp("distil") / "home", teacher=replace(small, layers=4), small=small)
->>>>>>> refs/heads/tests
 
 
 @pytest.fixture

@@ -17,36 +17,21 @@ from jobs.tasks.benchmark.task import regressions
 from model_registry.database import Database
 from model_registry.errors import ModelNotFound
 from model_registry.evaluations import Evaluation, EvaluationStore
-from model_registry.pull import pull
-from model_registry.records import Precision
-from model_registry.registry import open_registry
-from model_registry.evaluations import Evaluation, Evaluations
 from server.settings import Settings
 from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.live_server import LiveServer
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import planned
-from tests.doubles.tiny_gguf import Tiny, write_gguf
-from tests.jobs.services import job_service
 from tests.doubles.tiny_gguf import Tiny
+from tests.jobs.services import job_service
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
 
 
 @pytest.fixture(scope="module")
-<<<<<<< HEAD
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluate")
-    with open_registry(folder / "home") as registry:
-        for seed, name in enumerate(("tiny", "other"), 1):
-            tiny = Tiny(layers=seed, metadata={"tokenizer.chat_template": TEMPLATE})
-            pull(registry, str(write_gguf(folder / f"{name}.gguf", tiny)), name=name, precision=Precision.FP32)
-    return folder / "home"
-=======
 def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Path:
     tiny = Tiny(layers=1, metadata={"tokenizer.chat_template": TEMPLATE})
     return kept_homes.tiny(tmp_path_factory.mktemp("evaluate") / "home", tiny=tiny, other=replace(tiny, layers=2))
->>>>>>> refs/heads/tests
 
 
 @pytest.fixture

@@ -23,17 +23,13 @@ from jobs.tasks.finetune.parameters import FinetuneParams
 from jobs.tasks.finetune.rendering import IGNORED, Renderer
 from jobs.tasks.finetune.task import Finetune
 from model_registry.errors import UnsupportedModel
-from model_registry.pull import pull
-from model_registry.records import Precision
 from model_registry.registry import open_registry
+from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import TaskRun, planned, run_task
 from tests.doubles.tiny_checkpoint import task_context
-from tests.doubles.tiny_gguf import Tiny, write_gguf
-from tests.jobs.services import job_service
-from model_registry.registry import Registry
-from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.tiny_gguf import Tiny
+from tests.jobs.services import job_service
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
 TEMPLATE = (
@@ -52,18 +48,9 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-<<<<<<< HEAD
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finetune")
-    source = write_gguf(folder / "tiny.gguf", Tiny(metadata={"tokenizer.chat_template": TEMPLATE}))
-    with open_registry(folder / "home") as registry:
-        pull(registry, str(source), name="tiny", precision=Precision.FP32)
-    return folder / "home"
-=======
 def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Path:
     tiny = Tiny(metadata={"tokenizer.chat_template": TEMPLATE})
     return kept_homes.tiny(tmp_path_factory.mktemp("finetune") / "home", tiny=tiny)
->>>>>>> refs/heads/tests
 
 
 @pytest.fixture

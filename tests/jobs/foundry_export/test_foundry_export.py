@@ -14,18 +14,14 @@ from jobs.permissions import JobLimits
 from jobs.task import InvalidJob, JobKind, TaskContext
 from jobs.tasks.foundry_export import TASK, FoundryExportParams
 from model_registry.errors import ModelNotFound
-from model_registry.pull import pull
-from model_registry.records import Precision
 from model_registry.registry import open_registry
-from model_registry.registry import Registry
 from model_registry.sources.foundry import foundry_local
 from tests.doubles.heard import Heard
 from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import planned
-from tests.doubles.tiny_gguf import Tiny, write_gguf
-from tests.jobs.services import job_service
 from tests.doubles.tiny_gguf import Tiny
+from tests.jobs.services import job_service
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -34,19 +30,9 @@ TEMPLATE = (
 
 
 @pytest.fixture(scope="module")
-<<<<<<< HEAD
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("export")
-    with open_registry(folder / "home") as registry:
-        for name, metadata in (("chat", {"tokenizer.chat_template": TEMPLATE}), ("plain", {})):
-            source = write_gguf(folder / f"{name}.gguf", Tiny(metadata=metadata))
-            pull(registry, str(source), name=name, precision=Precision.FP32)
-    return folder / "home"
-=======
 def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Path:
     chat = Tiny(metadata={"tokenizer.chat_template": TEMPLATE})
     return kept_homes.tiny(tmp_path_factory.mktemp("export") / "home", chat=chat, plain=Tiny())
->>>>>>> refs/heads/tests
 
 
 def ended(home: Path, params: dict[str, Any]) -> Job:

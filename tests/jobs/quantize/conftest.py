@@ -6,10 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from model_registry.pull import pull
-from model_registry.records import Precision
-from model_registry.registry import open_registry
-from tests.doubles.tiny_gguf import Tiny, write_gguf
 from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.tiny_gguf import Tiny
 
@@ -19,10 +15,4 @@ TEMPLATE = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Path:
     tiny = Tiny(context=512, metadata={"tokenizer.chat_template": TEMPLATE})
-<<<<<<< HEAD
-    with open_registry(folder / "home") as registry:
-        pull(registry, str(write_gguf(folder / "tiny.gguf", tiny)), name="tiny", precision=Precision.FP32)
-    return folder / "home"
-=======
     return kept_homes.tiny(tmp_path_factory.mktemp("quantize") / "home", tiny=tiny)
->>>>>>> refs/heads/tests

@@ -10,12 +10,7 @@ import pytest
 
 from jobs.task import InvalidJob, JobFailure, JobKind
 from jobs.tasks.search.space import Range, filled, ranges
-from model_registry.pull import pull
-from model_registry.records import Precision
 from model_registry.registry import open_registry
-from jobs.job import InvalidJob, JobFailure, JobKind
-from jobs.tasks.searching.space import Range, filled, ranges
-from model_registry.registry import Registry
 from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.task_runs import planned, run_task
 from tests.doubles.tiny_gguf import Tiny
@@ -24,16 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training li
 
 
 @pytest.fixture(scope="module")
-<<<<<<< HEAD
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("search")
-    with open_registry(folder / "home") as registry:
-        pull(registry, str(write_gguf(folder / "tiny.gguf", Tiny())), name="tiny", precision=Precision.FP32)
-    return folder / "home"
-=======
 def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Path:
     return kept_homes.tiny(tmp_path_factory.mktemp("search") / "home", tiny=Tiny())
->>>>>>> refs/heads/tests
 
 
 @pytest.fixture

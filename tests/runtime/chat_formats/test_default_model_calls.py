@@ -87,4 +87,4 @@ def _accept_all(row: Constraint, tokens: list[int]) -> None:
 
 
 def constraint(family: ToolFormat, choice: ToolChoice, compiler: GrammarCompiler) -> Constraint:
-    return compiler.compile(Grammar(kind=GrammarKind.CALLS, source=family.grammar(TOOLS, choice), param="tools"))()
+    return compiler.compile(Grammar(kind=GrammarKind.CALLS, source=family.grammar(TOOLS, choice)))()

@@ -27,7 +27,7 @@ def compiler() -> GrammarCompiler:
 
 
 def grammar(kind: GrammarKind, source: str) -> Grammar:
-    return Grammar(kind=kind, source=source, param="structured_outputs")
+    return Grammar(kind=kind, source=source)
 
 
 def test_choices_are_answered_as_they_are(compiler: GrammarCompiler) -> None:
@@ -119,7 +119,7 @@ def test_a_schema_is_refused_by_name(schema: Any, named: str, compiler: GrammarC
     with pytest.raises(InvalidRequest) as refusal:
         compiler.compile(schema_grammar(schema))
     assert named in refusal.value.message
-    assert (refusal.value.code, refusal.value.param) == ("unsupported_schema", "response_format")
+    assert (refusal.value.code, refusal.value.field) == ("unsupported_schema", "form")
     assert "backtrace" not in refusal.value.message
     assert "x-guidance" not in refusal.value.message.replace('"x-guidance" may not', "")
 
@@ -148,7 +148,7 @@ def test_a_grammar_that_cannot_be_read_is_refused(kind: GrammarKind, source: str
     with pytest.raises(InvalidRequest) as refusal:
         compiler.compile(grammar(kind, source))
     assert named in refusal.value.message
-    assert (refusal.value.code, refusal.value.param) == ("invalid_grammar", "structured_outputs")
+    assert (refusal.value.code, refusal.value.field) == ("invalid_grammar", "form")
 
 
 @pytest.mark.parametrize(

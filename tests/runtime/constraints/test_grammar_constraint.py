@@ -195,7 +195,7 @@ def test_a_clients_grammar_whose_forced_text_never_ends_does_not_hang(compiler: 
 
 def test_a_grammar_that_outgrows_a_limit_is_named_by_its_field() -> None:
     source = r"(\w{1,1000}){1,1000}"
-    form = Grammar(kind=GrammarKind.REGEX, source=source, param="structured_outputs.regex")
+    form = Grammar(kind=GrammarKind.REGEX, source=source)
     constraint = GrammarCompiler(ByteTokenizer(), {EOS}, VOCAB_SIZE).compile(form)()
 
     def follow() -> None:
@@ -206,5 +206,5 @@ def test_a_grammar_that_outgrows_a_limit_is_named_by_its_field() -> None:
     with pytest.raises(GrammarTooComplex) as caught:
         follow()
     failed = broken(7, caught.value)
-    assert (failed.kind, failed.param, failed.code) == (FailureKind.INVALID_REQUEST, form.param, "grammar_too_complex")
+    assert (failed.kind, failed.field, failed.code) == (FailureKind.INVALID_REQUEST, form.field, "grammar_too_complex")
     assert "simpler" in failed.message

@@ -12,7 +12,7 @@ from runtime.errors import InvalidRequest
 from runtime.request import Grammar, GrammarKind, ToolChoice, ToolMode
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}
-FORM = Grammar(kind=GrammarKind.REGEX, source="a+", param="structured_outputs.regex")
+FORM = Grammar(kind=GrammarKind.REGEX, source="a+")
 
 
 @pytest.mark.parametrize("family", sorted(TOOL_FORMATS))
@@ -32,7 +32,7 @@ def test_what_the_trial_refuses_is_refused_again_without_another_trial() -> None
     for _ in range(2):
         with pytest.raises(InvalidRequest, match="too complex to compile") as caught:
             compiler.compile(FORM)
-        assert (caught.value.param, caught.value.code) == (FORM.param, "invalid_grammar")
+        assert (caught.value.field, caught.value.code) == (FORM.field, "invalid_grammar")
     assert len(tried) == 1
 
 

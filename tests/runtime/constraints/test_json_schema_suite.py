@@ -42,7 +42,7 @@ def test_of_a_keyword(keyword: str, compiler: GrammarCompiler, record_property: 
 def _check(case: dict[str, Any], compiler: GrammarCompiler, tally: Counter[str]) -> None:
     make = _compiled(case["schema"], compiler)
     if isinstance(make, InvalidRequest):
-        assert (make.code, make.param) == ("unsupported_schema", "response_format")
+        assert (make.code, make.field) == ("unsupported_schema", "form")
         assert any(name in make.message for name in _names(case["schema"])), make.message
         tally["schemas refused"] += 1
         return

@@ -15,8 +15,8 @@ from runtime.errors import NotReady, RuntimeFailure, StepFailed
 from runtime.events import Chunk, Finished, Started, TokenLogprob, Usage
 from runtime.pool.lease import Lease
 from server.answer_parts import AnswerParsing, AnswerParts, parts_of
-from server.metered import MeteredGeneration
-from server.served_models import ServedModel
+from server.inference.observed_generation import ObservedGeneration
+from server.inference.resolution import Resolution
 
 STALL_S = 1.0  # a reader that asks for nothing for so long has stalled
 
@@ -58,14 +58,14 @@ class Inference(AsyncIterator[Indexed]):
 
     def __init__(
         self,
-        model: ServedModel,
+        resolution: Resolution,
         lease: Lease,
-        generations: Sequence[MeteredGeneration],
+        generations: Sequence[ObservedGeneration],
         time_limit_s: float | None = None,
         stall_s: float = STALL_S,
         parsing: AnswerParsing | None = None,
     ) -> None:
-        self.model = model
+        self.resolution = resolution
         self._parsing = parsing
         self._lease: Lease | None = lease
         self._generations = generations
@@ -178,13 +178,13 @@ class Inference(AsyncIterator[Indexed]):
 
     def _fail_late(self, time_limit_s: float) -> None:
         self._failure = NotReady(
-            f"{self.model.label} has not answered for {time_limit_s:g} s: its engine hangs. Unload the model "
-            f"(`slmops stop {self.model.label}`) and retry; it is loaded again.",
+            f"{self.resolution.label} has not answered for {time_limit_s:g} s: its engine hangs. Unload the model "
+            f"(`slmops stop {self.resolution.label}`) and retry; it is loaded again.",
             code="deadline_exceeded",
             retry_after_s=1.0,
         )
         for generation in self._generations:
-            generation.give_up()
+            generation.give_up(self._failure)
         self.close()
 
 
@@ -210,7 +210,7 @@ def joined_logprobs(events: Sequence[Chunk | Finished]) -> list[TokenLogprob] | 
 class _Single(AsyncIterator[Indexed]):
     """The usual case, with nothing between the generation and its reader."""
 
-    def __init__(self, generation: MeteredGeneration) -> None:
+    def __init__(self, generation: ObservedGeneration) -> None:
         self._generation = generation
 
     async def __anext__(self) -> Indexed:
@@ -223,7 +223,7 @@ class _Interleaved(AsyncIterator[Indexed]):
     One that fails aborts the others. on_end: called when the last has ended.
     """
 
-    def __init__(self, generations: Sequence[MeteredGeneration], on_end: Callable[[], None]) -> None:
+    def __init__(self, generations: Sequence[ObservedGeneration], on_end: Callable[[], None]) -> None:
         self._generations = generations
         self._on_end = on_end
         self._num_unended = len(generations)
@@ -247,7 +247,7 @@ class _Interleaved(AsyncIterator[Indexed]):
         self._num_running = 0
         self._arrived.put_nowait(None)
 
-    async def _forward(self, index: int, generation: MeteredGeneration) -> None:
+    async def _forward(self, index: int, generation: ObservedGeneration) -> None:
         try:
             async for event in generation:
                 self._arrived.put_nowait(Indexed(index, event))
