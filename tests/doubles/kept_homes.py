@@ -14,7 +14,7 @@ from filelock import FileLock
 import model_registry
 from model_registry.pull import pull
 from model_registry.records import Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from tests.doubles import tiny_gguf
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
@@ -44,7 +44,7 @@ class KeptHomes:
         """`target`, a new home of the test's own, with these models in float32."""
 
         def make(home: Path) -> None:
-            with Registry(home) as registry:
+            with open_registry(home) as registry:
                 for name, tiny in models.items():
                     pull(registry, str(write_gguf(home / f"{name}.gguf", tiny)), name=name, precision=Precision.FP32)
 

@@ -18,7 +18,7 @@ from model_registry.importers import Imported, ImportOptions
 from model_registry.progress import Progress, SilentProgress
 from model_registry.pull import pull
 from model_registry.records import DECODER, Capability, GraphKind, Manifest, Precision, VariantRole
-from model_registry.registry import Registry
+from model_registry.registry import Registry, open_registry
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def test_capabilities_are_kept_and_those_of_a_later_release_left_out(home: Path,
     with closing(sqlite3.connect(home / "registry.db")) as connection:
         connection.execute("UPDATE versions SET manifest = replace(manifest, 'embedding\"', 'embedding\", \"telepathy\"')")
         connection.commit()
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         assert registry.resolve("tiny").manifest.capabilities == {Capability.EMBEDDING}
         assert registry.resolve("other").manifest.capabilities == DECODER
 

@@ -15,7 +15,7 @@ import model_registry
 from model_registry.adapters import folder_of
 from model_registry.artifacts import StagedVariant
 from model_registry.records import ANY_PROVIDER, DECODER, GraphKind, Precision, VariantRole
-from model_registry.registry import Registry
+from model_registry.registry import Registry, open_registry
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_provider_families_that_were_roles_become_roles(home: Path) -> None:
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         tuned, other = registry.resolve("tuned"), registry.resolve("other")
         assert registry.model("tiny").adapters[0].version == tuned.label
     assert [(each.name, each.role, each.provider_family, each.graph) for each in tuned.variants] == [
@@ -55,7 +55,7 @@ def test_content_that_an_earlier_release_published_is_still_the_same_version(hom
         StagedVariant.checkpoint(folders["checkpoint"]),
         StagedVariant.adapter(folders["adapter"]),
     ]
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         before = registry.resolve("tuned")
         again = registry.publish("tuned", before.manifest, variants)
         assert (again.label, again.digest) == ("tuned:1", before.digest)

@@ -16,7 +16,7 @@ from model_registry.builds import BuildRequest, Builds, make_builds
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull
 from model_registry.records import DECODER, Capability, Manifest, Precision
-from model_registry.registry import Registry
+from model_registry.registry import open_registry
 from server.settings import Settings
 from tests.doubles.daemon_process import PROGRAM, environment
 from tests.doubles.live_server import LiveServer, error_of
@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """`tiny`: a build for a provider that is not here, one that is damaged, and a sound one. `vectors`: a model of another kind."""
     folder = tmp_path_factory.mktemp("builds")
     home, source = folder / "home", write_gguf(folder / "tiny.gguf", Tiny(context=512))
-    with Registry(home) as registry:
+    with open_registry(home) as registry:
         with registry.staging() as staging:
             builds = built(source, staging)
             damaged, sound = builds.variants
