@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from model_registry.artifacts import StagedVariant, check_names
-from model_registry.importers import Imported, Importer, ImportOptions, run_first
+from model_registry.conversion import Imported, Importer, ImportOptions, run_first
 from model_registry.progress import Progress
 from model_registry.records import Precision
 

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter
+from model_registry.conversion.formats.checkpoint.writer import write_checkpoint
+from model_registry.conversion.importer import ImportOptions
+
 from jobs.task import TaskContext
 from model_registry.artifacts import StagedVariant
 from model_registry.errors import UnsupportedModel
-from model_registry.importers.checkpoint import CheckpointImporter
-from model_registry.importers.gguf.checkpoint import write_checkpoint
-from model_registry.importers.protocol import ImportOptions
 from model_registry.lora import CONFIG, WEIGHTS
+from model_registry.pull import refetched
 from model_registry.records import ModelVersion, Precision, Variant, VariantRole
-from model_registry.refetch import refetched
 from model_registry.registry import CHECKPOINT_NAME_CHARS
 from model_registry.staging import staging_folder
 

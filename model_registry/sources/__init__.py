@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model_registry.handling import PLAIN, Handling
+from model_registry.pull import PLAIN, Handling
 from model_registry.references import (
     FoundryReference,
     HubReference,
@@ -26,7 +26,7 @@ def source_for(reference: SourceReference, handling: Handling = PLAIN) -> Source
 
         return PackageIndexSource(reference)
     if isinstance(reference, PackagePartsReference):
-        from model_registry.sources.package_parts import PackagePartsSource
+        from model_registry.sources.package_index import PackagePartsSource
 
         return PackagePartsSource(reference)
     if isinstance(reference, FoundryReference):

@@ -68,7 +68,7 @@ def pull_with_bar(
     registry: Registry, reference: str, *, name: str | None = None, precision: Precision = Precision.AUTO, trial: bool = True
 ) -> ModelVersion:
     """Pulls with a progress bar on standard error. trial: whether the model is loaded once before it is published."""
-    from model_registry.handling import Handling
+    from model_registry.pull import Handling
     from model_registry.pull import pull as pull_model
     from runtime.trial import try_folder
     from server.cli.progress import ProgressBar

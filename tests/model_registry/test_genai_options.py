@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_registry.conversion.formats.onnx.genai_config import check_options
 
 from model_registry.errors import UnsupportedModel
-from model_registry.importers.genai_options import check_options
 from model_registry.pull import pull
 from model_registry.registry import Registry
 from tests.doubles.registry_graphs import genai_config, write_genai_folder

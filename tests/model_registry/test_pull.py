@@ -13,6 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from model_registry.conversion import Imported
+from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
 
 from model_registry.catalog import load_catalog
 from model_registry.disk import sha256_of
@@ -26,11 +28,8 @@ from model_registry.errors import (
     UnloadableModel,
     UnsupportedModel,
 )
-from model_registry.handling import Handling
-from model_registry.importers import Imported
-from model_registry.importers.onnx_folder import OnnxFolderImporter
 from model_registry.progress import SilentProgress
-from model_registry.pull import pull
+from model_registry.pull import Handling, pull
 from model_registry.records import Precision
 from model_registry.registry import open_registry
 from tests.doubles.registry_graphs import files_of, write_browser_export, write_genai_folder

@@ -8,11 +8,11 @@ from typing import Any
 
 import onnx
 import pytest
+from model_registry.conversion import Imported, ImportOptions
+from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
 from onnx import TensorProto, helper
 
 from model_registry.errors import CorruptModel, UnsupportedModel
-from model_registry.importers import Imported, ImportOptions
-from model_registry.importers.onnx_folder import OnnxFolderImporter
 from runtime.engines.foundry_folder import write_foundry_folder
 from runtime.engines.genai import build_genai_engine
 from runtime.messages import EngineOptions, ProviderChoice

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from model_registry.conversion.measure import perplexity as measure
 from numpy.typing import NDArray
 
-from model_registry.importers import perplexity as measure
 from model_registry.progress import Progress
 
 

@@ -18,9 +18,8 @@ from jobs.tasks.convert.pickles import readable
 from jobs.tasks.outputs import tried
 from model_registry.builds import BuildRequest
 from model_registry.errors import InvalidName, InvalidReference
-from model_registry.handling import Handling
 from model_registry.progress import Progress
-from model_registry.pull import PullPlan, plan_pull, pull
+from model_registry.pull import Handling, PullPlan, plan_pull, pull
 from model_registry.records import CANDIDATE, Precision
 from model_registry.references import MAX_CHARS, HubReference, PathReference
 

@@ -10,20 +10,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter, open_model
+from model_registry.conversion.importer import ImportOptions
+from model_registry.conversion.measure.calibration import TEXT
+from model_registry.conversion.measure.perplexity import divergence, folder_logits, folder_perplexity, text_windows
+from model_registry.conversion.measure.quality import measurable_tokens, measurable_windows, source_perplexity
+from model_registry.conversion.measure.reference import Floats
+from model_registry.conversion.quantizers.mixing import mix
+from model_registry.conversion.quantizers.recipe import HALF, Recipe
+from model_registry.conversion.source import EMBEDDING, HEAD
+
 from jobs.task import JobFailure, TaskContext
 from jobs.tasks.benchmark.closed_loop import decode_speed
 from jobs.tasks.checkpoints import StagedProgress
 from jobs.tasks.quantize.calibration import Examples, Texts
 from jobs.tasks.quantize.candidates import Tried
-from model_registry.importers.checkpoint import CheckpointImporter, open_model
-from model_registry.importers.gguf.calibration import TEXT
-from model_registry.importers.gguf.measuring import measurable_tokens, measurable_windows, source_perplexity
-from model_registry.importers.gguf.mixing import mix
-from model_registry.importers.gguf.reference import Floats
-from model_registry.importers.gguf.tensors import EMBEDDING, HEAD
-from model_registry.importers.perplexity import divergence, folder_logits, folder_perplexity, text_windows
-from model_registry.importers.protocol import ImportOptions
-from model_registry.importers.recipe import HALF, Recipe
 from model_registry.records import Precision
 
 _DAMAGE_TOKENS = 256  # a divergence needs fewer than a perplexity

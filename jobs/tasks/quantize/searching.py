@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model_registry.conversion.quantizers.mixing import HEAD, MATRICES, mix
+
 from jobs.tasks.quantize.builds import Builds
 from jobs.tasks.quantize.candidates import Algorithm, plain_recipe
 from jobs.tasks.quantize.refining import Unit, by_worth, most_within, units
-from model_registry.importers.gguf.mixing import HEAD, MATRICES, mix
 from model_registry.records import Precision
 
 INT8, INT4, INT4_HEAD, MIXED = "int8", "int4", "int4-head4", "mixed"

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from model_registry.conversion.quantizers.recipe import Recipe
 
 from jobs.tasks.quantize.builds import Builds
 from jobs.tasks.quantize.searching import search
-from model_registry.importers.recipe import Recipe
 
 pytestmark = pytest.mark.unit
 

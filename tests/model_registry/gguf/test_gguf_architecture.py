@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_registry.conversion.decoder.architecture import Architecture, Rope, RopeScaling, read_architecture, rotation
+from model_registry.conversion.formats.gguf.metadata import Metadata
+from model_registry.conversion.formats.gguf.reader import open_gguf
 
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
-from model_registry.importers.gguf.architecture import Architecture, read_architecture
-from model_registry.importers.gguf.metadata import Metadata
-from model_registry.importers.gguf.reader import open_gguf
-from model_registry.importers.gguf.rope import Rope, RopeScaling, rotation
 from tests.doubles.tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
 
 pytestmark = pytest.mark.model

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_registry.conversion.decoder.architecture import read_architecture
+from model_registry.conversion.formats.gguf.reader import open_gguf
+from model_registry.conversion.measure.reference import reference_logits
 from numpy.typing import NDArray
 
-from model_registry.importers.gguf.architecture import read_architecture
-from model_registry.importers.gguf.reader import open_gguf
-from model_registry.importers.gguf.reference import reference_logits
 from model_registry.records import Precision
 from tests.doubles.tiny_gguf import GEMMA, ImportTiny, Tiny, run_graph, write_gguf
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from model_registry.conversion.formats.gguf.metadata import Metadata
+from model_registry.conversion.formats.gguf.pretokenizers import PRETOKENIZERS, find_pretokenizer
+from model_registry.conversion.formats.gguf.tokenizer import build_tokenizer, read_vocabulary
 from tokenizers import Tokenizer
 
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
-from model_registry.importers.gguf.metadata import Metadata
-from model_registry.importers.gguf.pretokenizers import PRETOKENIZERS, find_pretokenizer
-from model_registry.importers.gguf.tokenizer import build_tokenizer, read_vocabulary
 from tests.doubles.tiny_gguf import MERGES, SPECIALS, byte_level_vocabulary, sentencepiece_vocabulary
 
 TEXTS = [

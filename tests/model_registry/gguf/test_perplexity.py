@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from model_registry.errors import CorruptModel
-from model_registry.importers.perplexity import (
+from model_registry.conversion.measure.perplexity import (
     TEXT,
     folder_perplexity,
     num_predicted,
@@ -14,6 +12,8 @@ from model_registry.importers.perplexity import (
     plan_num_tokens,
     text_windows,
 )
+
+from model_registry.errors import CorruptModel
 from tests.doubles.tiny_gguf import ImportTiny, Tiny
 
 pytestmark = pytest.mark.model
