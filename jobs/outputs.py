@@ -12,8 +12,8 @@ from typing import Any
 from jobs.job import InvalidJob, Problem
 from jobs.memory_limit import lifted
 from model_registry.artifacts import StagedVariant
+from model_registry.conversion.importer import Imported
 from model_registry.errors import InvalidName
-from model_registry.importers.protocol import Imported
 from model_registry.names import check_model_name
 from model_registry.records import CANDIDATE, NOT_SERVED, Manifest, ModelVersion
 from model_registry.registry import Registry

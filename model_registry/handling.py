@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from model_registry.importers.protocol import Imported, Importer
+from model_registry.conversion.importer import Imported, Importer
 from model_registry.progress import Progress
 
 Prepare = Callable[[Path, Path, Progress], Path]

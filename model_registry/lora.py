@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_registry.conversion.formats.checkpoint.safetensors_file import open_safetensors
 from model_registry.errors import CorruptModel, UnsupportedModel
-from model_registry.importers.safetensors_file import open_safetensors
 from model_registry.json_files import read_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

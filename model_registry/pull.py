@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from model_registry.artifacts import StagedVariant
 from model_registry.catalog import Catalog, load_catalog
+from model_registry.conversion import Imported, ImportOptions, run_first
 from model_registry.disk import PRIVATE_FILE, make_private_folder, remove_tree, storage_errors, tree_bytes
 from model_registry.errors import (
     ChecksumMismatch,
@@ -32,7 +33,6 @@ from model_registry.errors import (
 )
 from model_registry.folders import check_source
 from model_registry.handling import PLAIN, Handling
-from model_registry.importers import Imported, ImportOptions, run_first
 from model_registry.names import check_model_name, model_name_from
 from model_registry.progress import Progress, SilentProgress
 from model_registry.records import CANDIDATE, LIVE, Manifest, ModelVersion, Precision

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from model_registry.conversion.importer import Imported
 from model_registry.errors import UnloadableModel
-from model_registry.importers.protocol import Imported
 from model_registry.records import Precision
 from runtime.errors import InvalidRequest, RuntimeFailure
 from runtime.events import Finished

@@ -63,11 +63,11 @@ def real_daemon(default_home: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def _what_it_depends_on() -> str:
-    """A name that changes with the importers and with the catalog's entry."""
+    """A name that changes with the code that converts and with the catalog's entry."""
     digest = hashlib.sha256(repr(load_catalog().default).encode())
-    importers = Path(model_registry.__file__).parent / "importers"
-    for path in sorted(importers.rglob("*.py")):
-        digest.update(path.relative_to(importers).as_posix().encode() + b"\0" + path.read_bytes())
+    conversion = Path(model_registry.__file__).parent / "conversion"
+    for path in sorted(conversion.rglob("*.py")):
+        digest.update(path.relative_to(conversion).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -15,17 +15,17 @@ LAYERS = ("server", "jobs", "runtime", "model_registry")  # imports go right onl
 MOST_LINES = 300
 VENDORS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("fastapi", "starlette", "prometheus_client", "uvicorn", "uvloop", "httptools"): ("server/",),
-    ("onnxruntime", "onnx"): ("runtime/engines/", "runtime/providers.py", "model_registry/importers/", "jobs/tasks/"),
+    ("onnxruntime", "onnx"): ("runtime/engines/", "runtime/providers.py", "model_registry/conversion/", "jobs/tasks/"),
     ("onnxruntime_genai",): ("runtime/engines/genai.py", "jobs/tasks/"),
     ("foundry_local_sdk",): ("runtime/engines/foundry.py", "model_registry/sources/foundry.py"),
     ("sqlalchemy",): ("model_registry/", "jobs/store.py"),
     ("alembic",): ("model_registry/",),
     ("llguidance",): ("runtime/constraints/",),
-    ("gguf",): ("model_registry/importers/",),
+    ("gguf",): ("model_registry/conversion/",),
     ("huggingface_hub",): ("model_registry/sources/",),
     ("torch", "transformers", "peft", "trl", "olive", "datasets", "accelerate", "optuna"): ("jobs/tasks/",),
     ("tensorboard",): ("jobs/scalar_log.py",),
-    ("safetensors",): ("jobs/tasks/", "model_registry/importers/"),
+    ("safetensors",): ("jobs/tasks/", "model_registry/conversion/"),
     ("typer", "rich"): ("server/cli/",),
 }
 FILES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))

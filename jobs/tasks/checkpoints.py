@@ -13,8 +13,8 @@ from typing import Any
 
 from jobs.tasks.convert import StagedProgress
 from jobs.tasks.protocol import TaskContext
+from model_registry.conversion.formats.checkpoint.writer import write_checkpoint
 from model_registry.errors import UnsupportedModel
-from model_registry.importers.gguf.checkpoint import write_checkpoint
 from model_registry.records import CHECKPOINT, NOT_SERVED, ModelVersion, Variant
 from model_registry.refetch import refetched
 from model_registry.registry import CHECKPOINT_NAME_CHARS

@@ -11,8 +11,8 @@ from typing import Any
 from jobs.tasks.convert import StagedProgress
 from jobs.tasks.protocol import TaskContext
 from model_registry.artifacts import StagedVariant
-from model_registry.importers.checkpoint import CheckpointImporter
-from model_registry.importers.protocol import ImportOptions
+from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter
+from model_registry.conversion.importer import ImportOptions
 from model_registry.records import CHECKPOINT, Precision
 
 _KEPT = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")

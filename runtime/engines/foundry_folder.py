@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from model_registry.conversion.formats.onnx.genai_options import check_options
 from model_registry.disk import link_or_copy
-from model_registry.importers.genai_options import check_options
 from runtime.model_folder import ModelFolder
 
 VERBATIM = "{{ messages[0].content }}"

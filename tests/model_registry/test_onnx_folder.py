@@ -18,9 +18,9 @@ from registry_graphs import (
     write_graph,
 )
 
+from model_registry.conversion import Imported, Importer, ImportOptions, all_importers, choose, run_first
+from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
-from model_registry.importers import Imported, Importer, ImportOptions, all_importers, choose, run_first
-from model_registry.importers.onnx_folder import OnnxFolderImporter
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull
 from model_registry.records import Precision

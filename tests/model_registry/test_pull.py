@@ -17,6 +17,8 @@ from registry_graphs import files_of, write_browser_export, write_genai_folder
 from registry_http import LocalServer, add_package, add_repository
 
 from model_registry.catalog import load_catalog
+from model_registry.conversion import Imported
+from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
 from model_registry.disk import sha256_of
 from model_registry.errors import (
     ChecksumMismatch,
@@ -29,8 +31,6 @@ from model_registry.errors import (
     UnsupportedModel,
 )
 from model_registry.handling import Handling
-from model_registry.importers import Imported
-from model_registry.importers.onnx_folder import OnnxFolderImporter
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull
 from model_registry.records import Precision

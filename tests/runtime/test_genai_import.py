@@ -12,9 +12,9 @@ from behaviour_plain_decoder import write_genai_decoder
 from engine_bench import Clock, EngineBench
 from onnx import TensorProto, helper
 
+from model_registry.conversion import Imported, ImportOptions
+from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
 from model_registry.errors import CorruptModel, UnsupportedModel
-from model_registry.importers import Imported, ImportOptions
-from model_registry.importers.onnx_folder import OnnxFolderImporter
 from runtime.engines.foundry_folder import write_foundry_folder
 from runtime.engines.genai import build_genai_engine
 from runtime.messages import EngineOptions, ProviderChoice

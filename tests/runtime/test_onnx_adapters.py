@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model_registry.conversion.decoder.matrix import rotary_order
+from model_registry.conversion.formats.gguf.importer import GgufImporter
+from model_registry.conversion.formats.gguf.reader import open_gguf
+from model_registry.conversion.importer import ImportOptions
 from model_registry.errors import UnsupportedModel
-from model_registry.importers.gguf import GgufImporter
-from model_registry.importers.gguf.matrix import rotary_order
-from model_registry.importers.gguf.reader import open_gguf
-from model_registry.importers.protocol import ImportOptions
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
 from runtime.engines.onnx import build_onnx_engine

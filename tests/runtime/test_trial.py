@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from model_registry.conversion.formats.gguf.importer import GgufImporter
+from model_registry.conversion.importer import Imported, ImportOptions
 from model_registry.errors import UnloadableModel
-from model_registry.importers.gguf import GgufImporter
-from model_registry.importers.protocol import Imported, ImportOptions
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
 from runtime import trial

@@ -9,8 +9,8 @@ from pathlib import Path
 from jobs.tasks.conversion.builder_options import BuildOrder
 from jobs.tasks.conversion.built import Builder, BuiltImporter
 from jobs.tasks.protocol import TaskContext
-from model_registry.importers import all_importers
-from model_registry.importers.protocol import Importer
+from model_registry.conversion import all_importers
+from model_registry.conversion.importer import Importer
 from model_registry.progress import Progress
 
 LIBRARIES = ("torch", "transformers", "onnxruntime-genai", "onnx-ir", "olive-ai")

@@ -16,10 +16,10 @@ from jobs.tasks.conversion.gguf_models import write_checkpoint
 from jobs.tasks.conversion.measuring import quality
 from jobs.tasks.conversion.pickles import is_checkpoint, linked_texts
 from jobs.tasks.protocol import TaskContext
-from model_registry.importers.genai_config import GraphKind
-from model_registry.importers.gguf import GgufImporter
-from model_registry.importers.onnx_folder import OnnxFolderImporter
-from model_registry.importers.protocol import Imported, ImportOptions
+from model_registry.conversion.formats.gguf.importer import GgufImporter
+from model_registry.conversion.formats.onnx.genai_config import GraphKind
+from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
+from model_registry.conversion.importer import Imported, ImportOptions
 from model_registry.progress import Progress
 
 Builder = Callable[[Path, Path, Path, BuildOrder, Progress], None]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_registry.importers import perplexity as measure
+from model_registry.conversion.measure import perplexity as measure
 from model_registry.progress import Progress
 
 

@@ -16,8 +16,8 @@ from jobs.tasks.evaluation.metrics import SCORES, Measured, measured, measured_t
 from jobs.tasks.evaluation.questions import Question, read_questions
 from jobs.tasks.evaluation.report import Column, write_reports
 from jobs.tasks.protocol import TaskContext
-from model_registry.importers.checkpoint import CheckpointImporter
-from model_registry.importers.protocol import ImportOptions
+from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter
+from model_registry.conversion.importer import ImportOptions
 from model_registry.records import Precision
 
 

@@ -17,10 +17,10 @@ from jobs.tasks.convert import StagedProgress
 from jobs.tasks.protocol import TaskContext
 from jobs.tasks.serving_build import build, save_weights
 from model_registry.artifacts import StagedVariant
+from model_registry.conversion.formats.onnx.genai_config import GraphKind
+from model_registry.conversion.formats.onnx.importer import GENAI_CONFIG, OnnxFolderImporter
+from model_registry.conversion.importer import ImportOptions
 from model_registry.errors import UnsupportedModel
-from model_registry.importers.genai_config import GraphKind
-from model_registry.importers.onnx_folder import GENAI_CONFIG, OnnxFolderImporter
-from model_registry.importers.protocol import ImportOptions
 from model_registry.records import ADAPTER, Precision
 
 _KEPT = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})

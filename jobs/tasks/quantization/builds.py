@@ -16,15 +16,15 @@ from jobs.tasks.decode_speed import decode_speed
 from jobs.tasks.protocol import TaskContext
 from jobs.tasks.quantization.calibration import Examples, Texts
 from jobs.tasks.quantization.candidates import Tried
-from model_registry.importers.checkpoint import CheckpointImporter, open_model
-from model_registry.importers.gguf.calibration import TEXT
-from model_registry.importers.gguf.measuring import measurable_tokens, measurable_windows, source_perplexity
-from model_registry.importers.gguf.mixing import mix
-from model_registry.importers.gguf.reference import Floats
-from model_registry.importers.gguf.tensors import EMBEDDING, HEAD
-from model_registry.importers.perplexity import divergence, folder_logits, folder_perplexity, text_windows
-from model_registry.importers.protocol import ImportOptions
-from model_registry.importers.recipe import HALF, Recipe
+from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter, open_model
+from model_registry.conversion.importer import ImportOptions
+from model_registry.conversion.measure.calibration import TEXT
+from model_registry.conversion.measure.measuring import measurable_tokens, measurable_windows, source_perplexity
+from model_registry.conversion.measure.perplexity import divergence, folder_logits, folder_perplexity, text_windows
+from model_registry.conversion.measure.reference import Floats
+from model_registry.conversion.quantizers.mixing import mix
+from model_registry.conversion.quantizers.recipe import HALF, Recipe
+from model_registry.conversion.source import EMBEDDING, HEAD
 from model_registry.records import Precision
 
 _DAMAGE_TOKENS = 256  # a divergence needs fewer than a perplexity

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from jobs.job import InvalidJob, Problem
 from jobs.tasks.training.material import read_material
 from jobs.tasks.training.rendering import IGNORED, Renderer, Tokens
-from model_registry.importers.perplexity import Counts, Ids
+from model_registry.conversion.measure.perplexity import Counts, Ids
 
 GUIDING_TOKENS = 1536  # a rounding is guided by fewer tokens than a perplexity needs
 LONGEST = 1024  # tokens of an example, whose logits are in memory at once

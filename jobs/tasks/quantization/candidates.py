@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from model_registry.importers.recipe import FLOAT, HALF, Recipe, Rounding
+from model_registry.conversion.quantizers.recipe import FLOAT, HALF, Recipe, Rounding
 
 Group = Literal["attention", "gate", "up", "down"]
 Algorithm = Literal["rtn", "k-quant", "gptq", "awq"]

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.tasks.quantization.builds import Builds
 from jobs.tasks.quantization.candidates import Algorithm, plain_recipe
 from jobs.tasks.quantization.refining import Unit, by_worth, most_within, units
-from model_registry.importers.gguf.mixing import HEAD, MATRICES, mix
+from model_registry.conversion.quantizers.mixing import HEAD, MATRICES, mix
 from model_registry.records import Precision
 
 INT8, INT4, INT4_HEAD, MIXED = "int8", "int4", "int4-head4", "mixed"

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.tasks.quantization.builds import Builds
 from jobs.tasks.quantization.searching import search
-from model_registry.importers.recipe import Recipe
+from model_registry.conversion.quantizers.recipe import Recipe
 
 
 class Told:

@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from model_registry.conversion import choose
+from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter
+from model_registry.conversion.formats.checkpoint.writer import WEIGHTS, write_checkpoint
+from model_registry.conversion.formats.gguf.importer import GgufImporter
+from model_registry.conversion.importer import Imported, ImportOptions
 from model_registry.errors import CorruptModel, UnsupportedModel
-from model_registry.importers import choose
-from model_registry.importers.checkpoint import CheckpointImporter
-from model_registry.importers.gguf import GgufImporter
-from model_registry.importers.gguf.checkpoint import WEIGHTS, write_checkpoint
-from model_registry.importers.protocol import Imported, ImportOptions
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
 from tests.model_registry.gguf.tiny_gguf import GEMMA, Tiny, open_session, run_graph, write_gguf

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from model_registry.conversion.formats.checkpoint.writer import WEIGHTS, write_checkpoint
+from model_registry.conversion.formats.gguf.importer import GgufImporter
+from model_registry.conversion.importer import ImportOptions
 from model_registry.errors import CorruptModel, UnsupportedModel
-from model_registry.importers.gguf import GgufImporter
-from model_registry.importers.gguf.checkpoint import WEIGHTS, write_checkpoint
-from model_registry.importers.protocol import ImportOptions
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull
 from model_registry.records import Precision

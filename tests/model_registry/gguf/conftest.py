@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_gguf import ImportedFolder, ImportTiny, Tiny, write_gguf
 
-from model_registry.importers.gguf import GgufImporter
-from model_registry.importers.protocol import ImportOptions
+from model_registry.conversion.formats.gguf.importer import GgufImporter
+from model_registry.conversion.importer import ImportOptions
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
 

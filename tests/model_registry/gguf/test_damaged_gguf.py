@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from tiny_gguf import GEMMA, Tiny, write_gguf
 
+from model_registry.conversion.decoder.architecture import read_architecture
+from model_registry.conversion.decoder.genai_config import SAMPLING_KEYS, genai_config, metadata_warnings, tokenizer_config
+from model_registry.conversion.formats.gguf import reader
+from model_registry.conversion.formats.gguf.metadata import Metadata
+from model_registry.conversion.formats.gguf.reader import open_gguf
+from model_registry.conversion.formats.gguf.tokenizer import build_tokenizer, read_vocabulary
+from model_registry.conversion.source import EMBEDDING, check_tensors
 from model_registry.errors import CorruptModel, UnsupportedModel
-from model_registry.importers.gguf import reader
-from model_registry.importers.gguf.architecture import read_architecture
-from model_registry.importers.gguf.genai_config import SAMPLING_KEYS, genai_config, metadata_warnings, tokenizer_config
-from model_registry.importers.gguf.metadata import Metadata
-from model_registry.importers.gguf.reader import open_gguf
-from model_registry.importers.gguf.tensors import EMBEDDING, check_tensors
-from model_registry.importers.gguf.tokenizer import build_tokenizer, read_vocabulary
 from model_registry.pull import pull
 from model_registry.registry import Registry
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
 
+from model_registry.conversion.decoder.architecture import Architecture, read_architecture
+from model_registry.conversion.decoder.rope import Rope, RopeScaling, rotation
+from model_registry.conversion.formats.gguf.metadata import Metadata
+from model_registry.conversion.formats.gguf.reader import open_gguf
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
-from model_registry.importers.gguf.architecture import Architecture, read_architecture
-from model_registry.importers.gguf.metadata import Metadata
-from model_registry.importers.gguf.reader import open_gguf
-from model_registry.importers.gguf.rope import Rope, RopeScaling, rotation
 
 
 @pytest.mark.parametrize(

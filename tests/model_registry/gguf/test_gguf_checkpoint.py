@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from tiny_gguf import GEMMA, Tiny, write_gguf
 
+from model_registry.conversion.decoder.architecture import read_architecture
+from model_registry.conversion.formats.checkpoint.writer import write_checkpoint
+from model_registry.conversion.formats.gguf.reader import open_gguf
+from model_registry.conversion.measure.reference import reference_logits
 from model_registry.errors import UnsupportedModel
-from model_registry.importers.gguf.architecture import read_architecture
-from model_registry.importers.gguf.checkpoint import write_checkpoint
-from model_registry.importers.gguf.reader import open_gguf
-from model_registry.importers.gguf.reference import reference_logits
 
 YARN = {
     "llama.rope.scaling.type": "yarn",

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from tiny_gguf import GEMMA, ImportTiny, Tiny, run_graph, write_gguf
 
-from model_registry.importers.gguf.architecture import read_architecture
-from model_registry.importers.gguf.reader import open_gguf
-from model_registry.importers.gguf.reference import reference_logits
+from model_registry.conversion.decoder.architecture import read_architecture
+from model_registry.conversion.formats.gguf.reader import open_gguf
+from model_registry.conversion.measure.reference import reference_logits
 from model_registry.records import Precision
 
 IDS = np.random.default_rng(3).integers(3, 250, 40)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
 
+from model_registry.conversion.formats.gguf.importer import GgufImporter
+from model_registry.conversion.importer import Importer, ImportOptions
 from model_registry.errors import OutOfDisk, UnsupportedModel
-from model_registry.importers.gguf import GgufImporter
-from model_registry.importers.protocol import Importer, ImportOptions
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
 

@@ -9,8 +9,8 @@ from gguf.quants import dequantize as gguf_dequantize
 from gguf.quants import quantize as gguf_quantize
 from numpy.typing import NDArray
 
+from model_registry.conversion.quantizers.rtn import Blocks, choose_bits, choose_block, encode, isolate, quantize
 from model_registry.errors import CorruptModel
-from model_registry.importers.gguf.quantize import Blocks, choose_bits, choose_block, encode, isolate, quantize
 from model_registry.records import Precision
 
 VALUES = np.random.default_rng(1).standard_normal((12, 128)).astype(np.float32)

@@ -11,16 +11,16 @@ import pytest
 from numpy.typing import NDArray
 from tiny_gguf import Tiny, run_graph, write_gguf
 
-from model_registry.importers.gguf import GgufImporter
-from model_registry.importers.gguf.gptq import quantize_gptq, upper_factor
-from model_registry.importers.gguf.kquant import quantize_k
-from model_registry.importers.gguf.mixing import HEAD, mix
-from model_registry.importers.gguf.quantize import quantize
-from model_registry.importers.gguf.scaling import Rounded, search_scales
-from model_registry.importers.gguf.smoothing import balance
-from model_registry.importers.perplexity import divergence
-from model_registry.importers.protocol import ImportOptions
-from model_registry.importers.recipe import Recipe
+from model_registry.conversion.formats.gguf.importer import GgufImporter
+from model_registry.conversion.importer import ImportOptions
+from model_registry.conversion.measure.perplexity import divergence
+from model_registry.conversion.quantizers.awq import Rounded, search_scales
+from model_registry.conversion.quantizers.gptq import quantize_gptq, upper_factor
+from model_registry.conversion.quantizers.kquant import quantize_k
+from model_registry.conversion.quantizers.mixing import HEAD, mix
+from model_registry.conversion.quantizers.recipe import Recipe
+from model_registry.conversion.quantizers.rtn import quantize
+from model_registry.conversion.quantizers.smoothing import balance
 from model_registry.progress import SilentProgress
 
 Floats = NDArray[np.float32]

@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from tiny_gguf import GEMMA, Tiny, open_session, run_graph, write_gguf
 
-from model_registry.importers.gguf.architecture import read_architecture
-from model_registry.importers.gguf.calibration import TEXT, calibrate, plan_num_tokens
-from model_registry.importers.gguf.decoder import write_decoder
-from model_registry.importers.gguf.reader import open_gguf
-from model_registry.importers.gguf.reference import reference_logits
-from model_registry.importers.gguf.smoothing import (
+from model_registry.conversion.decoder.architecture import read_architecture
+from model_registry.conversion.decoder.writer import write_decoder
+from model_registry.conversion.formats.gguf.reader import open_gguf
+from model_registry.conversion.measure.calibration import TEXT, calibrate, plan_num_tokens
+from model_registry.conversion.measure.perplexity import TEXT as MEASURED
+from model_registry.conversion.measure.reference import reference_logits
+from model_registry.conversion.quantizers.smoothing import (
     MAX_OCTAVES,
     STEPS_PER_OCTAVE,
     LayerSmoothing,
@@ -25,7 +26,6 @@ from model_registry.importers.gguf.smoothing import (
     over_groups,
     to_heads,
 )
-from model_registry.importers.perplexity import TEXT as MEASURED
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
 

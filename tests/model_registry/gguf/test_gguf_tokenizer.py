@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tiny_gguf import MERGES, SPECIALS, byte_level_vocabulary, sentencepiece_vocabulary
 from tokenizers import Tokenizer
 
+from model_registry.conversion.formats.gguf.metadata import Metadata
+from model_registry.conversion.formats.gguf.pretokenizers import PRETOKENIZERS, find_pretokenizer
+from model_registry.conversion.formats.gguf.tokenizer import build_tokenizer, read_vocabulary
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
-from model_registry.importers.gguf.metadata import Metadata
-from model_registry.importers.gguf.pretokenizers import PRETOKENIZERS, find_pretokenizer
-from model_registry.importers.gguf.tokenizer import build_tokenizer, read_vocabulary
 
 TEXTS = [
     "The cat sat on the mat.",

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from tiny_gguf import ImportTiny, Tiny
 
-from model_registry.errors import CorruptModel
-from model_registry.importers.perplexity import (
+from model_registry.conversion.measure.perplexity import (
     TEXT,
     folder_perplexity,
     num_predicted,
@@ -15,6 +14,7 @@ from model_registry.importers.perplexity import (
     plan_num_tokens,
     text_windows,
 )
+from model_registry.errors import CorruptModel
 
 WINDOWS = (np.array([1, 2, 3, 0], np.int64), np.array([2, 2], np.int64))
 
