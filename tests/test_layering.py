@@ -25,7 +25,7 @@ VENDORS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("huggingface_hub",): ("model_registry/sources/",),
     ("torch", "transformers", "peft", "trl", "olive", "datasets", "accelerate", "optuna"): ("jobs/tasks/",),
     ("tensorboard",): ("jobs/scalar_log.py",),
-    ("safetensors",): ("jobs/tasks/", "model_registry/conversion/"),
+    ("safetensors", "ml_dtypes"): ("jobs/tasks/", "model_registry/conversion/"),
     ("typer", "rich"): ("server/cli/",),
 }
 FILES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))

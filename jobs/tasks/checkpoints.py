@@ -14,6 +14,7 @@ from typing import Any
 from jobs.tasks.convert import StagedProgress
 from jobs.tasks.protocol import TaskContext
 from model_registry.conversion.formats.checkpoint.writer import write_checkpoint
+from model_registry.conversion.formats.gguf.importer import open_source
 from model_registry.errors import UnsupportedModel
 from model_registry.records import CHECKPOINT, NOT_SERVED, ModelVersion, Variant
 from model_registry.refetch import refetched
@@ -62,7 +63,7 @@ def _make(context: TaskContext, version: ModelVersion, folder: Path) -> None:
             if (served / name).is_file():
                 shutil.copyfile(served / name, staged / name)
         bos_id, eos_ids = _ends(served)
-        write_checkpoint(source, staged, bos_id=bos_id, eos_ids=eos_ids)
+        write_checkpoint(open_source(source), staged, bos_id=bos_id, eos_ids=eos_ids)
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not folder.is_dir():  # else another job was faster
             staged.rename(folder)

@@ -1,12 +1,26 @@
-"""The tensors that a llama-family GGUF file must, may and may not have. Pure: names and shapes, no values."""
+"""A model's weights on disk, whatever their format: the contract between the formats and all that reads weights.
+
+Owns the names that tensors have here (llama.cpp's) and the shapes that a network calls for. Reads no file itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from model_registry.conversion.decoder.architecture import Architecture
-from model_registry.conversion.formats.gguf.reader import TensorInfo
+from model_registry.conversion.quantizers.rtn import Blocks
 from model_registry.errors import CorruptModel, UnsupportedModel
+
+Floats = NDArray[np.float32]
+Rows = slice | NDArray[np.integer]  # which rows of a matrix, in which order
+ALL_ROWS = slice(None)
 
 EMBEDDING, HEAD, FINAL_NORM, ROPE_DIVISORS = (
     "token_embd.weight",
@@ -15,6 +29,93 @@ EMBEDDING, HEAD, FINAL_NORM, ROPE_DIVISORS = (
     "rope_freqs.weight",
 )
 POST_ATTENTION_NORM, POST_FFN_NORM = "post_attention_norm", "post_ffw_norm"  # of each layer, as `blk.N.<name>.weight`
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """shape: as NumPy has it, rows first. dtype: how the file stores the values, in the format's own word, e.g. `Q4_K`.
+
+    exact_bits: 4 or 8 where these are blocks of 32 integers with a scale each, which need no rounding to be stored; else None.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    exact_bits: int | None = None
+
+    @property
+    def columns(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def num_rows(self) -> int:
+        return prod(self.shape[:-1])
+
+    @property
+    def num_values(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class TextFacts:
+    """What the files beside the weights say. bos, padding: token ids; ends: those that end an answer.
+
+    sampling: how answers are to be sampled, by genai_config.json's names, as far as the source says. licence: SPDX, or None.
+    warnings: what is wrong with them and only limits the model, in whole sentences.
+    """
+
+    bos: int | None
+    ends: tuple[int, ...]
+    padding: int | None
+    sampling: Mapping[str, float]
+    licence: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class TensorSource(Protocol):
+    """A model in one foreign format, checked and open. Keep its files unchanged while it is in use.
+
+    Every method that reads values raises CorruptModel for those that are not finite, UnsupportedModel for a storage type that
+    cannot be read.
+    """
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network; `check_tensors` has passed."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """By the names that tensors have here, in the order of the files."""
+
+    def read(self, name: str) -> Floats:
+        """The whole tensor, in its own shape."""
+
+    def read_rows(self, name: str, rows: Rows) -> Floats:
+        """[rows, columns] of a matrix; nothing else of it is read."""
+
+    def read_blocks(self, name: str, rows: Rows, bits: int) -> Blocks:
+        """Rows of a tensor whose `exact_bits` are at most `bits`, as blocks of 32; exactly what the file holds."""
+
+    def write_texts(self, folder: Path) -> TextFacts:
+        """Write `tokenizer.json`, `tokenizer_config.json` and whatever else belongs beside the weights.
+
+        Raises CorruptModel, UnsupportedModel.
+        """
+
+
+def check_finite(values: Floats, name: str) -> Floats:
+    """The values of a tensor. Raises CorruptModel if one is not finite."""
+    if not np.isfinite(values).all():
+        raise CorruptModel(f"Tensor {name} holds values that are not finite numbers. The file is damaged; fetch it again.")
+    return values
+
+
+def vocab_size(source: TensorSource) -> int:
+    """Rows of the embedding, which may exceed the tokens."""
+    return source.tensors[EMBEDDING].num_rows
+
+
+def num_parameters(source: TensorSource) -> int:
+    return sum(info.num_values for info in source.tensors.values())
 
 
 def check_tensors(tensors: Mapping[str, TensorInfo], architecture: Architecture) -> None:

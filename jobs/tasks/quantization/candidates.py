@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from model_registry.conversion.quantizers.recipe import FLOAT, HALF, Recipe, Rounding
+from model_registry.conversion.quantizers.recipe import FLOAT_BITS, HALF_BITS, Recipe, Rounding
 
 Group = Literal["attention", "gate", "up", "down"]
 Algorithm = Literal["rtn", "k-quant", "gptq", "awq"]
@@ -76,7 +76,7 @@ def asked(
     is_symmetric: bool | None = None,
 ) -> Candidate:
     """The one build of a precision that is not auto. int4: the groups at 4 bits when that is `mixed`."""
-    widths = {"int8": 8, "int4": 4, "mixed": 4, "fp16": HALF, "fp32": FLOAT}
+    widths = {"int8": 8, "int4": 4, "mixed": 4, "fp16": HALF_BITS, "fp32": FLOAT_BITS}
     bits = widths[precision]
     head = head_bits or max(bits, 8)
     kept = [name for group, names in GROUPS.items() if group not in int4 for name in names] if precision == "mixed" else []

@@ -1,6 +1,7 @@
-"""What a GGUF file's metadata says about the network: metadata in, a frozen Architecture out. Pure; reads no tensor.
+"""The network of a decoder of the llama family: its sizes, its rotary embedding, and what tells families apart. Values only.
 
-Knows the supported families and how they differ; everything else is refused by name.
+Formats read an `Architecture` from what they carry; everything that reads or writes weights works by it alone. Rotary scalings:
+none, linear (Chen et al. 2023), YaRN (Peng et al. 2023), and divisors per frequency (Llama 3's, a tensor).
 """
 
 from __future__ import annotations
@@ -9,14 +10,74 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from model_registry.conversion.decoder.rope import Rope, RopeScaling
-from model_registry.conversion.formats.gguf.metadata import Metadata
+import numpy as np
+from numpy.typing import NDArray
+
 from model_registry.errors import CorruptModel, UnsupportedModel
 
-MAX_CONTEXT = 1 << 20
+MAX_CONTEXT = 1 << 20  # tokens
 NOPE_INTERVAL = 4  # smollm3: each fourth layer has no rotary embedding
 GLOBAL_INTERVAL, LOCAL_THETA = 6, 10000.0  # gemma3: each sixth layer sees everything; the rotary base of the others
-GEMMA3_27B_LAYERS = 62  # the one size whose attention is not scaled by its heads' size, which its file does not say
+
+
+class RopeScaling(StrEnum):
+    NONE = "none"
+    LINEAR = "linear"
+    YARN = "yarn"
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """theta: the base. factor: by how much the context was stretched. original_context and what follows: YaRN only."""
+
+    theta: float
+    scaling: RopeScaling = RopeScaling.NONE
+    factor: float = 1.0
+    original_context: int = 0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float = 1.0
+
+    def frequencies(self, head_size: int, divisors: NDArray[np.float32] | None) -> NDArray[np.float64]:
+        """Radians per position, [head_size / 2]. divisors: Llama 3's factors, of the same length."""
+        plain = self.theta ** (-np.arange(0, head_size, 2, dtype=np.float64) / head_size)
+        if divisors is not None:
+            plain = plain / divisors.astype(np.float64)
+        if self.scaling is RopeScaling.LINEAR:
+            return plain / self.factor
+        if self.scaling is RopeScaling.YARN:
+            keep = self._share_kept(head_size)
+            return plain * keep + plain / self.factor * (1 - keep)
+        return plain
+
+    @property
+    def magnitude(self) -> float:
+        """What cosine and sine are multiplied by (YaRN's attention temperature)."""
+        if self.scaling is not RopeScaling.YARN:
+            return 1.0
+        return self.attention_factor * (1 + 0.1 * math.log(self.factor))
+
+    def _share_kept(self, head_size: int) -> NDArray[np.float64]:
+        """1 where a frequency turns often in the original context and is kept, 0 where stretched, a ramp between."""
+
+        def dimension(turns: float) -> float:
+            return head_size * math.log(self.original_context / (turns * 2 * math.pi)) / (2 * math.log(self.theta))
+
+        low = max(0, math.floor(dimension(self.beta_fast)))
+        high = min(head_size - 1, math.ceil(dimension(self.beta_slow)))
+        ramp = (np.arange(head_size // 2) - low) / max(0.001, high - low)
+        return 1 - np.clip(ramp, 0, 1)
+
+
+def rotation(
+    rope: Rope, frequencies: NDArray[np.float64], start: int, stop: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(cosine, sine) of positions start..stop, each [stop - start, head_size / 2]."""
+    angles = np.outer(np.arange(start, stop, dtype=np.float64), frequencies)
+    return (
+        (np.cos(angles) * rope.magnitude).astype(np.float32),
+        (np.sin(angles) * rope.magnitude).astype(np.float32),
+    )
 
 
 class Activation(StrEnum):
@@ -115,82 +176,32 @@ class Architecture:
         return self.num_kv_heads * self.head_size
 
 
-def read_architecture(metadata: Metadata) -> Architecture:
-    """Raises UnsupportedModel by name, CorruptModel for values that no model has."""
-    name = metadata.text("general.architecture")
-    if name is None:
-        raise CorruptModel(f"{metadata.owner} does not say its general.architecture. Fetch it again, or convert the model anew.")
-    family = FAMILIES.get(name)
-    if family is None:
-        raise UnsupportedModel(
-            f"GGUF architecture {name!r} is not supported; supported are {', '.join(FAMILIES)} (llama covers mistral "
-            "and smollm). Pull the model as an ONNX folder instead."
-        )
-    hidden = metadata.integer(f"{name}.embedding_length", low=8, high=1 << 17)
-    heads = metadata.integer(f"{name}.attention.head_count", low=1, high=1 << 12)
-    kv_heads = metadata.integer(f"{name}.attention.head_count_kv", heads, low=1, high=1 << 12)
-    head_size = metadata.integer(f"{name}.attention.key_length", hidden // heads, low=2, high=1 << 12)
-    _check_heads(metadata, name, heads, kv_heads, head_size)
-    layers = metadata.integer(f"{name}.block_count", low=1, high=1 << 10)
-    context = metadata.integer(f"{name}.context_length", low=1, high=MAX_CONTEXT)
-    window = metadata.integer(f"{name}.attention.sliding_window", 0, high=1 << 31)
-    interval = family.global_interval if window else 0
-    is_27b = name == "gemma3" and layers == GEMMA3_27B_LAYERS
-    return Architecture(
-        name=name,
-        family=family,
-        num_layers=layers,
-        hidden_size=hidden,
-        ffn_size=metadata.integer(f"{name}.feed_forward_length", low=1, high=1 << 20),
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        head_size=head_size,
-        norm_epsilon=metadata.number(f"{name}.attention.layer_norm_rms_epsilon", at_most=1.0),
-        context_length=context,
-        attention_scale=metadata.number(f"{name}.attention.scale", (hidden // heads if is_27b else head_size) ** -0.5),
-        rope=_read_rope(metadata, name, context),
-        local_rope=Rope(metadata.number(f"{name}.rope.freq_base_swa", LOCAL_THETA, above=1.0)) if interval else None,
-        sliding_window=window if 0 < window < context else None,
-        global_interval=interval and metadata.integer(f"{name}.attention.sliding_window_pattern", interval, low=1, high=1 << 10),
-    )
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The attention heads of a network: queries', keys' and values', and how many dimensions each has."""
+
+    num_heads: int
+    num_kv_heads: int
+    size: int
 
 
-def _check_heads(metadata: Metadata, name: str, heads: int, kv_heads: int, head_size: int) -> None:
-    if metadata.integer(f"{name}.expert_count", 0):
+def check_features(name: str, heads: Heads, owner: str, *, has_experts: bool, caps_logits: bool) -> None:
+    """Whether the decoder that slmops writes can compute the network. owner: the file that says so, for messages.
+
+    Raises UnsupportedModel by the feature, CorruptModel for heads that cannot be.
+    """
+    if has_experts:
         raise UnsupportedModel(f"This {name} model is a mixture of experts, which is not supported. Choose a dense model.")
-    if any(metadata.number(f"{name}.{kind}_logit_softcapping", 0.0, above=-1.0) for kind in ("attn", "final")):
+    if caps_logits:
         raise UnsupportedModel(f"This {name} model caps its logits, which is not supported. Choose another model.")
-    if heads % kv_heads:
-        raise CorruptModel(f"{metadata.owner} has {heads} heads but {kv_heads} key/value heads, no divisor. Fetch it again.")
-    if metadata.integer(f"{name}.attention.value_length", head_size) != head_size:
-        raise UnsupportedModel("The model's keys and values differ in size, which is not supported. Choose another model.")
-    rotated = metadata.integer(f"{name}.rope.dimension_count", head_size)
-    if rotated != head_size:
-        raise UnsupportedModel(
-            f"The model rotates {rotated} of {head_size} dimensions per head; slmops cannot. Choose another model."
+    if heads.num_heads % heads.num_kv_heads:
+        raise CorruptModel(
+            f"{owner} has {heads.num_heads} heads but {heads.num_kv_heads} key/value heads, no divisor. Fetch it again."
         )
-    if head_size % 16:
-        raise UnsupportedModel(f"Heads of {head_size} dimensions are not supported; choose a model with a multiple of 16.")
+    if heads.size < 2 or heads.size % 16:
+        raise UnsupportedModel(f"Heads of {heads.size} dimensions are not supported; choose a model with a multiple of 16.")
 
 
-def _read_rope(metadata: Metadata, name: str, context: int) -> Rope:
-    theta = metadata.number(f"{name}.rope.freq_base", 10000.0, above=1.0)
-    key = f"{name}.rope.scaling"
-    kind = metadata.text(f"{key}.type", RopeScaling.NONE)
-    legacy = metadata.number(f"{name}.rope.scale_linear", 1.0, at_most=1e4)
-    if kind == RopeScaling.NONE:
-        return Rope(theta) if legacy == 1.0 else Rope(theta, RopeScaling.LINEAR, legacy)
-    factor = metadata.number(f"{key}.factor", legacy, at_most=1e4)
-    if kind == RopeScaling.LINEAR:
-        return Rope(theta, RopeScaling.LINEAR, factor)
-    if kind != RopeScaling.YARN:
-        raise UnsupportedModel(f"Rope scaling {kind!r} is not supported; none, linear, yarn and llama3 are. Choose another model.")
-    return Rope(
-        theta,
-        RopeScaling.YARN,
-        factor,
-        original_context=metadata.integer(f"{key}.original_context_length", context, low=1, high=MAX_CONTEXT),
-        beta_fast=metadata.number(f"{key}.yarn_beta_fast", 32.0),
-        beta_slow=metadata.number(f"{key}.yarn_beta_slow", 1.0),
-        attention_factor=metadata.number(f"{key}.attn_factor", 1.0),
-    )
+def unsupported_scaling(kind: str | None) -> UnsupportedModel:
+    """The error for a rotary scaling that is not computed here."""
+    return UnsupportedModel(f"Rope scaling {kind!r} is not supported; none, linear, yarn and llama3 are. Choose another model.")

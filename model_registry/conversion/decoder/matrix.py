@@ -1,4 +1,4 @@
-"""Rows of one or more GGUF tensors as one matrix: ordered, encoded, and streamed in pieces. Knows nothing of graphs."""
+"""Rows of one or more tensors as one matrix: ordered, encoded, and streamed in pieces. Knows nothing of graphs or formats."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_registry.conversion.decoder.architecture import Architecture
-from model_registry.conversion.formats.gguf.reader import GgufFile, dequantize
-from model_registry.conversion.quantizers.recipe import Recipe
-from model_registry.conversion.quantizers.rounding import How, InputFigures
-from model_registry.conversion.quantizers.rtn import (
+from model_registry.conversion.quantizers.recipe import (
     BLOCK,
     HALF_BITS,
-    Blocks,
+    How,
+    InputFigures,
+    Recipe,
     choose_bits,
     choose_block,
-    encode,
     is_exact,
-    isolate,
-    quantize,
 )
+from model_registry.conversion.quantizers.rtn import Blocks, isolate, quantize
+from model_registry.conversion.source import Floats, Rows, TensorInfo, TensorSource
 from model_registry.errors import UnsupportedModel
 from model_registry.records import Precision
 
@@ -55,7 +53,7 @@ class Matrix:
     how: of a matrix that is rounded as a recipe says, even if its source's type could be kept exactly.
     """
 
-    source: GgufFile
+    source: TensorSource
     parts: tuple[Part, ...]
     bits: int
     block: int
@@ -75,32 +73,33 @@ class Matrix:
         """Whether `blocks` come with zeros: if not told, 8 bits where not every part is as the file has it."""
         if self.how is not None:
             return not self.how.is_symmetric
-        kinds = [self.source.tensors[_weight(part)].type for part in self.parts]
-        is_kept = self.factors is None and all(is_exact(kind, self.bits) for kind in kinds)
+        is_kept = self.factors is None and all(is_exact(self._info(part).exact_bits, self.bits) for part in self.parts)
         return self.bits == 8 and not is_kept
 
     def blocks(self) -> Iterator[Blocks]:
         """Quantized pieces, in row order. Only for 4 and 8 bits."""
-        for part, raw, divisors in self._pieces():
-            name = _weight(part)
-            kind = self.source.tensors[name].type
-            if self.how is None and self.factors is None:
-                blocks = encode(raw, kind, self.bits, self.block, name)
-            else:
-                values = dequantize(raw, kind, name)
-                values = values if self.factors is None else values * self.factors
-                rounded = quantize if self.how is None else self.how.blocks
-                blocks = rounded(values, self.bits, self.block)
+        for part, rows, divisors in self._pieces():
+            blocks = self._encoded(part, rows)
             if blocks.zeros is None and self.has_zeros:
                 blocks = replace(blocks, zeros=np.full(blocks.scales.shape, 128, np.uint8))
             if self.outliers:
                 blocks = isolate(blocks, self.outliers)
             yield blocks if divisors is None else replace(blocks, scales=blocks.scales / divisors[:, None])
 
+    def _encoded(self, part: Part, rows: Rows) -> Blocks:
+        """Exactly as the source has them, where that is wanted and possible, else rounded."""
+        is_plain = self.how is None and self.factors is None
+        if is_plain and is_exact(self._info(part).exact_bits, self.bits):
+            return self.source.read_blocks(_weight(part), rows, self.bits)
+        values = self.source.read_rows(_weight(part), rows)
+        values = values if self.factors is None else values * self.factors
+        rounded = quantize if self.how is None else self.how.blocks
+        return rounded(values, self.bits, self.block)
+
     def floats(self) -> Iterator[NDArray[np.float32]]:
-        """Dequantized pieces [rows, columns], in row order."""
-        for part, raw, divisors in self._pieces():
-            values = dequantize(raw, self.source.tensors[_weight(part)].type, _weight(part))
+        """Pieces [rows, columns], in row order."""
+        for part, rows, divisors in self._pieces():
+            values = self.source.read_rows(_weight(part), rows)
             if self.factors is not None:
                 values = values * self.factors
             yield values if divisors is None else values / divisors[:, None]
@@ -121,26 +120,30 @@ class Matrix:
             return None
         pieces = []
         for part, name in zip(self.parts, names, strict=True):
-            rows = self.source.tensors[_weight(part)].num_rows
-            bias = self.source.dequantized(name) if name in self.source.tensors else np.zeros(rows, np.float32)
+            rows = self._info(part).num_rows
+            bias = self.source.read(name) if name in self.source.tensors else np.zeros(rows, np.float32)
             if part.divisors is not None:
                 bias = bias / part.divisors
             pieces.append(bias if part.heads == 0 else bias[rotary_order(part.heads, rows // part.heads)])
         return np.concatenate(pieces)
 
-    def _pieces(self) -> Iterator[tuple[Part, NDArray[np.uint8], NDArray[np.float32] | None]]:
-        """(part, stored rows, their divisors)."""
+    def _pieces(self) -> Iterator[tuple[Part, Rows, Floats | None]]:
+        """(part, some of its rows, their divisors)."""
         step = max(1, PIECE_VALUES // self.columns)
         for part in self.parts:
-            raw = self.source.raw(_weight(part))
-            order = rotary_order(part.heads, len(raw) // part.heads) if part.heads else None
-            for start in range(0, len(raw), step):
-                chosen = slice(start, start + step) if order is None else order[start : start + step]
-                yield part, raw[chosen], None if part.divisors is None else part.divisors[chosen]
+            num_rows = self._info(part).num_rows
+            order = rotary_order(part.heads, num_rows // part.heads) if part.heads else None
+            for start in range(0, num_rows, step):
+                stop = min(start + step, num_rows)
+                rows = slice(start, stop) if order is None else order[start:stop]
+                yield part, rows, None if part.divisors is None else part.divisors[start:stop]
+
+    def _info(self, part: Part) -> TensorInfo:
+        return self.source.tensors[_weight(part)]
 
 
 def make_matrix(
-    source: GgufFile,
+    source: TensorSource,
     parts: tuple[Part, ...],
     precision: Precision,
     *,
@@ -156,11 +159,11 @@ def make_matrix(
     Raises UnsupportedModel when the parts cannot be stored so.
     """
     tensors = [source.tensors[_weight(part)] for part in parts]
-    kinds = [info.type for info in tensors]
+    exact = [info.exact_bits for info in tensors]
     columns = tensors[0].columns
     if recipe is None:
-        bits = choose_bits(kinds, precision, is_head=is_head)
-        block = choose_block(kinds, bits, columns)
+        bits = choose_bits(exact, precision, is_head=is_head)
+        block = choose_block(exact, bits, columns)
     else:
         bits = recipe.bits_of(parts[0].name, is_head=is_head)
         block = recipe.block_of(bits, columns)
@@ -169,7 +172,7 @@ def make_matrix(
         how = How(recipe.rounding_of(bits), recipe.is_symmetric(bits), inputs)
     if bits < HALF_BITS and columns % BLOCK:
         raise UnsupportedModel(
-            f"Tensor {tensors[0].name} has rows of {columns} values, not a multiple of {BLOCK}, so it cannot be "
+            f"Tensor {_weight(parts[0])} has rows of {columns} values, not a multiple of {BLOCK}, so it cannot be "
             "quantized. Import with --precision fp32 or fp16."
         )
     num_rows = sum(info.num_rows for info in tensors)

@@ -15,16 +15,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from model_registry.conversion.decoder.architecture import Activation, Architecture
-from model_registry.conversion.decoder.external_data import ExternalData
-from model_registry.conversion.decoder.graph import MICROSOFT, Graph
+from model_registry.conversion.decoder.architecture import Activation, Rope, rotation
+from model_registry.conversion.decoder.graph import MICROSOFT, ExternalData, Graph
 from model_registry.conversion.decoder.matrix import Matrix, Part, attention_parts, make_matrix
-from model_registry.conversion.decoder.rope import Rope, rotation
-from model_registry.conversion.formats.gguf.reader import GgufFile
-from model_registry.conversion.quantizers.recipe import Recipe
-from model_registry.conversion.quantizers.rounding import InputFigures
-from model_registry.conversion.quantizers.smoothing import Floats, Smoothing, to_heads
-from model_registry.conversion.source import EMBEDDING, FINAL_NORM, HEAD, POST_ATTENTION_NORM, POST_FFN_NORM, ROPE_DIVISORS
+from model_registry.conversion.quantizers.recipe import InputFigures, Recipe
+from model_registry.conversion.quantizers.smoothing import Smoothing, to_heads
+from model_registry.conversion.source import (
+    EMBEDDING,
+    FINAL_NORM,
+    HEAD,
+    POST_ATTENTION_NORM,
+    POST_FFN_NORM,
+    ROPE_DIVISORS,
+    Floats,
+    TensorSource,
+    vocab_size,
+)
 from model_registry.progress import Progress
 from model_registry.records import Precision
 
@@ -44,17 +50,16 @@ class WrittenBits:
 
 
 def write_decoder(
-    source: GgufFile,
-    architecture: Architecture,
+    source: TensorSource,
     folder: Path,
     precision: Precision,
     smoothing: Smoothing,
     progress: Progress,
     recipe: Recipe | None = None,
 ) -> WrittenBits:
-    """The tensors must have passed `check_tensors`. recipe: decides instead of precision."""
+    """Write both files into `folder`. recipe: decides instead of precision."""
     with ExternalData(folder / "model.onnx.data") as data:
-        writer = _DecoderWriter(source, architecture, precision, smoothing, Graph(data), recipe)
+        writer = _DecoderWriter(source, precision, smoothing, Graph(data), recipe)
         written = writer.write(progress)
         inputs, outputs = writer.signature()
         writer.graph.save(folder / "model.onnx", inputs, outputs)
@@ -64,8 +69,7 @@ def write_decoder(
 class _DecoderWriter:
     def __init__(
         self,
-        source: GgufFile,
-        architecture: Architecture,
+        source: TensorSource,
         precision: Precision,
         smoothing: Smoothing,
         graph: Graph,
@@ -73,7 +77,7 @@ class _DecoderWriter:
     ) -> None:
         self.recipe = recipe
         self.source = source
-        self.architecture = architecture
+        self.architecture = source.architecture
         self.precision = precision
         self.smoothing = smoothing
         self.graph = graph
@@ -115,7 +119,7 @@ class _DecoderWriter:
 
     def _write_rotation(self, rope: Rope, index: int) -> list[str]:
         head_size, length = self.architecture.head_size, self.architecture.context_length
-        divisors = self.source.dequantized(ROPE_DIVISORS) if ROPE_DIVISORS in self.source.tensors else None
+        divisors = self.source.read(ROPE_DIVISORS) if ROPE_DIVISORS in self.source.tensors else None
         frequencies = rope.frequencies(head_size, divisors)
 
         def pieces(which: int) -> Iterator[NDArray[np.float32]]:
@@ -254,7 +258,7 @@ class _DecoderWriter:
         return self.smoothing.layers[int(layer)].inputs.get("ffn_gate" if kind == "ffn_up" else kind)
 
     def _norm(self, name: str, divisors: Floats | None = None) -> str:
-        weight = self.source.dequantized(name)
+        weight = self.source.read(name)
         return self.graph.weight(name, weight if divisors is None else weight / divisors)
 
     def signature(self) -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
@@ -262,13 +266,12 @@ class _DecoderWriter:
         from onnx import TensorProto, helper
 
         architecture = self.architecture
-        vocab_size = self.source.tensors[EMBEDDING].shape[0]
         make = helper.make_tensor_value_info
         inputs = [
             make("input_ids", TensorProto.INT64, ["batch_size", "sequence_length"]),
             make("attention_mask", TensorProto.INT64, ["batch_size", "total_sequence_length"]),
         ]
-        outputs = [make("logits", TensorProto.FLOAT, ["batch_size", "sequence_length", vocab_size])]
+        outputs = [make("logits", TensorProto.FLOAT, ["batch_size", "sequence_length", vocab_size(self.source)])]
         for layer in range(architecture.num_layers):
             for kind in ("key", "value"):
                 heads, size = architecture.num_kv_heads, architecture.head_size

@@ -13,14 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_registry.conversion.decoder.architecture import Architecture
-from model_registry.conversion.formats.gguf.reader import GgufFile
-from model_registry.conversion.measure.reference import Block, Floats, embed, final_norm
+from model_registry.conversion.measure.reference import Block, embed, final_norm
 from model_registry.conversion.quantizers.awq import MAX_SAMPLES, Rounded, search_scales
 from model_registry.conversion.quantizers.gptq import upper_factor
-from model_registry.conversion.quantizers.recipe import Recipe
-from model_registry.conversion.quantizers.rounding import InputFigures
-from model_registry.conversion.quantizers.rtn import choose_bits, is_exact
-from model_registry.conversion.quantizers.smoothing import LayerSmoothing, Smoothing, balance, find_outliers, over_groups, to_heads
+from model_registry.conversion.quantizers.recipe import InputFigures, Recipe, choose_bits, is_exact
+from model_registry.conversion.quantizers.smoothing import (
+    LayerSmoothing,
+    Smoothing,
+    balance,
+    find_outliers,
+    over_groups,
+    to_heads,
+)
+from model_registry.conversion.source import Floats, TensorSource
 from model_registry.progress import Progress
 from model_registry.records import Precision
 
@@ -38,19 +43,18 @@ def plan_num_tokens(num_parameters: int) -> int:
     return max(MIN_TOKENS, min(MAX_TOKENS, PRODUCT_BUDGET // max(1, num_parameters)))
 
 
-def can_smooth(source: GgufFile, precision: Precision, layer: int, names: Sequence[str], recipe: Recipe | None = None) -> bool:
+def can_smooth(source: TensorSource, precision: Precision, layer: int, names: Sequence[str], recipe: Recipe | None = None) -> bool:
     """Whether the matrices, which share an input, are rounded to 8 bits: what is kept exactly is left as it is."""
     if recipe is not None:
         told = {recipe.bits_of(f"blk.{layer}.{name}", is_head=False) for name in names}
         return told == {8} or (4 in told and recipe.smooths_4 and max(told) <= 8)
-    kinds = [source.tensors[f"blk.{layer}.{name}.weight"].type for name in names]
-    bits = choose_bits(kinds, precision, is_head=False)
-    return bits == 8 and not any(is_exact(kind, bits) for kind in kinds)
+    exact = [source.tensors[f"blk.{layer}.{name}.weight"].exact_bits for name in names]
+    bits = choose_bits(exact, precision, is_head=False)
+    return bits == 8 and not any(is_exact(each, bits) for each in exact)
 
 
 def calibrate(
-    source: GgufFile,
-    architecture: Architecture,
+    source: TensorSource,
     precision: Precision,
     windows: Sequence[NDArray[np.int64]],
     progress: Progress,
@@ -60,14 +64,15 @@ def calibrate(
 
     recipe: decides instead of precision what is rounded, and how.
     """
+    architecture = source.architecture
     layers = range(architecture.num_layers)
     if not windows or precision in (Precision.FP32, Precision.FP16):
         return Smoothing((LayerSmoothing(),) * len(layers))
     progress.stage("calibrating")
-    hidden, found = embed(source, architecture, windows), []
+    hidden, found = embed(source, windows), []
     for layer in layers:
         observed = _Observed(recipe)
-        block = Block(source, architecture, layer, observed.observe)
+        block = Block(source, layer, observed.observe)
         with np.errstate(all="ignore"):  # a channel that overflows is left alone by `balance`
             hidden = [block.run(states) for states in hidden]
         attention, value, ffn, gated = (
@@ -81,7 +86,7 @@ def calibrate(
         found.append(LayerSmoothing(attention, value, ffn, gated, inputs))
         progress.update(layer + 1, len(layers))
     with np.errstate(all="ignore"):
-        head = np.sum([_squares(final_norm(source, architecture, states)) for states in hidden], axis=0)
+        head = np.sum([_squares(final_norm(source, states)) for states in hidden], axis=0)
     return Smoothing(tuple(found), find_outliers(head))
 
 

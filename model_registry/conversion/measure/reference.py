@@ -1,4 +1,4 @@
-"""The source model's forward pass in NumPy, straight from the dequantized tensors: the truth imports are compared with.
+"""The source model's forward pass in NumPy, straight from its tensors: the truth that imports are compared with.
 
 One layer is in memory at a time, so a model larger than memory can be measured. Plain, and independent of the graph:
 rotary rows stay interleaved as the file has them, and rotation pairs neighbours instead of halves.
@@ -11,42 +11,47 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model_registry.conversion.decoder.architecture import Activation, Architecture
-from model_registry.conversion.decoder.rope import rotation
-from model_registry.conversion.formats.gguf.reader import GgufFile, dequantize
-from model_registry.conversion.source import EMBEDDING, FINAL_NORM, HEAD, POST_ATTENTION_NORM, POST_FFN_NORM, ROPE_DIVISORS
+from model_registry.conversion.decoder.architecture import Activation, rotation
+from model_registry.conversion.source import (
+    EMBEDDING,
+    FINAL_NORM,
+    HEAD,
+    POST_ATTENTION_NORM,
+    POST_FFN_NORM,
+    ROPE_DIVISORS,
+    Floats,
+    TensorSource,
+)
 
-Floats = NDArray[np.float32]
 TOKENS_AT_A_TIME = 128  # of logits, which are [tokens, vocabulary]
 Observer = Callable[[str, Floats], None]  # told a matrix's name, such as `ffn_up`, and its input [tokens, columns]
 
 
-def reference_logits(source: GgufFile, architecture: Architecture, windows: Sequence[NDArray[np.int64]]) -> Iterator[Floats]:
+def reference_logits(source: TensorSource, windows: Sequence[NDArray[np.int64]]) -> Iterator[Floats]:
     """Logits [tokens, vocabulary] of each window, in pieces of TOKENS_AT_A_TIME tokens, windows in order.
 
     A window is read from an empty context. Raises CorruptModel for tensors that are not finite.
     """
-    hidden = embed(source, architecture, windows)
-    for layer in range(architecture.num_layers):
-        block = Block(source, architecture, layer)
+    hidden = embed(source, windows)
+    for layer in range(source.architecture.num_layers):
+        block = Block(source, layer)
         hidden = [block.run(states) for states in hidden]
-    head = source.dequantized(HEAD if HEAD in source.tensors else EMBEDDING)
+    head = source.read(HEAD if HEAD in source.tensors else EMBEDDING)
     for states in hidden:
-        normed = final_norm(source, architecture, states)
+        normed = final_norm(source, states)
         for start in range(0, len(normed), TOKENS_AT_A_TIME):
             yield normed[start : start + TOKENS_AT_A_TIME] @ head.T
 
 
-def embed(source: GgufFile, architecture: Architecture, windows: Sequence[NDArray[np.int64]]) -> list[Floats]:
+def embed(source: TensorSource, windows: Sequence[NDArray[np.int64]]) -> list[Floats]:
     """The residual stream before the first layer, [tokens, hidden] of each window."""
-    embedding, kind = source.raw(EMBEDDING), source.tensors[EMBEDDING].type
-    scale = np.float32(architecture.embedding_scale)
-    return [dequantize(embedding[window], kind, EMBEDDING) * scale for window in windows]
+    scale = np.float32(source.architecture.embedding_scale)
+    return [source.read_rows(EMBEDDING, window) * scale for window in windows]
 
 
-def final_norm(source: GgufFile, architecture: Architecture, states: Floats) -> Floats:
+def final_norm(source: TensorSource, states: Floats) -> Floats:
     """What the head is given, [tokens, hidden], from the residual stream after the last layer."""
-    return _rms_norm(states, source.dequantized(FINAL_NORM), architecture.norm_epsilon)
+    return _rms_norm(states, source.read(FINAL_NORM), source.architecture.norm_epsilon)
 
 
 def _rms_norm(x: Floats, weight: Floats, epsilon: float) -> Floats:
@@ -58,14 +63,14 @@ def _rms_norm(x: Floats, weight: Floats, epsilon: float) -> Floats:
 class Block:
     """One layer, its weights in memory for as long as this lives: `weights[name]` is [rows, columns]."""
 
-    def __init__(self, source: GgufFile, architecture: Architecture, layer: int, observe: Observer | None = None) -> None:
+    def __init__(self, source: TensorSource, layer: int, observe: Observer | None = None) -> None:
         self._source = source
-        self._architecture = architecture
+        self._architecture = architecture = source.architecture
         self._layer = layer
         self._observe = observe
         names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-        self.weights = {name: source.dequantized(f"blk.{layer}.{name}.weight") for name in names}
-        divisors = source.dequantized(ROPE_DIVISORS) if ROPE_DIVISORS in source.tensors else None
+        self.weights = {name: source.read(f"blk.{layer}.{name}.weight") for name in names}
+        divisors = source.read(ROPE_DIVISORS) if ROPE_DIVISORS in source.tensors else None
         self._rope = architecture.layer_rope(layer)
         self._frequencies = self._rope.frequencies(architecture.head_size, divisors)
 
@@ -94,10 +99,10 @@ class Block:
         if self._observe is not None:
             self._observe(name, x)
         result = x @ self.weights[name].T
-        return result + self._source.dequantized(bias) if bias in self._source.tensors else result
+        return result + self._source.read(bias) if bias in self._source.tensors else result
 
     def _norm(self, x: Floats, name: str) -> Floats:
-        return _rms_norm(x, self._source.dequantized(f"blk.{self._layer}.{name}.weight"), self._architecture.norm_epsilon)
+        return _rms_norm(x, self._source.read(f"blk.{self._layer}.{name}.weight"), self._architecture.norm_epsilon)
 
     def _attend(self, normed: Floats) -> Floats:
         architecture = self._architecture

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model_registry.conversion.decoder.external_data import ExternalData
+from model_registry.conversion.decoder.graph import ExternalData
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto

@@ -1,4 +1,4 @@
-"""How each matrix is to be rounded, when that is told instead of left to the importer. Values only."""
+"""How each matrix is stored: the width and block that a precision or a recipe gives it, and what rounds it. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
-FLOAT, HALF = 32, 16
-BLOCK = 32  # what rows of every model that can be rounded divide by
+import numpy as np
+from numpy.typing import NDArray
 
+from model_registry.conversion.quantizers.gptq import quantize_gptq
+from model_registry.conversion.quantizers.kquant import quantize_k
+from model_registry.conversion.quantizers.rtn import Blocks, quantize
+from model_registry.records import Precision
+
+FLOAT_BITS, HALF_BITS = 32, 16
+BLOCK = 32  # what rows of every model that can be rounded divide by, and of what is rounded to 4 bits
+WIDE_BLOCK = 64  # of what is rounded to 8 bits: as good as 32 once activations are smoothed, and computed faster
+
+Floats = NDArray[np.float32]
 Rounding = Literal["nearest", "k-quant", "gptq"]
 
 
@@ -51,3 +61,53 @@ class Recipe:
 
     def is_symmetric(self, bits: int) -> bool:
         return self.symmetric_4 if bits == 4 else self.symmetric_8
+
+
+def choose_bits(exact: Collection[int | None], precision: Precision, *, is_head: bool) -> int:
+    """8, 4, HALF_BITS or FLOAT_BITS for a matrix made of tensors with these `exact_bits`. AUTO keeps 4 exact bits, else takes 8."""
+    if precision in (Precision.FP32, Precision.FP16):
+        return FLOAT_BITS if precision is Precision.FP32 else HALF_BITS
+    if precision is Precision.INT4:
+        return 8 if is_head else 4
+    return 4 if precision is Precision.AUTO and all(each == 4 for each in exact) else 8
+
+
+def is_exact(exact: int | None, bits: int) -> bool:
+    """Whether `bits` hold a tensor with these `exact_bits` without rounding."""
+    return bits in (FLOAT_BITS, HALF_BITS) or (exact is not None and exact <= bits)
+
+
+def choose_block(exact: Collection[int | None], bits: int, columns: int) -> int:
+    """The block size of a matrix made of tensors with these `exact_bits`."""
+    is_rounded = not any(is_exact(each, bits) for each in exact)
+    return WIDE_BLOCK if bits == 8 and is_rounded and columns % WIDE_BLOCK == 0 else BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class InputFigures:
+    """Of what a matrix is given (smoothed, if it will be), on calibration text.
+
+    loudness: mean squares, [columns]. upper: for GPTQ, of the Gram matrix; None where nobody asked for it.
+    """
+
+    loudness: Floats
+    upper: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """inputs: None when nothing is known of them: then every column weighs the same, and GPTQ rounds as k-quant."""
+
+    rounding: Rounding
+    is_symmetric: bool
+    inputs: InputFigures | None = None
+
+    def blocks(self, values: Floats, bits: int, block: int) -> Blocks:
+        """[rows, columns], already smoothed."""
+        if self.rounding == "nearest":
+            return quantize(values, bits, block, is_symmetric=self.is_symmetric)
+        upper = None if self.inputs is None else self.inputs.upper
+        if self.rounding == "gptq" and upper is not None:
+            return quantize_gptq(values, block, upper, is_symmetric=self.is_symmetric)
+        loudness = None if self.inputs is None else self.inputs.loudness
+        return quantize_k(values, bits, block, loudness, is_symmetric=self.is_symmetric)

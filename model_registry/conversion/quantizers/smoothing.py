@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from model_registry.conversion.quantizers.rounding import InputFigures
+from model_registry.conversion.quantizers.recipe import InputFigures
 
 Floats = NDArray[np.float32]
 MAX_OCTAVES = 10  # up or down: a channel that was silent in the calibration may speak later

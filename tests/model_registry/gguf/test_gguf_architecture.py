@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
 
-from model_registry.conversion.decoder.architecture import Architecture, read_architecture
-from model_registry.conversion.decoder.rope import Rope, RopeScaling, rotation
+from model_registry.conversion.decoder.architecture import Architecture, Rope, RopeScaling, rotation
+from model_registry.conversion.formats.gguf.architecture import read_architecture
 from model_registry.conversion.formats.gguf.metadata import Metadata
 from model_registry.conversion.formats.gguf.reader import open_gguf
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel

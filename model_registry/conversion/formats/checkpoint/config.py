@@ -1,20 +1,28 @@
-"""What a checkpoint's config.json says of the network: its fields and their bounds, as a GGUF file's metadata. Reads no weights.
+"""What a checkpoint's config.json says of the network: its fields, their bounds, and the Architecture they mean. Reads no weights.
 
 A field that cannot be is a CorruptModel by its name; a network that is sound and not ours an UnsupportedModel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from model_registry.conversion.decoder.architecture import FAMILIES, MAX_CONTEXT, Architecture, read_architecture
+from model_registry.conversion.decoder.architecture import (
+    FAMILIES,
+    LOCAL_THETA,
+    MAX_CONTEXT,
+    Architecture,
+    Heads,
+    Rope,
+    RopeScaling,
+    check_features,
+    unsupported_scaling,
+)
 from model_registry.conversion.formats.checkpoint.writer import CLASSES
-from model_registry.conversion.formats.gguf.metadata import Metadata, Value
 from model_registry.conversion.formats.model_texts import Size, TokenId
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.json_files import checked, read_object
@@ -23,10 +31,11 @@ FILE = "config.json"
 _NAMES = {kind: name for name, (kind, _) in CLASSES.items()} | {"mistral": "llama"}
 _Heads = Annotated[int, Meta(ge=1, le=1 << 12)]
 _Positive = Annotated[float, Meta(gt=0, le=1e30)]
+_MAX_FACTOR = 1e4  # of the context
 _Whole = Annotated[int, Meta(ge=0, le=1 << 31)]
 
 
-class Rope(Struct, frozen=True):
+class RopeEntry(Struct, frozen=True):
     """`rope_scaling`, `rope_parameters`, or one of the latter's entries per type of layer."""
 
     rope_type: str | None = None
@@ -38,9 +47,9 @@ class Rope(Struct, frozen=True):
     beta_slow: _Positive | None = None
 
 
-class LayerRopes(Rope, frozen=True):
-    full_attention: Rope | None = None
-    sliding_attention: Rope | None = None
+class LayerRopes(RopeEntry, frozen=True):
+    full_attention: RopeEntry | None = None
+    sliding_attention: RopeEntry | None = None
 
 
 class CheckpointConfig(Struct, frozen=True):
@@ -65,7 +74,7 @@ class CheckpointConfig(Struct, frozen=True):
     attn_logit_softcapping: _Positive | None = None
     final_logit_softcapping: _Positive | None = None
     rope_parameters: LayerRopes | None = None
-    rope_scaling: Rope | None = None
+    rope_scaling: RopeEntry | None = None
     rope_theta: _Positive | None = None
     rope_local_base_freq: _Positive | None = None
     eos_token_id: TokenId | list[TokenId] | None = None
@@ -86,54 +95,71 @@ def read_config(folder: Path) -> CheckpointConfig:
 
 
 def architecture_of(config: CheckpointConfig) -> Architecture:
-    """Raises CorruptModel, UnsupportedModel."""
+    """The network; transformers' rotary rows are in halves, whatever the family. Raises CorruptModel, UnsupportedModel."""
     name = _NAMES[config.model_type]
-    values = {key: value for key, value in _values(name, config) if value is not None}
-    architecture = read_architecture(Metadata(values, FILE))
-    return replace(architecture, family=replace(FAMILIES[name], interleaved=False))
-
-
-def _values(name: str, config: CheckpointConfig) -> Iterator[tuple[str, Value | None]]:
-    """As the metadata of a GGUF file says it; None for what is not said."""
+    family = replace(FAMILIES[name], interleaved=False)
     heads = config.num_attention_heads
-    named: dict[str, Value | None] = {
-        "embedding_length": config.hidden_size,
-        "feed_forward_length": config.intermediate_size,
-        "block_count": config.num_hidden_layers,
-        "context_length": config.max_position_embeddings,
-        "attention.head_count": heads,
-        "attention.head_count_kv": config.num_key_value_heads or heads,
-        "attention.key_length": config.head_dim,
-        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "expert_count": config.num_local_experts or config.num_experts,
-    }
-    if config.sliding_window and config.use_sliding_window is not False:
-        named["attention.sliding_window"] = config.sliding_window
-    if name == "gemma3":
-        named["attention.scale"] = config.query_pre_attn_scalar**-0.5
-        named |= {"attn_logit_softcapping": config.attn_logit_softcapping}
-        named |= {"final_logit_softcapping": config.final_logit_softcapping}
-    named |= _rope_values(name, config)
-    yield "general.architecture", name
-    yield from ((f"{name}.{key}", value) for key, value in named.items())
+    head_size = config.head_dim or config.hidden_size // heads
+    kv_heads = config.num_key_value_heads or heads
+    is_gemma = name == "gemma3"
+    check_features(
+        name,
+        Heads(heads, kv_heads, head_size),
+        FILE,
+        has_experts=bool(config.num_local_experts or config.num_experts),
+        caps_logits=is_gemma and bool(config.attn_logit_softcapping or config.final_logit_softcapping),
+    )
+    context = config.max_position_embeddings
+    window = 0 if config.use_sliding_window is False else config.sliding_window or 0
+    interval = family.global_interval if window else 0
+    return Architecture(
+        name=name,
+        family=family,
+        num_layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        ffn_size=config.intermediate_size,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_size=head_size,
+        norm_epsilon=config.rms_norm_eps,
+        context_length=context,
+        attention_scale=config.query_pre_attn_scalar**-0.5 if is_gemma else head_size**-0.5,
+        rope=_rope(config),
+        local_rope=_local_rope(config) if interval else None,
+        sliding_window=window if 0 < window < context else None,
+        global_interval=interval,
+    )
 
 
-def _rope_values(name: str, config: CheckpointConfig) -> Mapping[str, Value | None]:
+def _rope(config: CheckpointConfig) -> Rope:
     """From `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before)."""
     given = config.rope_parameters or LayerRopes()
-    rope, local = given.full_attention or given, given.sliding_attention or Rope()
-    scaling = config.rope_scaling or Rope()
-    said: dict[str, Any] = {field: getattr(scaling, field) or getattr(rope, field) for field in Rope.__struct_fields__}
-    kind = said["rope_type"] or said["type"] or "default"
-    values: dict[str, Value | None] = {"rope.freq_base": said["rope_theta"] or config.rope_theta or 10000.0}
-    if name == "gemma3":
-        values["rope.freq_base_swa"] = local.rope_theta or config.rope_local_base_freq or 10000.0
+    new, old = given.full_attention or given, config.rope_scaling or RopeEntry()
+    entry: dict[str, Any] = {field: getattr(old, field) or getattr(new, field) for field in RopeEntry.__struct_fields__}
+    theta = _base(entry["rope_theta"] or config.rope_theta or 10000.0)
+    kind = entry["rope_type"] or entry["type"] or "default"
     if kind == "default":
-        return values
-    if said["factor"] is None:
+        return Rope(theta)
+    factor, original = entry["factor"], entry["original_max_position_embeddings"] or config.max_position_embeddings
+    if factor is None:
         raise CorruptModel(f"{FILE} is damaged: the rotary scaling {kind!r} has no factor. Fetch the model again.")
-    values |= {"rope.scaling.type": kind, "rope.scaling.factor": float(said["factor"])}
-    if kind == "yarn":
-        values["rope.scaling.original_context_length"] = said["original_max_position_embeddings"]
-        values |= {f"rope.scaling.yarn_{key}": said[key] for key in ("beta_fast", "beta_slow")}
-    return values
+    if kind not in (RopeScaling.LINEAR, RopeScaling.YARN):
+        raise unsupported_scaling(kind)
+    if factor > _MAX_FACTOR or original > MAX_CONTEXT:
+        raise CorruptModel(f"{FILE} has a rotary scaling by {factor} from {original} tokens, which no model has. Fetch it again.")
+    if kind == RopeScaling.LINEAR:
+        return Rope(theta, RopeScaling.LINEAR, factor)
+    fast, slow = entry["beta_fast"] or 32.0, entry["beta_slow"] or 1.0
+    return Rope(theta, RopeScaling.YARN, factor, original_context=original, beta_fast=fast, beta_slow=slow)
+
+
+def _local_rope(config: CheckpointConfig) -> Rope:
+    """Of gemma3's layers with the window."""
+    given = (config.rope_parameters or LayerRopes()).sliding_attention or RopeEntry()
+    return Rope(_base(given.rope_theta or config.rope_local_base_freq or LOCAL_THETA))
+
+
+def _base(theta: float) -> float:
+    if theta <= 1:
+        raise CorruptModel(f"{FILE}'s rope_theta is {theta}, which no model has. Fetch the file again.")
+    return float(theta)

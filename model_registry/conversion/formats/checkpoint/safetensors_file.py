@@ -1,85 +1,71 @@
-"""The layout of a safetensors file, checked before any byte of a tensor is used. Knows no model.
+"""A safetensors file, by the library of that name: its tensors as float32, whole or by rows, read where they lie. Knows no model.
 
-Format: https://github.com/huggingface/safetensors#format. As there, tensors lie end to end and fill the file.
+The library checks that tensors lie end to end, fill the file and have the bytes that their shapes call for; what it finds is a
+CorruptModel here. Format: https://github.com/huggingface/safetensors#format.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import msgspec
 import numpy as np
-from msgspec import Meta
-from numpy.typing import NDArray
 
+from model_registry.conversion.source import Floats, Rows
 from model_registry.errors import CorruptModel
-from model_registry.json_files import checked
 
+READABLE = ("F32", "F16", "BF16")  # the types that `read` widens
 MAX_HEADER_BYTES = 16 << 20  # the format allows 100 MB, which would take a gigabyte to read; the largest models need one
-_VALUE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
-_METADATA = "__metadata__"
-_Count = Annotated[int, Meta(ge=0, le=1 << 40)]
-
-
-class _Entry(msgspec.Struct, frozen=True):
-    dtype: str
-    shape: list[_Count]
-    data_offsets: tuple[_Count, _Count]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """dtype: in the format's words, e.g. `BF16`. data: its bytes, flat; the file stays mapped while they are in use."""
+    """dtype: in the format's word, e.g. `BF16`. The file stays mapped while this is in use."""
 
+    name: str
     dtype: str
     shape: tuple[int, ...]
-    data: NDArray[np.uint8]
+    file: Any
+
+    def read(self) -> Floats:
+        """The whole tensor, in its own shape; of a type in READABLE."""
+        return np.asarray(self.file.get_tensor(self.name)).astype(np.float32, copy=False)
+
+    def read_rows(self, rows: Rows) -> Floats:
+        """[rows, columns] of a matrix of a type in READABLE; only these are copied out of the file."""
+        view = self.file.get_slice(self.name)
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(self.shape[0])
+            found = np.asarray(view[start:stop])
+        else:
+            found = np.concatenate([view[row : row + 1] for row in rows.tolist()])
+        return found.astype(np.float32, copy=False)
 
 
 def open_safetensors(path: Path) -> Mapping[str, StoredTensor]:
-    """By name. Raises CorruptModel."""
-    if path.stat().st_size == 0:
-        raise CorruptModel(f"{path.name} is empty. Fetch it again.")
+    """By name, in the order of the file. Raises CorruptModel, OSError."""
+    import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by it)
+    from safetensors import SafetensorError, safe_open
+
     with path.open("rb") as opened:
-        data = np.frombuffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-    size = int.from_bytes(data[:8].tobytes(), "little") if len(data) >= 8 else 0
-    if not 0 < size <= len(data) - 8:
-        raise CorruptModel(f"{path.name} is no safetensors file, or is cut. Fetch it again.")
+        size = int.from_bytes(opened.read(8), "little")
     if size > MAX_HEADER_BYTES:
         raise CorruptModel(f"The header of {path.name} has {size / 1e6:.0f} MB, more than any model needs. Fetch it again.")
-    entries = _entries(path, data[8 : 8 + size].tobytes())
-    values = data[8 + size :]
-    _check_places(path, entries, len(values))
-    return {
-        name: StoredTensor(entry.dtype, tuple(entry.shape), values[entry.data_offsets[0] : entry.data_offsets[1]])
-        for name, entry in entries.items()
-    }
-
-
-def _entries(path: Path, header: bytes) -> dict[str, _Entry]:
     try:
-        described = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
-        described.pop(_METADATA, None)
-        plain = {name: msgspec.json.decode(raw) for name, raw in described.items()}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptModel(f"The header of {path.name} is damaged ({error}). Fetch it again.") from error
-    return {name: checked(entry, _Entry, f"The header of {path.name}, at {name!r},") for name, entry in plain.items()}
+        file: Any = safe_open(path, framework="numpy")
+        return {name: _stored(file, name) for name in file.offset_keys()}
+    except SafetensorError as error:
+        raise CorruptModel(f"{path.name} is no safetensors file, or is damaged or cut: {error}. Fetch it again.") from error
 
 
-def _check_places(path: Path, entries: Mapping[str, _Entry], num_bytes: int) -> None:
-    """Every tensor begins where the one before ends, and has the bytes that its shape calls for."""
-    position = 0
-    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
-        begin, end = entry.data_offsets
-        value_bytes = _VALUE_BYTES.get(entry.dtype)
-        expected = end - begin if value_bytes is None else prod(entry.shape) * value_bytes
-        if begin != position or end < begin or end > num_bytes or end - begin != expected:
-            raise CorruptModel(f"Tensor {name} of {path.name} does not lie where its header says. Fetch it again.")
-        position = end
-    if position != num_bytes:
-        raise CorruptModel(f"{path.name} has {num_bytes - position} bytes that no tensor has. Fetch it again.")
+def count_parameters(folder: Path) -> int:
+    """Of all safetensors files in the folder, by their headers. Raises CorruptModel."""
+    return sum(prod(stored.shape) for path in folder.glob("*.safetensors") for stored in open_safetensors(path).values())
+
+
+def _stored(file: Any, name: str) -> StoredTensor:
+    view = file.get_slice(name)
+    return StoredTensor(name, view.get_dtype(), tuple(view.get_shape()), file)

@@ -1,6 +1,6 @@
-"""A GGUF file as a Hugging Face checkpoint: config.json and model.safetensors, for training to begin from. Without PyTorch.
+"""Any source as a Hugging Face checkpoint: config.json and model.safetensors, for training to begin from. Without PyTorch.
 
-Weights are those that the importer reads, as float32: rotary rows are put back in halves, norms of gemma3 lose the 1 that
+Weights are those that importers read, as float32: rotary rows are put back in halves, norms of gemma3 lose the 1 that
 llama.cpp's converter adds. Knows nothing of tokenizers.
 """
 
@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_registry.conversion.decoder.architecture import Activation, Architecture, read_architecture
+from model_registry.conversion.decoder.architecture import Activation, Architecture, Rope, RopeScaling
 from model_registry.conversion.decoder.matrix import rotary_order
-from model_registry.conversion.decoder.rope import Rope, RopeScaling
-from model_registry.conversion.formats.gguf.reader import GgufFile, open_gguf
-from model_registry.conversion.source import EMBEDDING, FINAL_NORM, HEAD, ROPE_DIVISORS, check_tensors
+from model_registry.conversion.source import EMBEDDING, FINAL_NORM, HEAD, ROPE_DIVISORS, TensorSource, vocab_size
 from model_registry.errors import UnsupportedModel
 
 WEIGHTS = "model.safetensors"
@@ -50,20 +48,18 @@ NORMS_AROUND = {  # where norms also follow
 }
 
 
-def write_checkpoint(path: Path, folder: Path, *, bos_id: int | None, eos_ids: list[int]) -> None:
-    """Writes both files into `folder`. Raises CorruptModel, UnsupportedModel as the importer does."""
+def write_checkpoint(source: TensorSource, folder: Path, *, bos_id: int | None, eos_ids: list[int]) -> None:
+    """Writes both files into `folder`. Raises CorruptModel, UnsupportedModel."""
     from safetensors.numpy import save_file
 
-    source = open_gguf(path)
-    architecture = read_architecture(source.metadata)
-    check_tensors(source.tensors, architecture)
-    config = checkpoint_config(source, architecture) | {"bos_token_id": bos_id, "eos_token_id": eos_ids}
-    save_file(dict(_tensors(source, architecture)), folder / WEIGHTS, {"format": "pt"})
+    config = checkpoint_config(source) | {"bos_token_id": bos_id, "eos_token_id": eos_ids}
+    save_file(dict(_tensors(source)), folder / WEIGHTS, {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def checkpoint_config(source: GgufFile, architecture: Architecture) -> dict[str, Any]:
-    """As transformers 5 reads it. Raises UnsupportedModel for a rotary scaling that cannot be told there."""
+def checkpoint_config(source: TensorSource) -> dict[str, Any]:
+    """As transformers 5 reads it. Raises UnsupportedModel for a rotary scaling that it cannot express."""
+    architecture = source.architecture
     if ROPE_DIVISORS in source.tensors:
         raise UnsupportedModel(
             "This GGUF file holds Llama 3's rotary factors, whose parameters its checkpoint needs and the file does not have. "
@@ -74,7 +70,7 @@ def checkpoint_config(source: GgufFile, architecture: Architecture) -> dict[str,
         "architectures": [name],
         "model_type": model_type,
         "dtype": "float32",
-        "vocab_size": source.tensors[EMBEDDING].shape[0],
+        "vocab_size": vocab_size(source),
         "hidden_size": architecture.hidden_size,
         "intermediate_size": architecture.ffn_size,
         "num_hidden_layers": architecture.num_layers,
@@ -127,23 +123,24 @@ def _rope(rope: Rope) -> dict[str, Any]:
     }
 
 
-def _tensors(source: GgufFile, architecture: Architecture) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _tensors(source: TensorSource) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    architecture = source.architecture
     names = IN_LAYER | (NORMS_AROUND if architecture.family.post_norms else {})
     heads = {"attn_q": architecture.num_heads, "attn_k": architecture.num_kv_heads}
     for name in source.tensors:
         if name in WHOLE:
-            yield WHOLE[name], _value(source, architecture, name)
+            yield WHOLE[name], _value(source, name)
         elif name.startswith("blk."):
             _, layer, part, kind = name.split(".")
             if part not in names:
                 continue  # rotary tables that conversions of old carry
-            value = _value(source, architecture, name)
+            value = _value(source, name)
             if architecture.family.interleaved and part in heads:
                 value = value[rotary_order(heads[part], architecture.head_size)]
             yield f"model.layers.{layer}.{names[part]}.{kind}", np.ascontiguousarray(value)
 
 
-def _value(source: GgufFile, architecture: Architecture, name: str) -> NDArray[np.float32]:
-    value = source.dequantized(name)
+def _value(source: TensorSource, name: str) -> NDArray[np.float32]:
+    value = source.read(name)
     is_norm = "norm" in name
-    return value - np.float32(1) if is_norm and architecture.name == "gemma3" else value
+    return value - np.float32(1) if is_norm and source.architecture.name == "gemma3" else value

@@ -45,8 +45,8 @@ SCALARS = {
 
 
 @dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """A tensor's place. shape: as NumPy has it, rows first; a row is `row_bytes` long and `columns` wide."""
+class StoredTensor:
+    """A tensor's place in the file. shape: as NumPy has it, rows first; a row is `row_bytes` long and `columns` wide."""
 
     name: str
     type: GGMLQuantizationType
@@ -68,34 +68,13 @@ class GgufFile:
     """A checked file. Tensors are read on demand from a memory map; keep the file unchanged while this is in use."""
 
     metadata: Metadata
-    tensors: Mapping[str, TensorInfo]
+    tensors: Mapping[str, StoredTensor]
     data: NDArray[np.uint8]
 
     def raw(self, name: str) -> NDArray[np.uint8]:
         """The stored bytes, [rows, row_bytes], not copied."""
         info = self.tensors[name]
         return self.data[info.offset : info.offset + info.num_rows * info.row_bytes].reshape(info.num_rows, info.row_bytes)
-
-    def dequantized(self, name: str) -> NDArray[np.float32]:
-        """The whole tensor as float32 in its own shape."""
-        info = self.tensors[name]
-        return dequantize(self.raw(name), info.type, name).reshape(info.shape)
-
-
-def dequantize(raw: NDArray[np.uint8], kind: GGMLQuantizationType, name: str) -> NDArray[np.float32]:
-    """Rows of stored bytes as float32 [rows, columns]. Raises CorruptModel for values that are not finite."""
-    from gguf.quants import dequantize as gguf_dequantize
-
-    with np.errstate(all="ignore"):
-        try:
-            values = gguf_dequantize(np.ascontiguousarray(raw), kind).astype(np.float32, copy=False)
-        except NotImplementedError:
-            raise UnsupportedModel(
-                f"Tensor {name} is stored as {kind.name}, which cannot be read. Use a file in Q8_0, Q4_K_M or F16."
-            ) from None
-    if not np.isfinite(values).all():
-        raise CorruptModel(f"Tensor {name} holds values that are not finite numbers. The file is damaged; fetch it again.")
-    return np.asarray(values, np.float32)
 
 
 def open_gguf(path: Path) -> GgufFile:
@@ -126,15 +105,15 @@ def open_gguf(path: Path) -> GgufFile:
     return GgufFile(metadata, _tensors(cursor, num_tensors, metadata, len(data)), data)
 
 
-def _tensors(cursor: _Cursor, count: int, metadata: Metadata, size: int) -> dict[str, TensorInfo]:
+def _tensors(cursor: _Cursor, count: int, metadata: Metadata, size: int) -> dict[str, StoredTensor]:
     found = [_tensor(cursor) for _ in range(count)]
     alignment = metadata.integer("general.alignment", 32, low=1, high=1 << 20)
     if alignment & (alignment - 1):
         raise CorruptModel(f"The GGUF file's general.alignment is {alignment}, not a power of two. Fetch it again.")
     start = cursor.position + -cursor.position % alignment
-    tensors: dict[str, TensorInfo] = {}
+    tensors: dict[str, StoredTensor] = {}
     for info in found:
-        placed = TensorInfo(info.name, info.type, info.shape, start + info.offset, info.row_bytes)
+        placed = StoredTensor(info.name, info.type, info.shape, start + info.offset, info.row_bytes)
         if placed.offset + placed.num_rows * placed.row_bytes > size:
             raise CorruptModel(f"Tensor {info.name} reaches beyond the end of the GGUF file: it is truncated. Fetch it again.")
         if info.name in tensors:
@@ -143,7 +122,7 @@ def _tensors(cursor: _Cursor, count: int, metadata: Metadata, size: int) -> dict
     return tensors
 
 
-def _tensor(cursor: _Cursor) -> TensorInfo:
+def _tensor(cursor: _Cursor) -> StoredTensor:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name = cursor.text(MAX_NAME_BYTES)
@@ -161,7 +140,7 @@ def _tensor(cursor: _Cursor) -> TensorInfo:
         ) from None
     if min(dims) < 1 or dims[0] % block:
         raise CorruptModel(f"Tensor {name!r} has the impossible shape {list(dims)} for {type_.name}. Fetch the file again.")
-    return TensorInfo(name, type_, tuple(reversed(dims)), offset, dims[0] // block * block_bytes)
+    return StoredTensor(name, type_, tuple(reversed(dims)), offset, dims[0] // block * block_bytes)
 
 
 class _Cursor:
