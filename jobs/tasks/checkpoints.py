@@ -16,8 +16,8 @@ from jobs.tasks.protocol import TaskContext
 from model_registry.conversion.formats.checkpoint.writer import write_checkpoint
 from model_registry.conversion.formats.gguf.importer import open_source
 from model_registry.errors import UnsupportedModel
+from model_registry.pull import refetched
 from model_registry.records import CHECKPOINT, NOT_SERVED, ModelVersion, Variant
-from model_registry.refetch import refetched
 from model_registry.registry import CHECKPOINT_NAME_CHARS
 from model_registry.staging import staging_folder
 

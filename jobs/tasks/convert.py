@@ -16,11 +16,11 @@ from jobs.tasks.conversion.builder_options import BuilderOptions, BuildOrder
 from jobs.tasks.conversion.pickles import readable
 from jobs.tasks.protocol import Params, TaskContext
 from model_registry.errors import InvalidName, InvalidReference
-from model_registry.handling import Handling
 from model_registry.progress import Progress
-from model_registry.pull import PullPlan, plan_pull, pull
+from model_registry.pull import PullOptions, PullPlan, plan_pull, pull
 from model_registry.records import CANDIDATE, Precision
 from model_registry.references import MAX_CHARS, HubReference, PathReference
+from model_registry.sources import FileChoice
 
 
 class ConvertParams(BuilderOptions):
@@ -93,11 +93,10 @@ class Convert:
             return readable(path, scratch, progress, allow_pickle=params.allow_pickle)
 
         built = params.who in (Backend.GENAI_BUILDER, Backend.OLIVE)
-        handling = Handling(
+        options = PullOptions(
             importers_of(params.who, params.build_order(), params.options(), context),
             prepare,
-            wants_checkpoint=built,
-            allow_pickle=params.allow_pickle,
+            FileChoice(wants_checkpoint=built, allow_pickle=params.allow_pickle),
             trial=tried,
             requested=params.requested(),
             libraries=LIBRARIES if params.who is not Backend.SLMOPS else (),
@@ -109,7 +108,7 @@ class Convert:
             precision=params.precision,
             alias=CANDIDATE,
             progress=StagedProgress(context),
-            handling=handling,
+            options=options,
         )
         return Outcome(version.label, metrics=version.manifest.metrics, details={"parameters": dict(version.manifest.parameters)})
 

@@ -30,9 +30,8 @@ from model_registry.errors import (
     UnloadableModel,
     UnsupportedModel,
 )
-from model_registry.handling import Handling
 from model_registry.progress import SilentProgress
-from model_registry.pull import pull
+from model_registry.pull import PullOptions, pull
 from model_registry.records import Precision
 from model_registry.registry import Registry
 
@@ -248,17 +247,17 @@ def test_nothing_is_published_that_could_not_be_loaded_once(registry, home, hub_
         raise UnloadableModel("it does not load")
 
     with pytest.raises(UnloadableModel):
-        pull(registry, "hf://org/tiny", handling=Handling(trial=refuse))
+        pull(registry, "hf://org/tiny", options=PullOptions(trial=refuse))
     assert "model.onnx" in tried[0]
     assert registry.models() == ()
     assert left_over(home) == [], "the bad download is not used again"
 
 
 def test_what_could_not_be_tried_is_published_with_the_reason_and_not_as_live(registry, tmp_path):
-    handling = Handling(trial=lambda folder, imported: f"built for another device, {imported.architecture}")
+    options = PullOptions(trial=lambda folder, imported: f"built for another device, {imported.architecture}")
     for seed in (0, 1):
         write_genai_folder(tmp_path / f"{seed}", seed=seed)
-        version = pull(registry, str(tmp_path / f"{seed}"), name="tiny", handling=handling)
+        version = pull(registry, str(tmp_path / f"{seed}"), name="tiny", options=options)
         assert version.manifest.warnings == ("built for another device, llama",)
     aliases = {alias.name: alias.number for alias in registry.model("tiny").aliases}
     assert aliases == {"live": 1, "candidate": 2}, "the first version is live, for there is no other"

@@ -9,11 +9,10 @@ from pathlib import Path
 from model_registry.disk import sha256_of
 from model_registry.errors import ChecksumMismatch, InvalidReference, SourceUnavailable, UnsupportedModel
 from model_registry.progress import Progress
-from model_registry.pull import PullPlan, downloads_of, fetch, one_at_a_time
+from model_registry.pull.fetching import Fetcher
 from model_registry.records import ModelVersion
 from model_registry.references import CatalogReference, SourceReference, parse_reference
 from model_registry.registry import Registry
-from model_registry.sources import source_for
 
 
 def source_of(version: ModelVersion) -> SourceReference:
@@ -36,14 +35,9 @@ def refetched(registry: Registry, version: ModelVersion, progress: Progress, *, 
     reference = source_of(version)
     if offline:
         raise SourceUnavailable(f"{version.label} would have to be fetched again from {reference}, but `offline` is set.")
-    with (
-        one_at_a_time(registry.home, reference, progress),
-        registry.staging() as scratch,
-        downloads_of(registry.home, reference) as downloads,
-    ):
-        plan = PullPlan(version.model, reference)
-        path = fetch(registry, plan, source_for(reference), downloads, scratch, progress).path
+    fetcher = Fetcher(registry.home, reference, progress)
+    with fetcher.alone(), registry.staging() as scratch, fetcher.fetched(version.model, scratch) as fetched:
         expected = version.manifest.source_sha256
-        if expected is not None and path.is_file() and sha256_of(path) != expected:
+        if expected is not None and fetched.path.is_file() and sha256_of(fetched.path) != expected:
             raise ChecksumMismatch(f"{reference} is not what {version.label} was made from any more. Pull the model anew.")
-        yield path
+        yield fetched.path
