@@ -1,4 +1,7 @@
-"""Fetching one reference: its source, its lock, and its folder of downloads. Knows nothing of what is done with what is fetched."""
+"""Fetching one reference: its source, its lock, its folder of downloads; for a pull, or where a version's source is needed again.
+
+Publishes nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 import httpx
 from filelock import FileLock, Timeout
 
-from model_registry.disk import PRIVATE_FILE, make_private_folder, remove_tree, storage_errors, tree_bytes
+from model_registry.disk import PRIVATE_FILE, make_private_folder, remove_tree, sha256_of, storage_errors, tree_bytes
 from model_registry.errors import (
     ChecksumMismatch,
     CorruptModel,
@@ -22,7 +25,9 @@ from model_registry.errors import (
 )
 from model_registry.folders import check_source
 from model_registry.progress import Progress
-from model_registry.references import SourceReference
+from model_registry.records import ModelVersion
+from model_registry.references import CatalogReference, SourceReference, parse_reference
+from model_registry.registry import Registry
 from model_registry.sources import ANY_FILES, Fetched, FileChoice, source_for
 
 # No retry with the same bytes can help: they are bad, or show a defect of ours.
@@ -114,3 +119,31 @@ class Fetcher:
     @property
     def _key(self) -> str:
         return hashlib.sha256(str(self._reference).encode()).hexdigest()[:24]
+
+
+def source_of(version: ModelVersion) -> SourceReference:
+    """Where it came from. Raises UnsupportedModel when that was no source, e.g. for what a job made."""
+    try:
+        reference = parse_reference(version.manifest.source)
+    except InvalidReference:
+        reference = CatalogReference("")
+    if isinstance(reference, CatalogReference):
+        raise UnsupportedModel(f"{version.label} was made from {version.manifest.source!r}, which cannot be fetched again.")
+    return reference
+
+
+@contextlib.contextmanager
+def refetched(registry: Registry, version: ModelVersion, progress: Progress, *, offline: bool = False) -> Iterator[Path]:
+    """The file or folder, until the block ends.
+
+    Raises SourceUnavailable, also when offline; ChecksumMismatch when the source holds something else by now; UnsupportedModel.
+    """
+    reference = source_of(version)
+    if offline:
+        raise SourceUnavailable(f"{version.label} would have to be fetched again from {reference}, but `offline` is set.")
+    fetcher = Fetcher(registry.home, reference, progress)
+    with fetcher.alone(), registry.staging() as scratch, fetcher.fetched(version.model, scratch) as fetched:
+        expected = version.manifest.source_sha256
+        if expected is not None and fetched.path.is_file() and sha256_of(fetched.path) != expected:
+            raise ChecksumMismatch(f"{reference} is not what {version.label} was made from any more. Pull the model anew.")
+        yield fetched.path

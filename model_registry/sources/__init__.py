@@ -25,7 +25,7 @@ def source_for(reference: SourceReference, choice: FileChoice = ANY_FILES) -> So
 
         return PackageIndexSource(reference)
     if isinstance(reference, PackagePartsReference):
-        from model_registry.sources.package_parts import PackagePartsSource
+        from model_registry.sources.package_index import PackagePartsSource
 
         return PackagePartsSource(reference)
     if isinstance(reference, FoundryReference):

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model_registry.conversion.formats.onnx.genai_options import check_options
+from model_registry.conversion.formats.onnx.genai_config import check_options
 from model_registry.disk import link_or_copy
 from runtime.model_folder import ModelFolder
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from registry_graphs import genai_config, write_genai_folder
 
-from model_registry.conversion.formats.onnx.genai_options import check_options
+from model_registry.conversion.formats.onnx.genai_config import check_options
 from model_registry.errors import UnsupportedModel
 from model_registry.pull import pull
 from model_registry.registry import Registry

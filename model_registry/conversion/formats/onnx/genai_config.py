@@ -1,12 +1,15 @@
-"""The `genai_config.json` of a decoder: reading one, and writing the one that a browser export lacks. Pure.
+"""The `genai_config.json` of a decoder: reading one, writing the one that a browser export lacks, refusing options that reach out.
 
-The format is onnxruntime-genai's. Only plain decoders are described here: tokens in, logits out, one KV cache.
+The format is onnxruntime-genai's. Only plain decoders are described here: tokens in, logits out, one KV cache. onnxruntime-genai
+loads the shared library that `custom_ops_library` names, writes a profile where `enable_profiling` says, and hands every other
+text on to ONNX Runtime and to providers, some of whose options are paths of files and of libraries; so options may be numbers
+and switches only. Pure.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,6 +24,11 @@ _KV_DTYPES = ("float32", "float16")
 _PROVIDERS = {"dml": "directml", "nvtensorrtrtx": "trt-rtx"}  # genai's names of those that have another one here
 _PROVIDER = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+_CARRIERS = frozenset({"session_options", "run_options"})
+_REFUSED = frozenset({"custom_ops_library", "enable_profiling"})
+_WORDS = frozenset({"log_id", "graph_optimization_level"})  # options of a session whose text is no switch
+_SWITCH = re.compile(r"\d{1,9}|true|false|enable|disable|on|off", re.IGNORECASE | re.ASCII)
+_NO_PATH = re.compile(r"[^/\\\0]*")
 
 
 class GraphKind(StrEnum):
@@ -182,3 +190,43 @@ def _provider_family(decoder: Mapping[str, Any]) -> str:
     if names and not _PROVIDER.fullmatch(names[0]):
         raise CorruptModel(f"genai_config.json names the execution provider {names[0][:100]!r}, which there is not.")
     return _PROVIDERS.get(names[0], names[0]) if names else "cpu"
+
+
+def check_options(config: Any) -> None:
+    """Of a whole `genai_config.json`. Raises UnsupportedModel by the option's name."""
+    for options in _carried(config):
+        for name, value in options.items():
+            if name == "provider_options":
+                _check_providers(value)
+            elif name in _REFUSED or (isinstance(value, str) and name not in _WORDS and not _SWITCH.fullmatch(value)):
+                raise _reaching(name, value)
+
+
+def _carried(config: Any) -> Iterator[dict[str, Any]]:
+    """Every section of options, wherever it stands."""
+    pending = [config]
+    while pending:
+        section = pending.pop()
+        if isinstance(section, list):
+            pending.extend(section)
+        elif isinstance(section, dict):
+            for name, value in section.items():
+                if name in _CARRIERS and isinstance(value, dict):
+                    yield value
+                pending.append(value)
+
+
+def _check_providers(listed: Any) -> None:
+    """Their values may be bare names, which are looked for among the machine's own libraries, but no paths."""
+    for provider in listed if isinstance(listed, list) else ():
+        for options in provider.values() if isinstance(provider, dict) else ():
+            for name, value in options.items() if isinstance(options, dict) else ():
+                if isinstance(value, str) and not _NO_PATH.fullmatch(value):
+                    raise _reaching(name, value)
+
+
+def _reaching(name: str, value: Any) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"genai_config.json has the option {name[:100]!r} with {str(value)[:200]!r}, which may run code or use files that are not "
+        "the model's. Options of a model may be numbers and switches only. Choose another build of the model, or remove the option."
+    )

@@ -16,11 +16,11 @@ from model_registry.conversion.formats.onnx.genai_config import (
     GraphKind,
     check_batching,
     check_decoder,
+    check_options,
     graph_kind,
     read_config,
     write_config,
 )
-from model_registry.conversion.formats.onnx.genai_options import check_options
 from model_registry.conversion.formats.onnx.graph import GraphFacts, read_graph
 from model_registry.conversion.importer import Imported, ImportOptions
 from model_registry.disk import link_or_copy
