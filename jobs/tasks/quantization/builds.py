@@ -14,16 +14,16 @@ from jobs.job import JobFailure
 from jobs.tasks.convert import StagedProgress
 from jobs.tasks.decode_speed import decode_speed
 from jobs.tasks.protocol import TaskContext
-from jobs.tasks.quantization.calibration import Examples, Texts
+from jobs.tasks.quantization.calibration import Examples
 from jobs.tasks.quantization.candidates import Tried
 from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter, open_checkpoint
 from model_registry.conversion.importer import ImportOptions
 from model_registry.conversion.measure.calibration import TEXT
-from model_registry.conversion.measure.perplexity import divergence, folder_logits, folder_perplexity, text_windows
+from model_registry.conversion.measure.perplexity import Texts, divergence, folder_logits, folder_perplexity, text_windows
 from model_registry.conversion.measure.quality import measurable_tokens, measurable_windows, source_perplexity
-from model_registry.conversion.quantizers.mixing import mix
+from model_registry.conversion.quantizers.mixing import Unit, mix, units
 from model_registry.conversion.quantizers.recipe import HALF_BITS, Recipe
-from model_registry.conversion.source import EMBEDDING, HEAD, Floats
+from model_registry.conversion.source import Floats
 from model_registry.records import Precision
 
 _DAMAGE_TOKENS = 256  # a divergence needs fewer than a perplexity
@@ -58,12 +58,9 @@ class Builds:
             message = "The model is too large to measure its perplexity here, so that builds cannot be compared."
             raise JobFailure(message, code="too_large")
 
-    def num_weights(self, name: str) -> int:
-        """Of a matrix, by its name without `.weight`."""
-        return self._source.tensors[f"{name}.weight"].num_values
-
-    def num_head_weights(self) -> int:
-        return self.num_weights((HEAD if HEAD in self._source.tensors else EMBEDDING).removesuffix(".weight"))
+    def units(self) -> list[Unit]:
+        """The parts of the model that may get 4 bits."""
+        return units(self._source)
 
     def kept(self, name: str, measure: Callable[[], Any]) -> Any:
         """A JSON value: as it was kept under the name, or measured now and kept."""

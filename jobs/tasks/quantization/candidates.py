@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from model_registry.conversion.quantizers.recipe import FLOAT_BITS, HALF_BITS, Recipe, Rounding
-
-Group = Literal["attention", "gate", "up", "down"]
-Algorithm = Literal["rtn", "k-quant", "gptq", "awq"]
-GROUPS: dict[Group, tuple[str, ...]] = {
-    "attention": ("attn_q", "attn_k", "attn_v", "attn_output"),
-    "gate": ("ffn_gate",),
-    "up": ("ffn_up",),
-    "down": ("ffn_down",),
-}
-_ROUNDINGS: dict[Algorithm, Rounding] = {"rtn": "nearest", "k-quant": "k-quant", "gptq": "gptq", "awq": "k-quant"}
+from model_registry.conversion.quantizers.recipe import FLOAT_BITS, GROUPS, HALF_BITS, Algorithm, Group, Recipe, plain_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +29,6 @@ class Tried:
         """How many times as fast as the other: the geometric mean over one client and eight."""
         one, eight = (mine / theirs for mine, theirs in zip(self.tokens_per_s, other.tokens_per_s, strict=True))
         return float((one * eight) ** 0.5)
-
-
-def plain_recipe(
-    algorithm: Algorithm,
-    bits: int,
-    head_bits: int,
-    *,
-    exceptions: Collection[str] = (),
-    block_size: int | None = None,
-    is_symmetric: bool | None = None,
-) -> Recipe:
-    """is_symmetric: by default only 4 bits by rtn are."""
-    return Recipe(
-        bits=bits,
-        head_bits=head_bits,
-        exceptions=frozenset(exceptions),
-        block_4=block_size or 32,
-        block_8=block_size or 64,
-        rounding_4=_ROUNDINGS[algorithm],
-        symmetric_4=algorithm == "rtn" if is_symmetric is None else is_symmetric,
-        symmetric_8=bool(is_symmetric),
-        searches_scales=algorithm == "awq",
-    )
 
 
 def asked(

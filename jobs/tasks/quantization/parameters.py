@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from jobs.places import InputFile
 from jobs.tasks.protocol import Params
-from jobs.tasks.quantization.candidates import Algorithm, Group
+from model_registry.conversion.quantizers.recipe import Algorithm, Group
 
 Metric = Literal[
     "exact_match", "accuracy", "f1", "last_number", "json_validity", "tool_call_match", "bleu", "chrf", "rouge_l", "perplexity"

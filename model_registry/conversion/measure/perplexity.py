@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,19 @@ PRODUCT_BUDGET = 1_000_000_000_000  # multiplications that a measurement may tak
 
 Ids = NDArray[np.int64]
 Counts = Sequence[NDArray[np.bool_]] | None  # of each window's tokens, whether they count when predicted; None: all do
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """windows: token ids, each read from an empty context. counts: as `perplexity` has it."""
+
+    windows: Sequence[Ids]
+    counts: Counts = None
+
+    def predicting(self, logits: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Of each window's logits, [tokens, vocabulary], the rows that predict a token that counts."""
+        for number, rows in enumerate(logits):
+            yield rows if self.counts is None else rows[:-1][self.counts[number][1:]]
 
 
 def plan_num_tokens(num_parameters: int, largest_bytes: int, available_bytes: int, most: int = MAX_TOKENS) -> int:

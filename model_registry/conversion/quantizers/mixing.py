@@ -1,18 +1,23 @@
-"""A model put together from two builds of one source with the same scales: each matrix from the one or the other.
+"""Models put together from two builds of one source with the same scales: each matrix from the one or the other.
 
-Nothing is rounded again, so many mixtures can be measured, and the one that is chosen is the very one that was.
+Nothing is rounded again, so many mixtures can be measured, and the one that is chosen is the very one that was. Which matrices get
+the coarser build: those that save the most time for the least damage, which is how far the model's predictions move when they alone
+are coarse. Damages nearly add up; how many units fit within a loss is then measured on whole builds.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from model_registry.conversion.decoder.graph import ExternalData
+from model_registry.conversion.source import EMBEDDING, TensorSource
+from model_registry.conversion.source import HEAD as HEAD_TENSOR
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -27,7 +32,51 @@ _PATHS = {
     "ffn_down": "mlp/down_proj",
 }
 MATRICES = tuple(_PATHS)  # of a layer; attn_q stands for fused q, k and v
+_FUSED = {"attn_q": ("attn_q", "attn_k", "attn_v")}
+MAX_BANDS = 6  # of layers: neighbours are alike, and each unit takes a second or two to measure
 _FLOAT32_ACTIVATIONS = 1  # MatMulNBits accuracy_level
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Matrices that get 4 bits together, and how many weights they have."""
+
+    name: str
+    matrices: tuple[str, ...]
+    num_weights: int
+
+
+def units(source: TensorSource) -> list[Unit]:
+    """Each kind of matrix in bands of layers, and the head."""
+    num_layers = source.architecture.num_layers
+    size = -(-num_layers // MAX_BANDS)
+    found = []
+    for kind in MATRICES:
+        for start in range(0, num_layers, size):
+            layers = range(start, min(start + size, num_layers))
+            names = [f"blk.{layer}.{each}.weight" for layer in layers for each in _FUSED.get(kind, (kind,))]
+            matrices = tuple(f"blk.{layer}.{kind}" for layer in layers)
+            num_weights = sum(source.tensors[name].num_values for name in names)
+            found.append(Unit(f"{kind} {layers[0]}-{layers[-1]}", matrices, num_weights))
+    head = source.tensors[HEAD_TENSOR if HEAD_TENSOR in source.tensors else EMBEDDING]
+    return [*found, Unit("head", (HEAD,), head.num_values)]
+
+
+def by_worth(found: Sequence[Unit], damages: Mapping[str, float]) -> list[Unit]:
+    """The least damage per weight first."""
+    return sorted(found, key=lambda unit: damages[unit.name] / unit.num_weights)
+
+
+def most_within(count: int, ratio: Callable[[int], float], max_ratio: float) -> int:
+    """The most of the first units, of `count`, that keep the ratio: by halving, where 0 are known to and all are not."""
+    low, high = 0, count
+    while high - low > 1:
+        middle = (low + high) // 2
+        if ratio(middle) <= max_ratio:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def mix(build: Path, other: Path, folder: Path, names: Collection[str], *, is_exact: bool = False) -> None:

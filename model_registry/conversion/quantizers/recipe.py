@@ -20,6 +20,15 @@ WIDE_BLOCK = 64  # of what is rounded to 8 bits: as good as 32 once activations 
 
 Floats = NDArray[np.float32]
 Rounding = Literal["nearest", "k-quant", "gptq"]
+Group = Literal["attention", "gate", "up", "down"]
+Algorithm = Literal["rtn", "k-quant", "gptq", "awq"]
+GROUPS: dict[Group, tuple[str, ...]] = {
+    "attention": ("attn_q", "attn_k", "attn_v", "attn_output"),
+    "gate": ("ffn_gate",),
+    "up": ("ffn_up",),
+    "down": ("ffn_down",),
+}
+_ROUNDINGS: dict[Algorithm, Rounding] = {"rtn": "nearest", "k-quant": "k-quant", "gptq": "gptq", "awq": "k-quant"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,29 @@ class Recipe:
 
     def is_symmetric(self, bits: int) -> bool:
         return self.symmetric_4 if bits == 4 else self.symmetric_8
+
+
+def plain_recipe(
+    algorithm: Algorithm,
+    bits: int,
+    head_bits: int,
+    *,
+    exceptions: Collection[str] = (),
+    block_size: int | None = None,
+    is_symmetric: bool | None = None,
+) -> Recipe:
+    """is_symmetric: by default only 4 bits by rtn are."""
+    return Recipe(
+        bits=bits,
+        head_bits=head_bits,
+        exceptions=frozenset(exceptions),
+        block_4=block_size or 32,
+        block_8=block_size or 64,
+        rounding_4=_ROUNDINGS[algorithm],
+        symmetric_4=algorithm == "rtn" if is_symmetric is None else is_symmetric,
+        symmetric_8=bool(is_symmetric),
+        searches_scales=algorithm == "awq",
+    )
 
 
 def choose_bits(exact: Collection[int | None], precision: Precision, *, is_head: bool) -> int:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jobs.job import InvalidJob
-from jobs.tasks.quantization.calibration import GUIDING_TOKENS, LONGEST, Examples, Texts, read_examples
+from jobs.tasks.quantization.calibration import GUIDING_TOKENS, LONGEST, Examples, read_examples
 from jobs.tasks.training.rendering import IGNORED, Tokens
+from model_registry.conversion.measure.perplexity import Texts
 from model_registry.registry import Registry
 
 

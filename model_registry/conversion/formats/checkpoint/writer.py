@@ -7,7 +7,7 @@ llama.cpp's converter adds. Knows nothing of tokenizers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from model_registry.conversion.source import EMBEDDING, FINAL_NORM, HEAD, ROPE_D
 from model_registry.errors import UnsupportedModel
 
 WEIGHTS = "model.safetensors"
+_PER_LAYER = frozenset(("layer_types", "no_rope_layers"))  # a configuration's lists with an entry per layer
 CLASSES = {
     "llama": ("llama", "LlamaForCausalLM"),
     "smollm3": ("smollm3", "SmolLM3ForCausalLM"),
@@ -144,3 +145,20 @@ def _value(source: TensorSource, name: str) -> NDArray[np.float32]:
     value = source.read(name)
     is_norm = "norm" in name
     return value - np.float32(1) if is_norm and source.architecture.name == "gemma3" else value
+
+
+def check_layers_alike(folder: Path) -> None:
+    """Raises UnsupportedModel when a checkpoint's layers are of several kinds in turn: without some, the turns would be others."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if any(len(set(config.get(name) or ())) > 1 for name in _PER_LAYER):
+        raise UnsupportedModel(f"Layers of a {config['model_type']} are of several kinds: name a smaller model as the student.")
+
+
+def keep_layers(folder: Path, layers: Sequence[int]) -> None:
+    """Rewrites a checkpoint's config.json for these of its layers."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["num_hidden_layers"] = len(layers)
+    for name in _PER_LAYER & config.keys():
+        config[name] = [config[name][layer] for layer in layers]
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
