@@ -1,4 +1,9 @@
-"""The ordered choice among importers. Knows their names, not their formats; each is one file or folder here."""
+"""From foreign formats to folders that engines load: files and weights, no database and no network.
+
+Used from outside are the importers and what is in `__all__`; `source` and the formats' `open_*`; `quantizers.recipe` and `.mixing`;
+`measure`; and what reads or writes one file: `formats.checkpoint.safetensors_file` and `.writer`, `formats.onnx.genai_config`. This
+file owns the ordered choice among importers.
+"""
 
 from __future__ import annotations
 
