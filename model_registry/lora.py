@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_registry.conversion.formats.checkpoint.safetensors_file import open_safetensors
+from model_registry.conversion.formats.checkpoint.safetensors_file import READABLE, open_safetensors
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.json_files import read_object
 
@@ -22,7 +22,6 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Floats = NDArray[np.float32]
 _NAME = re.compile(r".*\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.lora_(A|B)(?:\.default)?\.weight")
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,6 @@ def _tensors(path: Path) -> Iterator[tuple[str, Floats]]:
     except (OSError, CorruptModel) as error:
         raise UnsupportedModel(f"{WEIGHTS} cannot be read ({error}).") from None
     for name, tensor in stored.items():
-        if tensor.dtype not in _DTYPES:
+        if tensor.dtype not in READABLE:
             raise UnsupportedModel(f"{WEIGHTS} cannot be read ({name} is stored as {tensor.dtype}).")
-        raw = tensor.data.view(_DTYPES[tensor.dtype]).reshape(tensor.shape)
-        yield name, (raw.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else raw.astype(np.float32)
+        yield name, tensor.read()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 from tokenizers import Tokenizer as HFTokenizer
 
 from runtime.errors import InvalidRequest
@@ -41,7 +42,9 @@ class ModelTokenizer:
     def __init__(self, path: Path) -> None:
         """Raises ValueError with the library's reason when the file cannot be read as a tokenizer."""
         try:
-            self._inner = HFTokenizer.from_file(str(path))
+            content = path.read_bytes()
+            self._inner = HFTokenizer.from_buffer(content)
+            kinds = _decoder_kinds(content)
         except BaseException as error:  # the library raises bare Exception, and panics
             if not isinstance(error, Exception) and not is_panic(error):
                 raise
@@ -49,7 +52,7 @@ class ModelTokenizer:
         self._inner.no_truncation()
         self._inner.no_padding()
         self._added = dict(self._inner.get_added_tokens_decoder())
-        self._to_bytes = _byte_reader(repr(self._inner.decoder), self._inner)
+        self._to_bytes = _byte_reader(kinds, self._inner)
         self._cache: dict[int, bytes] = {}
         self.vocab_size: int = self._inner.get_vocab_size(with_added_tokens=True)
         self.longest_token: int = max(map(len, self._inner.get_vocab(with_added_tokens=True)), default=1)
@@ -97,12 +100,33 @@ def _readable() -> Iterator[None]:
         ) from error
 
 
-def _byte_reader(decoder: str, inner: HFTokenizer) -> Callable[[int, str], bytes]:
+class _Decoder(msgspec.Struct):
+    type: str
+    decoders: list[_Decoder] = []
+
+
+class _TokenizerFile(msgspec.Struct):
+    """What is read of tokenizer.json beside what the library reads."""
+
+    decoder: _Decoder | None = None
+
+
+def _decoder_kinds(content: bytes) -> frozenset[str]:
+    """The types of the decoders in a tokenizer.json, those in a sequence among them. Raises ValueError."""
+    pending, kinds = [msgspec.json.decode(content, type=_TokenizerFile).decoder], set()
+    while pending:
+        if (decoder := pending.pop()) is not None:
+            kinds.add(decoder.type)
+            pending.extend(decoder.decoders)
+    return frozenset(kinds)
+
+
+def _byte_reader(decoders: frozenset[str], inner: HFTokenizer) -> Callable[[int, str], bytes]:
     """How this tokenizer's vocabulary spells bytes: byte-level BPE, SentencePiece with byte fallback, or by its own decoder."""
-    if "ByteLevel" in decoder:
+    if "ByteLevel" in decoders:
         table = byte_level_alphabet()
         return lambda _, token: bytes(table[c] for c in token) if all(c in table for c in token) else token.encode()
-    if "ByteFallback" in decoder or "Metaspace" in decoder:
+    if decoders & {"ByteFallback", "Metaspace"}:
         return lambda _, token: _sentencepiece_bytes(token)
     return lambda token_id, _: str(inner.decode([token_id], skip_special_tokens=False)).encode()
 

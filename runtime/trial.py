@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
-from model_registry.conversion.importer import Imported
 
+from model_registry.conversion.importer import Imported
 from model_registry.errors import UnloadableModel
 from model_registry.records import GraphKind, Precision
 from runtime.errors import InvalidRequest, RuntimeFailure

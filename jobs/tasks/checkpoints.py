@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter
-from model_registry.conversion.formats.checkpoint.writer import write_checkpoint
-from model_registry.conversion.importer import ImportOptions
-
 from jobs.task import TaskContext
 from model_registry.artifacts import StagedVariant
+from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter
+from model_registry.conversion.formats.checkpoint.writer import write_checkpoint
+from model_registry.conversion.formats.gguf.importer import open_source
+from model_registry.conversion.importer import ImportOptions
 from model_registry.errors import UnsupportedModel
 from model_registry.lora import CONFIG, WEIGHTS
 from model_registry.pull import refetched
@@ -83,7 +83,7 @@ def _make(context: TaskContext, version: ModelVersion, folder: Path) -> None:
             if (served / name).is_file():
                 shutil.copyfile(served / name, staged / name)
         bos_id, eos_ids = _ends(served)
-        write_checkpoint(source, staged, bos_id=bos_id, eos_ids=eos_ids)
+        write_checkpoint(open_source(source), staged, bos_id=bos_id, eos_ids=eos_ids)
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not folder.is_dir():  # else another job was faster
             staged.rename(folder)

@@ -9,11 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from model_registry.conversion.importer import Imported
-
 from jobs.process_limits import lifted
 from jobs.task import InvalidJob, Problem
 from model_registry.artifacts import StagedVariant
+from model_registry.conversion.importer import Imported
 from model_registry.errors import InvalidName
 from model_registry.names import check_model_name
 from model_registry.records import CANDIDATE, DECODER, Capability, Manifest, ModelVersion, VariantRole

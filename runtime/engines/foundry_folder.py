@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from model_registry.conversion.formats.onnx.genai_config import check_options
-
 from model_registry.disk import link_or_copy
 from runtime.model_folder import ModelFolder
 

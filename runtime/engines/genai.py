@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from model_registry.conversion.formats.onnx.genai_config import check_options
 
+from model_registry.conversion.formats.onnx.genai_config import check_options
 from model_registry.telemetry import turn_off_telemetry
 from runtime.batching.engine import Limits
 from runtime.batching.intake import Intake

@@ -68,11 +68,11 @@ def pull_with_bar(
     registry: Registry, reference: str, *, name: str | None = None, precision: Precision = Precision.AUTO, trial: bool = True
 ) -> ModelVersion:
     """Pulls with a progress bar on standard error. trial: whether the model is loaded once before it is published."""
-    from model_registry.pull import Handling
+    from model_registry.pull import PullOptions
     from model_registry.pull import pull as pull_model
     from runtime.trial import try_folder
     from server.cli.progress import ProgressBar
 
-    handling = Handling(trial=try_folder if trial else None)
+    options = PullOptions(trial=try_folder if trial else None)
     with ProgressBar() as bar:
-        return pull_model(registry, reference, name=name, precision=precision, progress=bar, handling=handling)
+        return pull_model(registry, reference, name=name, precision=precision, progress=bar, options=options)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from model_registry.conversion.importer import Imported
 from numpy.typing import NDArray
+
+from model_registry.conversion.importer import Imported
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MERGES = ("t h", "th e", "Ġ the", "i n", "Ġ a", "3 3", "Ċ Ċ", "Ġ Ġ")

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from model_registry.conversion import Imported, ImportOptions
 
 from model_registry.artifacts import StagedVariant
 from model_registry.builds import Build, BuildRequest, Builds, make_builds
+from model_registry.conversion import Imported, ImportOptions
 from model_registry.errors import UnloadableModel, UnsupportedModel
 from model_registry.progress import Progress, SilentProgress
-from model_registry.pull import Handling, pull
+from model_registry.pull import PullOptions, pull
 from model_registry.records import DECODER, Capability, GraphKind, Manifest, Precision, VariantRole
 from model_registry.registry import Registry, open_registry
 
@@ -64,7 +64,7 @@ def staging(tmp_path: Path) -> Path:
 
 
 def test_a_version_has_its_builds_in_the_order_in_which_they_were_requested(registry: Registry, source: Path) -> None:
-    version = pull(registry, str(source), name="tiny", handling=Handling(builds=(CUDA, CPU)))
+    version = pull(registry, str(source), name="tiny", options=PullOptions(builds=(CUDA, CPU)))
     assert [(each.name, each.graph, each.role) for each in version.builds] == [
         ("cuda-fp16", GraphKind.OTHER, VariantRole.SERVE),
         ("cpu-int8", GraphKind.GQA, VariantRole.SERVE),
@@ -80,15 +80,15 @@ def test_a_version_has_its_builds_in_the_order_in_which_they_were_requested(regi
 
 
 def test_one_build_is_recorded_plainly(registry: Registry, source: Path) -> None:
-    version = pull(registry, str(source), name="tiny", handling=Handling(builds=(CPU,)))
+    version = pull(registry, str(source), name="tiny", options=PullOptions(builds=(CPU,)))
     assert (version.manifest.parameters["block_size"], dict(version.manifest.metrics)) == (32, {"perplexity": 9.0})
     assert "builds" not in version.manifest.parameters
 
 
 def test_a_build_that_is_added_makes_another_version(registry: Registry, source: Path) -> None:
-    one = pull(registry, str(source), name="tiny", handling=Handling(builds=(CPU,)))
-    handling = Handling(builds=(CPU, CUDA), requested={"builds": ["cpu-int8", "cuda-fp16"]})
-    both = pull(registry, str(source), name="tiny", handling=handling)
+    one = pull(registry, str(source), name="tiny", options=PullOptions(builds=(CPU,)))
+    options = PullOptions(builds=(CPU, CUDA), requested={"builds": ["cpu-int8", "cuda-fp16"]})
+    both = pull(registry, str(source), name="tiny", options=options)
     assert (one.number, both.number) == (1, 2)
     assert one.builds[0].artifacts == both.builds[0].artifacts, "files that both have are kept once"
     assert len(registry.resolve("tiny:1").builds) == 1
@@ -113,13 +113,13 @@ def test_variants_of_one_name_are_not_published(registry: Registry, staging: Pat
 def test_a_version_becomes_live_when_one_build_was_loaded_once(
     registry: Registry, source: Path, untried: set[str], alias: str
 ) -> None:
-    pull(registry, str(source), name="tiny", handling=Handling(builds=(CPU,)))
+    pull(registry, str(source), name="tiny", options=PullOptions(builds=(CPU,)))
 
     def trial(folder: Path, imported: Imported) -> str | None:
         return f"no {imported.provider_family} here" if imported.provider_family in untried else None
 
-    handling = Handling(builds=(CPU, CUDA), trial=trial, requested={"builds": 2})
-    version = pull(registry, str(source), name="tiny", handling=handling)
+    options = PullOptions(builds=(CPU, CUDA), trial=trial, requested={"builds": 2})
+    version = pull(registry, str(source), name="tiny", options=options)
     assert {f"no {family} here" for family in untried} <= set(version.manifest.warnings)
     assert registry.resolve(f"tiny:{alias}").number == version.number
 
@@ -131,7 +131,7 @@ def test_a_build_that_cannot_be_loaded_keeps_all_from_being_published(registry: 
         return None
 
     with pytest.raises(UnloadableModel):
-        pull(registry, str(source), name="tiny", handling=Handling(builds=(CPU, CUDA), trial=trial))
+        pull(registry, str(source), name="tiny", options=PullOptions(builds=(CPU, CUDA), trial=trial))
     assert registry.models() == ()
 
 

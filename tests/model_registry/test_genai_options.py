@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_registry.conversion.formats.onnx.genai_config import check_options
 
+from model_registry.conversion.formats.onnx.genai_config import check_options
 from model_registry.errors import UnsupportedModel
 from model_registry.pull import pull
 from model_registry.registry import Registry

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+
 from model_registry.conversion import Imported, Importer, ImportOptions, all_importers, choose, run_first
 from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
-
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull

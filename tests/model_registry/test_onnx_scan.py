@@ -9,9 +9,9 @@ from typing import Any
 
 import onnx
 import pytest
-from model_registry.conversion import onnx_scan
-from model_registry.conversion.formats.onnx.graph import read_graph
 
+from model_registry.conversion.formats.onnx import scan as onnx_scan
+from model_registry.conversion.formats.onnx.graph import read_graph
 from model_registry.errors import CorruptModel
 from tests.doubles.registry_graphs import move_weights, write_graph
 

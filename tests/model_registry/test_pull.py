@@ -13,10 +13,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from model_registry.conversion import Imported
-from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
 
 from model_registry.catalog import load_catalog
+from model_registry.conversion import Imported
+from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
 from model_registry.disk import sha256_of
 from model_registry.errors import (
     ChecksumMismatch,
@@ -29,7 +29,7 @@ from model_registry.errors import (
     UnsupportedModel,
 )
 from model_registry.progress import SilentProgress
-from model_registry.pull import Handling, pull
+from model_registry.pull import PullOptions, pull
 from model_registry.records import Precision
 from model_registry.registry import open_registry
 from tests.doubles.registry_graphs import files_of, write_browser_export, write_genai_folder
@@ -247,17 +247,17 @@ def test_nothing_is_published_that_could_not_be_loaded_once(registry, home, hub_
         raise UnloadableModel("it does not load")
 
     with pytest.raises(UnloadableModel):
-        pull(registry, "hf://org/tiny", handling=Handling(trial=refuse))
+        pull(registry, "hf://org/tiny", options=PullOptions(trial=refuse))
     assert "model.onnx" in tried[0]
     assert registry.models() == ()
     assert left_over(home) == [], "the bad download is not used again"
 
 
 def test_what_could_not_be_tried_is_published_with_the_reason_and_not_as_live(registry, tmp_path):
-    handling = Handling(trial=lambda folder, imported: f"built for another device, {imported.architecture}")
+    options = PullOptions(trial=lambda folder, imported: f"built for another device, {imported.architecture}")
     for seed in (0, 1):
         write_genai_folder(tmp_path / f"{seed}", seed=seed)
-        version = pull(registry, str(tmp_path / f"{seed}"), name="tiny", handling=handling)
+        version = pull(registry, str(tmp_path / f"{seed}"), name="tiny", options=options)
         assert version.manifest.warnings == ("built for another device, llama",)
     aliases = {alias.name: alias.number for alias in registry.model("tiny").aliases}
     assert aliases == {"live": 1, "candidate": 2}, "the first version is live, for there is no other"

@@ -16,7 +16,7 @@ import pytest
 from model_registry.errors import ChecksumMismatch, CorruptModel, InvalidReference, SourceUnavailable, UnsupportedModel
 from model_registry.progress import SilentProgress
 from model_registry.references import HubReference, PackagePartsReference, PackageReference, PathReference, parse_reference
-from model_registry.sources import Fetched, package_index, source_for
+from model_registry.sources import Fetched, FileChoice, package_index, source_for
 from model_registry.sources.hub_selection import HubFile, select_files
 from model_registry.sources.package_index import index_url
 from tests.doubles.registry_http import LocalServer, Page, add_package, add_repository
@@ -388,7 +388,7 @@ def test_a_checkpoint_is_its_weights_and_texts():
 def test_other_forms_come_before_a_checkpoint_unless_that_is_wanted(other):
     assert "model-1.safetensors" not in select([*CHECKPOINT, other])[1]
     files = [HubFile(name, 1) for name in [*CHECKPOINT, other]]
-    wanted = select_files(files, HubReference("org/repo"), wants_checkpoint=True)
+    wanted = select_files(files, HubReference("org/repo"), FileChoice(wants_checkpoint=True))
     assert sorted(file.path for file in wanted.files) == sorted(CHECKPOINT)
 
 
@@ -396,7 +396,7 @@ def test_pickles_only_when_they_are_allowed():
     files = [HubFile(name, 1) for name in ("config.json", "pytorch_model.bin", "training_args.bin", "tokenizer.model")]
     with pytest.raises(UnsupportedModel, match="`allow_pickle`: true"):
         select_files(files, HubReference("org/repo"))
-    taken = select_files(files, HubReference("org/repo"), allow_pickle=True).files
+    taken = select_files(files, HubReference("org/repo"), FileChoice(allow_pickle=True)).files
     assert sorted(file.path for file in taken) == ["config.json", "pytorch_model.bin", "tokenizer.model"]
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import onnx
 import pytest
-from model_registry.conversion import Imported, ImportOptions
-from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
 from onnx import TensorProto, helper
 
+from model_registry.conversion import Imported, ImportOptions
+from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
 from model_registry.errors import CorruptModel, UnsupportedModel
 from runtime.engines.foundry_folder import write_foundry_folder
 from runtime.engines.genai import build_genai_engine

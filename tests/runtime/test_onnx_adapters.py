@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_registry.conversion.decoder.matrix import rotary_order
-from model_registry.conversion.formats.gguf.importer import GgufImporter
-from model_registry.conversion.formats.gguf.reader import open_gguf
-from model_registry.conversion.importer import ImportOptions
 from numpy.typing import NDArray
 
+from model_registry.conversion.decoder.matrix import rotary_order
+from model_registry.conversion.formats.gguf.importer import GgufImporter, open_source
+from model_registry.conversion.importer import ImportOptions
 from model_registry.errors import UnsupportedModel
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
@@ -61,11 +60,11 @@ def imported(path: Path, tiny: Tiny, precision: Precision) -> Path:
 
 def merged(path: Path, matrices: Matrices, precision: Precision) -> Path:
     """The model with the adapter in its weights, as GGUF's rows are ordered."""
-    source = open_gguf(write_gguf(path.with_suffix(".gguf"), TINY))
+    source = open_source(write_gguf(path.with_suffix(".gguf"), TINY))
     tensors = {}
     for (layer, module), (a, b) in matrices.items():
         name = f"blk.{layer}.{TENSORS[module]}.weight"
-        values, change = source.dequantized(name).copy(), (b @ a) * (ALPHA / RANK)
+        values, change = source.read(name).copy(), (b @ a) * (ALPHA / RANK)
         heads = {"q_proj": TINY.heads, "k_proj": TINY.kv_heads}.get(module)
         order = slice(None) if heads is None else rotary_order(heads, TINY.head_size)
         values[order] += change

@@ -122,3 +122,11 @@ def test_a_garbled_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ValueError, match=r"cannot read tokenizer\.json"):
         ModelTokenizer(tmp_path / "tokenizer.json")
+
+
+def test_a_decoder_is_known_by_its_type_and_not_by_words_in_its_patterns(tmp_path: Path) -> None:
+    tokenizer = sentencepiece()
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("ByteLevel", " "), decoders.ByteFallback(), decoders.Fuse()])
+    read = saved(tokenizer, tmp_path).token_bytes(skip_special_tokens=False)
+    assert read(3 + 0xE7) == b"\xe7"
+    assert read(tokenizer.token_to_id("\u2581the")) == b" the"

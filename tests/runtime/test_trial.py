@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from model_registry.conversion.formats.gguf.importer import GgufImporter
 from model_registry.conversion.importer import Imported, ImportOptions
-
 from model_registry.errors import UnloadableModel
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision

@@ -6,12 +6,11 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 
-from model_registry.conversion import all_importers
-from model_registry.conversion.importer import Importer
-
 from jobs.task import TaskContext
 from jobs.tasks.convert.builder_options import BuildOrder
 from jobs.tasks.convert.built import Builder, BuiltImporter
+from model_registry.conversion import all_importers
+from model_registry.conversion.importer import Importer
 from model_registry.progress import Progress
 
 LIBRARIES = ("torch", "transformers", "onnxruntime-genai", "onnx-ir", "olive-ai")

@@ -11,15 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model_registry.conversion.formats.gguf.importer import GgufImporter
-from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
-from model_registry.conversion.importer import Imported, ImportOptions
-
 from jobs.task import TaskContext
 from jobs.tasks.convert.builder_options import BuildOrder
 from jobs.tasks.convert.gguf_models import write_checkpoint
 from jobs.tasks.convert.measuring import quality
 from jobs.tasks.convert.pickles import is_checkpoint, linked_texts
+from model_registry.conversion.formats.gguf.importer import GgufImporter
+from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
+from model_registry.conversion.importer import Imported, ImportOptions
 from model_registry.progress import Progress
 from model_registry.records import GraphKind
 

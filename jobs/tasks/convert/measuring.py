@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from model_registry.conversion.measure import perplexity as measure
 from numpy.typing import NDArray
 
+from model_registry.conversion.formats.checkpoint.safetensors_file import count_parameters
+from model_registry.conversion.measure import perplexity as measure
 from model_registry.progress import Progress
 
 
@@ -18,7 +19,7 @@ def quality(checkpoint: Path, built: Path, context_length: int, threads: int, pr
     """Empty when the model is too large, or the text has tokens that it does not. Raises CorruptModel for a build that fails."""
     import psutil
 
-    num_parameters = _num_parameters(checkpoint)
+    num_parameters = count_parameters(checkpoint)
     num_tokens = measure.plan_num_tokens(num_parameters, 4 * num_parameters, psutil.virtual_memory().available)
     if num_tokens == 0:
         return {}
@@ -35,17 +36,6 @@ def quality(checkpoint: Path, built: Path, context_length: int, threads: int, pr
     imported = measure.folder_perplexity(built, windows, threads)
     metrics = {"perplexity": imported, "perplexity_source": source, "perplexity_tokens": float(measure.num_predicted(windows))}
     return metrics if isfinite(imported) and isfinite(source) else {}
-
-
-def _num_parameters(checkpoint: Path) -> int:
-    """By the headers: nothing is loaded."""
-    from safetensors import safe_open
-
-    total = 0
-    for file in checkpoint.glob("*.safetensors"):
-        with safe_open(file, framework="numpy") as opened:
-            total += sum(int(np.prod(opened.get_slice(name).get_shape())) for name in opened.keys())  # noqa: SIM118 (no mapping)
-    return total
 
 
 def _loaded(checkpoint: Path, threads: int) -> Any:

@@ -19,9 +19,10 @@ from jobs.tasks.outputs import tried
 from model_registry.builds import BuildRequest
 from model_registry.errors import InvalidName, InvalidReference
 from model_registry.progress import Progress
-from model_registry.pull import Handling, PullPlan, plan_pull, pull
+from model_registry.pull import PullOptions, PullPlan, plan_pull, pull
 from model_registry.records import CANDIDATE, Precision
 from model_registry.references import MAX_CHARS, HubReference, PathReference
+from model_registry.sources import FileChoice
 
 
 class ConvertParams(BuilderOptions):
@@ -127,14 +128,14 @@ class Convert:
             return readable(path, scratch, progress, allow_pickle=params.allow_pickle)
 
         builders = {build.who for build in params.each()}
-        handling = Handling(
+        wants_checkpoint = not builders.isdisjoint((Backend.GENAI_BUILDER, Backend.OLIVE))
+        options = PullOptions(
             builds=tuple(
                 BuildRequest(build.precision, importers_of(build.who, build.build_order(), build.options(), context))
                 for build in params.each()
             ),
             prepare=prepare,
-            wants_checkpoint=not builders.isdisjoint((Backend.GENAI_BUILDER, Backend.OLIVE)),
-            allow_pickle=params.allow_pickle,
+            files=FileChoice(wants_checkpoint=wants_checkpoint, allow_pickle=params.allow_pickle),
             trial=tried,
             requested=params.requested(),
             libraries=LIBRARIES if builders != {Backend.SLMOPS} else (),
@@ -146,7 +147,7 @@ class Convert:
             precision=params.precision,
             alias=CANDIDATE,
             progress=StagedProgress(context),
-            handling=handling,
+            options=options,
         )
         return Outcome(version.label, metrics=version.manifest.metrics, details={"parameters": dict(version.manifest.parameters)})
 

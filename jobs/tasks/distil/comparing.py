@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter
-from model_registry.conversion.importer import ImportOptions
-
 from jobs.task import TaskContext
 from jobs.tasks.benchmark.closed_loop import decode_speed
 from jobs.tasks.checkpoints import StagedProgress, served_variant
@@ -17,6 +14,8 @@ from jobs.tasks.evaluate.local_model import LocalModel
 from jobs.tasks.evaluate.metrics import SCORES, Measured, measured, measured_together, rouge_l
 from jobs.tasks.evaluate.questions import Question, read_questions
 from jobs.tasks.evaluate.report import Column, write_reports
+from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter
+from model_registry.conversion.importer import ImportOptions
 from model_registry.records import Precision
 
 

@@ -5,17 +5,15 @@ Imports PyTorch inside functions.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.task import TaskContext
 from jobs.tasks.checkpoints import save_weights
 from jobs.tasks.finetune.rendering import Tokens
-from model_registry.errors import UnsupportedModel
+from model_registry.conversion.formats.checkpoint.writer import check_layers_alike, keep_layers
 
 _EXAMPLES = 32
-_PER_LAYER = frozenset(("layer_types", "no_rope_layers"))  # a configuration's lists with an entry per layer
 
 
 def cut(checkpoint: Path, num_layers: int, examples: Sequence[Tokens], folder: Path, context: TaskContext) -> list[int]:
@@ -26,9 +24,7 @@ def cut(checkpoint: Path, num_layers: int, examples: Sequence[Tokens], folder: P
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    if any(len(set(config.get(name) or ())) > 1 for name in _PER_LAYER):
-        raise UnsupportedModel(f"Layers of a {config['model_type']} are of several kinds: name a smaller model as the student.")
+    check_layers_alike(checkpoint)
     context.stage("choosing layers")
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, trust_remote_code=False)
     total = model.config.num_hidden_layers
@@ -43,7 +39,7 @@ def cut(checkpoint: Path, num_layers: int, examples: Sequence[Tokens], folder: P
     stay = chosen(influence, num_layers)
     model.model.layers = torch.nn.ModuleList(model.model.layers[layer] for layer in stay)
     save_weights(model, checkpoint, folder)
-    _shorten(folder / "config.json", stay)
+    keep_layers(folder, stay)
     return stay
 
 
@@ -51,12 +47,3 @@ def chosen(influence: Sequence[float], num_layers: int) -> list[int]:
     """The first and the last layer, and those with the most influence; in order."""
     inner = sorted(range(1, len(influence) - 1), key=lambda layer: -influence[layer])
     return sorted([0, len(influence) - 1, *inner[: num_layers - 2]])
-
-
-def _shorten(path: Path, stay: Sequence[int]) -> None:
-    """The base's own words on itself, for fewer layers."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["num_hidden_layers"] = len(stay)
-    for name in _PER_LAYER & config.keys():
-        config[name] = [config[name][layer] for layer in stay]
-    path.write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from model_registry.conversion.formats.onnx.importer import GENAI_CONFIG, OnnxFolderImporter
-from model_registry.conversion.importer import ImportOptions
-
 from jobs.task import JobFailure, Stopped, TaskContext
 from jobs.tasks.checkpoints import StagedProgress, build, is_adapter, merged, save_weights
 from jobs.tasks.convert.measuring import quality
 from jobs.tasks.convert.pickles import is_checkpoint
 from jobs.tasks.olive.workflow import pass_types
 from model_registry.artifacts import StagedVariant
+from model_registry.conversion.formats.onnx.importer import GENAI_CONFIG, OnnxFolderImporter
+from model_registry.conversion.importer import ImportOptions
 from model_registry.errors import UnsupportedModel
 from model_registry.records import GraphKind, Precision
 

@@ -10,21 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter, open_model
-from model_registry.conversion.importer import ImportOptions
-from model_registry.conversion.measure.calibration import TEXT
-from model_registry.conversion.measure.perplexity import divergence, folder_logits, folder_perplexity, text_windows
-from model_registry.conversion.measure.quality import measurable_tokens, measurable_windows, source_perplexity
-from model_registry.conversion.measure.reference import Floats
-from model_registry.conversion.quantizers.mixing import mix
-from model_registry.conversion.quantizers.recipe import HALF, Recipe
-from model_registry.conversion.source import EMBEDDING, HEAD
-
 from jobs.task import JobFailure, TaskContext
 from jobs.tasks.benchmark.closed_loop import decode_speed
 from jobs.tasks.checkpoints import StagedProgress
-from jobs.tasks.quantize.calibration import Examples, Texts
+from jobs.tasks.quantize.calibration import Examples
 from jobs.tasks.quantize.candidates import Tried
+from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter, open_checkpoint
+from model_registry.conversion.importer import ImportOptions
+from model_registry.conversion.measure.calibration import TEXT
+from model_registry.conversion.measure.perplexity import Texts, divergence, folder_logits, folder_perplexity, text_windows
+from model_registry.conversion.measure.quality import measurable_tokens, measurable_windows, source_perplexity
+from model_registry.conversion.quantizers.mixing import Unit, mix, units
+from model_registry.conversion.quantizers.recipe import HALF_BITS, Recipe
+from model_registry.conversion.source import Floats
 from model_registry.records import Precision
 
 _DAMAGE_TOKENS = 256  # a divergence needs fewer than a perplexity
@@ -45,10 +43,11 @@ class Builds:
         self._kept = context.folder / "measured.jsonl"
         self._folder = context.folder / _FOLDER
         self._folder.mkdir(exist_ok=True)
-        self._source, self.architecture = open_model(checkpoint)
+        self._source = open_checkpoint(checkpoint)
+        self.architecture = self._source.architecture
         self._examples = examples
         if examples is None:
-            self._measured = Texts(measurable_windows(self._source, self.architecture, checkpoint))
+            self._measured = Texts(measurable_windows(self._source, checkpoint))
             self._guiding = Texts(text_windows(checkpoint, TEXT, _DAMAGE_TOKENS, self.architecture.context_length))
         else:
             self._measured = examples.measured(measurable_tokens(self._source, _EXAMPLE_TOKENS))
@@ -58,13 +57,9 @@ class Builds:
             message = "The model is too large to measure its perplexity here, so that builds cannot be compared."
             raise JobFailure(message, code="too_large")
 
-    def num_weights(self, name: str) -> int:
-        """Of a matrix, by its name without `.weight`."""
-        info = self._source.tensors[f"{name}.weight"]
-        return info.num_rows * info.columns
-
-    def num_head_weights(self) -> int:
-        return self.num_weights((HEAD if HEAD in self._source.tensors else EMBEDDING).removesuffix(".weight"))
+    def units(self) -> list[Unit]:
+        """The parts of the model that may get 4 bits."""
+        return units(self._source)
 
     def kept(self, name: str, measure: Callable[[], Any]) -> Any:
         """A JSON value: as it was kept under the name, or measured now and kept."""
@@ -80,7 +75,7 @@ class Builds:
 
     def build(self, name: str, recipe: Recipe) -> Path:
         """The folder of the build; `parameters` tells what the importer decided."""
-        precision = Precision.FP32 if recipe.bits >= HALF else Precision.INT8
+        precision = Precision.FP32 if recipe.bits >= HALF_BITS else Precision.INT8
         options = ImportOptions(precision, measure=False, recipe=recipe)
         provenance: dict[str, str] = {}
         if self._examples is not None:
@@ -122,7 +117,7 @@ class Builds:
 
         def measure() -> float:
             self.context.stage("measuring the source")
-            return source_perplexity(self._source, self.architecture, self._measured.windows, self._measured.counts)
+            return source_perplexity(self._source, self._measured.windows, self._measured.counts)
 
         return float(self.kept("perplexity of the source", measure))
 

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from model_registry.conversion.measure.perplexity import Counts, Ids
 from numpy.typing import NDArray
 
 from jobs.task import InvalidJob, Problem
 from jobs.tasks.finetune.material import read_material
 from jobs.tasks.finetune.rendering import IGNORED, Renderer, Tokens
+from model_registry.conversion.measure.perplexity import Ids, Texts
 
 GUIDING_TOKENS = 1536  # a rounding is guided by fewer tokens than a perplexity needs
 LONGEST = 1024  # tokens of an example, whose logits are in memory at once
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """windows: token ids, each read from an empty context. counts: as `perplexity` has it."""
-
-    windows: Sequence[Ids]
-    counts: Counts = None
-
-    def predicting(self, logits: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """Of each window's logits, [tokens, vocabulary], the rows that predict a token that counts."""
-        for number, rows in enumerate(logits):
-            yield rows if self.counts is None else rows[:-1][self.counts[number][1:]]
 
 
 @dataclass(frozen=True, slots=True)

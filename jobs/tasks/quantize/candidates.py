@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from model_registry.conversion.quantizers.recipe import FLOAT, HALF, Recipe, Rounding
-
-Group = Literal["attention", "gate", "up", "down"]
-Algorithm = Literal["rtn", "k-quant", "gptq", "awq"]
-GROUPS: dict[Group, tuple[str, ...]] = {
-    "attention": ("attn_q", "attn_k", "attn_v", "attn_output"),
-    "gate": ("ffn_gate",),
-    "up": ("ffn_up",),
-    "down": ("ffn_down",),
-}
-_ROUNDINGS: dict[Algorithm, Rounding] = {"rtn": "nearest", "k-quant": "k-quant", "gptq": "gptq", "awq": "k-quant"}
+from model_registry.conversion.quantizers.recipe import FLOAT_BITS, GROUPS, HALF_BITS, Algorithm, Group, Recipe, plain_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +31,6 @@ class Tried:
         return float((one * eight) ** 0.5)
 
 
-def plain_recipe(
-    algorithm: Algorithm,
-    bits: int,
-    head_bits: int,
-    *,
-    exceptions: Collection[str] = (),
-    block_size: int | None = None,
-    is_symmetric: bool | None = None,
-) -> Recipe:
-    """is_symmetric: by default only 4 bits by rtn are."""
-    return Recipe(
-        bits=bits,
-        head_bits=head_bits,
-        exceptions=frozenset(exceptions),
-        block_4=block_size or 32,
-        block_8=block_size or 64,
-        rounding_4=_ROUNDINGS[algorithm],
-        symmetric_4=algorithm == "rtn" if is_symmetric is None else is_symmetric,
-        symmetric_8=bool(is_symmetric),
-        searches_scales=algorithm == "awq",
-    )
-
-
 def asked(
     precision: str,
     int4: Collection[Group],
@@ -76,7 +42,7 @@ def asked(
     is_symmetric: bool | None = None,
 ) -> Candidate:
     """The one build of a precision that is not auto. int4: the groups at 4 bits when that is `mixed`."""
-    widths = {"int8": 8, "int4": 4, "mixed": 4, "fp16": HALF, "fp32": FLOAT}
+    widths = {"int8": 8, "int4": 4, "mixed": 4, "fp16": HALF_BITS, "fp32": FLOAT_BITS}
     bits = widths[precision]
     head = head_bits or max(bits, 8)
     kept = [name for group, names in GROUPS.items() if group not in int4 for name in names] if precision == "mixed" else []

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from jobs.fields import InputFile, VersionName
 from jobs.task import Params
-from jobs.tasks.quantize.candidates import Algorithm, Group
+from model_registry.conversion.quantizers.recipe import Algorithm, Group
 
 Metric = Literal[
     "exact_match", "accuracy", "f1", "last_number", "json_validity", "tool_call_match", "bleu", "chrf", "rouge_l", "perplexity"

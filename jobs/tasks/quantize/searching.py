@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_registry.conversion.quantizers.mixing import HEAD, MATRICES, mix
-
 from jobs.tasks.quantize.builds import Builds
-from jobs.tasks.quantize.candidates import Algorithm, plain_recipe
-from jobs.tasks.quantize.refining import Unit, by_worth, most_within, units
+from model_registry.conversion.quantizers.mixing import HEAD, Unit, by_worth, mix, most_within
+from model_registry.conversion.quantizers.recipe import Algorithm, plain_recipe
 from model_registry.records import Precision
 
 INT8, INT4, INT4_HEAD, MIXED = "int8", "int4", "int4-head4", "mixed"
-_FUSED = {"attn_q": ("attn_q", "attn_k", "attn_v")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +64,7 @@ def search(builds: Builds, algorithm: Algorithm, max_ratio: float) -> Found:
 
 def _ordered(builds: Builds, fine: Path, coarse: Path) -> list[Unit]:
     """The parts of the model, those first that are to have 4 bits first."""
-
-    def num_weights(name: str) -> int:
-        stem, _, kind = name.rpartition(".")
-        return sum(builds.num_weights(f"{stem}.{each}") for each in _FUSED.get(kind, (kind,)))
-
-    head = Unit("head", (HEAD,), builds.num_head_weights())
-    found = units(builds.architecture.num_layers, MATRICES, num_weights, head)
+    found = builds.units()
     damages = {}
     builds.context.stage("measuring what 4 bits damage where")
     for number, unit in enumerate(found):

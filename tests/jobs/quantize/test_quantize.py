@@ -15,10 +15,10 @@ import pytest
 from jobs.job import Job, JobStatus, Outcome
 from jobs.permissions import JobLimits
 from jobs.task import InvalidJob, JobKind, TaskContext
-from jobs.tasks.quantize.candidates import GROUPS, Tried, asked, choose
+from jobs.tasks.quantize.candidates import Tried, asked, choose
 from jobs.tasks.quantize.parameters import QuantizeParams
-from jobs.tasks.quantize.refining import Unit, by_worth, most_within, units
 from jobs.tasks.quantize.task import Quantize
+from model_registry.conversion.quantizers.recipe import GROUPS
 from model_registry.errors import ModelNotFound
 from model_registry.records import Variant, VariantRole
 from model_registry.registry import open_registry
@@ -192,28 +192,3 @@ def test_a_build_is_named_after_all_that_was_asked() -> None:
     assert candidate.name == "int4-gptq-b64-symmetric"
     assert (candidate.recipe.rounding_4, candidate.recipe.symmetric_4, candidate.recipe.block_4) == ("gptq", True, 64)
     assert (asked("fp32", [], 2).recipe.head_bits, asked("int4", [], 2).recipe.head_bits) == (32, 8)
-
-
-def test_parts_of_a_model_are_ordered_by_damage_per_weight() -> None:
-    head = Unit("head", ("head",), 1000)
-    found = units(10, ("ffn_up", "ffn_down"), lambda _: 10, head)
-    assert [unit.name for unit in found][:2] == ["ffn_up 0-1", "ffn_up 2-3"]
-    assert found[5].matrices == ("blk.0.ffn_down", "blk.1.ffn_down")
-    assert (found[5].num_weights, len(found)) == (20, 11)
-    damages = {unit.name: 0.2 if "up" in unit.name else 0.1 for unit in found} | {"head": 1.0}
-    ordered = by_worth(found, damages)
-    assert ordered[0] is head
-    assert "down" in ordered[1].name
-    assert "up" in ordered[-1].name
-
-
-@pytest.mark.parametrize("fitting", range(9))
-def test_as_many_parts_as_fit_are_found_by_halving(fitting: int) -> None:
-    asked_for: list[int] = []
-
-    def ratio(count: int) -> float:
-        asked_for.append(count)
-        return 1 + 0.01 * count
-
-    assert most_within(9, ratio, 1 + 0.01 * fitting + 0.001) == fitting
-    assert len(asked_for) <= 4

@@ -10,7 +10,8 @@ import pytest
 
 from jobs.task import InvalidJob
 from jobs.tasks.finetune.rendering import IGNORED, Tokens
-from jobs.tasks.quantize.calibration import GUIDING_TOKENS, LONGEST, Examples, Texts, read_examples
+from jobs.tasks.quantize.calibration import GUIDING_TOKENS, LONGEST, Examples, read_examples
+from model_registry.conversion.measure.perplexity import Texts
 from model_registry.registry import open_registry
 
 

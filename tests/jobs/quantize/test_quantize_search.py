@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from model_registry.conversion.quantizers.recipe import Recipe
 
 from jobs.tasks.quantize.builds import Builds
 from jobs.tasks.quantize.searching import search
+from model_registry.conversion.quantizers.mixing import HEAD, MATRICES, Unit
+from model_registry.conversion.quantizers.recipe import Recipe
 
 pytestmark = pytest.mark.unit
 
@@ -46,11 +47,9 @@ class Told:
         assert (build.name, other.name, bool(matrices)) == ("int8", "int4-head4", True)
         return 9.0 if name == "head" else 0.1 if "down" in name else 0.01
 
-    def num_weights(self, name: str) -> int:
-        return 10 if name.startswith("blk.") else 0
-
-    def num_head_weights(self) -> int:
-        return 100
+    def units(self) -> list[Unit]:
+        parts = [Unit(f"{kind} {layer}", (f"blk.{layer}.{kind}",), 10) for kind in MATRICES for layer in range(3)]
+        return [*parts, Unit("head", (HEAD,), 100)]
 
 
 def found(ratios: Mapping[str, float], step: float = 0.01, max_ratio: float = 1.03) -> tuple[Any, Told]:

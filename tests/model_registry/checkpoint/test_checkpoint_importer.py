@@ -7,16 +7,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
-from model_registry.conversion import choose
-from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter
-from model_registry.conversion.formats.checkpoint.writer import WEIGHTS, write_checkpoint
-from model_registry.conversion.formats.gguf.importer import GgufImporter
-from model_registry.conversion.importer import Imported, ImportOptions
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from model_registry.conversion import choose
+from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter, open_checkpoint
+from model_registry.conversion.formats.checkpoint.writer import WEIGHTS, write_checkpoint
+from model_registry.conversion.formats.gguf.importer import GgufImporter, open_source
+from model_registry.conversion.importer import Imported, ImportOptions
+from model_registry.conversion.source import EMBEDDING
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
@@ -46,7 +48,7 @@ def checkpoint_of(tmp_path: Path, tiny: Tiny) -> tuple[Path, Path]:
     gguf = write_gguf(tmp_path / "tiny.gguf", tiny)
     import_with(GgufImporter(), gguf, tmp_path / "twin")
     (folder := tmp_path / "checkpoint").mkdir()
-    write_checkpoint(gguf, folder, bos_id=0, eos_ids=[2])
+    write_checkpoint(open_source(gguf), folder, bos_id=0, eos_ids=[2])
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(tmp_path / "twin" / name, folder / name)
     return folder, tmp_path / "twin"
@@ -86,6 +88,30 @@ def test_weights_in_several_files_and_in_half_precision(tmp_path: Path) -> None:
         save_file({name: tensors[name] for name in half}, checkpoint / f"model-{index}.safetensors")
     import_with(CheckpointImporter(), checkpoint, tmp_path / "imported")
     np.testing.assert_allclose(logits_of(tmp_path / "imported"), logits_of(twin), atol=0.05)
+
+
+@pytest.mark.parametrize("tiny", [MODELS["qwen2"], MODELS["gemma3"]], ids=["qwen2", "gemma3"])
+def test_a_checkpoint_has_the_tensors_of_its_twin(tmp_path: Path, tiny: Tiny) -> None:
+    checkpoint, _ = checkpoint_of(tmp_path, tiny)
+    ours, twin = open_checkpoint(checkpoint), open_source(tmp_path / "tiny.gguf")
+    assert ours.architecture == twin.architecture
+    assert {name: info.shape for name, info in ours.tensors.items()} == {name: info.shape for name, info in twin.tensors.items()}
+    for name in ours.tensors:
+        np.testing.assert_allclose(ours.read(name), twin.read(name), atol=1e-6)
+
+
+def test_bfloat16_is_widened_whole_and_by_rows(tmp_path: Path) -> None:
+    checkpoint, _ = checkpoint_of(tmp_path, Tiny())
+    whole = load_file(checkpoint / WEIGHTS)
+    save_file({name: value.astype(ml_dtypes.bfloat16) for name, value in whole.items()}, checkpoint / WEIGHTS)
+    source = open_checkpoint(checkpoint)
+    assert {info.dtype for info in source.tensors.values()} == {"BF16"}
+    expected = whole["model.embed_tokens.weight"].astype(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(source.read(EMBEDDING), expected)
+    np.testing.assert_array_equal(source.read_rows(EMBEDDING, slice(250, 10_000)), expected[250:])
+    np.testing.assert_array_equal(source.read_rows(EMBEDDING, np.array([7, 3, 7])), expected[[7, 3, 7]])
+    imported = import_with(CheckpointImporter(), checkpoint, tmp_path / "imported", Precision.AUTO)
+    assert imported.parameters["source_types"] == {"BF16": 16}
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:

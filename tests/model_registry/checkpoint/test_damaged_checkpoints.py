@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_registry.conversion.formats.checkpoint.writer import WEIGHTS, write_checkpoint
-from model_registry.conversion.formats.gguf.importer import GgufImporter
-from model_registry.conversion.importer import ImportOptions
 
+from model_registry.conversion.formats.checkpoint.writer import WEIGHTS, write_checkpoint
+from model_registry.conversion.formats.gguf.importer import GgufImporter, open_source
+from model_registry.conversion.importer import ImportOptions
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull
@@ -34,7 +34,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     GgufImporter().run(gguf, folder / "twin", ImportOptions(Precision.FP32, measure=False), SilentProgress())
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir()
-    write_checkpoint(gguf, checkpoint, bos_id=0, eos_ids=[2])
+    write_checkpoint(open_source(gguf), checkpoint, bos_id=0, eos_ids=[2])
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(folder / "twin" / name, checkpoint / name)
     (checkpoint / "generation_config.json").write_text('{"eos_token_id": [2], "do_sample": true, "temperature": 0.6}')
@@ -118,9 +118,9 @@ def overlapping(values: dict[str, Any]) -> None:
     values[first]["data_offsets"] = values[second]["data_offsets"]
 
 
-def one_tensor(shape: list[int], num_bytes: int) -> bytes:
+def one_tensor(shape: list[int], num_bytes: int, dtype: str = "F32") -> bytes:
     """A safetensors file with a tensor that no model has."""
-    raw = json.dumps({"extra": {"dtype": "F32", "shape": shape, "data_offsets": [0, num_bytes]}}).encode()
+    raw = json.dumps({"extra": {"dtype": dtype, "shape": shape, "data_offsets": [0, num_bytes]}}).encode()
     return len(raw).to_bytes(8, "little") + raw + bytes(num_bytes)
 
 
@@ -226,7 +226,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "entry a list": (header(lambda values: {name: [1] for name in values}), WEIGHTS),
     "entry without a type": (header(lambda values: {name: {"shape": [1], "data_offsets": [0, 4]} for name in values}), WEIGHTS),
     "dtype a number": (tensor(dtype=4), WEIGHTS),
-    "dtype unknown": (tensor(dtype="F8_E4M3"), "F8_E4M3"),
+    "dtype unknown": (tensor(dtype="F7"), WEIGHTS),
+    "dtype not read": (text("more.safetensors", one_tensor([4], 4, "F8_E4M3")), "F8_E4M3"),
+    "dtype narrower": (tensor(dtype="F8_E4M3"), WEIGHTS),
     "dtype another": (tensor(dtype="F16"), WEIGHTS),
     "shape a text": (tensor(shape="64"), WEIGHTS),
     "shape negative": (tensor(shape=[-64]), WEIGHTS),

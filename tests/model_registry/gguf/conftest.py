@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from model_registry.conversion.formats.gguf.importer import GgufImporter
 from model_registry.conversion.importer import ImportOptions
-
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
 from tests.doubles.tiny_gguf import ImportedFolder, ImportTiny, Tiny, write_gguf

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_registry.conversion.decoder.architecture import read_architecture
-from model_registry.conversion.decoder.genai_config import SAMPLING_KEYS, genai_config, metadata_warnings, tokenizer_config
-from model_registry.conversion.formats.gguf.importer import reader
+
+from model_registry.conversion.decoder.genai_config import genai_config
+from model_registry.conversion.formats.gguf import reader
+from model_registry.conversion.formats.gguf.architecture import read_architecture
+from model_registry.conversion.formats.gguf.importer import tensor_info
 from model_registry.conversion.formats.gguf.metadata import Metadata
 from model_registry.conversion.formats.gguf.reader import open_gguf
+from model_registry.conversion.formats.gguf.texts import SAMPLING_KEYS, text_facts, tokenizer_config
 from model_registry.conversion.formats.gguf.tokenizer import build_tokenizer, read_vocabulary
 from model_registry.conversion.source import EMBEDDING, check_tensors
-
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.pull import pull
 from model_registry.registry import Registry, open_registry
@@ -49,13 +51,12 @@ def read_all(source: reader.GgufFile, values: dict[str, Any]) -> None:
     """Everything that an import reads of the metadata, without the weights."""
     metadata = Metadata(values)
     network = read_architecture(metadata)
-    check_tensors(source.tensors, network)
+    check_tensors({name: tensor_info(stored) for name, stored in source.tensors.items()}, network)
     num_rows = source.tensors[EMBEDDING].shape[0]
     vocabulary = read_vocabulary(metadata, num_rows)
     build_tokenizer(metadata, vocabulary)
     tokenizer_config(metadata, network, vocabulary)
-    genai_config(metadata, network, vocabulary, num_rows)
-    metadata_warnings(metadata, network, vocabulary, num_rows)
+    genai_config(network, text_facts(metadata, network, vocabulary, num_rows), num_rows)
     network.layer_rope(0).frequencies(network.head_size, None)
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_registry.conversion.decoder.architecture import Architecture, Rope, RopeScaling, read_architecture, rotation
+
+from model_registry.conversion.decoder.architecture import Architecture, Rope, RopeScaling, rotation
+from model_registry.conversion.formats.gguf.architecture import read_architecture
 from model_registry.conversion.formats.gguf.metadata import Metadata
 from model_registry.conversion.formats.gguf.reader import open_gguf
-
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
 from tests.doubles.tiny_gguf import GEMMA, ImportTiny, Tiny, write_gguf
 

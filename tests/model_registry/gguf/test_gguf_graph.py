@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_registry.conversion.decoder.architecture import read_architecture
-from model_registry.conversion.formats.gguf.reader import open_gguf
-from model_registry.conversion.measure.reference import reference_logits
 from numpy.typing import NDArray
 
+from model_registry.conversion.formats.gguf.importer import open_source
+from model_registry.conversion.measure.reference import reference_logits
 from model_registry.records import Precision
 from tests.doubles.tiny_gguf import GEMMA, ImportTiny, Tiny, run_graph, write_gguf
 
@@ -38,9 +37,7 @@ FAMILIES = {
 
 
 def truth(path: Path) -> NDArray[np.float32]:
-    source = open_gguf(path)
-    pieces = reference_logits(source, read_architecture(source.metadata), [IDS])
-    return np.concatenate(list(pieces))
+    return np.concatenate(list(reference_logits(open_source(path), [IDS])))
 
 
 @pytest.mark.parametrize("tiny", FAMILIES.values(), ids=FAMILIES.keys())
@@ -55,7 +52,7 @@ def test_fp16_graph_is_half_as_large_and_almost_the_source(name: str, import_tin
     model = import_tiny(FAMILIES[name], Precision.FP16)
     logits, _ = run_graph(model.session(), IDS.tolist())
     np.testing.assert_allclose(logits, truth(model.source), atol=5e-2)
-    matrices = sum(info.num_rows * info.columns for info in open_gguf(model.source).tensors.values() if len(info.shape) > 1)
+    matrices = sum(info.num_values for info in open_source(model.source).tensors.values() if len(info.shape) > 1)
     assert (model.folder / "model.onnx.data").stat().st_size < 3 * matrices  # bytes; norms, tables, and room between
 
 
@@ -111,12 +108,12 @@ def test_rows_of_different_lengths_decode_as_alone(name: str, import_tiny: Impor
 def test_a_token_sees_the_window_and_nothing_before_it(tmp_path: Path) -> None:
     """One layer with a window of 9: the last token's logits change with the ninth token from the end, not with the tenth."""
     path = write_gguf(tmp_path / "tiny.gguf", replace(GEMMA, layers=1))
-    source = open_gguf(path)
+    source = open_source(path)
     changed = {}
     for back in (9, 10):
         ids = IDS.copy()
         ids[-back] = 2
-        pieces = reference_logits(source, read_architecture(source.metadata), [ids])
+        pieces = reference_logits(source, [ids])
         changed[back] = np.abs(np.concatenate(list(pieces))[-1] - truth(path)[-1]).max()
     assert changed[9] > 1e-3
     assert changed[10] == 0

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from model_registry.conversion.formats.gguf.importer import GgufImporter
 from model_registry.conversion.importer import Importer, ImportOptions
-
 from model_registry.errors import OutOfDisk, UnsupportedModel
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision

@@ -7,14 +7,31 @@ import pytest
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize as gguf_dequantize
 from gguf.quants import quantize as gguf_quantize
-from model_registry.conversion.quantizers.rtn import Blocks, choose_bits, choose_block, encode, isolate, quantize
 from numpy.typing import NDArray
 
+from model_registry.conversion.decoder.architecture import FAMILIES, Architecture, Rope
+from model_registry.conversion.decoder.matrix import Matrix, Part
+from model_registry.conversion.formats.gguf.importer import GgufSource, tensor_info
+from model_registry.conversion.formats.gguf.metadata import Metadata
+from model_registry.conversion.formats.gguf.reader import GgufFile, StoredTensor
+from model_registry.conversion.quantizers.recipe import choose_bits, choose_block
+from model_registry.conversion.quantizers.rtn import Blocks, isolate, quantize
 from model_registry.errors import CorruptModel
 from model_registry.records import Precision
 
 VALUES = np.random.default_rng(1).standard_normal((12, 128)).astype(np.float32)
+EIGHT, FOUR, NONE = 8, 4, None  # exact bits of Q8_0, Q4_0, and of what must be rounded
+ARCHITECTURE = Architecture("llama", FAMILIES["llama"], 1, 128, 128, 4, 2, 32, 1e-5, 64, 1.0, Rope(10000.0))
 Q8_0, Q4_0, Q4_1, F16 = (GGMLQuantizationType[name] for name in ("Q8_0", "Q4_0", "Q4_1", "F16"))
+
+
+def encode(raw: NDArray[np.uint8], kind: GGMLQuantizationType, bits: int, name: str = "t") -> Blocks:
+    """The stored rows as a graph has them, in blocks of 32."""
+    place = StoredTensor(f"{name}.weight", kind, VALUES.shape, 0, raw.shape[-1])
+    file = GgufFile(Metadata({}), {place.name: place}, raw.reshape(-1))
+    source = GgufSource(file, ARCHITECTURE, {place.name: tensor_info(place)})
+    (blocks,) = Matrix(source, (Part(name),), bits, 32, *VALUES.shape).blocks()
+    return blocks
 
 
 def decode(blocks: Blocks, bits: int) -> NDArray[np.float32]:
@@ -30,7 +47,7 @@ def decode(blocks: Blocks, bits: int) -> NDArray[np.float32]:
 @pytest.mark.parametrize(("kind", "bits"), [(Q8_0, 8), (Q4_0, 4), (Q4_0, 8)])
 def test_lossless_types_are_kept_exactly(kind: GGMLQuantizationType, bits: int) -> None:
     raw = gguf_quantize(VALUES, kind)
-    decoded = decode(encode(raw, kind, bits, 32, "t"), bits)
+    decoded = decode(encode(raw, kind, bits), bits)
     np.testing.assert_array_equal(decoded, gguf_dequantize(raw, kind))
 
 
@@ -62,7 +79,7 @@ def test_eight_bits_use_their_whole_range_around_zero(offset: float) -> None:
 
 @pytest.mark.parametrize("kind", [Q8_0, Q4_1])
 def test_isolated_channels_are_copied_exactly(kind: GGMLQuantizationType) -> None:
-    blocks = encode(gguf_quantize(VALUES, kind), kind, 8, 32, "t")
+    blocks = encode(gguf_quantize(VALUES, kind), kind, 8)
     plain, wide = decode(blocks, 8), decode(isolate(blocks, (70, 3)), 8)
     assert wide.shape == (12, 128 + 64)
     np.testing.assert_array_equal(wide[:, :128], plain)
@@ -82,35 +99,35 @@ def test_extreme_blocks_are_finite(value: float, bits: int) -> None:
 def test_values_that_are_not_finite_are_refused(kind: GGMLQuantizationType) -> None:
     raw = gguf_quantize(VALUES, kind).view(np.uint8).copy()
     raw[3, :2] = np.frombuffer(np.float16("nan").tobytes(), np.uint8)
-    with pytest.raises(CorruptModel, match=r"blk\.3 holds values that are not finite"):
-        encode(raw, kind, 8, 32, "blk.3")
+    with pytest.raises(CorruptModel, match=r"blk\.3\.weight holds values that are not finite"):
+        encode(raw, kind, 8, "blk.3")
 
 
 @pytest.mark.parametrize(
-    ("kinds", "precision", "is_head", "bits"),
+    ("exact", "precision", "is_head", "bits"),
     [
-        ([Q4_0, Q4_0], Precision.AUTO, False, 4),
-        ([Q4_0, Q8_0], Precision.AUTO, False, 8),
-        ([Q4_1], Precision.AUTO, False, 8),
-        ([Q8_0], Precision.INT4, False, 4),
-        ([Q4_0], Precision.INT4, True, 8),
-        ([Q4_0], Precision.INT8, False, 8),
-        ([Q8_0], Precision.FP32, True, 32),
+        ([FOUR, FOUR], Precision.AUTO, False, 4),
+        ([FOUR, EIGHT], Precision.AUTO, False, 8),
+        ([NONE], Precision.AUTO, False, 8),
+        ([EIGHT], Precision.INT4, False, 4),
+        ([FOUR], Precision.INT4, True, 8),
+        ([FOUR], Precision.INT8, False, 8),
+        ([EIGHT], Precision.FP32, True, 32),
     ],
 )
-def test_choice_of_bits(kinds: list[GGMLQuantizationType], precision: Precision, is_head: bool, bits: int) -> None:
-    assert choose_bits(kinds, precision, is_head=is_head) == bits
+def test_choice_of_bits(exact: list[int | None], precision: Precision, is_head: bool, bits: int) -> None:
+    assert choose_bits(exact, precision, is_head=is_head) == bits
 
 
 @pytest.mark.parametrize(
-    ("kinds", "bits", "columns", "block"),
+    ("exact", "bits", "columns", "block"),
     [
-        ([Q4_1, F16], 8, 128, 64),
-        ([Q4_1], 8, 96, 32),  # does not divide
-        ([Q4_1, Q8_0], 8, 128, 32),  # one is kept exactly
-        ([Q4_0], 4, 128, 32),
-        ([Q4_1], 4, 128, 32),
+        ([NONE, NONE], 8, 128, 64),
+        ([NONE], 8, 96, 32),  # does not divide
+        ([NONE, EIGHT], 8, 128, 32),  # one is kept exactly
+        ([FOUR], 4, 128, 32),
+        ([NONE], 4, 128, 32),
     ],
 )
-def test_choice_of_block(kinds: list[GGMLQuantizationType], bits: int, columns: int, block: int) -> None:
-    assert choose_block(kinds, bits, columns) == block
+def test_choice_of_block(exact: list[int | None], bits: int, columns: int, block: int) -> None:
+    assert choose_block(exact, bits, columns) == block

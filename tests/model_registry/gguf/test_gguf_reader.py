@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from model_registry.conversion.formats.gguf.importer import GgufImporter
 from model_registry.conversion.formats.gguf.reader import open_gguf
 from model_registry.conversion.importer import ImportOptions
-
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_registry.conversion.formats.gguf.importer import GgufImporter
+from numpy.typing import NDArray
+
+from model_registry.conversion.formats.gguf.importer import GgufImporter, open_source
 from model_registry.conversion.importer import ImportOptions
 from model_registry.conversion.measure.perplexity import divergence
 from model_registry.conversion.quantizers.awq import Rounded, search_scales
 from model_registry.conversion.quantizers.gptq import quantize_gptq, upper_factor
 from model_registry.conversion.quantizers.kquant import quantize_k
-from model_registry.conversion.quantizers.mixing import HEAD, mix
+from model_registry.conversion.quantizers.mixing import HEAD, by_worth, mix, most_within, units
 from model_registry.conversion.quantizers.recipe import Recipe
 from model_registry.conversion.quantizers.rtn import quantize
 from model_registry.conversion.quantizers.smoothing import balance
-from numpy.typing import NDArray
-
 from model_registry.progress import SilentProgress
 from tests.doubles.tiny_gguf import Tiny, run_graph, write_gguf
 
@@ -161,3 +161,29 @@ def test_a_divergence_is_zero_of_the_same_and_grows_with_the_difference() -> Non
     assert divergence(truth, [each + 3 for each in truth]) == pytest.approx(0, abs=1e-5)
     assert 0 < divergence(truth, near) < divergence(truth, far)
     assert divergence(truth, near) == pytest.approx(0.1**2 / 2, rel=0.2)
+
+
+def test_parts_of_a_model_are_ordered_by_damage_per_weight(tmp_path: Path) -> None:
+    found = units(open_source(write_gguf(tmp_path / "tiny.gguf", Tiny(layers=10, tied=True))))
+    names = [unit.name for unit in found]
+    assert names[:2] == ["attn_q 0-1", "attn_q 2-3"]
+    assert (names[-1], len(found)) == ("head", 26)
+    assert (found[0].matrices, found[0].num_weights) == (("blk.0.attn_q", "blk.1.attn_q"), 2 * (64 + 32 + 32) * 64)
+    assert found[-1].num_weights == 272 * 64
+    damages = {unit.name: unit.num_weights * (0.2 if "up" in unit.name else 0.1) for unit in found} | {"head": 1.0}
+    ordered = by_worth(found, damages)
+    assert ordered[0].name == "head"
+    assert "up" not in ordered[1].name
+    assert "up" in ordered[-1].name
+
+
+@pytest.mark.parametrize("fitting", range(9))
+def test_as_many_parts_as_fit_are_found_by_halving(fitting: int) -> None:
+    counts: list[int] = []
+
+    def ratio(count: int) -> float:
+        counts.append(count)
+        return 1 + 0.01 * count
+
+    assert most_within(9, ratio, 1 + 0.01 * fitting + 0.001) == fitting
+    assert len(counts) <= 4

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_registry.conversion.decoder.architecture import read_architecture
+from numpy.typing import NDArray
+
 from model_registry.conversion.decoder.writer import write_decoder
-from model_registry.conversion.formats.gguf.reader import open_gguf
+from model_registry.conversion.formats.gguf.importer import open_source
 from model_registry.conversion.measure.calibration import TEXT, calibrate, plan_num_tokens
 from model_registry.conversion.measure.perplexity import TEXT as MEASURED
 from model_registry.conversion.measure.reference import reference_logits
@@ -23,8 +24,6 @@ from model_registry.conversion.quantizers.smoothing import (
     over_groups,
     to_heads,
 )
-from numpy.typing import NDArray
-
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
 from tests.doubles.tiny_gguf import GEMMA, Tiny, open_session, run_graph, write_gguf
@@ -61,19 +60,17 @@ def uneven(tiny: Tiny) -> Tiny:
 
 
 def computed(path: Path, folder: Path, written: Precision, smoothed: bool) -> NDArray[np.float32]:
-    source = open_gguf(path)
-    architecture = read_architecture(source.metadata)
-    smoothing = calibrate(source, architecture, Precision.INT8, CALIBRATION, SilentProgress())
+    source = open_source(path)
+    smoothing = calibrate(source, Precision.INT8, CALIBRATION, SilentProgress())
     assert all(layer.attention is not None and layer.gated is not None for layer in smoothing.layers)
-    chosen = smoothing if smoothed else Smoothing((LayerSmoothing(),) * architecture.num_layers)
+    chosen = smoothing if smoothed else Smoothing((LayerSmoothing(),) * source.architecture.num_layers)
     folder.mkdir()
-    write_decoder(source, architecture, folder, written, chosen, SilentProgress())
+    write_decoder(source, folder, written, chosen, SilentProgress())
     return run_graph(open_session(folder), IDS.tolist())[0]
 
 
 def truth(path: Path) -> NDArray[np.float32]:
-    source = open_gguf(path)
-    return np.concatenate(list(reference_logits(source, read_architecture(source.metadata), [IDS])))
+    return np.concatenate(list(reference_logits(open_source(path), [IDS])))
 
 
 @pytest.mark.parametrize("tiny", FAMILIES.values(), ids=FAMILIES.keys())
@@ -101,14 +98,13 @@ def test_a_head_with_isolated_outliers_is_nearer(kind: str, tied: bool, tmp_path
     path = write_gguf(
         tmp_path / "tiny.gguf", Tiny(layers=1, tied=tied, weight_type=kind, tensors={"output_norm.weight": norm, **silent})
     )
-    source = open_gguf(path)
-    architecture = read_architecture(source.metadata)
-    found = calibrate(source, architecture, Precision.INT8, CALIBRATION, SilentProgress())
+    source = open_source(path)
+    found = calibrate(source, Precision.INT8, CALIBRATION, SilentProgress())
     assert sorted(found.outliers) == [9, 50]
     errors = []
     for name, outliers in (("plain", ()), ("isolated", found.outliers)):
         (tmp_path / name).mkdir()
-        write_decoder(source, architecture, tmp_path / name, Precision.INT8, replace(found, outliers=outliers), SilentProgress())
+        write_decoder(source, tmp_path / name, Precision.INT8, replace(found, outliers=outliers), SilentProgress())
         errors.append(np.square(run_graph(open_session(tmp_path / name), IDS.tolist())[0] - truth(path)).mean())
     assert errors[1] < errors[0] / (20 if kind == "Q8_0" else 1)
 
@@ -156,8 +152,8 @@ def test_heads_of_a_group_share_their_scales() -> None:
 
 
 def test_nothing_to_read_means_nothing_to_smooth(tmp_path: Path) -> None:
-    source = open_gguf(write_gguf(tmp_path / "tiny.gguf", Tiny()))
-    found = calibrate(source, read_architecture(source.metadata), Precision.INT8, (), SilentProgress())
+    source = open_source(write_gguf(tmp_path / "tiny.gguf", Tiny()))
+    found = calibrate(source, Precision.INT8, (), SilentProgress())
     assert found == Smoothing((LayerSmoothing(), LayerSmoothing()))
 
 

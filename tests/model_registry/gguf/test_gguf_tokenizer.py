@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
 from model_registry.conversion.formats.gguf.metadata import Metadata
 from model_registry.conversion.formats.gguf.pretokenizers import PRETOKENIZERS, find_pretokenizer
 from model_registry.conversion.formats.gguf.tokenizer import build_tokenizer, read_vocabulary
-from tokenizers import Tokenizer
-
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
 from tests.doubles.tiny_gguf import MERGES, SPECIALS, byte_level_vocabulary, sentencepiece_vocabulary
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from model_registry.conversion.measure.perplexity import (
     TEXT,
     folder_perplexity,
@@ -12,7 +13,6 @@ from model_registry.conversion.measure.perplexity import (
     plan_num_tokens,
     text_windows,
 )
-
 from model_registry.errors import CorruptModel
 from tests.doubles.tiny_gguf import ImportTiny, Tiny
 

@@ -1,0 +1,1 @@
+"""Hugging Face checkpoints: `importer` reads them, `writer` writes one from another format's weights."""

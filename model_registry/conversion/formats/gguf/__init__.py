@@ -1,0 +1,1 @@
+"""GGUF files. From outside, `importer.GgufImporter` and `reader.open_gguf` are used."""

@@ -1,0 +1,1 @@
+"""How weights are rounded: one file an algorithm, the recipe that chooses among them, and mixtures of finished builds."""

@@ -1,0 +1,99 @@
+"""Scales that make a layer's activations and weights equally easy to round, without changing what the layer computes.
+
+A product rounds both its sides to 8 bits per block of channels, so a channel much larger than its neighbours costs them
+their precision, on either side. Dividing an input channel by s and multiplying the weights that read it by s changes
+nothing; s = sqrt(rms(input) / rms(weights)) gives both sides the same spread (after SmoothQuant, Xiao et al., 2023).
+Inputs are divided where they are made: in norm weights, in rows of v (for the output projection), in rows of up (for
+the down projection). The head cannot be scaled, as it is the embedding too or is stored exactly: there the loudest
+channels are isolated instead, each in a block of its own. Knows the layer's shape; reads no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_registry.conversion.quantizers.recipe import InputFigures
+
+Floats = NDArray[np.float32]
+MAX_OCTAVES = 10  # up or down: a channel that was silent in the calibration may speak later
+STEPS_PER_OCTAVE = 4  # coarse on purpose: sums that differ in their last bits between machines still give the same build
+
+
+MAX_OUTLIERS, LOUD = 2, 8.0  # channels isolated at most; how many times louder than the median one they are
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSmoothing:
+    """Scales of one layer; None where nothing is smoothed.
+
+    attention: [hidden], of q, k and v columns. value: [kv_heads * head_size], of v rows; the query heads of a group share
+    them. ffn: [hidden], of gate and up columns. gated: [ffn], of up rows and down columns.
+    inputs: by the name of the first of the matrices that share an input: what that is like, smoothed; where a recipe asks for it.
+    """
+
+    attention: Floats | None = None
+    value: Floats | None = None
+    ffn: Floats | None = None
+    gated: Floats | None = None
+    inputs: Mapping[str, InputFigures] = field(default_factory=dict)
+
+    @property
+    def is_smoothed(self) -> bool:
+        return any(scales is not None for scales in (self.attention, self.value, self.ffn, self.gated))
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothing:
+    """Of every layer, and the channels of the head's input that are isolated."""
+
+    layers: tuple[LayerSmoothing, ...]
+    outliers: tuple[int, ...] = ()
+
+    @property
+    def is_smoothed(self) -> bool:
+        return any(layer.is_smoothed for layer in self.layers)
+
+    def factors(self) -> dict[str, Floats]:
+        """Every scale by `LAYER.KIND`, KIND as in `LayerSmoothing`."""
+        kinds = ("attention", "value", "ffn", "gated")
+        found = {f"{number}.{kind}": getattr(layer, kind) for number, layer in enumerate(self.layers) for kind in kinds}
+        return {name: scales for name, scales in found.items() if scales is not None}
+
+
+def find_outliers(inputs: Floats) -> tuple[int, ...]:
+    """The loudest channels by their mean squares, loudest first, if they drown their neighbours."""
+    squares = np.where(np.isfinite(inputs), inputs, 0)
+    loudest = np.argsort(-squares, kind="stable")[:MAX_OUTLIERS]
+    return tuple(int(channel) for channel in loudest if squares[channel] > LOUD**2 * np.median(squares))
+
+
+def balance(inputs: Floats, weights: Floats, of_inputs: float = 0.5, of_weights: float = 0.5) -> Floats:
+    """rms of input^of_inputs / rms of weights^of_weights per channel, around a geometric mean of 1. Both: squares, in any unit.
+
+    A channel of which either is zero or not finite is left alone.
+    """
+    usable = np.isfinite(inputs) & np.isfinite(weights) & (inputs > 0) & (weights > 0)
+    if not usable.any():
+        return np.ones(inputs.shape, np.float32)
+    logs = np.zeros(inputs.shape)
+    loud, heavy = (np.log(squares[usable], dtype=np.float64) / 2 for squares in (inputs, weights))
+    logs[usable] = of_inputs * loud - of_weights * heavy
+    logs[usable] -= logs[usable].mean()
+    octaves = np.clip(logs / np.log(2), -MAX_OCTAVES, MAX_OCTAVES)
+    scales: Floats = np.exp2(np.round(octaves * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE).astype(np.float32)
+    return scales
+
+
+def over_groups(squares: Floats, num_heads: int, num_kv_heads: int) -> Floats:
+    """Mean squares [heads * size] as [kv_heads * size]: the mean over the query heads that share a key/value head."""
+    mean: Floats = squares.reshape(num_kv_heads, num_heads // num_kv_heads, -1).mean(axis=1).reshape(-1)
+    return mean
+
+
+def to_heads(scales: Floats, num_heads: int, num_kv_heads: int) -> Floats:
+    """Scales [kv_heads * size] as each query head sees them, [heads * size]."""
+    return np.repeat(scales.reshape(num_kv_heads, -1), num_heads // num_kv_heads, axis=0).reshape(-1)
