@@ -47,11 +47,11 @@ from model_registry.errors import (
     UnloadableModel,
     UnsupportedModel,
 )
-from model_registry.holds import hold
 from model_registry.registry import Registry, open_registry
+from model_registry.staging import hold
 from model_registry.telemetry import turn_off_telemetry
-from runtime.essential_thread import start_thread
-from runtime.framing import FrameWriter, read_frame
+from runtime.protocol.framing import FrameWriter, read_frame
+from runtime.worker.threads import start_thread
 
 _GONE = 3  # exit code when the daemon is gone
 _REGISTRY_CODES = {

@@ -14,8 +14,8 @@ import msgspec
 from jobs.messages import FromChild, Start, Stop, ToChild
 from jobs.task import JobKind, StopReason
 from model_registry.disk import make_private_folder, open_private, storage_errors
-from runtime.child_environment import child_environment
-from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
+from runtime.machine.child_environment import child_environment
+from runtime.protocol.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
 
 _PLAN_ENVIRONMENT = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")

@@ -1,4 +1,4 @@
-"""Wire protocol between the daemon and a job's process: small frozen messages, framed by `runtime/framing.py`.
+"""Wire protocol between the daemon and a job's process: small frozen messages, framed by `runtime/protocol/framing.py`.
 
 To the process:    Start, then Stop.
 From the process:  Staged, Progressed, LogMessage, Checkpointed; last, one of Planned, Refused, Finished, Failed, Ended.

@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs.messages import Checkpointed, LogMessage, Progressed, Staged
 from jobs.task import StopReason
-from runtime.framing import FrameWriter
+from runtime.protocol.framing import FrameWriter
 
 PROGRESS_EVERY_S = 0.25
 

@@ -20,11 +20,11 @@ from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import DatabaseError
 
 from model_registry import sqlite
-from model_registry.database_errors import clear_errors
 from model_registry.disk import PRIVATE_FILE, make_private_folder, not_writable, open_private, storage_errors
 from model_registry.errors import NotWritable, OutOfDisk, RegistryBusy, RegistryError
 from model_registry.migration import migrate, revision_of
 from model_registry.schema import HEAD, Subject, change_counts
+from model_registry.sqlite import clear_errors
 
 BUSY_TIMEOUT_S = 10.0
 LOCK_TIMEOUT_S = 600.0

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model_registry.conversion.formats.checkpoint.safetensors_file import READABLE, open_safetensors
 from model_registry.errors import CorruptModel, UnsupportedModel
-from model_registry.json_files import read_object
+from model_registry.text_files import read_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

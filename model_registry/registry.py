@@ -16,18 +16,23 @@ from types import MappingProxyType
 from sqlalchemy import Connection
 
 from model_registry import queries
-from model_registry.adapters import attachment_named, check_alias_is_free, plan_attachment, plan_detachments
-from model_registry.aliasing import plan_point, plan_removal
+from model_registry.aliases import (
+    attachment_named,
+    check_alias_is_free,
+    plan_attachment,
+    plan_detachments,
+    plan_point,
+    plan_removal,
+)
 from model_registry.artifacts import ArtifactStore, DescribedVariant, StagedVariant, check_names, describe, digest_of
 from model_registry.database import Database
 from model_registry.disk import remove_tree, storage_errors, tree_bytes
 from model_registry.errors import ModelInUse
-from model_registry.holds import is_held
 from model_registry.names import Label, check_alias_name, check_model_name, parse_label
 from model_registry.records import LIVE, Alias, Attachment, Manifest, Model, ModelVersion
 from model_registry.schema import Subject
 from model_registry.snapshot import Snapshot
-from model_registry.staging import collect_stale, staging_folder
+from model_registry.staging import collect_stale, is_held, staging_folder
 from model_registry.verification import Problem, problems_of
 
 CHECKPOINT_NAME_CHARS = 32  # of a version's digest, which names its checkpoint's folder

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from model_registry.adapters import adapter_folder
+from model_registry.aliases import adapter_folder
 from model_registry.errors import ModelNotFound
 from model_registry.names import Label, parse_label
 from model_registry.records import LIVE, Attachment, Model, ModelVersion

@@ -1,12 +1,15 @@
-"""Folders for work in progress, on the same file system as the artifacts. Knows nothing about what is written in them.
+"""Folders for work in progress, and shared locks on folders that processes use.
 
-A staging folder lives as long as its lock is held; the system drops the lock of a process that died, and then the
-folder is garbage that anyone may collect.
+A staging folder is on the same file system as the artifacts and lives as long as its lock is held; the system drops the lock of a
+process that died, and then anyone may collect the folder. A version's folder is held by each process that has it loaded. Windows
+has no such locks: there nothing is known to be held, but open files cannot be deleted either.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,6 +18,30 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from model_registry.disk import PRIVATE_FILE, make_private_folder, remove_tree, storage_errors, tree_bytes
+
+if sys.platform != "win32":
+    import fcntl
+
+
+def hold(folder: Path) -> None:
+    """Until this process ends, `is_held(folder)` is true for every other process. Nothing for a folder that is not there."""
+    if sys.platform != "win32" and folder.is_dir():
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process holds it; false for a folder that is not there."""
+    if sys.platform == "win32" or not folder.is_dir():
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
 
 LONE_LOCK_AFTER_S = 3600.0
 

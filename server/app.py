@@ -23,50 +23,49 @@ from model_registry.keys import KeyStore
 from runtime.machine.provider_directory import ProviderDirectory
 from runtime.pool.local import LocalWorkers
 from runtime.pool.model_pool import ModelPool
-from server import errors, logs
-from server.access import check_declarations, requires
-from server.adapters import Adapters
-from server.api_keys import ApiKeys
-from server.authenticator import Authenticator
-from server.body_limit import BodyLimit
-from server.cors import Cors, Preflights
-from server.gateway import Gateway
-from server.http_paths import PathsAndMethods
+from server import logs
+from server.admin.adapters import adapters_router
+from server.admin.evaluations import evaluations_router, lineage_router
+from server.admin.health import health_router, metrics_router
+from server.admin.job_access import JobAccess
+from server.admin.jobs import jobs_router
+from server.admin.keys import keys_router
+from server.admin.models import admin_router
+from server.admin.pipelines import pipelines_router
+from server.admin.providers import providers_router
+from server.dialects.openai.chat import chat_router
+from server.dialects.openai.completions import completions_router
+from server.dialects.openai.errors import openai_errors
+from server.dialects.openai.files import files_router
+from server.dialects.openai.fine_tuning import fine_tuning_router
+from server.dialects.openai.models import models_router
+from server.dialects.openai.tokens import tokens_router
+from server.dialects.openai.unavailable import unavailable_router
+from server.http import errors
+from server.http.access import check_declarations, requires
+from server.http.authentication import Authenticator
+from server.http.bodies import BodyLimit
+from server.http.cors import Cors, Preflights
+from server.http.observation import Observation
+from server.http.paths import PathsAndMethods
+from server.http.security import Policy, Security, is_loopback
+from server.inference.adapters import Adapters
+from server.inference.gateway import Gateway
+from server.inference.lifecycle import Lifecycle
+from server.inference.load_plans import LoadPlans
 from server.inference.log_line import LogLine
 from server.inference.model_control import ModelControl
 from server.inference.observers import Observers
 from server.inference.readiness import Readiness
-from server.job_access import JobAccess
-from server.job_metrics import JobMetrics
-from server.lifecycle import Lifecycle
-from server.load_plans import LoadPlans
-from server.metrics import Metrics
-from server.observation import Observation
-from server.openai.chat import chat_router
-from server.openai.completions import completions_router
-from server.openai.errors import openai_errors
-from server.openai.files import files_router
-from server.openai.fine_tuning import fine_tuning_router
-from server.openai.models import models_router
-from server.openai.tokens import tokens_router
-from server.openai.unavailable import unavailable_router
-from server.request_metrics import RequestMetrics
-from server.routes.adapters import adapters_router
-from server.routes.admin import admin_router
-from server.routes.evaluations import evaluations_router
-from server.routes.health import health_router
-from server.routes.jobs import jobs_router
-from server.routes.keys import keys_router
-from server.routes.lineage import lineage_router
-from server.routes.metrics import metrics_router
-from server.routes.pipelines import pipelines_router
-from server.routes.providers import providers_router
-from server.security import Policy, Security, is_loopback
-from server.served_models import FakeModels, RegistryModels, ServedModels
-from server.settings import Settings
-from server.storage import Storage
+from server.inference.served_models import FakeModels, RegistryModels, ServedModels
+from server.metrics.collectors import JobMetrics
+from server.metrics.requests import RequestMetrics
+from server.metrics.series import Metrics
+from server.settings.daemon import Settings
+from server.storage.snapshots import ApiKeys
+from server.storage.storage import Storage
+from server.storage.threads import LOCK_WAIT_S
 from server.version import slmops_version
-from server.write_thread import LOCK_WAIT_S
 
 _FLUSH_S = 2.0  # what ended streams get to reach their clients
 _NUM_THREADS = 32  # for calls that wait for the disk: some may wait for a lock, and must not hold up the others

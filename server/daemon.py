@@ -21,8 +21,8 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from server.http_protocol import ConnectionLimits, protocol_with
-from server.settings import Settings
+from server.http.protocol import ConnectionLimits, protocol_with
+from server.settings.daemon import Settings
 
 _CLOSE_CONNECTIONS_S = 1
 _BACKLOG = 2048

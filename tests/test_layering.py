@@ -15,12 +15,12 @@ MOST_LINES = 300
 KINDS_KNOW = ("jobs.task", "jobs.fields", "jobs.permissions", "jobs.process_limits", "jobs.datasets", "jobs.tasks")  # of jobs
 VENDORS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("fastapi", "starlette", "prometheus_client", "uvicorn", "uvloop", "httptools"): ("server/",),
-    ("onnxruntime", "onnx"): ("runtime/engines/", "runtime/providers.py", "model_registry/conversion/", "jobs/tasks/"),
-    ("onnxruntime_genai",): ("runtime/engines/genai.py", "jobs/tasks/"),
-    ("foundry_local_sdk",): ("runtime/engines/foundry.py", "model_registry/sources/foundry.py"),
+    ("onnxruntime", "onnx"): ("runtime/engines/", "runtime/machine/providers.py", "model_registry/conversion/", "jobs/tasks/"),
+    ("onnxruntime_genai",): ("runtime/engines/genai/library.py", "jobs/tasks/"),
+    ("foundry_local_sdk",): ("runtime/engines/foundry/sessions.py", "model_registry/sources/foundry.py"),
     ("sqlalchemy",): ("model_registry/", "jobs/store.py"),
     ("alembic",): ("model_registry/",),
-    ("llguidance",): ("runtime/constraints/",),
+    ("llguidance",): ("runtime/text/constraints/",),
     ("gguf",): ("model_registry/conversion/",),
     ("huggingface_hub",): ("model_registry/sources/",),
     ("torch", "transformers", "peft", "trl", "olive", "datasets", "accelerate", "optuna"): ("jobs/tasks/",),

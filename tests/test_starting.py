@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
         ("jobs.tasks.convert.task", ("torch", "transformers", "olive", "onnxruntime_genai", "safetensors", "onnx")),
         ("jobs.tasks.olive.task", ("torch", "transformers", "olive", "opentelemetry", "onnxruntime_genai", "yaml")),
         ("server.cli", ("torch", "transformers", "onnxruntime", "onnx", "fastapi", "sqlalchemy")),
-        ("runtime.worker", ("torch", "transformers", "onnxruntime", "onnx", "fastapi", "sqlalchemy")),
+        ("runtime.worker.main", ("torch", "transformers", "onnxruntime", "onnx", "fastapi", "sqlalchemy")),
     ],
 )
 def test_what_starts_often_loads_nothing_heavy(module: str, unwanted: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from model_registry.text_encoding import BOM, binary_format_of, wide_encoding_of
+from model_registry.text_files import BOM, binary_format_of, wide_encoding_of
 
 MAX_LINE_BYTES = 8 << 20  # of an example; some two million tokens
 _PIECE_BYTES = 1 << 20

@@ -13,10 +13,10 @@ from jobs.fields import OutputFolder, VersionName
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
 from jobs.tasks.checkpoints import served_variant
 from model_registry.records import ModelVersion
-from runtime.errors import InvalidRequest
-from runtime.model_folder import BadModelFolder, ModelFolder, read_model_folder
-from runtime.preparation_process import ModelPreparation
-from runtime.request import ChatPrompt
+from runtime.engines.model_folder import BadModelFolder, ModelFolder, read_model_folder
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.request import ChatPrompt
+from runtime.text.preparation import ModelPreparation
 
 _MOVED = "moved"  # a mark in the job's folder: what stands in the place is this job's, if anything does
 _CONTENT = "{Content}"  # what Foundry Local puts a message in place of

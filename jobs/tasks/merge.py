@@ -11,7 +11,7 @@ from jobs.fields import FolderOrVersion, VersionName
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
 from jobs.tasks.checkpoints import build, is_adapter, materialise, merged, save_weights
 from jobs.tasks.outputs import Output, checked_name, made_by, register
-from model_registry.adapters import folder_of
+from model_registry.aliases import folder_of
 from model_registry.records import Precision
 
 

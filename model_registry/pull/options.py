@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from model_registry.builds import BuildRequest, Trial
 from model_registry.catalog import Catalog, load_catalog
 from model_registry.names import check_model_name, model_name_from
 from model_registry.progress import Progress
+from model_registry.pull.builds import BuildRequest, Trial
 from model_registry.records import LIVE
 from model_registry.references import (
     CatalogReference,

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from model_registry.artifacts import StagedVariant
-from model_registry.builds import BuildRequest, Builds, make_builds
 from model_registry.catalog import Catalog
 from model_registry.disk import storage_errors, tree_bytes
 from model_registry.progress import Progress, SilentProgress
+from model_registry.pull.builds import BuildRequest, Builds, make_builds
 from model_registry.pull.fetching import Fetcher
 from model_registry.pull.options import PLAIN, PullOptions, PullPlan, plan_pull
 from model_registry.records import CANDIDATE, LIVE, Manifest, ModelVersion, Precision

@@ -17,7 +17,7 @@ from typing import Any
 
 from model_registry.disk import tree_bytes
 from model_registry.errors import CorruptModel
-from model_registry.json_files import read_object
+from model_registry.text_files import read_object
 
 CACHE_VARIABLE = "SLMOPS_FOUNDRY_CACHE"
 _CONFIG, _NAME, _UNFINISHED, _CATALOG = "genai_config.json", "inference_model.json", "download.tmp", "foundry.modelinfo.json"

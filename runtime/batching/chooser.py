@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from runtime.batching.delivery import Delivery
 from runtime.batching.failures import broken
-from runtime.batching.jumps import Jump
-from runtime.batching.logprobs import token_logprob
-from runtime.batching.prefix_cache import common_prefix
-from runtime.batching.sampler import Choice, Logits, Sampler
+from runtime.batching.sampler import Choice, Logits, Sampler, token_logprob
+from runtime.batching.scheduler import Jump
 from runtime.batching.sequence import Sequence
-from runtime.constraints.constraint import ConstraintBroken
-from runtime.messages import StepReport
+from runtime.batching.slots import common_prefix
+from runtime.protocol.messages import StepReport
+from runtime.text.constraints.constraint import ConstraintBroken
 
 TIE = 0.25  # between logits: about as much as another kernel's last bits change one
 

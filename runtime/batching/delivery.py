@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runtime.batching.logprobs import certain
+from runtime.batching.sampler import certain
 from runtime.batching.sequence import Sequence, Undelivered
-from runtime.events import Chunk, Finished, FinishReason, Started, Timings, TokenLogprob, Usage
-from runtime.messages import StepReport
+from runtime.protocol.events import Chunk, Finished, FinishReason, Started, Timings, TokenLogprob, Usage
+from runtime.protocol.messages import StepReport
 
 
 def started(sequence: Sequence) -> Started:

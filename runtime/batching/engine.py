@@ -9,19 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.batching.chooser import Chooser
-from runtime.batching.costs import StepCosts
 from runtime.batching.delivery import Delivery, started
 from runtime.batching.intake import Intake
-from runtime.batching.jumps import plan_jump
 from runtime.batching.queue import RequestQueue
 from runtime.batching.runner import Runner
 from runtime.batching.sampler import Logits, Sampler
-from runtime.batching.scheduler import PrefillChunk, chunk_size, prefill_budget
+from runtime.batching.scheduler import PrefillChunk, StepCosts, chunk_size, plan_jump, prefill_budget
 from runtime.batching.sequence import Sequence, SequenceStatus
 from runtime.batching.slots import Slots
-from runtime.messages import EngineOptions, ModelInfo, Stats, StepReport, Submit
-from runtime.request import Prompt
-from runtime.tokenizer import Tokenizer
+from runtime.protocol.messages import EngineOptions, ModelInfo, Stats, StepReport, Submit
+from runtime.protocol.request import Prompt
+from runtime.text.tokenizer import Tokenizer
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 16, 256
 LARGEST_SCORED_CHUNK = 64  # of prompts with log probabilities: each token has a row of logits

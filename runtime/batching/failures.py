@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from runtime.batching.sampler import NothingToChoose
 from runtime.batching.sequence import Sequence
-from runtime.constraints.constraint import ConstraintBroken, GrammarTooComplex
-from runtime.errors import FailureKind, OverCapacity, RuntimeFailure
-from runtime.events import Failed
+from runtime.protocol.errors import FailureKind, OverCapacity, RuntimeFailure
+from runtime.protocol.events import Failed
+from runtime.text.constraints.constraint import ConstraintBroken, GrammarTooComplex
 
 
 def queue_full(max_waiting: int, retry_after_s: float = 1.0) -> OverCapacity:

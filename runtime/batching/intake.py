@@ -10,19 +10,18 @@ from collections.abc import Callable
 import numpy as np
 
 from model_registry.records import Capability
-from runtime.batching.answer_form import AnswerForms, Compiler
-from runtime.batching.chat_prompts import ChatFormats, ChatPrompts, Template
 from runtime.batching.draft import Draft
 from runtime.batching.sequence import ResolvedParams, Sequence
-from runtime.batching.stop import StopMatcher
-from runtime.constraints.compiler import GrammarCompiler
-from runtime.errors import Field, InvalidRequest
-from runtime.messages import EngineOptions, Submit
-from runtime.model_folder import GenerationDefaults, ModelFolder
-from runtime.preparation_process import ModelPreparation
-from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
-from runtime.text_stream import TextStream
-from runtime.tokenizer import ModelTokenizer, Tokenizer
+from runtime.engines.model_folder import GenerationDefaults, ModelFolder
+from runtime.protocol.errors import Field, InvalidRequest
+from runtime.protocol.messages import EngineOptions, Submit
+from runtime.protocol.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
+from runtime.text.answer_form import AnswerForms, Compiler
+from runtime.text.chat_prompts import ChatFormats, ChatPrompts, Template
+from runtime.text.constraints.compiler import GrammarCompiler
+from runtime.text.preparation import ModelPreparation
+from runtime.text.stream import StopMatcher, TextStream
+from runtime.text.tokenizer import ModelTokenizer, Tokenizer
 
 COUNTED_CHARS = 1 << 20  # a text up to this long is tokenized in any case, so that the error can say how long it is
 Clock = Callable[[], float]

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from runtime.batching.failures import failed, queue_full, too_late
 from runtime.batching.scheduler import Scheduler
 from runtime.batching.sequence import Sequence
-from runtime.events import Failed
-from runtime.messages import ModelInfo, Stats, StepReport
+from runtime.protocol.events import Failed
+from runtime.protocol.messages import ModelInfo, Stats, StepReport
 
 
 class RequestQueue:

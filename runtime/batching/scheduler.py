@@ -1,13 +1,7 @@
-"""Which sequences enter and what the next step does. Pure: no clock, lock, thread, log or array.
+"""Which sequences are admitted, whose prompts come first, and what the next step computes. Pure: no clock, lock or array.
 
-The decision, in order:
-    1. Admit waiting sequences while rows are free, in the order of `fair_queue`; with none free, exchange rows as it says.
-    2. If the last step was a prefill and rows are decoding, decode: running rows are never starved by prompts.
-    3. If a prompt is unfinished, prefill: chunks of prompts in the order of `prefill_turns`, together at most the token budget.
-    4. Otherwise decode every running row.
-
-The budget of a prefill step follows from the gap that running rows may see (Sarathi-Serve, Agrawal et al. 2024):
-see `prefill_budget`.
+`StepCosts` is a moving average of what steps have cost, from which the prefill budget follows. A jump computes several tokens of
+one decoding row as a chunk, before the step of all rows.
 """
 
 from __future__ import annotations
@@ -15,9 +9,97 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from runtime.batching.fair_queue import Exchange, FairQueue
-from runtime.batching.prefill_turns import PrefillTurns
 from runtime.batching.sequence import Sequence, SequenceStatus
+
+_WEIGHT = 0.2
+
+
+class StepCosts:
+    """token_s: prefill seconds per prompt token; decode_s: seconds of a decode step. Zero until first observed."""
+
+    def __init__(self) -> None:
+        self.token_s = 0.0
+        self.decode_s = 0.0
+
+    def saw_prefill(self, seconds: float, num_tokens: int) -> None:
+        if num_tokens >= 8:  # shorter chunks are all overhead and would shrink the next budget
+            self.token_s = _blend(self.token_s, seconds / num_tokens)
+
+    def saw_decode(self, seconds: float) -> None:
+        self.decode_s = _blend(self.decode_s, seconds)
+
+
+def _blend(old: float, new: float) -> float:
+    return new if old == 0 else old + _WEIGHT * (new - old)
+
+
+class PrefillTurns:
+    """Remembers of each principal when its last turn was, and how many it has had."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+        self._num_turns: dict[str, int] = {}
+        self._num_ended = 0
+
+    def order(self, prefilling: list[Sequence]) -> list[Sequence]:
+        """prefilling: in the order of admission. All of them, the next to be computed first."""
+        ordered: list[Sequence] = []
+        for principal in sorted(dict.fromkeys(each.principal for each in prefilling), key=lambda each: self._last.get(each, 0)):
+            prompts = [each for each in prefilling if each.principal == principal]
+            if self._num_turns.get(principal, 0) % 2:
+                prompts.sort(key=lambda each: each.prompt_len - each.num_computed)
+            ordered += prompts
+        return ordered
+
+    def end(self, computed: Iterable[Sequence]) -> None:
+        """A step computes chunks of these, in this order."""
+        for principal in dict.fromkeys(each.principal for each in computed):
+            self._num_ended += 1
+            self._last[principal] = self._num_ended
+            self._num_turns[principal] = self._num_turns.get(principal, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """tokens: int32 [n], two at least, that follow those which the row holds; the last num_drafted of them are proposed only.
+
+    replays_to: how many tokens the row holds afterwards, where they were computed once before; None: the next is to be chosen.
+    """
+
+    tokens: NDArray[np.int32]
+    num_drafted: int = 0
+    replays_to: int | None = None
+
+
+def plan_jump(sequence: Sequence, num_decoding: int) -> Jump | None:
+    """num_decoding: rows in the next step, this one among them."""
+    if sequence.num_computed < sequence.num_settled:
+        return _plan_replay(sequence)
+    if sequence.num_pending > 1:
+        worth = _is_worth(sequence, sequence.num_pending - 1, num_decoding)
+        return Jump(sequence.known[sequence.num_computed :]) if worth else None
+    if sequence.draft is None:
+        return None
+    most = sequence.params.max_tokens - sequence.num_generated - 1  # one more is chosen after the last
+    drafted = sequence.draft.propose(sequence.known[sequence.prompt_len :], most)
+    if not len(drafted) or not _is_worth(sequence, len(drafted), num_decoding):
+        return None
+    return Jump(np.concatenate((sequence.known[sequence.num_computed :], drafted)), len(drafted))
+
+
+def _plan_replay(sequence: Sequence) -> Jump | None:
+    """A span of one token was computed in a chunk of more, and is again: the token after it is known by now."""
+    start = sequence.num_computed
+    end = sequence.spans.get(start)
+    return None if end is None else Jump(sequence.tokens[start : max(end, start + 2)], replays_to=end)
+
+
+def _is_worth(sequence: Sequence, num_saved: int, num_decoding: int) -> bool:
+    return sequence.is_repeatable or num_saved >= num_decoding - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.batching.draft import Draft
-from runtime.batching.stop import StopMatcher
-from runtime.constraints.constraint import Constraint
-from runtime.constraints.thinking import Thinking
-from runtime.events import TokenLogprob
-from runtime.request import SamplingParams
-from runtime.text_stream import TextStream
+from runtime.protocol.events import TokenLogprob
+from runtime.protocol.request import SamplingParams
+from runtime.text.constraints.constraint import Constraint
+from runtime.text.constraints.thinking import Thinking
+from runtime.text.stream import StopMatcher, TextStream
 
 
 class SequenceStatus(StrEnum):

@@ -23,14 +23,14 @@ import psutil
 from numpy.typing import NDArray
 
 from model_registry.records import Capability
-from runtime.batching.chat_prompts import ChatFormats
 from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
 from runtime.batching.slots import num_rows
-from runtime.chat_template import ChatTemplate
-from runtime.constraints.compiler import GrammarCompiler
-from runtime.messages import EngineOptions, ModelInfo
-from runtime.model_folder import GenerationDefaults
+from runtime.engines.model_folder import GenerationDefaults
+from runtime.protocol.messages import EngineOptions, ModelInfo
+from runtime.text.chat_prompts import ChatFormats
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.constraints.compiler import GrammarCompiler
 
 USER, ASSISTANT, EOS = 256, 257, 258
 VOCAB_SIZE = 259

@@ -1,12 +1,17 @@
-"""What a worker needs of an engine. One thread calls everything but `prepare` and `tokenize`, which may run on another."""
+"""What a worker needs of an engine, and which engine it builds. Imports an engine and its libraries only when it is needed.
+
+One thread calls everything but `prepare` and `tokenize`, which may run on another.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from runtime.messages import ModelInfo, Stats, StepReport, Submit
-from runtime.request import Prompt
-from runtime.tokenizer import Tokenizer
+from model_registry.staging import hold
+from runtime.protocol.messages import Load, ModelInfo, Stats, StepReport, Submit
+from runtime.protocol.request import Prompt
+from runtime.text.tokenizer import Tokenizer
 
 
 class Prepared(Protocol):
@@ -68,3 +73,27 @@ class AdjustableEngine(Protocol):
     def set_threads(self, num_threads: int) -> None:
         """Computes with so many from the next step on; running requests go on."""
         ...
+
+
+def build_engine(load: Load) -> Engine:
+    """Raises whatever the engine raises when its model cannot be loaded; ValueError for an unknown engine."""
+    folder = Path(load.folder)
+    if load.engine == "fake":
+        from runtime.engines.fake import build_fake_engine
+
+        return build_fake_engine(load.options)
+    if load.engine not in ("onnx", "genai", "foundry"):
+        raise ValueError(f"there is no engine {load.engine!r}; known are onnx, genai, foundry and fake")
+    for held in (folder, *map(Path, load.options.adapters.values())):
+        hold(held)
+    if load.engine == "onnx":
+        from runtime.engines.onnx.engine import build_onnx_engine
+
+        return build_onnx_engine(folder, load.options)
+    if load.engine == "genai":
+        from runtime.engines.genai.library import build_genai_engine
+
+        return build_genai_engine(folder, load.options, load.provider)
+    from runtime.engines.foundry.sessions import build_foundry_engine
+
+    return build_foundry_engine(folder, load.options, load.provider)

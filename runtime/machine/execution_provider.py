@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from runtime.messages import ProviderChoice
+from runtime.protocol.messages import ProviderChoice
 
 HOST = "host"  # the memory of the CPU, and of devices that have none of their own
 

@@ -1,10 +1,8 @@
-"""The processors that the operating system tells of, without any vendor's library. Knows no execution provider.
-
-Linux tells through /sys, /proc and /dev. Elsewhere only the CPU is read here: the rest is known to ONNX Runtime.
-"""
+"""The processors that the operating system reports, without any vendor's library, and how many cores this process may use."""
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -13,6 +11,25 @@ from pathlib import Path
 import psutil
 
 from runtime.machine.discovery import Hardware, NvidiaGpu, PciDevice
+
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def usable_cores() -> int:
+    """At least 1. Hyper-threads do not count: a second thread on a core slows matrix kernels down."""
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
+    return max(1, min(physical, allowed, _quota() or physical))
+
+
+def _quota() -> int | None:
+    """Whole cores of a cgroup v2 quota (`max 100000` or `200000 100000`), None without one."""
+    try:
+        quota, period = _CGROUP_QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, int(quota) // int(period))
+
 
 DISPLAY, ACCELERATOR, SIGNAL_PROCESSING = 0x03, 0x12, 0x11  # PCI classes of GPUs, of NPUs, and of AMD's NPUs among others
 _X86_FLAGS = ("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 import psutil
 
-from runtime.child_environment import child_environment
+from runtime.machine.child_environment import child_environment
 from runtime.machine.discovery import RawDiscovery
 from runtime.machine.execution_provider import ExecutionProvider, cpu_provider
 from runtime.machine.provider_reading import read_discovery
@@ -20,7 +20,7 @@ from runtime.machine.provider_reading import read_discovery
 log = logging.getLogger("slmops.providers")
 
 TIMEOUT_S = 15.0
-_CHILD = (sys.executable, "-P", "-m", "runtime.providers")
+_CHILD = (sys.executable, "-P", "-m", "runtime.machine.providers")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from runtime.errors import NotReady
+from runtime.protocol.errors import NotReady
 
 RETRY_DELAYS_S = (0.0, 0.5, 2.0, 5.0)  # after the 1st, 2nd, ... failure in a row
 MOST_IN_ROW = 5

@@ -1,21 +1,12 @@
-"""Whether a model fits beside the others, and who must leave first. Pure: what is loaded in, a verdict out.
-
-    1. It could not fit if everything that may leave had left      -> NeverFits, with the arithmetic
-    2. It fits                                                     -> Fits
-    3. It fits once some idle models have left                     -> MustEvict these, least recently used first
-    4. It fits once leaving models are gone, or busy ones idle     -> MustWait for these
-
-A busy model is never evicted, and before more must leave, those that are leaving already are waited for. KV memory stretches: a
-model wants room for all its rows, is content with a quarter of that while idle models would have to leave for more, and needs one
-row.
-"""
+"""Whether a model fits beside the others within the pool's limits, and which idle models must be unloaded first. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from runtime.pool.memory import MemoryEstimate
+from runtime.machine.hardware import usable_cores
+from runtime.pool.memory import MemoryEstimate, machine_memory_bytes
 
 KV_SHARE = 0.25  # of the budget, the most KV that a model gets without being told
 CONTENT = 0.25  # of the KV it wants, what a model is content with
@@ -166,3 +157,14 @@ def _why_it_stays(resident: Resident) -> str:
 
 def _mib(size: int) -> str:
     return f"{-(-size // _MIB):,} MiB"
+
+
+MACHINE_SHARE = 0.8  # of the machine's memory, what models get without being told
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """budget: memory and number of models. num_cores: shared out among the workers."""
+
+    budget: Budget = field(default_factory=lambda: Budget(int(machine_memory_bytes() * MACHINE_SHARE)))
+    num_cores: int = field(default_factory=usable_cores)

@@ -20,10 +20,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from runtime.errors import RuntimeFailure
-from runtime.generation import Generation
-from runtime.inquiries import Answer, Inquiry
-from runtime.messages import Load, ModelInfo, Stats, Submit
+from runtime.pool.generation import Answer, Generation, Inquiry
+from runtime.protocol.errors import RuntimeFailure
+from runtime.protocol.messages import Load, ModelInfo, Stats, Submit
 
 
 class WorkerHandle(Protocol):

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from runtime.pool.load_spec import FOREVER
+from runtime.pool.loaded_model import FOREVER
 
 
 class KeepAlive:

@@ -6,10 +6,9 @@ from collections.abc import Awaitable
 from types import TracebackType
 from typing import Protocol
 
-from runtime.generation import Generation
-from runtime.inquiries import Answer, Inquiry
-from runtime.messages import Detokenize, Detokenized, ModelInfo, Submit, Tokenize, Tokenized
-from runtime.request import Prompt, SamplingParams
+from runtime.pool.generation import Answer, Generation, Inquiry
+from runtime.protocol.messages import Detokenize, Detokenized, ModelInfo, Submit, Tokenize, Tokenized
+from runtime.protocol.request import Prompt, SamplingParams
 
 
 class Held(Protocol):

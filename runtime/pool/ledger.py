@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.errors import NotReady
 from runtime.pool.capacity import Budget, Demand, NeverFits, Resident, Verdict, explain, plan_room
-from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.failures import no_room
+from runtime.pool.loaded_model import Candidate, LoadSpec
 from runtime.pool.memory import MemoryEstimate
-from runtime.pool.refusals import no_room
 from runtime.pool.resident_model import ResidentModel
+from runtime.protocol.errors import NotReady
 
 
 class Ledger:

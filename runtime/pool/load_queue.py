@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from runtime.errors import NotReady
 from runtime.pool.capacity import Fits, MustEvict, MustWait, NeverFits, Verdict
-from runtime.pool.load_spec import LoadSpec
-from runtime.pool.refusals import no_room
+from runtime.pool.failures import no_room
+from runtime.pool.loaded_model import LoadSpec
 from runtime.pool.resident_model import ResidentModel
+from runtime.protocol.errors import NotReady
 
 TURN_S = 2.0
 

@@ -10,11 +10,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from runtime.errors import InvalidRequest, NotReady, RuntimeFailure
-from runtime.framing import BrokenFrame
-from runtime.generation import Generation
-from runtime.inquiries import Answer, Inquiry
-from runtime.messages import (
+from runtime.pool.failures import dead, describe_exit, unpreparable
+from runtime.pool.generation import Answer, Generation, Inquiry
+from runtime.pool.open_requests import OpenRequests
+from runtime.pool.watchdog import LOOK_EVERY_S, Patience, Watchdog
+from runtime.pool.worker_pipe import WorkerPipe
+from runtime.protocol.errors import InvalidRequest, NotReady, RuntimeFailure
+from runtime.protocol.framing import BrokenFrame
+from runtime.protocol.messages import (
     Abort,
     Detokenized,
     Drain,
@@ -30,10 +33,6 @@ from runtime.messages import (
     Submit,
     Tokenized,
 )
-from runtime.pool.open_requests import OpenRequests
-from runtime.pool.worker_pipe import WorkerPipe
-from runtime.watchdog import LOOK_EVERY_S, Patience, Watchdog
-from runtime.worker_failures import dead, describe_exit, unpreparable
 
 log = logging.getLogger("slmops.worker")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from runtime.messages import EngineOptions
-from runtime.model_folder import read_model_folder
+from runtime.engines.model_folder import read_model_folder
+from runtime.protocol.messages import EngineOptions
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _KV_ITEM_BYTES = 4

@@ -12,21 +12,19 @@ from collections.abc import Callable
 
 import msgspec
 
-from runtime.errors import NotReady
-from runtime.messages import EngineOptions
 from runtime.pool.breaker import Breaker
-from runtime.pool.capacity import Fits, MustEvict, NeverFits, Verdict
+from runtime.pool.capacity import Fits, MustEvict, NeverFits, PoolLimits, Verdict
 from runtime.pool.core_sharing import SETTLE_S, share_for_newcomers, share_out
+from runtime.pool.failures import draining, no_room, still_loading
 from runtime.pool.handle import WorkerFactory
 from runtime.pool.lease import Lease
 from runtime.pool.ledger import Ledger
-from runtime.pool.limits import PoolLimits
 from runtime.pool.load_queue import LoadQueue
-from runtime.pool.load_spec import Candidate, LoadSpec
-from runtime.pool.loaded_model import Departure, Left, LoadedModel, LoadFailed, PoolEvent
+from runtime.pool.loaded_model import Candidate, Departure, Left, LoadedModel, LoadFailed, LoadSpec, PoolEvent
 from runtime.pool.present_models import PresentModels
-from runtime.pool.refusals import draining, no_room, still_loading
 from runtime.pool.resident_model import EXIT_S, ResidentModel
+from runtime.protocol.errors import NotReady
+from runtime.protocol.messages import EngineOptions
 
 Listener = Callable[[PoolEvent], None]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runtime.errors import RuntimeFailure
-from runtime.events import Chunk, Started
-from runtime.generation import Generation, failure_of
-from runtime.inquiries import Answer, Inquiries
-from runtime.messages import StepReport
+from runtime.pool.generation import Answer, Generation, Inquiries, failure_of
+from runtime.protocol.errors import RuntimeFailure
+from runtime.protocol.events import Chunk, Started
+from runtime.protocol.messages import StepReport
 
 
 class OpenRequests:

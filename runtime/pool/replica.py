@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 
-from runtime.errors import NotReady
-from runtime.messages import ModelInfo
 from runtime.pool.breaker import Breaker
+from runtime.pool.failures import being_restarted, not_loadable
 from runtime.pool.handle import WorkerHandle
 from runtime.pool.loaded_model import LoadedReplica, ModelState
-from runtime.pool.refusals import being_restarted, not_loadable
 from runtime.pool.routing import SeenPrefixes
+from runtime.protocol.errors import NotReady
+from runtime.protocol.messages import ModelInfo
 
 log = logging.getLogger("slmops.pool")
 

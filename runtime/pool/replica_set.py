@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator
 
-from runtime.errors import NotReady
-from runtime.generation import Generation
-from runtime.inquiries import Answer, Inquiry
-from runtime.messages import ModelInfo, Submit
+from runtime.pool.generation import Answer, Generation, Inquiry
 from runtime.pool.loaded_model import ModelState
 from runtime.pool.replica import Replica
 from runtime.pool.routing import ReplicaLoad, choose_replica, prefix_blocks
+from runtime.protocol.errors import NotReady
+from runtime.protocol.messages import ModelInfo, Submit
 
 
 class ReplicaSet:

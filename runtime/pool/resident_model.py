@@ -10,18 +10,27 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Protocol
 
-from runtime.errors import NotReady
-from runtime.generation import Generation
-from runtime.inquiries import Answer, Inquiry
-from runtime.messages import EngineOptions, ModelInfo, Submit
 from runtime.pool.breaker import Breaker
+from runtime.pool.failures import being_restarted, being_unloaded, not_loadable
+from runtime.pool.generation import Answer, Generation, Inquiry
 from runtime.pool.handle import WorkerFactory
 from runtime.pool.keep_alive import KeepAlive
-from runtime.pool.load_spec import Candidate, LoadSpec
-from runtime.pool.loaded_model import Departure, Died, Fallback, FellThrough, Loaded, LoadedModel, ModelState, PoolEvent
-from runtime.pool.refusals import being_restarted, being_unloaded, not_loadable
+from runtime.pool.loaded_model import (
+    Candidate,
+    Departure,
+    Died,
+    Fallback,
+    FellThrough,
+    Loaded,
+    LoadedModel,
+    LoadSpec,
+    ModelState,
+    PoolEvent,
+)
 from runtime.pool.replica import Replica
 from runtime.pool.replica_set import ReplicaSet
+from runtime.protocol.errors import NotReady
+from runtime.protocol.messages import EngineOptions, ModelInfo, Submit
 
 log = logging.getLogger("slmops.pool")
 

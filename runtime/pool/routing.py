@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from runtime.request import ChatPrompt, Prompt, TextPrompt
+from runtime.protocol.request import ChatPrompt, Prompt, TextPrompt
 
 BLOCK_BYTES = 256
 MOST_BYTES = 64 << 10  # of a prompt: who shares so much shares enough

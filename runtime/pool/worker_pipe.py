@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import msgspec
 
-from runtime.child_environment import child_environment
-from runtime.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
-from runtime.messages import FromWorker, ToWorker
+from runtime.machine.child_environment import child_environment
+from runtime.protocol.framing import HEADER_BYTES, BrokenFrame, Encoder, body_size
+from runtime.protocol.messages import FromWorker, ToWorker
 
 LINGER_S = 5.0  # between the end of what a worker sends and the end of its process
 _READ_AHEAD_BYTES = 1 << 20
@@ -39,7 +39,7 @@ class WorkerPipe:
                 sys.executable,
                 "-P",  # not from the folder that the daemon was started in
                 "-m",
-                "runtime.worker",
+                "runtime.worker.main",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL if quiet else None,

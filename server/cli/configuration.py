@@ -10,19 +10,19 @@ import typer
 from server.cli.terminal import print_json, print_table
 
 if TYPE_CHECKING:
-    from server.settings import Plain, Settings
+    from server.settings.daemon import Plain, Settings
 
 
 def settings_from(**flags: Any) -> Settings:
     """The settings with these flags on top; None is a flag that was not given. Raises InvalidSettings."""
-    from server.settings import Settings
+    from server.settings.daemon import Settings
 
     return Settings(**flags)
 
 
 def config(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Print every setting, its value, and where the value came from."""
-    from server.settings import effective
+    from server.settings.daemon import effective
 
     lines = effective(settings_from())
     if as_json:

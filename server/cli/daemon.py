@@ -12,7 +12,7 @@ import httpx
 from server.cli.failures import CommandFailed
 
 if TYPE_CHECKING:
-    from server.settings import Settings
+    from server.settings.daemon import Settings
 
 _ANSWER_TIMEOUT = httpx.Timeout(None, connect=5.0)  # a stream may pause for as long as its model loads
 _PROBE_TIMEOUT_S = 1.0
@@ -50,7 +50,7 @@ class Daemon:
     @property
     def is_here(self) -> bool:
         """Whether it is reached on this machine's loopback."""
-        from server.security import is_loopback
+        from server.http.security import is_loopback
 
         return is_loopback(self._http.base_url.host)
 

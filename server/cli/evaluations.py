@@ -11,7 +11,7 @@ from server.cli.configuration import settings_from
 from server.cli.failures import CommandFailed
 from server.cli.models import AsJson, ModelName
 from server.cli.terminal import print_json, print_line, print_note, print_table
-from server.fine_tuned_names import as_registered
+from server.inference.fine_tuned_names import as_registered
 
 if TYPE_CHECKING:
     from model_registry.evaluations import Evaluation

@@ -39,8 +39,8 @@ def ending(error: BaseException) -> Ending:
 
 def _ending(error: BaseException) -> Ending:
     from model_registry.errors import RegistryError
-    from runtime.errors import RuntimeFailure
-    from server.settings import InvalidSettings
+    from runtime.protocol.errors import RuntimeFailure
+    from server.settings.daemon import InvalidSettings
 
     match error:
         case KeyboardInterrupt():

@@ -16,7 +16,7 @@ from server.cli.failures import CommandFailed
 if TYPE_CHECKING:
     import uvicorn
 
-    from server.settings import Settings
+    from server.settings.daemon import Settings
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 10.0

@@ -1,21 +1,46 @@
-"""A job as it goes on: a bar, figures and the curve of the loss on a terminal; plain lines elsewhere."""
+"""A job's progress in the terminal: a bar, figures and the loss curve; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from server.cli.curve import curve
 from server.cli.terminal import console, print_line, span
-from server.visible_text import visible
+from server.logs import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from server.cli.daemon import Daemon
+
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def curve(values: Sequence[float], width: int = 60, height: int = 8) -> list[str]:
+    """height lines, the highest first, each with the value that its upper edge means. values: in order, at least one."""
+    points = _fitted(values, width)
+    low, high = min(points), max(points)
+    reach = (high - low) or 1.0
+    eighths = [1 + round((value - low) / reach * (8 * height - 1)) for value in points]
+    lines = []
+    for row in range(height, 0, -1):
+        cells = "".join(_BLOCKS[max(0, min(8, each - 8 * (row - 1)))] for each in eighths)
+        lines.append(f"{low + reach * row / height:>10.4g} ┤{cells}")
+    return lines
+
+
+def _fitted(values: Sequence[float], width: int) -> list[float]:
+    """At most `width` points: means of neighbours."""
+    count = min(width, len(values))
+    borders = [index * len(values) // count for index in range(count + 1)]
+    return [sum(values[a:b]) / (b - a) for a, b in pairwise(borders)]
+
 
 _CURVE = "loss"
 _PLAIN_EVERY_S = 10.0

@@ -12,8 +12,8 @@ import typer
 
 from jobs.job import WORK
 from server.cli.configuration import settings_from
+from server.cli.description import print_plan
 from server.cli.failures import MISUSED, CommandFailed
-from server.cli.job_plan import print_plan
 from server.cli.models import AsJson
 from server.cli.terminal import print_json, print_line, print_note, print_table, span, write_foreign
 

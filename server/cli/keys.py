@@ -14,7 +14,7 @@ from server.cli.terminal import print_json, print_line, print_note, print_table
 from server.principal import AccessScope
 
 if TYPE_CHECKING:
-    from server.key_bodies import KeyBody, NewKeyBody
+    from server.admin.key_bodies import KeyBody, NewKeyBody
 
 KeyName = Annotated[str, typer.Argument(metavar="KEY", help="A key's id or name.")]
 Expires = Annotated[str | None, typer.Option(metavar="SPAN", help="How long it is valid: 90d, 12h; by default for ever.")]
@@ -35,7 +35,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a key, and print its secret, which is shown only now. With the first key, every request needs one."""
-    from server.cli.key_desk import open_desk
+    from server.cli.key_access import open_desk
 
     span_s = _span(expires)
     with open_desk(settings_from()) as desk:
@@ -51,7 +51,7 @@ def create(
 
 def list_keys(as_json: AsJson = False) -> None:
     """List the keys: what each may do, and until when. Secrets are not kept, so they cannot be shown."""
-    from server.cli.key_desk import open_desk
+    from server.cli.key_access import open_desk
 
     with open_desk(settings_from()) as desk:
         found = desk.listed()
@@ -65,7 +65,7 @@ def list_keys(as_json: AsJson = False) -> None:
 
 def revoke(key: KeyName, as_json: AsJson = False) -> None:
     """Revoke a key: it opens nothing any more, and stays in the list."""
-    from server.cli.key_desk import open_desk
+    from server.cli.key_access import open_desk
 
     with open_desk(settings_from()) as desk:
         gone = desk.revoke(key)
@@ -93,7 +93,7 @@ def remove(key: KeyName) -> None:
 
 
 def _span(text: str | None) -> float | None:
-    from server.durations import parse_span
+    from server.settings.units import parse_span
 
     try:
         return None if text is None else parse_span(text)

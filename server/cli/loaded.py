@@ -1,16 +1,21 @@
-"""`slmops ps`, `load`, `reload`, `stop` and `reset`: the models that a running daemon has in memory."""
+"""`slmops ps`, `load`, `reload`, `stop`, `reset` and `adapters`: the models that a running daemon has in memory."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from server.cli.configuration import settings_from
 from server.cli.models import AsJson, ModelName
 from server.cli.terminal import print_json, print_line, print_table, size, span
+
+if TYPE_CHECKING:
+    from server.cli.daemon import Daemon
+
 
 KeepAlive = Annotated[str | None, typer.Option(help="How long it stays without requests: 30m, 1h; -1 for ever.")]
 Pin = Annotated[bool | None, typer.Option("--pin/--unpin", help="Keep it loaded whatever happens.")]
@@ -146,3 +151,51 @@ def _print(outcome: dict[str, Any], line: str, as_json: bool) -> None:
         print_json(outcome)
     else:
         print_line(line)
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is asked for by, after the model and a colon.")]
+Tuned = Annotated[str, typer.Argument(metavar="TUNED", help="A tuned version that has an adapter.")]
+
+
+def commands() -> typer.Typer:
+    group = typer.Typer(help="LoRA adapters, served side by side on one loaded model.", no_args_is_help=True)
+    group.command("list")(list_adapters)
+    group.command("attach")(attach)
+    group.command("detach")(detach)
+    return group
+
+
+def list_adapters(model: ModelName, as_json: AsJson = False) -> None:
+    """List a model's adapters."""
+    with _daemon() as daemon:
+        found = daemon.call("GET", _path(model))["data"]
+    if as_json:
+        print_json(found)
+    elif found:
+        print_table(("NAME", "SERVED ON", "ADAPTER OF"), [(each["id"], each["base"], each["adapter"]) for each in found])
+    else:
+        print_line(f"{model} has no adapters; `slmops adapters attach {model} NAME TUNED` serves one")
+
+
+def attach(model: ModelName, name: Name, tuned: Tuned) -> None:
+    """Serve the adapter of a tuned version as MODEL:NAME; requests that run lose nothing."""
+    with _daemon() as daemon:
+        made = daemon.call("POST", _path(model), {"name": name, "adapter": tuned})
+    print_line(f"{made['id']} is served on {made['base']}; try: slmops run -m {made['id']} Hello")
+
+
+def detach(model: ModelName, name: Name) -> None:
+    """Serve an adapter no longer."""
+    with _daemon() as daemon:
+        gone = daemon.call("DELETE", f"{_path(model)}/{quote(name, safe='')}")
+    print_line(f"{gone['id']} is served no longer")
+
+
+def _daemon() -> Daemon:
+    from server.cli.daemon import Daemon
+
+    return Daemon.configured(settings_from())
+
+
+def _path(model: str) -> str:
+    return f"/admin/models/{quote(model, safe='')}/adapters"

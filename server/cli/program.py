@@ -11,27 +11,7 @@ from types import FrameType
 import typer
 
 from model_registry.telemetry import turn_off_telemetry
-from server.cli import (
-    adapters,
-    alias,
-    bench,
-    catalog,
-    chat_command,
-    configuration,
-    doctor,
-    evaluations,
-    foundry,
-    jobs,
-    keys,
-    lineage,
-    loaded,
-    models,
-    providers,
-    pull,
-    serve,
-    upkeep,
-    version,
-)
+from server.cli import bench, chat, configuration, evaluations, jobs, keys, loaded, maintenance, models, pull, serve
 from server.cli.failures import MISUSED, ending
 from server.cli.terminal import print_error
 
@@ -46,33 +26,33 @@ def build() -> typer.Typer:
     )
     commands = (
         ("serve", serve.serve),
-        ("run", chat_command.run),
+        ("run", chat.run),
         ("pull", pull.pull),
         ("list", models.list_models),
         ("show", models.show),
         ("rm", models.remove),
-        ("alias", alias.alias),
-        ("verify", upkeep.verify),
-        ("gc", upkeep.collect_garbage),
-        ("lineage", lineage.lineage),
+        ("alias", models.alias),
+        ("verify", maintenance.verify),
+        ("gc", maintenance.collect_garbage),
+        ("lineage", models.lineage),
         ("pipeline", jobs.pipeline),
-        ("catalog", catalog.catalog),
+        ("catalog", pull.catalog),
         ("ps", loaded.loaded_models),
         ("load", loaded.load),
         ("reload", loaded.reload),
         ("stop", loaded.stop),
         ("reset", loaded.reset),
-        ("providers", providers.providers),
-        ("doctor", doctor.doctor),
+        ("providers", maintenance.providers),
+        ("doctor", maintenance.doctor),
         ("bench", bench.bench),
         ("config", configuration.config),
-        ("version", version.version),
+        ("version", maintenance.version),
     )
     for name, command in commands:
         app.command(name)(command)
-    app.add_typer(foundry.commands(), name="foundry")
+    app.add_typer(pull.commands(), name="foundry")
     app.add_typer(jobs.commands(), name="jobs")
-    app.add_typer(adapters.commands(), name="adapters")
+    app.add_typer(loaded.commands(), name="adapters")
     app.add_typer(evaluations.commands(), name="eval")
     app.add_typer(keys.commands(), name="keys")
     return app

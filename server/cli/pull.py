@@ -1,4 +1,4 @@
-"""`slmops pull`: brings a model onto this machine."""
+"""`slmops pull`, `catalog` and `foundry`: which models can be had, and bringing one onto this machine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import typer
 from model_registry.records import Capability, ModelVersion, Precision
 from server.cli.configuration import settings_from
 from server.cli.failures import CommandFailed
-from server.cli.terminal import print_json, print_line, print_note, size
+from server.cli.models import AsJson
+from server.cli.terminal import print_json, print_line, print_note, print_table, size
 
 if TYPE_CHECKING:
     from model_registry.registry import Registry
+    from model_registry.sources.foundry_cache import FoundryVariant
 
 
 class Wish(StrEnum):
@@ -52,7 +54,7 @@ def pull(
 
 
 def _what_next(version: ModelVersion) -> str:
-    from runtime.model_folder import BadModelFolder, read_model_folder
+    from runtime.engines.model_folder import BadModelFolder, read_model_folder
 
     try:
         for build in version.builds:
@@ -70,9 +72,107 @@ def pull_with_bar(
     """Pulls with a progress bar on standard error. trial: whether the model is loaded once before it is published."""
     from model_registry.pull import PullOptions
     from model_registry.pull import pull as pull_model
-    from runtime.trial import try_folder
+    from runtime.pool.trial import try_folder
     from server.cli.progress import ProgressBar
 
     options = PullOptions(trial=try_folder if trial else None)
     with ProgressBar() as bar:
         return pull_model(registry, reference, name=name, precision=precision, progress=bar, options=options)
+
+
+_COUNTS = ((10**9, "B"), (10**6, "M"))
+
+
+def catalog(as_json: AsJson = False) -> None:
+    """List the models that `slmops pull NAME` knows; NAME:BUILD picks one of several builds."""
+    from model_registry.catalog import load_catalog
+
+    entries = load_catalog().entries
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": entry.name,
+                    "description": entry.description,
+                    "licence": entry.licence,
+                    "parameters": entry.parameters,
+                    "embedded": entry.embedded,
+                    "builds": [
+                        {"name": build.name, "source": str(build.source), "download_bytes": build.download_bytes}
+                        for build in entry.builds
+                    ],
+                }
+                for entry in entries
+            ]
+        )
+        return
+    print_table(
+        ("NAME", "PARAMETERS>", "DOWNLOAD>", "BUILDS", "LICENCE", "DESCRIPTION"),
+        [
+            (
+                entry.name,
+                _count(entry.parameters),
+                size(entry.builds[0].download_bytes),
+                ", ".join(build.name for build in entry.builds),
+                entry.licence,
+                entry.description,
+            )
+            for entry in entries
+        ],
+    )
+
+
+def _count(number: int) -> str:
+    """`1_700_000_000` -> `1.7 B`."""
+    for unit, name in _COUNTS:
+        if number >= 0.9995 * unit:  # what rounds to the unit is shown in it
+            return f"{number / unit:.3g} {name}"
+    return str(number)
+
+
+def commands() -> typer.Typer:
+    """A new group of commands."""
+    group = typer.Typer(help="Models of Foundry Local's catalog.", no_args_is_help=True)
+    group.command("list")(list_models)
+    return group
+
+
+def list_models(as_json: AsJson = False) -> None:
+    """List the models that `slmops pull foundry://ALIAS` knows, one line per device they are built for."""
+    from model_registry.sources.foundry import list_foundry
+
+    listing = list_foundry(offline=settings_from().offline)
+    if listing.missing:
+        print_note(listing.missing)
+    if as_json:
+        print_json([_described(variant) for variant in listing.variants])
+        return
+    if not listing.variants:
+        print_line("no model is cached")
+        return
+    print_table(
+        ("ALIAS", "ID", "DEVICE", "SIZE>", "LICENCE", "CACHED"),
+        [
+            (
+                variant.alias,
+                variant.id,
+                variant.device,
+                "-" if variant.size_bytes is None else size(variant.size_bytes),
+                variant.licence or "-",
+                "yes" if variant.folder else "no",
+            )
+            for variant in listing.variants
+        ],
+    )
+
+
+def _described(variant: FoundryVariant) -> dict[str, object]:
+    return {
+        "alias": variant.alias,
+        "id": variant.id,
+        "device": variant.device,
+        "size_bytes": variant.size_bytes,
+        "licence": variant.licence,
+        "cached": variant.folder is not None,
+        "folder": str(variant.folder) if variant.folder else None,
+    }

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from server.visible_text import visible
+from server.logs import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

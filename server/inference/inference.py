@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from runtime.chat_formats.delta import AnswerParser
-from runtime.errors import NotReady, RuntimeFailure, StepFailed
-from runtime.events import Chunk, Finished, Started, TokenLogprob, Usage
 from runtime.pool.lease import Lease
-from server.answer_parts import AnswerParsing, AnswerParts, parts_of
+from runtime.protocol.errors import NotReady, RuntimeFailure, StepFailed
+from runtime.protocol.events import Chunk, Finished, Started, TokenLogprob, Usage
+from runtime.text.formats.reader import AnswerParser
+from server.inference.answer_parts import AnswerParsing, AnswerParts, parts_of
 from server.inference.observed_generation import ObservedGeneration
 from server.inference.resolution import Resolution
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runtime.errors import InvalidRequest, OverCapacity, RuntimeFailure
-from runtime.events import Chunk, Finished, Started
+from runtime.protocol.errors import InvalidRequest, OverCapacity, RuntimeFailure
+from runtime.protocol.events import Chunk, Finished, Started
 from server.inference.observers import ObservedChoice, ObservedRequest, RequestObserver
 
 

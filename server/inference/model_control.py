@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.errors import RuntimeFailure
 from runtime.pool.lease import Lease
-from server.durations import keep_alive_s
-from server.gateway import Gateway, with_remedy
+from runtime.protocol.errors import RuntimeFailure
+from server.inference.gateway import Gateway, with_remedy
+from server.inference.load_plans import LoadPlans
 from server.inference.resolution import ServedModel
-from server.load_plans import LoadPlans
-from server.model_settings import ModelSettings
+from server.settings.models import ModelSettings
+from server.settings.units import keep_alive_s
 
 
 class ModelControl:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
-from runtime.errors import RuntimeFailure
-from runtime.events import Chunk, Finished, Started
-from runtime.generation import Generation
+from runtime.pool.generation import Generation
+from runtime.protocol.errors import RuntimeFailure
+from runtime.protocol.events import Chunk, Finished, Started
 from server.inference.observers import ObservedChoice, Observers
 
 

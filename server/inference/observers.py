@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec
 
-from runtime.errors import RuntimeFailure
-from runtime.events import Chunk, Finished, Started
+from runtime.protocol.errors import RuntimeFailure
+from runtime.protocol.events import Chunk, Finished, Started
+from server.http.request_record import RequestRecord
 from server.inference.request import InferenceRequest
 from server.inference.resolution import Resolution
-from server.request_record import RequestRecord
 
 P = ParamSpec("P")
 _log = logging.getLogger("slmops.observers")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 
 from model_registry.errors import RegistryError
-from runtime.errors import RuntimeFailure
 from runtime.pool.loaded_model import ModelState
-from server.gateway import Gateway, with_remedy
+from runtime.protocol.errors import RuntimeFailure
+from server.inference.gateway import Gateway, with_remedy
+from server.inference.lifecycle import Lifecycle
 from server.inference.resolution import Unresolved
-from server.lifecycle import Lifecycle
 
 _log = logging.getLogger("slmops.gateway")
 

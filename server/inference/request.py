@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from msgspec import structs
 from msgspec.msgpack import encode
 
-from runtime.errors import Field, InvalidRequest
-from runtime.request import Prompt, SamplingParams
+from runtime.protocol.errors import Field, InvalidRequest
+from runtime.protocol.request import Prompt, SamplingParams
 
 MAX_COPIED_BYTES = 32 << 20  # 128 choices of 256 KiB
 

@@ -14,7 +14,7 @@ from model_registry.errors import ModelNotFound, RegistryError, UnsupportedModel
 from model_registry.names import Label, parse_label
 from model_registry.records import DECODER, Capability, ModelVersion, Variant
 from model_registry.snapshot import Snapshot
-from server.fine_tuned_names import CHECKPOINT, registered_of, written_name
+from server.inference.fine_tuned_names import CHECKPOINT, registered_of, written_name
 from server.principal import LOCAL, Principal
 
 

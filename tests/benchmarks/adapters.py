@@ -20,8 +20,8 @@ from model_registry.artifacts import StagedVariant
 from model_registry.pull import pull
 from model_registry.records import Manifest
 from model_registry.registry import open_registry
-from runtime.engines.onnx_products import layer_products
-from runtime.model_folder import read_model_folder
+from runtime.engines.model_folder import read_model_folder
+from runtime.engines.onnx.products import layer_products
 from tests.benchmarks.daemon import Daemon, daemon
 from tests.doubles.peft_folder import random_matrices, write_peft
 

@@ -21,7 +21,7 @@ from model_registry.records import ModelVersion
 from model_registry.registry import open_registry
 from model_registry.sources import source_for
 from server.cli.progress import ProgressBar
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.benchmarks.foundry_local import FoundryLocal
 from tests.benchmarks.in_process import InProcess
 from tests.benchmarks.llama_server import LlamaServer

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.tasks.benchmark.closed_loop import ClosedLoop
-from runtime.messages import EngineOptions
+from runtime.protocol.messages import EngineOptions
 from tests.benchmarks.child_peer import child, obey
 from tests.benchmarks.peer import Model, Running
 
@@ -26,7 +26,7 @@ class InProcess:
 
 
 def main() -> None:
-    from runtime.engines.onnx import build_onnx_engine
+    from runtime.engines.onnx.engine import build_onnx_engine
 
     obey(ClosedLoop(build_onnx_engine(Path(sys.argv[1]), EngineOptions())).measure)
 

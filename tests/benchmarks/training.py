@@ -48,7 +48,7 @@ def write_data(path: Path, *, preferences: bool = False) -> None:
 def context_in(folder: Path) -> Any:
     from jobs.task import TaskContext
     from model_registry.registry import Registry
-    from server.settings import Settings
+    from server.settings.daemon import Settings
 
     class Silent:
         stop = None

@@ -124,7 +124,7 @@ class Walk:
 
     def _served_bytes(self, name: str) -> int:
         from model_registry.registry import open_registry
-        from server.settings import Settings
+        from server.settings.daemon import Settings
 
         with open_registry(Settings().home) as registry:
             return sum(build.size_bytes for build in registry.resolve(name).builds)
@@ -166,7 +166,7 @@ def main() -> None:
     data = FunctionCalls(Path(".venv/bfcl"))
     training, test = split(data, given.training, given.test)
     stamp = f"{time.time():.0f}"
-    from server.settings import Settings
+    from server.settings.daemon import Settings
 
     with tempfile.TemporaryDirectory() as folder, running_daemon(Settings().home, folder=Path(folder)) as daemon:
         daemon.wait_until_ready()

@@ -13,7 +13,9 @@ import pytest
 import typer
 
 from runtime.machine.installation import Finding, Package, Status, check_installation
-from server.cli import doctor, providers, surroundings
+from server.cli import environment as surroundings
+from server.cli import maintenance as doctor
+from server.cli import maintenance as providers
 from server.cli.failures import FAILED
 
 SLMOPS = Package(

@@ -14,8 +14,7 @@ from rich.console import Console
 
 from model_registry.database import Database
 from model_registry.evaluations import Evaluation, EvaluationStore
-from server.cli.curve import curve
-from server.cli.job_watch import _Screen
+from server.cli.job_watch import _Screen, curve
 from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from server.cli import program
+from server.cli.description import outline
 from server.cli.failures import CommandFailed, ending
-from server.cli.outline import outline
 from server.cli.terminal import size, span
 
 if TYPE_CHECKING:

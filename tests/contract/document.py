@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from server.app import create_app
-from server.settings import Settings
+from server.settings.daemon import Settings
 
 MODEL = "smollm2-135m"
 OTHER = "other"  # the model that is loaded, reloaded and unloaded while the first one answers

@@ -20,8 +20,8 @@ from schemathesis.generation.meta import TestPhase
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from server.app import create_app
-from server.security import OPEN_PATHS
-from server.settings import Settings
+from server.http.security import OPEN_PATHS
+from server.settings.daemon import Settings
 from tests.contract.conversation import assert_lives
 from tests.contract.document import MODEL, OTHER, read_document
 from tests.doubles.live_server import LiveServer, ask, error_of

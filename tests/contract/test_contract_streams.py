@@ -10,8 +10,8 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from server.openai.wire.chat_answer import ChatChunk
-from server.openai.wire.completions import Completion
+from server.dialects.openai.wire.chat_answer import ChatChunk
+from server.dialects.openai.wire.completions import Completion
 from tests.contract.conversation import CHAT, COMPLETIONS, events_of, plain, post, post_values, why_wrong
 from tests.contract.document import Parameter, parameters_of, read_document
 from tests.contract.edges import small_edges_of

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from server.settings import Settings
+from server.settings.daemon import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

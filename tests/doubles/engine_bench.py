@@ -7,9 +7,9 @@ from typing import Any
 
 from runtime.batching.engine import BatchingEngine
 from runtime.engines.fake import build_fake_engine
-from runtime.events import Failed, Finished, Started, TokenLogprob
-from runtime.messages import EngineOptions, StepReport, Submit
-from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt
+from runtime.protocol.events import Failed, Finished, Started, TokenLogprob
+from runtime.protocol.messages import EngineOptions, StepReport, Submit
+from runtime.protocol.request import ChatPrompt, Prompt, SamplingParams, TextPrompt
 
 MOST_STEPS = 20_000
 

@@ -14,16 +14,14 @@ from dataclasses import dataclass
 import msgspec
 
 from runtime.batching.failures import broken, failed
-from runtime.engines.build import build_engine
-from runtime.engines.protocol import AdjustableEngine, Engine
-from runtime.errors import InvalidRequest, NotReady, RuntimeFailure
-from runtime.framing import Encoder
-from runtime.generation import Generation
-from runtime.inquiries import Answer, Inquiry
-from runtime.messages import Load, Stats, StepReport, Submit
+from runtime.engines.protocol import AdjustableEngine, Engine, build_engine
+from runtime.pool.failures import dead, describe_exit
+from runtime.pool.generation import Answer, Generation, Inquiry
 from runtime.pool.open_requests import OpenRequests
-from runtime.tokenization import answered
-from runtime.worker_failures import dead, describe_exit
+from runtime.protocol.errors import InvalidRequest, NotReady, RuntimeFailure
+from runtime.protocol.framing import Encoder
+from runtime.protocol.messages import Load, Stats, StepReport, Submit
+from runtime.worker.intake import answered
 
 KILLED, CRASHED = -9, 139
 _NO_PROCESS = 1 << 30  # ids above every process's

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 
 from server.app import create_app
 from server.daemon import Daemon, open_socket
-from server.openai.wire.messages import Parts
-from server.settings import Settings
+from server.dialects.openai.wire.messages import Parts
+from server.settings.daemon import Settings
 
 START_S = 30
 

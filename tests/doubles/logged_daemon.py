@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _SERVE = """
 import json, sys
 from server.app import serve
-from server.settings import Settings
+from server.settings.daemon import Settings
 sys.exit(serve(Settings(**json.loads(sys.argv[1]))))
 """
 

@@ -12,18 +12,17 @@ from typing import Any
 
 import psutil
 
-from runtime.events import Chunk, Finished
-from runtime.generation import Generation
-from runtime.messages import EngineOptions
+from runtime.pool.capacity import PoolLimits
+from runtime.pool.generation import Generation
 from runtime.pool.handle import WorkerFactory
 from runtime.pool.lease import Lease
-from runtime.pool.limits import PoolLimits
-from runtime.pool.load_spec import Candidate, LoadSpec
-from runtime.pool.loaded_model import Left, PoolEvent
+from runtime.pool.loaded_model import Candidate, Left, LoadSpec, PoolEvent
 from runtime.pool.local import LocalWorkers
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.model_pool import ModelPool
-from runtime.request import ChatPrompt, SamplingParams
+from runtime.protocol.events import Chunk, Finished
+from runtime.protocol.messages import EngineOptions
+from runtime.protocol.request import ChatPrompt, SamplingParams
 from tests.doubles.fake_worker import FakeWorkers
 
 ROOT = Path(__file__).parents[2]

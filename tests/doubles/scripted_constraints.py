@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.constraints.constraint import ConstraintBroken
-from runtime.request import Grammar, GrammarKind
+from runtime.protocol.request import Grammar, GrammarKind
+from runtime.text.constraints.constraint import ConstraintBroken
 
 Place = frozenset[int]
 

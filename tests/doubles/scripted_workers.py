@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from runtime.errors import NotReady
-from runtime.messages import EngineOptions
 from runtime.pool.loaded_model import PoolEvent
 from runtime.pool.resident_model import ResidentModel
+from runtime.protocol.errors import NotReady
+from runtime.protocol.messages import EngineOptions
 
 
 class ScriptedOwner:

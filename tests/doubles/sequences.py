@@ -8,9 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from runtime.batching.sequence import ResolvedParams, Sequence
-from runtime.batching.stop import StopMatcher
-from runtime.request import SamplingParams
-from runtime.text_stream import TextStream
+from runtime.protocol.request import SamplingParams
+from runtime.text.stream import StopMatcher, TextStream
 
 _numbers = itertools.count(1)
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from jobs.task import TaskContext
 from jobs.tasks.evaluate.local_model import LocalModel
 from model_registry.registry import open_registry
-from runtime.engines.onnx_decoder import OnnxDecoder
-from runtime.model_folder import read_model_folder
-from runtime.request import SamplingParams, TextPrompt
+from runtime.engines.model_folder import read_model_folder
+from runtime.engines.onnx.decoder import OnnxDecoder
+from runtime.protocol.request import SamplingParams, TextPrompt
 from tests.doubles.heard import Heard
 
 _SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.framing import Encoder, read_frame
-from runtime.messages import Drain, EngineOptions, FromWorker, Load, Submit
-from runtime.request import ChatPrompt
+from runtime.protocol.framing import Encoder, read_frame
+from runtime.protocol.messages import Drain, EngineOptions, FromWorker, Load, Submit
+from runtime.protocol.request import ChatPrompt
 
 ROOT = Path(__file__).parents[2]
-WORKER = ["-m", "runtime.worker"]
+WORKER = ["-m", "runtime.worker.main"]
 LOAD = Load(engine="fake", folder="", options=EngineOptions(num_slots=2))
 
 

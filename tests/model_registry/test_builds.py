@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from model_registry.artifacts import StagedVariant
-from model_registry.builds import Build, BuildRequest, Builds, make_builds
 from model_registry.conversion import Imported, ImportOptions
 from model_registry.errors import UnloadableModel, UnsupportedModel
 from model_registry.progress import Progress, SilentProgress
 from model_registry.pull import PullOptions, pull
+from model_registry.pull.builds import Build, BuildRequest, Builds, make_builds
 from model_registry.records import DECODER, Capability, GraphKind, Manifest, Precision, VariantRole
 from model_registry.registry import Registry, open_registry
 

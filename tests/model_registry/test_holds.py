@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from model_registry.errors import ModelInUse
-from model_registry.holds import is_held
 from model_registry.pull import pull
 from model_registry.registry import Registry
+from model_registry.staging import is_held
 from tests.doubles.registry_graphs import write_genai_folder
 
 pytestmark = pytest.mark.api
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.api
 HOLDER = """
 import sys
 from pathlib import Path
-from model_registry.holds import hold
+from model_registry.staging import hold
 hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -10,11 +10,11 @@ import pytest
 
 from jobs.store import JobStore
 from model_registry import migrations
-from model_registry.backup import backup_path
 from model_registry.database import Database
 from model_registry.errors import DatabaseTooNew
 from model_registry.evaluations import EvaluationStore
 from model_registry.keys import KeyStore
+from model_registry.migration import backup_path
 from model_registry.registry import open_registry
 from model_registry.schema import HEAD
 from model_registry.uploads import FileStore

@@ -12,7 +12,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 import model_registry
-from model_registry.adapters import folder_of
+from model_registry.aliases import folder_of
 from model_registry.artifacts import StagedVariant
 from model_registry.records import ANY_PROVIDER, DECODER, GraphKind, Precision, VariantRole
 from model_registry.registry import Registry, open_registry

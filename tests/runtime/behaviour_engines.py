@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.engines.fake import build_fake_engine
-from runtime.engines.foundry import build_foundry_engine
-from runtime.engines.genai import build_genai_engine
-from runtime.engines.onnx import build_onnx_engine
+from runtime.engines.foundry.sessions import build_foundry_engine
+from runtime.engines.genai.library import build_genai_engine
+from runtime.engines.onnx.engine import build_onnx_engine
 from runtime.engines.protocol import Engine
-from runtime.messages import EngineOptions, ProviderChoice
-from runtime.request import ChatPrompt, Prompt, TextPrompt
+from runtime.protocol.messages import EngineOptions, ProviderChoice
+from runtime.protocol.request import ChatPrompt, Prompt, TextPrompt
 from tests.doubles.engine_bench import Clock, EngineBench
 
 CONTEXT = 2048

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from runtime.batching.answer_form import AnswerForm, AnswerForms
-from runtime.batching.chat_prompts import ChatFormats, ChatPrompts
-from runtime.chat_formats.recognition import reasoning_format_by_name, tool_format_by_name
-from runtime.chat_template import ChatTemplate
-from runtime.constraints.compiler import GrammarCompiler
-from runtime.constraints.constraint import Constraint
 from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
-from runtime.errors import InvalidRequest
-from runtime.request import ChatPrompt, Grammar, GrammarKind, Prompt, SamplingParams, TextPrompt, ToolChoice, ToolMode
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.request import ChatPrompt, Grammar, GrammarKind, Prompt, SamplingParams, TextPrompt, ToolChoice, ToolMode
+from runtime.text.answer_form import AnswerForm, AnswerForms
+from runtime.text.chat_prompts import ChatFormats, ChatPrompts
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.constraints.compiler import GrammarCompiler
+from runtime.text.constraints.constraint import Constraint
+from runtime.text.formats.recognition import reasoning_format_by_name, tool_format_by_name
 
 THINK = reasoning_format_by_name("think")
 GENERIC = tool_format_by_name("generic")

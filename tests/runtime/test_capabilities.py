@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from model_registry.records import DECODER, Capability
-from runtime.capabilities import Need, check_allowed, check_loaded, needs_of
-from runtime.errors import InvalidRequest, NotReady
-from runtime.messages import ModelInfo
-from runtime.request import ChatPrompt, Grammar, GrammarKind, SamplingParams, TextPrompt, ToolChoice, ToolMode
+from runtime.protocol.capabilities import Need, check_allowed, check_loaded, needs_of
+from runtime.protocol.errors import InvalidRequest, NotReady
+from runtime.protocol.messages import ModelInfo
+from runtime.protocol.request import ChatPrompt, Grammar, GrammarKind, SamplingParams, TextPrompt, ToolChoice, ToolMode
 
 CHAT = ChatPrompt(messages=[{"role": "user", "content": "Hello"}])
 TOOLS = [{"type": "function", "function": {"name": "weather"}}]

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from runtime.batching.chat_prompts import ChatFormats, ChatPrompts
-from runtime.chat_formats.recognition import TOOL_FORMATS
-from runtime.chat_template import ChatTemplate
-from runtime.errors import InvalidRequest
-from runtime.request import ChatPrompt
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.request import ChatPrompt
+from runtime.text.chat_prompts import ChatFormats, ChatPrompts
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.formats.recognition import TOOL_FORMATS
 
 Message = dict[str, Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from runtime.chat_template import ChatTemplate
-from runtime.errors import InvalidRequest
-from runtime.request import ChatPrompt
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.request import ChatPrompt
+from runtime.text.chat_template import ChatTemplate
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

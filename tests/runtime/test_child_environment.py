@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.child_environment import allowed, child_environment
+from runtime.machine.child_environment import allowed, child_environment
 
 SECRETS = (
     *("SLMOPS_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "SSH_AUTH_SOCK"),

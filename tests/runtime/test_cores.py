@@ -8,14 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime.machine.cores import usable_cores
+from runtime.machine.hardware import usable_cores
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Eight physical cores, all allowed; returns the place of the quota."""
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr("runtime.machine.cores._CGROUP_QUOTA", quota)
+    monkeypatch.setattr("runtime.machine.hardware._CGROUP_QUOTA", quota)
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 16 if logical else 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     return quota

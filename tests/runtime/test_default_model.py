@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from model_registry.registry import open_registry
-from runtime.engines.onnx import build_onnx_engine
-from runtime.messages import EngineOptions
+from runtime.engines.onnx.engine import build_onnx_engine
+from runtime.protocol.messages import EngineOptions
 from tests.doubles.engine_bench import Clock, EngineBench, Outcome
 
 pytestmark = pytest.mark.model

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from runtime.engines.fake import EOS
-from runtime.errors import InvalidRequest, OverCapacity
-from runtime.events import FinishReason
-from runtime.request import ChatPrompt
+from runtime.protocol.errors import InvalidRequest, OverCapacity
+from runtime.protocol.events import FinishReason
+from runtime.protocol.request import ChatPrompt
 from tests.doubles.engine_bench import fake_bench, text
 
 ENDLESS = "[[endless]]"

@@ -11,9 +11,9 @@ import pytest
 
 from model_registry.records import Capability
 from model_registry.registry import open_registry
-from runtime.errors import FailureKind, InvalidRequest
-from runtime.events import FinishReason
-from runtime.request import ChatPrompt, Grammar, GrammarKind, TextPrompt, TokensPrompt, ToolChoice, ToolMode
+from runtime.protocol.errors import FailureKind, InvalidRequest
+from runtime.protocol.events import FinishReason
+from runtime.protocol.request import ChatPrompt, Grammar, GrammarKind, TextPrompt, TokensPrompt, ToolChoice, ToolMode
 from tests.doubles.engine_bench import EngineBench, Outcome
 from tests.runtime.behaviour_engines import CONTEXT, ENGINES, EngineUnderTest
 

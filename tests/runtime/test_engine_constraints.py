@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.engines.fake import EOS
-from runtime.errors import FailureKind, InvalidRequest
-from runtime.events import FinishReason
-from runtime.request import Grammar, TokensPrompt
+from runtime.protocol.errors import FailureKind, InvalidRequest
+from runtime.protocol.events import FinishReason
+from runtime.protocol.request import Grammar, TokensPrompt
 from tests.doubles.scripted_constraints import planned
 from tests.runtime.two_kernels import TwoKernelRunner, two_kernel_bench
 

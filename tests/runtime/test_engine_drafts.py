@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.engines.fake import EOS
-from runtime.request import TokensPrompt
+from runtime.protocol.request import TokensPrompt
 from tests.doubles.engine_bench import Outcome, fake_bench
 from tests.doubles.scripted_constraints import planned
 from tests.runtime.two_kernels import two_kernel_bench

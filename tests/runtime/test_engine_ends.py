@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.engines.fake import ASSISTANT, EOS
-from runtime.errors import FailureKind
-from runtime.events import FinishReason
-from runtime.request import TokensPrompt
+from runtime.protocol.errors import FailureKind
+from runtime.protocol.events import FinishReason
+from runtime.protocol.request import TokensPrompt
 from tests.doubles.engine_bench import fake_bench
 
 ENDLESS = "[[endless]]"

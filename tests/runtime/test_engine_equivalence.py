@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runtime.errors import OverCapacity
-from runtime.request import Grammar, TokensPrompt
+from runtime.protocol.errors import OverCapacity
+from runtime.protocol.request import Grammar, TokensPrompt
 from tests.doubles.scripted_constraints import planned
 from tests.effort import drawn
 from tests.runtime.two_kernels import two_kernel_bench

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.errors import OverCapacity
-from runtime.request import TokensPrompt
+from runtime.protocol.errors import OverCapacity
+from runtime.protocol.request import TokensPrompt
 from tests.doubles.engine_bench import EngineBench, fake_bench
 from tests.runtime.two_kernels import two_kernel_bench
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.batching.logprobs import token_logprob
+from runtime.batching.sampler import token_logprob
 from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
-from runtime.events import FinishReason, TokenLogprob
-from runtime.messages import Submit
-from runtime.request import SamplingParams, TokensPrompt
+from runtime.protocol.events import FinishReason, TokenLogprob
+from runtime.protocol.messages import Submit
+from runtime.protocol.request import SamplingParams, TokensPrompt
 from tests.doubles.engine_bench import EngineBench, Outcome
 from tests.doubles.scripted_constraints import planned
 from tests.runtime.two_kernels import TwoKernelKV, TwoKernelRunner, two_kernel_bench

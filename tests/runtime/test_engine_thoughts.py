@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from runtime.events import FinishReason
-from runtime.request import ChatPrompt, Grammar, GrammarKind, ToolChoice, ToolMode
+from runtime.protocol.events import FinishReason
+from runtime.protocol.request import ChatPrompt, Grammar, GrammarKind, ToolChoice, ToolMode
 from tests.doubles.engine_bench import fake_bench
 
 SCHEMA = {

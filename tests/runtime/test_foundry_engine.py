@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from runtime.batching.sequence import ResolvedParams
-from runtime.engines.foundry import FoundryModel, build_foundry_engine
-from runtime.engines.onnx import build_onnx_engine
-from runtime.engines.text_model import Answer, Answered
-from runtime.errors import InvalidRequest
-from runtime.events import FinishReason
-from runtime.messages import EngineOptions, ProviderChoice
-from runtime.request import ChatPrompt, TokensPrompt
+from runtime.engines.foundry.sessions import FoundryModel, build_foundry_engine
+from runtime.engines.foundry.text_model import Answer, Answered
+from runtime.engines.onnx.engine import build_onnx_engine
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.events import FinishReason
+from runtime.protocol.messages import EngineOptions, ProviderChoice
+from runtime.protocol.request import ChatPrompt, TokensPrompt
 from tests.doubles.engine_bench import Clock, EngineBench, text
 from tests.doubles.synthetic_decoder import ALPHABET, CONTEXT, END, HEADS, HIDDEN, write_synthetic_decoder
 

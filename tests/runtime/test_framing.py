@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.framing import HEADER_BYTES, MAX_FRAME_BYTES, BrokenFrame, Encoder, body_size, read_frame
+from runtime.protocol.framing import HEADER_BYTES, MAX_FRAME_BYTES, BrokenFrame, Encoder, body_size, read_frame
 
 
 @given(st.lists(st.binary(max_size=50), max_size=8))
@@ -40,7 +40,7 @@ def test_the_limit_itself_is_allowed() -> None:
 
 
 def test_a_message_beyond_the_limit_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.framing.MAX_FRAME_BYTES", 64)
+    monkeypatch.setattr("runtime.protocol.framing.MAX_FRAME_BYTES", 64)
     encoder = Encoder()
     with pytest.raises(BrokenFrame, match="exceeds the frame limit"):
         encoder.frame("x" * 65)

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import runtime.engines.genai.library.library
+from runtime.engines.genai.library.library import build_genai_engine, genai_flags
 
-import runtime.engines.genai
-from runtime.engines.genai import build_genai_engine, genai_flags
-from runtime.engines.onnx import build_onnx_engine
-from runtime.engines.onnx_graph import UnsupportedGraph
-from runtime.errors import InvalidRequest
-from runtime.events import FinishReason
-from runtime.messages import EngineOptions, ProviderChoice
-from runtime.model_folder import BadModelFolder
+from runtime.engines.model_folder import BadModelFolder
+from runtime.engines.onnx.engine import build_onnx_engine
+from runtime.engines.onnx.graph import UnsupportedGraph
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.events import FinishReason
+from runtime.protocol.messages import EngineOptions, ProviderChoice
 from tests.doubles.behaviour_plain_decoder import write_genai_decoder
 from tests.doubles.engine_bench import Clock, EngineBench, text
 from tests.doubles.synthetic_decoder import ALPHABET, CONTEXT, END, HEAD_SIZE, HEADS, LAYERS, VOCAB
@@ -113,7 +113,7 @@ def test_without_room_nothing_is_kept(folder: Path) -> None:
 
 def test_a_device_that_cannot_append_is_steered(bench: EngineBench, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its prompts go in whole, and genai's own search is left no other choice than ours."""
-    monkeypatch.setattr(runtime.engines.genai, "_APPENDING", frozenset())
+    monkeypatch.setattr(runtime.engines.genai.library, "_APPENDING", frozenset())
     steered = bench_of(folder)
     asked = WIDE_OPEN | {"ignore_eos": False, "seed": 9}
     for prompt in ("4", RISING[:50]):
@@ -147,9 +147,9 @@ def test_nothing_is_written_for_anybody_s_telemetry(folder: Path, tmp_path: Path
     """Where onnxruntime and genai would keep a device's identity and what they are about to send."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from runtime.engines.genai import build_genai_engine\n"
-        "from runtime.messages import EngineOptions, ProviderChoice, Submit\n"
-        "from runtime.request import TextPrompt\n"
+        "from runtime.engines.genai.library.library import build_genai_engine\n"
+        "from runtime.protocol.messages import EngineOptions, ProviderChoice, Submit\n"
+        "from runtime.protocol.request import TextPrompt\n"
         "engine = build_genai_engine(Path(sys.argv[1]), EngineOptions(threads=1), ProviderChoice())\n"
         "engine.add(engine.prepare(Submit(request=1, prompt=TextPrompt(text='4'))))\n"
         "while engine.num_unfinished: engine.step()\n"

@@ -14,13 +14,13 @@ from runtime.batching.engine import Limits
 from runtime.batching.intake import Intake
 from runtime.batching.sampler import Sampler
 from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
-from runtime.engines.genai_engine import GenaiEngine
-from runtime.engines.genai_generators import GeneratorDecoder, GeneratorLimits, capacity_for
-from runtime.errors import FailureKind, InvalidRequest, OverCapacity
-from runtime.events import FinishReason
-from runtime.messages import EngineOptions, ModelInfo
-from runtime.model_folder import GenerationDefaults
-from runtime.request import TextPrompt
+from runtime.engines.genai.engine import GenaiEngine
+from runtime.engines.genai.generators import GeneratorDecoder, GeneratorLimits, capacity_for
+from runtime.engines.model_folder import GenerationDefaults
+from runtime.protocol.errors import FailureKind, InvalidRequest, OverCapacity
+from runtime.protocol.events import FinishReason
+from runtime.protocol.messages import EngineOptions, ModelInfo
+from runtime.protocol.request import TextPrompt
 from tests.doubles.engine_bench import Clock, EngineBench, Outcome
 from tests.doubles.scripted_constraints import PlanCompiler, planned
 

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 from model_registry.conversion import Imported, ImportOptions
 from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter
 from model_registry.errors import CorruptModel, UnsupportedModel
-from runtime.engines.foundry_folder import write_foundry_folder
-from runtime.engines.genai import build_genai_engine
-from runtime.messages import EngineOptions, ProviderChoice
-from runtime.model_folder import read_model_folder
-from runtime.request import TextPrompt
+from runtime.engines.foundry.folder import write_foundry_folder
+from runtime.engines.genai.library import build_genai_engine
+from runtime.engines.model_folder import read_model_folder
+from runtime.protocol.messages import EngineOptions, ProviderChoice
+from runtime.protocol.request import TextPrompt
 from tests.doubles.behaviour_plain_decoder import write_genai_decoder
 from tests.doubles.engine_bench import Clock, EngineBench
 

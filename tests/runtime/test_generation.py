@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from runtime.errors import EngineDead, FailureKind, Field, InvalidRequest
-from runtime.events import Chunk, Event, Failed, Finished, FinishReason, Timings, Usage
-from runtime.generation import Generation, failure_of
+from runtime.pool.generation import Generation, failure_of
+from runtime.protocol.errors import EngineDead, FailureKind, Field, InvalidRequest
+from runtime.protocol.events import Chunk, Event, Failed, Finished, FinishReason, Timings, Usage
 
 END = Finished(
     request=1,

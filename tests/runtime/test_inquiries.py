@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from runtime.errors import EngineDead, InvalidRequest
-from runtime.inquiries import Inquiries
-from runtime.messages import Detokenized
+from runtime.pool.generation import Inquiries
+from runtime.protocol.errors import EngineDead, InvalidRequest
+from runtime.protocol.messages import Detokenized
 from tests.doubles.event_loops import run
 from tests.doubles.scripted_workers import settle
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from runtime.batching.chat_prompts import ChatFormats
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import Sequence
-from runtime.chat_formats.reasoning_format import ReasoningFormat
-from runtime.chat_template import ChatTemplate
 from runtime.engines.fake import ASSISTANT, EOS, USER, VOCAB_SIZE, ByteTokenizer
-from runtime.errors import InvalidRequest
-from runtime.messages import Submit
-from runtime.model_folder import GenerationDefaults
-from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
+from runtime.engines.model_folder import GenerationDefaults
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.messages import Submit
+from runtime.protocol.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
+from runtime.text.chat_prompts import ChatFormats
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.formats.protocol import ReasoningFormat
 
 CONTEXT = 20
 HELLO = ChatPrompt(messages=[{"content": "Hello"}])

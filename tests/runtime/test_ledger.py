@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import NotReady
-from runtime.messages import Stats
 from runtime.pool.breaker import Breaker
 from runtime.pool.capacity import Budget, Fits, MustEvict, NeverFits, Resident
 from runtime.pool.ledger import Ledger, resident
-from runtime.pool.load_spec import Candidate, LoadSpec
-from runtime.pool.loaded_model import Departure
+from runtime.pool.loaded_model import Candidate, Departure, LoadSpec
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.resident_model import ResidentModel
+from runtime.protocol.errors import NotReady
+from runtime.protocol.messages import Stats
 from tests.doubles.event_loops import run
 from tests.doubles.fake_worker import FakeWorkers
 from tests.doubles.scripted_workers import ScriptedOwner, settle

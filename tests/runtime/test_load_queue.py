@@ -10,13 +10,13 @@ from typing import cast
 
 import pytest
 
-from runtime.errors import NotReady
 from runtime.pool import load_queue
 from runtime.pool.capacity import Fits, MustEvict, MustWait, NeverFits, Verdict
 from runtime.pool.load_queue import LoadQueue
-from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.loaded_model import Candidate, LoadSpec
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.resident_model import ResidentModel
+from runtime.protocol.errors import NotReady
 from tests.doubles.event_loops import run
 from tests.doubles.scripted_workers import settle
 

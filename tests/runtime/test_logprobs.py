@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.batching.logprobs import token_logprob
+from runtime.batching.sampler import token_logprob
 
 
 def name(token: int) -> bytes:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import BY_KIND, FailureKind
-from runtime.events import Chunk, Failed, Finished, FinishReason, Started, Timings, Usage
-from runtime.messages import (
+from runtime.protocol.errors import BY_KIND, FailureKind
+from runtime.protocol.events import Chunk, Failed, Finished, FinishReason, Started, Timings, Usage
+from runtime.protocol.messages import (
     Abort,
     Detokenize,
     Detokenized,
@@ -26,7 +26,7 @@ from runtime.messages import (
     Tokenized,
     ToWorker,
 )
-from runtime.request import ChatPrompt, SamplingParams, TextPrompt, TokensPrompt
+from runtime.protocol.request import ChatPrompt, SamplingParams, TextPrompt, TokensPrompt
 
 TO_WORKER = [
     Load(engine="fake", folder="", options=EngineOptions(num_slots=2, kv_budget_bytes=5)),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runtime.model_folder import BadModelFolder, GenerationDefaults, ModelFolder, read_model_folder
+from runtime.engines.model_folder import BadModelFolder, GenerationDefaults, ModelFolder, read_model_folder
 
 DECODER = {"filename": "model.onnx", "num_hidden_layers": 2, "num_key_value_heads": 1, "head_size": 8}
 

@@ -15,14 +15,14 @@ from model_registry.conversion.importer import ImportOptions
 from model_registry.errors import UnsupportedModel
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
-from runtime.engines.onnx import build_onnx_engine
-from runtime.engines.onnx_adapters import GraphAdapters, check_adapters
-from runtime.engines.onnx_decoder import OnnxDecoder
-from runtime.engines.onnx_graph import prepare_decoder
-from runtime.errors import InvalidRequest
-from runtime.messages import EngineOptions, Submit
-from runtime.model_folder import read_model_folder
-from runtime.request import SamplingParams, TokensPrompt
+from runtime.engines.model_folder import read_model_folder
+from runtime.engines.onnx.adapters import GraphAdapters, check_adapters
+from runtime.engines.onnx.decoder import OnnxDecoder
+from runtime.engines.onnx.engine import build_onnx_engine
+from runtime.engines.onnx.graph import prepare_decoder
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.messages import EngineOptions, Submit
+from runtime.protocol.request import SamplingParams, TokensPrompt
 from tests.doubles.peft_folder import Matrices, random_matrices, write_peft
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_registry.records import Capability
-from runtime.engines.onnx import build_onnx_engine
-from runtime.engines.onnx_decoder import OnnxDecoder
-from runtime.engines.onnx_graph import UnsupportedGraph
-from runtime.errors import InvalidRequest
-from runtime.events import FinishReason
-from runtime.messages import EngineOptions
-from runtime.model_folder import BadModelFolder, read_model_folder
-from runtime.request import Grammar, GrammarKind, TokensPrompt
+from runtime.engines.model_folder import BadModelFolder, read_model_folder
+from runtime.engines.onnx.decoder import OnnxDecoder
+from runtime.engines.onnx.engine import build_onnx_engine
+from runtime.engines.onnx.graph import UnsupportedGraph
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.events import FinishReason
+from runtime.protocol.messages import EngineOptions
+from runtime.protocol.request import Grammar, GrammarKind, TokensPrompt
 from tests.doubles.engine_bench import Clock, EngineBench, text
 from tests.doubles.synthetic_decoder import ALPHABET, CONTEXT, END, VOCAB, write_synthetic_decoder
 from tests.effort import drawn

@@ -8,7 +8,7 @@ import pytest
 
 from model_registry.records import GraphKind
 from runtime.machine.execution_provider import HOST, KNOWN, DeviceKind, ExecutionProvider
-from runtime.placement import PlacedVariant, Placement, Policy, Preference, plan_placement
+from runtime.machine.placement import PlacedVariant, Placement, Policy, Preference, plan_placement
 from tests.runtime.recorded_discoveries import provider, providers_of
 
 GIB = 1 << 30

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from runtime.errors import InvalidRequest, OverCapacity, StepFailed
-from runtime.events import Chunk, Finished, FinishReason, Started
-from runtime.messages import EngineOptions
+from runtime.protocol.errors import InvalidRequest, OverCapacity, StepFailed
+from runtime.protocol.events import Chunk, Finished, FinishReason, Started
+from runtime.protocol.messages import EngineOptions
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, first_chunk, process_pool, spec_of, text_of
 

@@ -12,10 +12,10 @@ import time
 import psutil
 import pytest
 
-from runtime.errors import EngineDead, NotReady
 from runtime.pool import breaker
 from runtime.pool.lease import Lease
 from runtime.pool.loaded_model import ModelState
+from runtime.protocol.errors import EngineDead, NotReady
 from tests.doubles.engine_bench import Clock
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, process_pool, spec_of, text_of
@@ -173,10 +173,10 @@ async def ask_until_it_is_noticed(lease: Lease) -> None:
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.loaded_model import Candidate, LoadSpec
 from runtime.pool.memory import MemoryEstimate
-from runtime.request import ChatPrompt, SamplingParams
-from runtime.pool.limits import PoolLimits
+from runtime.protocol.request import ChatPrompt, SamplingParams
+from runtime.pool.capacity import PoolLimits
 from runtime.pool.local import LocalWorkers
 from runtime.pool.model_pool import ModelPool
 

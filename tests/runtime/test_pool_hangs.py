@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from runtime.errors import EngineDead
 from runtime.pool import local
 from runtime.pool.loaded_model import Died, PoolEvent
 from runtime.pool.local import LocalWorkers
-from runtime.watchdog import Patience
+from runtime.pool.watchdog import Patience
+from runtime.protocol.errors import EngineDead
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, gone, new_pool, text_of
 

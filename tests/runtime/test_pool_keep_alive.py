@@ -5,8 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from runtime.pool.load_spec import FOREVER
-from runtime.pool.loaded_model import Departure, Left
+from runtime.pool.loaded_model import FOREVER, Departure, Left
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, process_pool, spec_of, text_of
 

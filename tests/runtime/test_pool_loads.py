@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime.errors import NotReady
 from runtime.pool.loaded_model import ModelState
+from runtime.protocol.errors import NotReady
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, new_pool, process_pool, spec_of, text_of
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import NotReady
-from runtime.messages import EngineOptions
 from runtime.pool import load_queue
-from runtime.pool.capacity import Budget
-from runtime.pool.limits import PoolLimits
+from runtime.pool.capacity import Budget, PoolLimits
 from runtime.pool.loaded_model import Departure, Left, LoadFailed, ModelState, PoolEvent
 from runtime.pool.model_pool import ModelPool
+from runtime.protocol.errors import NotReady
+from runtime.protocol.messages import EngineOptions
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import (
     MIB,

@@ -9,15 +9,14 @@ import sys
 
 import pytest
 
-from runtime.errors import EngineDead, NotReady
-from runtime.messages import EngineOptions
 from runtime.pool import core_sharing
 from runtime.pool import model_pool as pool_module
-from runtime.pool.capacity import Budget
+from runtime.pool.capacity import Budget, PoolLimits
 from runtime.pool.lease import Lease
-from runtime.pool.limits import PoolLimits
 from runtime.pool.loaded_model import Loaded, ModelState, PoolEvent
 from runtime.pool.model_pool import ModelPool
+from runtime.protocol.errors import EngineDead, NotReady
+from runtime.protocol.messages import EngineOptions
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, process_pool, spec_of, text_of
 

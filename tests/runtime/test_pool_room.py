@@ -6,13 +6,11 @@ import asyncio
 
 import pytest
 
-from runtime.errors import NotReady
 from runtime.pool import load_queue
-from runtime.pool.capacity import Budget
-from runtime.pool.limits import PoolLimits
-from runtime.pool.load_spec import LoadSpec
-from runtime.pool.loaded_model import Departure, Left, LoadedModel, ModelState, PoolEvent
+from runtime.pool.capacity import Budget, PoolLimits
+from runtime.pool.loaded_model import Departure, Left, LoadedModel, LoadSpec, ModelState, PoolEvent
 from runtime.pool.model_pool import ModelPool
+from runtime.protocol.errors import NotReady
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, new_pool, spec_of, text_of
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from runtime.errors import NotReady
 from runtime.pool.loaded_model import ModelState
+from runtime.protocol.errors import NotReady
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, first_chunk, gone, new_pool, process_pool, text_of
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.batching.prefix_cache import MIN_REUSED_TOKENS, CachedRow, Match, best_match, common_prefix, plan_eviction
+from runtime.batching.slots import MIN_REUSED_TOKENS, CachedRow, Match, best_match, common_prefix, plan_eviction
 
 token_lists = st.lists(st.integers(0, 2), max_size=12)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from runtime.constraints.grammar import to_lark
-from runtime.constraints.json_schema import MAX_SCHEMAS
-from runtime.errors import InvalidRequest
-from runtime.preparation_process import ModelPreparation
-from runtime.request import ChatPrompt, Grammar, GrammarKind
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.request import ChatPrompt, Grammar, GrammarKind
+from runtime.text.constraints.grammar import to_lark
+from runtime.text.constraints.json_schema import MAX_SCHEMAS
+from runtime.text.preparation import ModelPreparation
 
 pytestmark = pytest.mark.api
 

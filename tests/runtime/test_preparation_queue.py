@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.messages import Drain, Submit
-from runtime.preparation_queue import PreparationQueue, Unprepared
-from runtime.request import TextPrompt
+from runtime.protocol.messages import Drain, Submit
+from runtime.protocol.request import TextPrompt
+from runtime.worker.intake import PreparationQueue, Unprepared
 from tests.doubles.engine_bench import Clock
 
 

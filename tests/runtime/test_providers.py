@@ -14,7 +14,7 @@ from runtime.machine.execution_provider import HOST, KNOWN, DeviceKind
 from runtime.machine.hardware import parse_nvidia_smi, read_hardware
 from runtime.machine.provider_directory import ProviderDirectory
 from runtime.machine.provider_reading import read_discovery
-from runtime.messages import ProviderChoice
+from runtime.protocol.messages import ProviderChoice
 from tests.runtime.recorded_discoveries import NAMES, provider, providers_of, recorded
 
 pytestmark = pytest.mark.api

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from runtime.errors import EngineDead, NotReady
-from runtime.messages import EngineOptions, Load, ModelInfo, Submit
 from runtime.pool import replica as replica_module
 from runtime.pool.breaker import MOST_IN_ROW, RETRY_DELAYS_S, Breaker
 from runtime.pool.handle import WorkerHandle
 from runtime.pool.loaded_model import ModelState
 from runtime.pool.replica import Replica
-from runtime.request import ChatPrompt
+from runtime.protocol.errors import EngineDead, NotReady
+from runtime.protocol.messages import EngineOptions, Load, ModelInfo, Submit
+from runtime.protocol.request import ChatPrompt
 from tests.doubles.engine_bench import Clock
 from tests.doubles.event_loops import run
 from tests.doubles.fake_worker import FakeWorker, FakeWorkers, Start

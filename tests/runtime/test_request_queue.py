@@ -7,9 +7,9 @@ import pytest
 from model_registry.records import Capability
 from runtime.batching.queue import RequestQueue
 from runtime.batching.sequence import Sequence, SequenceStatus
-from runtime.errors import FailureKind, OverCapacity
-from runtime.events import Finished, FinishReason, Timings, Usage
-from runtime.messages import ModelInfo
+from runtime.protocol.errors import FailureKind, OverCapacity
+from runtime.protocol.events import Finished, FinishReason, Timings, Usage
+from runtime.protocol.messages import ModelInfo
 from tests.doubles.engine_bench import Clock
 from tests.doubles.sequences import make_sequence
 

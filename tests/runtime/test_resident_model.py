@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import EngineDead, NotReady
-from runtime.generation import Generation
-from runtime.messages import Detokenize, Submit
 from runtime.pool.breaker import Breaker
-from runtime.pool.load_spec import FOREVER, Candidate, LoadSpec
-from runtime.pool.loaded_model import Departure, FellThrough, Loaded, ModelState
+from runtime.pool.generation import Generation
+from runtime.pool.loaded_model import FOREVER, Candidate, Departure, FellThrough, Loaded, LoadSpec, ModelState
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.resident_model import ResidentModel
 from runtime.pool.routing import MOST_IMBALANCE
-from runtime.request import TextPrompt
+from runtime.protocol.errors import EngineDead, NotReady
+from runtime.protocol.messages import Detokenize, Submit
+from runtime.protocol.request import TextPrompt
 from tests.doubles.event_loops import run
 from tests.doubles.fake_worker import FakeWorker, FakeWorkers, Start
 from tests.doubles.pool_bench import text_of

@@ -6,7 +6,7 @@ import pytest
 
 from runtime.pool import routing
 from runtime.pool.routing import BLOCK_BYTES, MOST_BYTES, MOST_IMBALANCE, ReplicaLoad, SeenPrefixes, choose_replica, prefix_blocks
-from runtime.request import ChatPrompt, Prompt, TextPrompt, TokensPrompt
+from runtime.protocol.request import ChatPrompt, Prompt, TextPrompt, TokensPrompt
 
 SYSTEM = "You answer briefly. " * 100
 

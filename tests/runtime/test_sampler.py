@@ -10,11 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from runtime.batching.candidates import truncate
-from runtime.batching.sampler import NothingToChoose, Sampler
+from runtime.batching.sampler import NothingToChoose, Sampler, truncate
 from runtime.batching.sequence import Sequence
-from runtime.constraints.constraint import ConstraintBroken
-from runtime.request import SamplingParams
+from runtime.protocol.request import SamplingParams
+from runtime.text.constraints.constraint import ConstraintBroken
 from tests.doubles.scripted_constraints import PlannedConstraint
 from tests.doubles.sequences import make_sequence
 from tests.effort import drawn

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from model_registry.registry import open_registry
-from runtime.engines.onnx import build_onnx_engine
-from runtime.engines.onnx_decoder import OnnxDecoder
-from runtime.messages import EngineOptions
-from runtime.model_folder import read_model_folder
+from runtime.engines.model_folder import read_model_folder
+from runtime.engines.onnx.decoder import OnnxDecoder
+from runtime.engines.onnx.engine import build_onnx_engine
+from runtime.protocol.messages import EngineOptions
 from tests.doubles.engine_bench import Clock, EngineBench
 
 pytestmark = pytest.mark.model

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from runtime.batching.sequence import Sequence
 from runtime.batching.slots import MIN_COMPUTED_TOKENS, Slots, num_rows
-from runtime.request import SamplingParams
+from runtime.protocol.request import SamplingParams
 from tests.doubles.sequences import make_sequence
 from tests.effort import drawn
 from tests.runtime.recorded_rows import RecordedRows

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.batching.stop import Released, StopMatcher
+from runtime.text.stream import Released, StopMatcher
 from tests.effort import drawn
 
 texts = st.text("ab\n", max_size=20)

@@ -12,15 +12,15 @@ from model_registry.records import Capability
 from runtime.batching.intake import Intake
 from runtime.batching.sequence import ResolvedParams
 from runtime.engines.fake import VOCAB_SIZE, ByteTokenizer
+from runtime.engines.foundry.text_engine import HUNG_S, TextEngine
+from runtime.engines.foundry.text_intake import TextIntake
+from runtime.engines.foundry.text_model import Answered
+from runtime.engines.model_folder import GenerationDefaults
 from runtime.engines.protocol import EngineBroken
-from runtime.engines.text_engine import HUNG_S, TextEngine
-from runtime.engines.text_intake import TextIntake
-from runtime.engines.text_model import Answered
-from runtime.errors import FailureKind, InvalidRequest
-from runtime.events import FinishReason
-from runtime.messages import EngineOptions, ModelInfo
-from runtime.model_folder import GenerationDefaults
-from runtime.request import SamplingParams
+from runtime.protocol.errors import FailureKind, InvalidRequest
+from runtime.protocol.events import FinishReason
+from runtime.protocol.messages import EngineOptions, ModelInfo
+from runtime.protocol.request import SamplingParams
 from tests.doubles.engine_bench import Clock, EngineBench, text
 
 

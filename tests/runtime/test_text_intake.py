@@ -9,15 +9,15 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 
 from runtime.batching.intake import Intake
-from runtime.chat_template import ChatTemplate
 from runtime.engines.fake import VOCAB_SIZE, ByteTokenizer
-from runtime.engines.text_intake import TextIntake
-from runtime.errors import InvalidRequest
-from runtime.messages import Submit
-from runtime.model_folder import GenerationDefaults
-from runtime.request import ChatPrompt, Prompt, TokensPrompt
-from runtime.tokenizer import ModelTokenizer
-from runtime.tokenizer import Tokenizer as RuntimeTokenizer
+from runtime.engines.foundry.text_intake import TextIntake
+from runtime.engines.model_folder import GenerationDefaults
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.messages import Submit
+from runtime.protocol.request import ChatPrompt, Prompt, TokensPrompt
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.tokenizer import ModelTokenizer
+from runtime.text.tokenizer import Tokenizer as RuntimeTokenizer
 from tests.doubles.engine_bench import text
 
 TEMPLATE = "<s>{% for message in messages %}{{ message.content }}{% endfor %}"

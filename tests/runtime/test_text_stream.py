@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.text_stream import TextStream
+from runtime.text.stream import TextStream
 
 
 def pieces_of(data: bytes, sizes: list[int]) -> list[bytes]:

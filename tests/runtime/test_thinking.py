@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.constraints.constraint import Constraint
-from runtime.constraints.thinking import Thinking, ThoughtTags
+from runtime.text.constraints.constraint import Constraint
+from runtime.text.constraints.thinking import Thinking, ThoughtTags
 from tests.doubles.scripted_constraints import PlannedConstraint
 
 VOCAB, EOS, OPEN, CLOSE, SPILL = 262, 258, 259, 260, 261

@@ -8,17 +8,17 @@ import pytest
 
 from runtime.batching.engine import Limits
 from runtime.batching.intake import Intake
-from runtime.chat_template import ChatTemplate
 from runtime.engines.fake import ASSISTANT, CONTEXT_LENGTH, USER, VOCAB_SIZE, ByteTokenizer, build_fake_engine
-from runtime.engines.genai_engine import GenaiEngine
+from runtime.engines.foundry.text_engine import TextEngine
+from runtime.engines.foundry.text_intake import TextIntake
+from runtime.engines.genai.engine import GenaiEngine
+from runtime.engines.model_folder import GenerationDefaults
 from runtime.engines.protocol import Engine
-from runtime.engines.text_engine import TextEngine
-from runtime.engines.text_intake import TextIntake
-from runtime.errors import InvalidRequest
-from runtime.messages import Detokenize, Detokenized, EngineOptions, Submit, Tokenize, Tokenized
-from runtime.model_folder import GenerationDefaults
-from runtime.request import ChatPrompt, Prompt, TextPrompt, TokensPrompt
-from runtime.tokenization import answered
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.messages import Detokenize, Detokenized, EngineOptions, Submit, Tokenize, Tokenized
+from runtime.protocol.request import ChatPrompt, Prompt, TextPrompt, TokensPrompt
+from runtime.text.chat_template import ChatTemplate
+from runtime.worker.intake import answered
 
 CHAT = ChatPrompt(messages=[{"role": "user", "content": "hi"}])
 FAKE = build_fake_engine(EngineOptions())

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from runtime.text_stream import TextStream
-from runtime.tokenizer import ModelTokenizer, byte_level_alphabet
+from runtime.text.stream import TextStream
+from runtime.text.tokenizer import ModelTokenizer, byte_level_alphabet
 
 SAMPLE = ["the cat sat on the mat, the cat sat", "over the hat and the 猫"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from runtime.messages import Heartbeat
-from runtime.pulse import Pulse
-from runtime.watchdog import Patience, Watchdog
+from runtime.pool.watchdog import Patience, Watchdog
+from runtime.protocol.messages import Heartbeat
+from runtime.worker.threads import Pulse
 from tests.doubles.engine_bench import Clock
 
 PATIENCE = Patience(step_s=10.0, silent_looks=3)

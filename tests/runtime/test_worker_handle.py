@@ -9,14 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime.errors import EngineDead, InvalidRequest, NotReady
-from runtime.events import Chunk, Event, Finished, Started
-from runtime.generation import Generation
-from runtime.messages import Detokenize, Detokenized, EngineOptions, Load, Submit, Tokenize, Tokenized
 from runtime.pool import handle
+from runtime.pool.generation import Generation
 from runtime.pool.handle import WorkerFactory, WorkerHandle
 from runtime.pool.local import LocalWorkers
-from runtime.request import ChatPrompt, TextPrompt
+from runtime.protocol.errors import EngineDead, InvalidRequest, NotReady
+from runtime.protocol.events import Chunk, Event, Finished, Started
+from runtime.protocol.messages import Detokenize, Detokenized, EngineOptions, Load, Submit, Tokenize, Tokenized
+from runtime.protocol.request import ChatPrompt, TextPrompt
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.fake_worker import FakeWorkers
 from tests.doubles.pool_bench import first_chunk, text_of

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-from runtime.errors import EngineDead, InvalidRequest
-from runtime.essential_thread import FAILED
-from runtime.messages import Abort, Drain, EngineOptions, Load, Ready, StepReport, Submit, Tokenize, Tokenized
 from runtime.pool.local import LocalWorker
+from runtime.pool.watchdog import Patience
 from runtime.pool.worker_pipe import WorkerPipe
-from runtime.request import ChatPrompt, SamplingParams, TextPrompt
-from runtime.watchdog import Patience
+from runtime.protocol.errors import EngineDead, InvalidRequest
+from runtime.protocol.messages import Abort, Drain, EngineOptions, Load, Ready, StepReport, Submit, Tokenize, Tokenized
+from runtime.protocol.request import ChatPrompt, SamplingParams, TextPrompt
+from runtime.worker.threads import FAILED
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import text_of
 from tests.doubles.synthetic_decoder import write_synthetic_decoder
@@ -27,10 +27,10 @@ pytestmark = pytest.mark.api
 PANICS, PANICKING_TEXT = "(A|AA)+$", "A" * 60 + "B"
 
 INJECTED = """
-import runtime.worker as worker
+import runtime.worker.main as worker
 from runtime.engines.fake import build_fake_engine
-from runtime.intake_thread import IntakeThread
-from runtime.pulse import Pulse
+from runtime.worker.intake import IntakeThread
+from runtime.worker.threads import Pulse
 class Lost(BaseException): pass
 def fail(*_): raise Lost
 {injection}

@@ -9,12 +9,12 @@ from typing import BinaryIO, cast
 import psutil
 import pytest
 
-from runtime.errors import EngineDead, NotReady
-from runtime.framing import Encoder, read_frame
-from runtime.messages import Drain, EngineOptions, Load, LoadFailed, Ready, Stats, StepReport
 from runtime.pool.local import LocalWorker, LocalWorkers
+from runtime.pool.watchdog import Patience
 from runtime.pool.worker_pipe import WorkerPipe
-from runtime.watchdog import Patience
+from runtime.protocol.errors import EngineDead, NotReady
+from runtime.protocol.framing import Encoder, read_frame
+from runtime.protocol.messages import Drain, EngineOptions, Load, LoadFailed, Ready, Stats, StepReport
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.worker_pipe import LOAD, WORKER, saying, start_worker, told
 
@@ -68,7 +68,7 @@ def test_garbage_for_input_ends_the_worker() -> None:
 def test_what_libraries_print_does_not_reach_the_frames() -> None:
     """From Python, and from below it, straight to the file descriptor."""
     program = """
-import os, runtime.worker as worker
+import os, runtime.worker.main as worker
 build = worker.build_engine
 def noisy(load):
     print("a library greets", flush=True)
@@ -127,8 +127,8 @@ def test_one_that_says_something_else_is_not_waited_for(program: str) -> None:
 def test_one_that_begins_with_another_message_is_ended() -> None:
     program = """
 import sys
-from runtime.framing import Encoder
-from runtime.messages import Detokenized
+from runtime.protocol.framing import Encoder
+from runtime.protocol.messages import Detokenized
 sys.stdout.buffer.write(Encoder().frame(Detokenized(request=1, text="")))
 sys.stdout.flush()
 sys.stdin.buffer.read()
@@ -156,8 +156,8 @@ def test_a_process_that_cannot_be_started_is_a_load_that_failed(monkeypatch: pyt
 def test_one_that_breaks_its_stream_is_ended_with_its_requests(loop: str) -> None:
     program = """
 import sys
-from runtime.framing import Encoder
-from runtime.messages import ModelInfo, Ready
+from runtime.protocol.framing import Encoder
+from runtime.protocol.messages import ModelInfo, Ready
 info = ModelInfo(engine="x", provider="x", architecture="x", context_length=1, vocab_size=1, num_slots=1, threads=1,
                  kv_bytes_per_token=1, capabilities=frozenset(), load_s=0, resident_bytes=0, pid=0)
 sys.stdout.buffer.write(Encoder().frame(Ready(info=info)))

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from runtime.engines.fake import build_fake_engine
-from runtime.errors import FailureKind
-from runtime.framing import FrameWriter, read_frame
-from runtime.messages import Abort, Detokenize, Detokenized, Drain, EngineOptions, StepReport, Tokenize, Tokenized
 from runtime.pool.local import LocalWorkers
-from runtime.request import TextPrompt
-from runtime.worker import Worker
+from runtime.protocol.errors import FailureKind
+from runtime.protocol.framing import FrameWriter, read_frame
+from runtime.protocol.messages import Abort, Detokenize, Detokenized, Drain, EngineOptions, StepReport, Tokenize, Tokenized
+from runtime.protocol.request import TextPrompt
+from runtime.worker.main import Worker
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.worker_pipe import LOAD, WORKER, saying, told
 

@@ -17,8 +17,8 @@ from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
 from runtime.batching.slots import num_rows
 from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
-from runtime.messages import EngineOptions, ModelInfo
-from runtime.model_folder import GenerationDefaults
+from runtime.engines.model_folder import GenerationDefaults
+from runtime.protocol.messages import EngineOptions, ModelInfo
 from tests.doubles.engine_bench import Clock, EngineBench
 from tests.doubles.scripted_constraints import PlanCompiler
 

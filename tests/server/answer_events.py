@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from runtime.chat_formats.delta import AnswerParser
-from runtime.events import Alternative, Chunk, Finished, FinishReason, Started, Timings, TokenLogprob, Usage
-from server.answer_parts import parts_of
+from runtime.protocol.events import Alternative, Chunk, Finished, FinishReason, Started, Timings, TokenLogprob, Usage
+from runtime.text.formats.reader import AnswerParser
+from server.dialects.openai.rendering import Identity
+from server.inference.answer_parts import parts_of
 from server.inference.inference import Answer, joined_logprobs
 from server.inference.resolution import Resolution, ServedModel
-from server.openai.identity import Identity
 
 IDENTITY = Identity.new("chatcmpl", Resolution("m", ServedModel("m:1", 0), "test"), "auto")
 STARTED = Started(request=1, prompt_tokens=3, cached_tokens=1, prompt_token_ids=[7, 8, 9])

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer
 from tests.loop_guard import nothing_blocks_the_loop as nothing_blocks_the_loop
 

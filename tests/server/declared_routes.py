@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from server.access import Access, declared_access
+from server.http.access import Access, declared_access
 from server.principal import AccessScope
 
 ORDER = {"none": 0, "any key": 1, **{scope.value: number for number, scope in enumerate(AccessScope, 2)}}

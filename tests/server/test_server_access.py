@@ -12,11 +12,11 @@ from fastapi import APIRouter, FastAPI
 
 from model_registry.database import Database
 from model_registry.keys import KeyStore
-from server.access import Access, ForeignPage, GuardedRoute, check_declarations, requires
 from server.app import create_app
+from server.http.access import Access, ForeignPage, GuardedRoute, check_declarations, requires
+from server.http.security import OPEN_PATHS
 from server.principal import ANONYMOUS, LOCAL, AccessScope, InsufficientScope, Principal
-from server.security import OPEN_PATHS
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import ask, error_of
 from tests.server.declared_routes import DeclaredRoute, declared_routes
 

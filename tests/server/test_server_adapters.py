@@ -15,7 +15,7 @@ from model_registry.artifacts import StagedVariant
 from model_registry.pull import pull
 from model_registry.records import Manifest, Precision
 from model_registry.registry import open_registry
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.live_server import LiveServer
 from tests.doubles.peft_folder import random_matrices, write_peft

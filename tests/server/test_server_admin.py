@@ -11,11 +11,10 @@ import httpx
 import pytest
 
 from runtime.pool import breaker
-from runtime.pool.load_spec import LoadSpec
-from runtime.pool.loaded_model import LoadedModel, ModelState
+from runtime.pool.loaded_model import LoadedModel, LoadSpec, ModelState
 from runtime.pool.model_pool import ModelPool
 from server.app import create_app
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer, ask, error_of, events_of, said
 
 CHAT = "/v1/chat/completions"

@@ -11,18 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_registry.records import Capability
-from runtime.chat_formats.delta import AnswerParser
-from runtime.events import FinishReason, Started
-from runtime.messages import ModelInfo
-from runtime.request import ChatPrompt, Prompt, TextPrompt
-from server.answer_parts import AnswerParsing, AnswerParts, parts_of
+from runtime.protocol.events import FinishReason, Started
+from runtime.protocol.messages import ModelInfo
+from runtime.protocol.request import ChatPrompt, Prompt, TextPrompt
+from runtime.text.formats.reader import AnswerParser
+from server.dialects.openai.chat import chat_completion
+from server.dialects.openai.chat_frames import ChatFrames, ChatStyle
+from server.dialects.openai.rendering import Identity
+from server.dialects.openai.wire.sampling import UsageWish
+from server.inference.answer_parts import AnswerParsing, AnswerParts, parts_of
 from server.inference.inference import Answer, Indexed
 from server.inference.resolution import Resolution, ServedModel
-from server.openai.chat import chat_completion
-from server.openai.chat_frames import ChatFrames
-from server.openai.chat_style import ChatStyle
-from server.openai.identity import Identity
-from server.openai.wire.sampling import UsageWish
 from tests.server.answer_events import IDENTITY, STARTED, answer_of, events_of
 
 pytestmark = pytest.mark.unit

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from model_registry.keys import ApiKey, digest_of
-from server.authenticator import SETTING, Authenticator, KnownKeys, Rejection, identify
+from server.http.authentication import SETTING, Authenticator, KnownKeys, Rejection, identify
 from server.principal import ANONYMOUS, LOCAL, AccessScope, Principal
 
 pytestmark = pytest.mark.unit

@@ -12,12 +12,12 @@ import httpx
 import pytest
 
 from model_registry.artifacts import StagedVariant
-from model_registry.builds import BuildRequest, Builds, make_builds
 from model_registry.progress import SilentProgress
 from model_registry.pull import pull
+from model_registry.pull.builds import BuildRequest, Builds, make_builds
 from model_registry.records import DECODER, Capability, Manifest, Precision
 from model_registry.registry import open_registry
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.daemon_process import PROGRAM, environment
 from tests.doubles.live_server import LiveServer, error_of
 from tests.doubles.tiny_gguf import Tiny, write_gguf

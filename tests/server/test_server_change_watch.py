@@ -12,8 +12,8 @@ import pytest
 from model_registry.database import Database
 from model_registry.errors import RegistryError
 from model_registry.keys import ApiKey, KeyStore
-from server.change_watch import ChangeWatch, Renewal
-from server.storage import Storage
+from server.storage.storage import Storage
+from server.storage.threads import ChangeWatch, Renewal
 
 PATIENCE_S = 30  # guards against a hang
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.live_server import LiveServer, error_of
 from tests.doubles.tiny_gguf import Tiny

@@ -7,12 +7,11 @@ import json
 import msgspec
 import pytest
 
-from runtime.events import Started, TokenLogprob
-from server.answer_parts import AnswerParts
+from runtime.protocol.events import Started, TokenLogprob
+from server.dialects.openai.completion_frames import CompletionFrames, CompletionStyle
+from server.dialects.openai.completions import best, completion
+from server.inference.answer_parts import AnswerParts
 from server.inference.inference import Answer, Indexed
-from server.openai.completion_frames import CompletionFrames
-from server.openai.completion_style import CompletionStyle
-from server.openai.completions import best, completion
 from tests.server.answer_events import IDENTITY, STARTED, answer_of, events_of, logprob
 
 pytestmark = pytest.mark.unit

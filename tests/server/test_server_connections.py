@@ -12,8 +12,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from server.http_protocol import ConnectionLimits, HttpProtocol, protocol_with
-from server.settings import Settings
+from server.http.protocol import ConnectionLimits, HttpProtocol, protocol_with
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer
 
 LIMITS = ConnectionLimits(header_s=10, body_s=30, write_s=60, max_connections=3)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from runtime.pool.load_spec import FOREVER
-from server.durations import KEPT_FOREVER, KeepAlive, keep_alive_s, parse_keep_alive, parse_span
+from runtime.pool.loaded_model import FOREVER
+from server.settings.units import KEPT_FOREVER, KeepAlive, keep_alive_s, parse_keep_alive, parse_span
 
 pytestmark = pytest.mark.unit
 

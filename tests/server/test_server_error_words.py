@@ -9,13 +9,13 @@ import httpx
 import msgspec
 import pytest
 
-from runtime.errors import Field, InvalidRequest
-from runtime.request import SamplingParams
-from server.errors import ErrorKind, ErrorReply, reply_to
-from server.openai.errors import FIELD_NAMES, InvalidParam, OpenAIErrors
-from server.openai.field_names import names_in
-from server.openai.wire.chat import ChatRequest
-from server.openai.wire.completions import CompletionRequest
+from runtime.protocol.errors import Field, InvalidRequest
+from runtime.protocol.request import SamplingParams
+from server.dialects.openai.errors import FIELD_NAMES, InvalidParam, OpenAIErrors
+from server.dialects.openai.field_names import names_in
+from server.dialects.openai.wire.chat import ChatRequest
+from server.dialects.openai.wire.completions import CompletionRequest
+from server.http.errors import ErrorKind, ErrorReply, reply_to
 from tests.doubles.live_server import events_of, said
 
 TOOL = {"name": "f", "parameters": {}}

@@ -12,12 +12,12 @@ from starlette.exceptions import HTTPException
 
 from jobs import job as jobs
 from model_registry import errors as registry
-from runtime import errors as runtime
+from runtime.protocol import errors as runtime
 from server.app import create_app
-from server.body_errors import BodyTooComplex, BodyTooLarge, InvalidBody, UnsupportedCoding
-from server.errors import DrainingError, ModelNotLoadedError, NotImplementedHere, reply_to
-from server.openai.errors import OpenAIErrors
-from server.settings import Settings
+from server.dialects.openai.errors import OpenAIErrors
+from server.http.body_errors import BodyTooComplex, BodyTooLarge, InvalidBody, UnsupportedCoding
+from server.http.errors import DrainingError, ModelNotLoadedError, NotImplementedHere, reply_to
+from server.settings.daemon import Settings
 from tests.doubles.live_server import ask, error_of
 
 

@@ -13,9 +13,9 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.app import create_app
+from server.http.request_record import RequestRecord
 from server.principal import AccessScope, Principal
-from server.request_record import RequestRecord
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer, error_of, events_of, said
 
 CHAT = "/v1/chat/completions"

@@ -13,9 +13,9 @@ import httpx
 import openai
 import pytest
 
-from server.fine_tuned_names import as_registered, registered_name, registered_of, written_name
-from server.openai.tuning_jobs import csv_of
-from server.settings import Settings
+from server.dialects.openai.tuning_jobs import csv_of
+from server.inference.fine_tuned_names import as_registered, registered_name, registered_of, written_name
+from server.settings.daemon import Settings
 from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.live_server import LiveServer
 from tests.doubles.tiny_gguf import Tiny

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.model_settings import ModelSettings
-from server.settings import InvalidSettings, Settings
+from server.settings.daemon import InvalidSettings, Settings
+from server.settings.models import ModelSettings
 from tests.doubles.live_server import LiveServer, error_of, events_of, said
 
 CHAT = "/v1/chat/completions"

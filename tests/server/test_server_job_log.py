@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.job_log import end_of
+from server.admin.jobs import end_of
 
 pytestmark = pytest.mark.unit
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer
 
 SERVER = {"url": "http://127.0.0.1:1/v1", "key_env": "PATH"}

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from server.app import create_app
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer
 
 

@@ -14,14 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import server.json_route
-from server.body_errors import BodyTooLarge, InvalidBody
-from server.content_coding import Gunzip, GunzippedReceive
-from server.json_meter import JsonLimits, JsonMeter, TooComplex, measure
-from server.json_route import JsonRequest
-from server.openai.wire.chat import ChatRequest
-from server.openai.wire.completions import CompletionRequest
-from server.text_encoding import why_not_utf8
+import server.http.json_route
+from server.dialects.openai.wire.chat import ChatRequest
+from server.dialects.openai.wire.completions import CompletionRequest
+from server.http.bodies import Gunzip, GunzippedReceive
+from server.http.body_errors import BodyTooLarge, InvalidBody, why_not_utf8
+from server.http.json_route import JsonLimits, JsonMeter, JsonRequest, TooComplex, measure
 from tests.doubles.live_server import error_of, said
 
 CHAT = "/v1/chat/completions"
@@ -125,7 +123,7 @@ def test_a_body_over_a_limit_is_not_decoded(http: httpx.Client, monkeypatch: pyt
     def decode(_: bytes) -> None:
         raise AssertionError("it was decoded")
 
-    monkeypatch.setattr(server.json_route.msgspec.json, "decode", decode)
+    monkeypatch.setattr(server.http.json_route.msgspec.json, "decode", decode)
     error = error_of(http.post(CHAT, content=b"[" + b"[]," * 1_000_000), 400)
     assert error["code"] == "body_too_complex"
     assert "send fewer" in error["message"]

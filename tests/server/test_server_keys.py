@@ -16,7 +16,7 @@ import pytest
 from model_registry.database import Database
 from model_registry.keys import KeyStore
 from server.app import create_app, why_refused
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer, ask, error_of, events_of, said
 
 Make = Callable[..., Settings]

@@ -7,21 +7,21 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from runtime.errors import NotReady, RuntimeFailure, StepFailed
-from runtime.events import Chunk, Event, Finished, FinishReason, Started, Timings, Usage
-from runtime.generation import Generation
-from runtime.request import SamplingParams
-from server.disconnection import ClientGone, unless_disconnected
+from runtime.pool.generation import Generation
+from runtime.protocol.errors import NotReady, RuntimeFailure, StepFailed
+from runtime.protocol.events import Chunk, Event, Finished, FinishReason, Started, Timings, Usage
+from runtime.protocol.request import SamplingParams
+from server.http.disconnection import ClientGone, unless_disconnected
+from server.http.request_record import RequestRecord
 from server.inference.inference import Inference
+from server.inference.lifecycle import Lifecycle, Phase
 from server.inference.log_line import LogLine
 from server.inference.observed_generation import ObservedGeneration
 from server.inference.observers import ObservedChoice, ObservedRequest, Observers
 from server.inference.request import InferenceRequest
 from server.inference.resolution import Resolution, ServedModel
-from server.lifecycle import Lifecycle, Phase
-from server.metrics import Metrics
-from server.request_metrics import RequestMetrics
-from server.request_record import RequestRecord
+from server.metrics.requests import RequestMetrics
+from server.metrics.series import Metrics
 
 pytestmark = pytest.mark.unit
 

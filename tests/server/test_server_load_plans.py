@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 
 from model_registry.records import Artifact, GraphKind, Precision, Variant
-from runtime.errors import NotReady
 from runtime.machine.provider_directory import ProviderDirectory
-from runtime.pool.load_spec import FOREVER, Candidate, LoadSpec
-from runtime.pool.loaded_model import LoadedModel, ModelState
+from runtime.pool.loaded_model import FOREVER, Candidate, LoadedModel, LoadSpec, ModelState
 from runtime.pool.memory import WORKING_BYTES, MemoryEstimate
+from runtime.protocol.errors import NotReady
+from server.inference.load_plans import LoadPlans
 from server.inference.resolution import ServedModel
-from server.load_plans import LoadPlans
-from server.model_settings import ModelSettings
-from server.settings import Settings
+from server.settings.daemon import Settings
+from server.settings.models import ModelSettings
 
 pytestmark = pytest.mark.api
 

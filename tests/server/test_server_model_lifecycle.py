@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.messages import ProviderChoice, Stats
-from runtime.pool.capacity import Budget
-from runtime.pool.limits import PoolLimits
-from runtime.pool.load_spec import Candidate, LoadSpec
+from runtime.pool.capacity import Budget, PoolLimits
 from runtime.pool.loaded_model import (
+    Candidate,
     Departure,
     Died,
     Fallback,
@@ -24,12 +22,14 @@ from runtime.pool.loaded_model import (
     LoadedModel,
     LoadedReplica,
     LoadFailed,
+    LoadSpec,
     ModelState,
     PoolEvent,
 )
 from runtime.pool.memory import MemoryEstimate
+from runtime.protocol.messages import ProviderChoice, Stats
 from server.logs import JsonFormatter
-from server.metrics import Metrics
+from server.metrics.series import Metrics
 
 pytestmark = pytest.mark.unit
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ByteSize, ValidationError
 
-from runtime.messages import EngineOptions
-from runtime.placement import Policy
-from server.model_settings import ModelSettings
+from runtime.machine.placement import Policy
+from runtime.protocol.messages import EngineOptions
+from server.settings.models import ModelSettings
 
 pytestmark = pytest.mark.unit
 

@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from runtime.errors import InvalidRequest, NotReady, OverCapacity, RuntimeFailure
-from runtime.events import Chunk, Event, Finished, FinishReason, Started, Timings, Usage
-from runtime.request import SamplingParams, TextPrompt
-from server.gateway import Gateway
+from runtime.protocol.errors import InvalidRequest, NotReady, OverCapacity, RuntimeFailure
+from runtime.protocol.events import Chunk, Event, Finished, FinishReason, Started, Timings, Usage
+from runtime.protocol.request import SamplingParams, TextPrompt
+from server.http.request_record import RequestRecord
+from server.inference.gateway import Gateway
 from server.inference.log_line import LogLine
 from server.inference.observed_generation import ObservedGeneration
 from server.inference.observers import ObservedChoice, ObservedRequest, Observers, RequestObserver
 from server.inference.request import InferenceRequest
 from server.inference.resolution import Resolution, ServedModel
-from server.metrics import Metrics
+from server.inference.served_models import FakeModels
+from server.metrics.requests import RequestMetrics
+from server.metrics.series import Metrics
 from server.principal import LOCAL
-from server.request_metrics import RequestMetrics
-from server.request_record import RequestRecord
-from server.served_models import FakeModels
-from server.settings import Settings
+from server.settings.daemon import Settings
 
 RESOLUTION = Resolution("m", ServedModel("m:1", 0), "test")
 REQUEST = InferenceRequest((TextPrompt(text="a"),), SamplingParams(max_tokens=7))

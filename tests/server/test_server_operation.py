@@ -11,8 +11,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from server.app import create_app
-from server.http_paths import PathsAndMethods
-from server.settings import Settings
+from server.http.paths import PathsAndMethods
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer, ask, error_of, said
 
 

@@ -15,7 +15,7 @@ from model_registry.database import Database
 from model_registry.keys import KeyStore
 from model_registry.uploads import FileStore
 from server.app import create_app
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer, error_of
 
 ROW = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n'

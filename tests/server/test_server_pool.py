@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer, error_of, said
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"

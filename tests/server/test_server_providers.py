@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.machine.provider_directory import ProviderDirectory
-from server.request_record import RequestRecord
-from server.routes.providers import providers_router
+from server.admin.providers import providers_router
+from server.http.request_record import RequestRecord
 
 pytestmark = pytest.mark.api
 

@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-from server.openai.errors import InvalidParam
-from server.openai.near_misses import warnings_of
-from server.openai.refusals import CHAT, COMPLETION, MESSAGE, Unsupported
-from server.openai.translate import translate_chat, translate_completion
-from server.openai.wire.chat import ChatRequest
-from server.openai.wire.completions import CompletionRequest
+from server.dialects.openai.errors import InvalidParam
+from server.dialects.openai.near_misses import warnings_of
+from server.dialects.openai.refusals import CHAT, COMPLETION, MESSAGE, Unsupported
+from server.dialects.openai.translate import translate_chat, translate_completion
+from server.dialects.openai.wire.chat import ChatRequest
+from server.dialects.openai.wire.completions import CompletionRequest
 from tests.doubles.live_server import error_of, said
 
 _ASKING = {"asking": "for something"}

@@ -20,12 +20,12 @@ from model_registry.errors import ModelNotFound, RegistryBusy, RegistryError
 from model_registry.records import Manifest, Precision
 from model_registry.registry import Registry, open_registry
 from model_registry.snapshot import Snapshot
-from server import adapters
 from server.app import create_app
-from server.registry_access import RegistryAccess
-from server.settings import Settings
-from server.storage import Storage
-from server.write_thread import LOCK_WAIT_S
+from server.inference import adapters
+from server.settings.daemon import Settings
+from server.storage.snapshots import RegistryAccess
+from server.storage.storage import Storage
+from server.storage.threads import LOCK_WAIT_S
 from tests.doubles.live_server import ask, error_of
 
 PATIENCE_S = 30  # guards against a hang

@@ -11,20 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.chat_formats.delta import AnswerParser
-from runtime.events import Chunk, Finished, FinishReason, Started, Timings, Usage
+from runtime.protocol.events import Chunk, Finished, FinishReason, Started, Timings, Usage
+from runtime.text.formats.reader import AnswerParser
+from server.dialects.openai.chat_frames import ChatFrames, ChatStyle
+from server.dialects.openai.completion_frames import CompletionFrames, CompletionStyle
+from server.dialects.openai.rendering import MARK, ChunkTemplate, Identity, event_of
+from server.dialects.openai.wire.chat_answer import ChatChunk, ChatChunkChoice, Delta
+from server.dialects.openai.wire.sampling import UsageWish
 from server.inference.inference import Indexed, total
 from server.inference.resolution import Resolution, ServedModel
-from server.logs import JsonFormatter, TextFormatter, configure
-from server.openai.chat_frames import ChatFrames
-from server.openai.chat_style import ChatStyle
-from server.openai.completion_frames import CompletionFrames
-from server.openai.completion_style import CompletionStyle
-from server.openai.identity import Identity
-from server.openai.sse import MARK, ChunkTemplate, event_of
-from server.openai.wire.chat_answer import ChatChunk, ChatChunkChoice, Delta
-from server.openai.wire.sampling import UsageWish
-from server.visible_text import visible
+from server.logs import JsonFormatter, TextFormatter, configure, visible
 
 pytestmark = pytest.mark.unit
 

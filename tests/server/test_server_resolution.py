@@ -10,7 +10,7 @@ import pytest
 from model_registry.errors import ModelNotFound, UnsupportedModel
 from model_registry.records import Alias, Attachment, GraphKind, Manifest, Model, ModelVersion, Precision, Variant, VariantRole
 from model_registry.snapshot import Snapshot
-from server.fine_tuned_names import registered_name, written_name
+from server.inference.fine_tuned_names import registered_name, written_name
 from server.inference.resolution import Resolution, Unresolved, listed, resolve
 from server.principal import LOCAL, Principal
 

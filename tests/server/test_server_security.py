@@ -10,8 +10,8 @@ import pytest
 from model_registry.database import Database
 from model_registry.keys import KeyStore
 from server.app import create_app, why_refused
-from server.security import Policy, host_of, is_loopback
-from server.settings import Settings
+from server.http.security import Policy, host_of, is_loopback
+from server.settings.daemon import Settings
 from tests.doubles.live_server import ask, error_of
 
 Make = Callable[..., Settings]

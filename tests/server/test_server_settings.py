@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from jobs.permissions import EndpointSource
 from runtime.pool.capacity import Budget
 from runtime.pool.memory import machine_memory_bytes
-from server.job_settings import JobSettings
-from server.settings import MASK, EffectiveSetting, InvalidSettings, Settings, effective
+from server.settings.daemon import MASK, EffectiveSetting, InvalidSettings, Settings, effective
+from server.settings.jobs import JobSettings
 
 pytestmark = pytest.mark.unit
 

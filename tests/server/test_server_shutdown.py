@@ -15,7 +15,7 @@ import pytest
 
 from server.app import serve
 from server.daemon import CannotListenError, open_socket
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import error_of, events_of, said
 from tests.doubles.logged_daemon import ROOT, DaemonProcess
 
@@ -123,7 +123,7 @@ def test_serving_imports_nothing_heavy(tmp_path: Path) -> None:
     code = f"""
 import sys
 from server.app import create_app
-from server.settings import Settings
+from server.settings.daemon import Settings
 create_app(Settings(home={str(tmp_path)!r}))
 heavy = ("torch", "transformers", "onnxruntime", "onnx", "gguf", "huggingface_hub", "alembic", "numpy", "typer")
 print([name for name in heavy if name in sys.modules])

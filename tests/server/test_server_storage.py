@@ -15,8 +15,8 @@ from model_registry.database import Database
 from model_registry.errors import NotWritable
 from model_registry.keys import KeyStore
 from server.app import create_app
-from server.settings import Settings
-from server.storage import Storage
+from server.settings.daemon import Settings
+from server.storage.storage import Storage
 from tests.doubles.live_server import LiveServer, ask, error_of
 
 FILE = {"file": ("a.jsonl", b"{}"), "purpose": (None, "fine-tune")}

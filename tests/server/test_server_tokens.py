@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from runtime.engines.fake import ASSISTANT, USER
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer, error_of
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]

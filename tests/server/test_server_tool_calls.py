@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from runtime.chat_formats.answer_parser import answer_parser
-from runtime.chat_formats.recognition import tool_format_by_name
-from server.answer_parts import joined
+from runtime.text.formats.answer_parser import answer_parser
+from runtime.text.formats.recognition import tool_format_by_name
+from server.inference.answer_parts import joined
 from tests.doubles.live_server import error_of, events_of, said
 
 CHAT = "/v1/chat/completions"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from runtime.request import ChatPrompt, ToolChoice, ToolMode
-from server.openai.errors import InvalidParam
-from server.openai.translate import translate_chat
-from server.openai.wire.chat import ChatRequest
+from runtime.protocol.request import ChatPrompt, ToolChoice, ToolMode
+from server.dialects.openai.errors import InvalidParam
+from server.dialects.openai.translate import translate_chat
+from server.dialects.openai.wire.chat import ChatRequest
 from tests.doubles.live_server import said
 
 pytestmark = pytest.mark.unit

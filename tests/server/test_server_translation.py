@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
-from runtime.request import ChatPrompt, Grammar, GrammarKind, SamplingParams
-from server.openai.errors import InvalidParam
-from server.openai.structured_output import form_param
-from server.openai.translate import translate_chat, translate_completion
-from server.openai.wire.chat import ChatRequest
-from server.openai.wire.completions import CompletionRequest
+from runtime.protocol.request import ChatPrompt, Grammar, GrammarKind, SamplingParams
+from server.dialects.openai.errors import InvalidParam
+from server.dialects.openai.structured_output import form_param
+from server.dialects.openai.translate import translate_chat, translate_completion
+from server.dialects.openai.wire.chat import ChatRequest
+from server.dialects.openai.wire.completions import CompletionRequest
 from tests.doubles.live_server import said
 
 pytestmark = pytest.mark.unit

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from server.app import create_app
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.live_server import LiveServer, ask, error_of
 
 PATHS = [

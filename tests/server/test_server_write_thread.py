@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from model_registry.database import Database
 from model_registry.errors import RegistryBusy
-from server.write_thread import WriteThread
+from server.storage.threads import WriteThread
 
 PATIENCE_S = 30  # guards against a hang
 

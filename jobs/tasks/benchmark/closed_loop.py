@@ -16,9 +16,9 @@ from jobs.tasks.benchmark.load import WARM_UP, Load, LoadReport, prompts, report
 from jobs.tasks.evaluate.local_model import LocalModel
 from model_registry.records import Capability
 from runtime.batching.engine import BatchingEngine
-from runtime.events import Finished
-from runtime.messages import StepReport, Submit
-from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt
+from runtime.protocol.events import Finished
+from runtime.protocol.messages import StepReport, Submit
+from runtime.protocol.request import ChatPrompt, Prompt, SamplingParams, TextPrompt
 
 _ROUNDS, _TOKENS = 3, 64
 _NUM_CLIENTS = (1, 8)

@@ -1,6 +1,6 @@
-"""What onnxruntime-genai's model builder can be asked, declared and checked, and its own words for it. Imports nothing of it.
+"""The options of onnxruntime-genai's model builder, declared and checked, and names of builds such as `cpu-int8`. Pure.
 
-Source: the builder's `--help` of release 0.18 (`python -m onnxruntime_genai.models.builder`).
+Source: the builder's `--help` of release 0.18 (`python -m onnxruntime_genai.models.builder`). Imports nothing of it.
 """
 
 from __future__ import annotations
@@ -131,3 +131,32 @@ def _in_their_words(asked: BuilderOptions, precision: Precision) -> dict[str, st
     named["hf_remote"] = False  # it would run the code of a model's folder
     given = {name: value for name, value in named.items() if value is not None}
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class BuildName:
+    """What is requested of one build. precision: AUTO leaves it to the importer or builder."""
+
+    provider: Provider
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.provider}-{self.precision}"
+
+
+def parse_build(text: str) -> BuildName:
+    """Raises ValueError, with what may be written."""
+    provider, _, precision = text.rpartition("-")
+    try:
+        return BuildName(Provider(provider), Precision(precision))
+    except ValueError:
+        known = f"one of {', '.join(Provider)} and one of {', '.join(Precision)}"
+        raise ValueError(f"{text!r} names no build: write PROVIDER-PRECISION, with {known}") from None
+
+
+def parse_builds(texts: list[str]) -> tuple[BuildName, ...]:
+    """Raises ValueError, also for one that is named twice."""
+    names = tuple(map(parse_build, texts))
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{twice} is named twice")
+    return names

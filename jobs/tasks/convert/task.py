@@ -12,14 +12,13 @@ from jobs.fields import ModelSource
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
 from jobs.tasks.checkpoints import StagedProgress
 from jobs.tasks.convert.backends import LIBRARIES, Backend, importers_of, missing_for
-from jobs.tasks.convert.build_names import parse_builds
-from jobs.tasks.convert.builder_options import BuilderOptions, BuildOrder, Provider
+from jobs.tasks.convert.builder_options import BuilderOptions, BuildOrder, Provider, parse_builds
 from jobs.tasks.convert.pickles import readable
 from jobs.tasks.outputs import tried
-from model_registry.builds import BuildRequest
 from model_registry.errors import InvalidName, InvalidReference
 from model_registry.progress import Progress
 from model_registry.pull import PullOptions, PullPlan, plan_pull, pull
+from model_registry.pull.builds import BuildRequest
 from model_registry.records import CANDIDATE, Precision
 from model_registry.references import MAX_CHARS, HubReference, PathReference
 from model_registry.sources import FileChoice

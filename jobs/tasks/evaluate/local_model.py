@@ -13,12 +13,12 @@ from jobs.tasks.evaluate.questions import Answered, Question
 from jobs.tasks.finetune.rendering import IGNORED, Tokens, arguments_of, chat_messages
 from model_registry.records import Capability
 from runtime.batching.slots import num_rows
-from runtime.chat_formats.answer_parser import answer_parser
-from runtime.chat_formats.delta import ContentDelta, ToolCallArguments, ToolCallBegin
-from runtime.chat_formats.recognition import reasoning_format_by_name, tool_format_by_name
-from runtime.events import Finished, Started
-from runtime.messages import EngineOptions, Submit
-from runtime.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
+from runtime.protocol.events import Finished, Started
+from runtime.protocol.messages import EngineOptions, Submit
+from runtime.protocol.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
+from runtime.text.formats.answer_parser import answer_parser
+from runtime.text.formats.reader import ContentDelta, ToolCallArguments, ToolCallBegin
+from runtime.text.formats.recognition import reasoning_format_by_name, tool_format_by_name
 
 NUM_SLOTS = 8
 _KV_PART = 4  # of the job's memory: what KV may use is one part of so many
@@ -28,7 +28,7 @@ class LocalModel:
     """Raises ValueError when the engine cannot run the folder. close() when done."""
 
     def __init__(self, folder: Path, context: TaskContext) -> None:
-        from runtime.engines.onnx import build_onnx_engine
+        from runtime.engines.onnx.engine import build_onnx_engine
 
         self._context = context
         budget = None if context.memory_bytes is None else context.memory_bytes // _KV_PART

@@ -16,7 +16,7 @@ from jobs.task import InvalidJob, Problem
 from jobs.tasks.finetune.kept_tokens import KeptTokens, digest_of_texts
 from jobs.tasks.finetune.parameters import FinetuneParams
 from jobs.tasks.finetune.rendering import IGNORED, PreferenceTokens, Rendered, Renderer, Tokens
-from runtime.errors import InvalidRequest
+from runtime.protocol.errors import InvalidRequest
 
 T = TypeVar("T")
 _TRAINING, _VALIDATION = "training", "validation"  # roles of the files

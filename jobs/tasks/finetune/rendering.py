@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs.datasets.examples import Completion, Conversation, Example, Preference
-from runtime.batching.chat_prompts import ChatFormats, ChatPrompts
-from runtime.errors import InvalidRequest
-from runtime.messages import EngineOptions
-from runtime.model_folder import read_model_folder
-from runtime.preparation_process import ModelPreparation
-from runtime.request import ChatPrompt
-from runtime.tokenizer import ModelTokenizer
+from runtime.engines.model_folder import read_model_folder
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.messages import EngineOptions
+from runtime.protocol.request import ChatPrompt
+from runtime.text.chat_prompts import ChatFormats, ChatPrompts
+from runtime.text.preparation import ModelPreparation
+from runtime.text.tokenizer import ModelTokenizer
 
 IGNORED = -100  # PyTorch's label of positions without loss
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs.task import JobFailure, Stopped, TaskContext
 from jobs.tasks.checkpoints import StagedProgress, build, is_adapter, merged, save_weights
-from jobs.tasks.convert.measuring import quality
+from jobs.tasks.convert.built import quality
 from jobs.tasks.convert.pickles import is_checkpoint
 from jobs.tasks.olive.workflow import pass_types
 from model_registry.artifacts import StagedVariant

@@ -14,7 +14,7 @@ from jobs.task import JobFailure, TaskContext
 from jobs.tasks.benchmark.closed_loop import decode_speed
 from jobs.tasks.checkpoints import StagedProgress
 from jobs.tasks.quantize.calibration import Examples
-from jobs.tasks.quantize.candidates import Tried
+from jobs.tasks.quantize.parameters import Tried
 from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter, open_checkpoint
 from model_registry.conversion.importer import ImportOptions
 from model_registry.conversion.measure.calibration import TEXT

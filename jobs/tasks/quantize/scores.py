@@ -1,8 +1,8 @@
-"""Scores on a task's data before and after: the version that a quantization began from, and the build that it chose."""
+"""Scores on a task's data before and after a quantization, and its report: what was tried, what was chosen and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jobs.task import InvalidJob, Problem, TaskContext
@@ -10,7 +10,7 @@ from jobs.tasks.evaluate.local_model import LocalModel
 from jobs.tasks.evaluate.metrics import Measured
 from jobs.tasks.evaluate.questions import Question, QuestionData, read_questions
 from jobs.tasks.evaluate.scoring import answer_perplexity, ask, scores
-from jobs.tasks.quantize.parameters import QuantizeParams
+from jobs.tasks.quantize.parameters import QuantizeParams, Tried
 
 
 def questions_of(params: QuantizeParams) -> QuestionData | None:
@@ -37,3 +37,25 @@ def task_scores(
     if "perplexity" in params.chosen_metrics:
         figures["perplexity"] = answer_perplexity(folder, Path(params.data).expanduser(), len(questions), context)
     return figures
+
+
+def markdown(
+    label: str, before: Tried, tried: Sequence[Tried], why: Sequence[str], scores: Mapping[str, tuple[Measured, Measured]]
+) -> str:
+    """scores: of each metric, before and after."""
+    head = ["| build | perplexity over source | MB | tokens/s, 1 client | tokens/s, 8 clients |", "|---|---|---|---|---|"]
+    lines = [f"# Quantization of {label}", "", *head, *(_row(each) for each in (before, *tried)), "", *why, ""]
+    if scores:
+        lines += ["| score | before | after |", "|---|---|---|"]
+        lines += [f"| {metric} | {_figure(one)} | {_figure(two)} |" for metric, (one, two) in scores.items()]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _row(tried: Tried) -> str:
+    cells = (tried.name, f"{tried.ratio:.4f}", f"{tried.size_bytes / 1e6:.0f}", *map(round, tried.tokens_per_s))
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _figure(measured: Measured) -> str:
+    return f"{measured.value:.4g} ({measured.low:.3g} to {measured.high:.3g})"

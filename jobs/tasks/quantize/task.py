@@ -15,10 +15,8 @@ from jobs.tasks.evaluate.questions import Question, QuestionData
 from jobs.tasks.outputs import Output, checked_name, made_by, register
 from jobs.tasks.quantize.builds import Builds, remove_builds
 from jobs.tasks.quantize.calibration import Examples, read_examples
-from jobs.tasks.quantize.candidates import Tried, asked, choose, told
-from jobs.tasks.quantize.parameters import QuantizeParams
-from jobs.tasks.quantize.report import markdown
-from jobs.tasks.quantize.scores import questions_of, task_scores
+from jobs.tasks.quantize.parameters import QuantizeParams, Tried, asked, choose, told
+from jobs.tasks.quantize.scores import markdown, questions_of, task_scores
 from jobs.tasks.quantize.searching import search
 from model_registry.artifacts import StagedVariant
 from model_registry.records import ModelVersion, Precision

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from model_registry.chat_templates import template_fault
 from model_registry.errors import CorruptModel
-from model_registry.json_files import MAX_TOKENIZER_BYTES, checked, read_object
+from model_registry.text_files import MAX_TOKENIZER_BYTES, checked, read_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

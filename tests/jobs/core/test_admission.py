@@ -15,7 +15,7 @@ from jobs.task import MAX_MESSAGE_CHARS, InvalidJob, JobKind, Problem
 from jobs.tasks.kinds import task_for
 from model_registry.errors import InvalidReference
 from model_registry.references import parse_reference
-from runtime.framing import Encoder
+from runtime.protocol.framing import Encoder
 
 Admit = Callable[..., Admitted]
 

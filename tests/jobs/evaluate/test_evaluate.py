@@ -17,7 +17,7 @@ from jobs.tasks.benchmark.task import regressions
 from model_registry.database import Database
 from model_registry.errors import ModelNotFound
 from model_registry.evaluations import Evaluation, EvaluationStore
-from server.settings import Settings
+from server.settings.daemon import Settings
 from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.live_server import LiveServer
 from tests.doubles.permissive import EVERYWHERE

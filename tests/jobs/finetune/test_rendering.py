@@ -12,14 +12,14 @@ from jobs.tasks.finetune.rendering import IGNORED, Renderer
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import open_registry
-from runtime.batching.chat_prompts import ChatFormats, ChatPrompts
-from runtime.chat_template import ChatTemplate
-from runtime.errors import InvalidRequest
-from runtime.messages import EngineOptions
-from runtime.model_folder import read_model_folder
-from runtime.request import ChatPrompt
-from server.openai.translate import translate_chat
-from server.openai.wire.chat import ChatRequest
+from runtime.engines.model_folder import read_model_folder
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.messages import EngineOptions
+from runtime.protocol.request import ChatPrompt
+from runtime.text.chat_prompts import ChatFormats, ChatPrompts
+from runtime.text.chat_template import ChatTemplate
+from server.dialects.openai.translate import translate_chat
+from server.dialects.openai.wire.chat import ChatRequest
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 TURNS = "<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>"

@@ -15,8 +15,7 @@ import pytest
 from jobs.job import Job, JobStatus, Outcome
 from jobs.permissions import JobLimits
 from jobs.task import InvalidJob, JobKind, TaskContext
-from jobs.tasks.quantize.candidates import Tried, asked, choose
-from jobs.tasks.quantize.parameters import QuantizeParams
+from jobs.tasks.quantize.parameters import QuantizeParams, Tried, asked, choose
 from jobs.tasks.quantize.task import Quantize
 from model_registry.conversion.quantizers.recipe import GROUPS
 from model_registry.errors import ModelNotFound

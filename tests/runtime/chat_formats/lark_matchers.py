@@ -10,7 +10,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
-from runtime.constraints.lark import with_tokens
+from runtime.text.constraints.lark import with_tokens
 
 EOS = 256
 _CLOSING = frozenset(b'"}]')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from runtime.chat_formats.delta import AnswerParser, ContentDelta, Delta, ReasoningDelta, ToolCallArguments, ToolCallBegin
+from runtime.text.formats.reader import AnswerParser, ContentDelta, Delta, ReasoningDelta, ToolCallArguments, ToolCallBegin
 
 
 @dataclass(frozen=True)

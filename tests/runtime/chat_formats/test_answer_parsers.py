@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runtime.chat_formats.answer_parser import answer_parser
-from runtime.chat_formats.delta import AnswerParser, ContentDelta, ToolCallArguments, ToolCallBegin
-from runtime.chat_formats.reasoning_format import REASONING_FORMATS
-from runtime.chat_formats.recognition import TOOL_FORMATS
+from runtime.text.formats.answer_parser import answer_parser
+from runtime.text.formats.protocol import REASONING_FORMATS
+from runtime.text.formats.reader import AnswerParser, ContentDelta, ToolCallArguments, ToolCallBegin
+from runtime.text.formats.recognition import TOOL_FORMATS
 from tests.effort import drawn
 from tests.runtime.chat_formats.recorded_answers import RECORDED, Recorded, Said, read
 

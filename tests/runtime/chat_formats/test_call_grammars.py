@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from runtime.chat_formats.call_grammar import arguments_schema, loosened
-from runtime.chat_formats.deepseek import DeepSeek
-from runtime.chat_formats.mistral import Mistral
-from runtime.chat_formats.phi4 import Phi4
-from runtime.chat_formats.recognition import TOOL_FORMATS
-from runtime.chat_formats.tool_format import ToolFormat
-from runtime.errors import InvalidRequest
-from runtime.request import ToolChoice, ToolMode
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.request import ToolChoice, ToolMode
+from runtime.text.formats.call_grammar import arguments_schema, loosened
+from runtime.text.formats.deepseek import DeepSeek
+from runtime.text.formats.mistral import Mistral
+from runtime.text.formats.phi4 import Phi4
+from runtime.text.formats.protocol import ToolFormat
+from runtime.text.formats.recognition import TOOL_FORMATS
 from tests.runtime.chat_formats.lark_matchers import Matching
 from tests.runtime.chat_formats.recorded_answers import Said, fenced, read
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from runtime.chat_formats.conversation import in_user_turns
-from runtime.chat_formats.deepseek import DeepSeek
-from runtime.chat_formats.phi4 import Phi4
-from runtime.chat_formats.recognition import TOOL_FORMATS
-from runtime.chat_template import ChatTemplate
-from runtime.request import ChatPrompt
+from runtime.protocol.request import ChatPrompt
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.formats.conversation import in_user_turns
+from runtime.text.formats.deepseek import DeepSeek
+from runtime.text.formats.phi4 import Phi4
+from runtime.text.formats.recognition import TOOL_FORMATS
 from tests.runtime.chat_formats.recorded_answers import Call, read
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from runtime.chat_formats.recognition import TOOL_FORMATS, is_native, tool_format
-from runtime.chat_formats.tool_format import ToolFormat
-from runtime.chat_template import ChatTemplate
-from runtime.constraints.compiler import GrammarCompiler
-from runtime.constraints.constraint import Constraint, ConstraintBroken
-from runtime.model_folder import ModelFolder, read_model_folder
-from runtime.request import ChatPrompt, Grammar, GrammarKind, ToolChoice, ToolMode
-from runtime.tokenizer import ModelTokenizer
+from runtime.engines.model_folder import ModelFolder, read_model_folder
+from runtime.protocol.request import ChatPrompt, Grammar, GrammarKind, ToolChoice, ToolMode
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.constraints.compiler import GrammarCompiler
+from runtime.text.constraints.constraint import Constraint, ConstraintBroken
+from runtime.text.formats.protocol import ToolFormat
+from runtime.text.formats.recognition import TOOL_FORMATS, is_native, tool_format
+from runtime.text.tokenizer import ModelTokenizer
 
 pytestmark = pytest.mark.model
 

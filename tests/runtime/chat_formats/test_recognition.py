@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.chat_formats.deepseek import DeepSeek
-from runtime.chat_formats.mistral import Mistral
-from runtime.chat_formats.phi4 import Phi4
-from runtime.chat_formats.recognition import (
+from runtime.text.formats.deepseek import DeepSeek
+from runtime.text.formats.mistral import Mistral
+from runtime.text.formats.phi4 import Phi4
+from runtime.text.formats.recognition import (
     TOOL_FORMATS,
     is_native,
     reasoning_format,

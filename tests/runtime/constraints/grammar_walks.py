@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from runtime.constraints.compiler import GrammarCompiler
-from runtime.constraints.constraint import Constraint, ConstraintBroken
 from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
-from runtime.request import Grammar, GrammarKind
+from runtime.protocol.request import Grammar, GrammarKind
+from runtime.text.constraints.compiler import GrammarCompiler
+from runtime.text.constraints.constraint import Constraint, ConstraintBroken
 
 _ENDS = (EOS, ord('"'), ord("}"), ord("]"))
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from runtime.constraints.compiler import CACHED_GRAMMARS, GrammarCompiler
-from runtime.constraints.json_schema import MAX_SCHEMAS
-from runtime.constraints.lark import json_rule, literal, token, with_tokens
-from runtime.errors import InvalidRequest
-from runtime.request import Grammar, GrammarKind
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.request import Grammar, GrammarKind
+from runtime.text.constraints.compiler import CACHED_GRAMMARS, GrammarCompiler
+from runtime.text.constraints.json_schema import MAX_SCHEMAS
+from runtime.text.constraints.lark import json_rule, literal, token, with_tokens
 from tests.runtime.constraints.grammar_walks import accepts, byte_compiler, random_answer, schema_grammar
 
 NASTY = ["yes", "yes, sir", 'say "no"', "é\n\\", "", "<|user|>", "\x7f"]

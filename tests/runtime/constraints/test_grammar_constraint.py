@@ -11,13 +11,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from runtime.batching.failures import broken
-from runtime.constraints.compiler import GrammarCompiler
-from runtime.constraints.constraint import ConstraintBroken, GrammarTooComplex
-from runtime.constraints.lark import token
 from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
-from runtime.errors import FailureKind
-from runtime.request import Grammar, GrammarKind
-from runtime.tokenizer import ModelTokenizer
+from runtime.protocol.errors import FailureKind
+from runtime.protocol.request import Grammar, GrammarKind
+from runtime.text.constraints.compiler import GrammarCompiler
+from runtime.text.constraints.constraint import ConstraintBroken, GrammarTooComplex
+from runtime.text.constraints.lark import token
+from runtime.text.tokenizer import ModelTokenizer
 from tests.doubles.small_tokenizer import EOS_IDS, SPECIAL, small_tokenizer
 from tests.runtime.constraints.grammar_walks import allowed_tokens, schema_grammar
 

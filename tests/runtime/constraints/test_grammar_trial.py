@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.chat_formats.recognition import TOOL_FORMATS
-from runtime.constraints.compiler import GrammarCompiler
-from runtime.constraints.trial import complaint
 from runtime.engines.fake import EOS, VOCAB_SIZE, ByteTokenizer
-from runtime.errors import InvalidRequest
-from runtime.request import Grammar, GrammarKind, ToolChoice, ToolMode
+from runtime.protocol.errors import InvalidRequest
+from runtime.protocol.request import Grammar, GrammarKind, ToolChoice, ToolMode
+from runtime.text.constraints.compiler import GrammarCompiler
+from runtime.text.constraints.lark import complaint
+from runtime.text.formats.recognition import TOOL_FORMATS
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}
 FORM = Grammar(kind=GrammarKind.REGEX, source="a+")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from runtime.constraints.compiler import GrammarCompiler
-from runtime.constraints.constraint import Constraint
-from runtime.errors import InvalidRequest
+from runtime.protocol.errors import InvalidRequest
+from runtime.text.constraints.compiler import GrammarCompiler
+from runtime.text.constraints.constraint import Constraint
 from tests.runtime.constraints.grammar_walks import accepts, byte_compiler, random_answer, schema_grammar
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "json_schema_suite" / "draft2020-12.jsonl").read_text().splitlines()]

@@ -25,7 +25,7 @@ from model_registry.conversion.decoder.architecture import (
 from model_registry.conversion.formats.checkpoint.writer import CLASSES
 from model_registry.conversion.formats.model_texts import Size, TokenId
 from model_registry.errors import CorruptModel, UnsupportedModel
-from model_registry.json_files import checked, read_object
+from model_registry.text_files import checked, read_object
 
 FILE = "config.json"
 _NAMES = {kind: name for name, (kind, _) in CLASSES.items()} | {"mistral": "llama"}

@@ -25,10 +25,10 @@ from model_registry.conversion.importer import Imported, ImportOptions
 from model_registry.disk import link_or_copy
 from model_registry.errors import CorruptModel, UnsupportedModel
 from model_registry.folders import check_file
-from model_registry.json_files import checked, read_object
 from model_registry.paths import safe_name
 from model_registry.progress import Progress
 from model_registry.records import GraphKind, Precision
+from model_registry.text_files import checked, read_object
 
 GENAI_CONFIG = "genai_config.json"
 _KEPT_SUFFIXES = frozenset({".json", ".jinja", ".model", ".txt", ".md"})

@@ -1,0 +1,1 @@
+"""Foundry Local's sessions as an engine, through its SDK."""

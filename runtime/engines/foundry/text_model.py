@@ -1,0 +1,46 @@
+"""What `text_engine` needs of a model that takes a text and gives one. Owns words, no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from runtime.batching.sequence import ResolvedParams
+from runtime.protocol.events import FinishReason
+from runtime.protocol.request import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The end of an answer, with the tokens that the model counted."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Answer(Protocol):
+    """One text being answered."""
+
+    def run(self, tell: Callable[[str], None]) -> Answered:
+        """Blocks; tells the text in whole characters as it comes. Once it was cancelled it may raise anything."""
+        ...
+
+    def cancel(self) -> None:
+        """From any thread: `run` ends as soon as the model can, at the latest with its next text. No-op when it has ended."""
+        ...
+
+
+class TextModel(Protocol):
+    def check(self, asked: SamplingParams) -> None:
+        """Raises InvalidRequest for what this model cannot do. Thread-safe."""
+        ...
+
+    def answer(self, text: str, params: ResolvedParams) -> Answer:
+        """Begins nothing yet."""
+        ...
+
+    def close(self) -> None:
+        """When no answer runs."""
+        ...

@@ -1,0 +1,1 @@
+"""Our own engine on ONNX Runtime: decoders with GroupQueryAttention, on the CPU provider."""

@@ -1,0 +1,1 @@
+"""What crosses between the gateway and a worker: requests, events, messages, frames, errors. Plain values."""

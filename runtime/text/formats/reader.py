@@ -1,0 +1,289 @@
+"""An answer as it is generated: what was read of it, which deltas follow, and what waits for more text. Knows no family.
+
+`Delta` values are the pieces of an answer, whatever its model's way to write it. `JsonValue` finds where a JSON value ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+
+@dataclass(frozen=True, slots=True)
+class ContentDelta:
+    """More of the text for the reader. Never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of the thought, without its tags. Never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallBegin:
+    """A call of the tool `name` begins. index: of the call in the answer, from 0; indices come in order, without holes."""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallArguments:
+    """More of the call's arguments, as JSON text. All of them together are one JSON object, unless the answer was cut."""
+
+    index: int
+    text: str
+
+
+Delta = ContentDelta | ReasoningDelta | ToolCallBegin | ToolCallArguments
+
+
+class AnswerParser(Protocol):
+    """Reads an answer in any pieces: the concatenated result is the same however the text is cut. Never raises."""
+
+    def feed(self, text: str) -> list[Delta]:
+        """What this much more text says. What could still become something else is held back."""
+        ...
+
+    def finish(self) -> list[Delta]:
+        """The end of the answer: what was held back. An unfinished call keeps its arguments as far as they came."""
+        ...
+
+
+_CLOSERS = {"{": "}", "[": "]"}
+_SPACES = " \t\n\r"
+_SCALARS = frozenset("+-.0123456789abcdefghijklmnopqrstuvwxyzE")  # of numbers, true, false, null
+
+
+class JsonValue:
+    """is_complete: the value ended. is_broken: what came next is in no JSON value; it was not read."""
+
+    __slots__ = ("_closers", "_escaped", "_in_scalar", "_in_string", "is_broken", "is_complete")
+
+    def __init__(self) -> None:
+        self._closers: list[str] = []
+        self._in_string = self._escaped = self._in_scalar = False
+        self.is_complete = self.is_broken = False
+
+    def scan(self, text: str, start: int) -> int:
+        """Reads on from `start`, where the last scan stopped. Returns the place behind what belongs to the value."""
+        for at in range(start, len(text)):
+            if self._in_string:
+                self._read_in_string(text[at])
+            elif not self._read(text[at]):
+                return at
+            if self.is_complete:
+                return at + 1
+        return len(text)
+
+    def _read_in_string(self, char: str) -> None:
+        if self._escaped:
+            self._escaped = False
+        elif char == "\\":
+            self._escaped = True
+        elif char == '"':
+            self._in_string = False
+            self.is_complete = not self._closers
+
+    def _read(self, char: str) -> bool:
+        """Whether the character belongs to the value."""
+        if self._in_scalar and char not in _SCALARS:
+            self._in_scalar = False
+            if not self._closers:
+                self.is_complete = True
+                return False
+        if char == '"':
+            self._in_string = True
+        elif char in _CLOSERS:
+            self._closers.append(_CLOSERS[char])
+        elif self._closers and char == self._closers[-1]:
+            self._closers.pop()
+            self.is_complete = not self._closers
+        elif char in _SCALARS:
+            self._in_scalar = True
+        elif not self._closers or (char not in _SPACES and char not in ",:"):
+            self.is_broken = True
+            return False
+        return True
+
+
+T = TypeVar("T")
+Script = Generator[None, None, T]
+
+
+class Reader:
+    """The text of one answer, the place that it was read to, and what it said so far."""
+
+    __slots__ = ("_at", "_deltas", "_ended", "_mark_from", "_num_calls", "_text")
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._at = 0
+        self._mark_from = 0
+        self._ended = False
+        self._deltas: list[Delta] = []
+        self._num_calls = 0
+
+    # ---- for those who feed it ----
+
+    def feed(self, text: str) -> None:
+        self._text += text
+
+    def end(self) -> None:
+        """No more comes."""
+        self._ended = True
+
+    def take_said(self) -> list[Delta]:
+        """What was said since the last time."""
+        deltas, self._deltas = self._deltas, []
+        return deltas
+
+    def take_rest(self) -> str:
+        """The text that came and was not read."""
+        text, self._text, self._at = self._text[self._at :], "", 0
+        return text
+
+    # ---- for scripts: reading ----
+
+    @property
+    def at(self) -> int:
+        """The place, to come back to. Valid until `say_until`."""
+        return self._at
+
+    def back_to(self, place: int) -> None:
+        self._at = place
+
+    def peek(self) -> Script[str]:
+        """The next character; empty at the end."""
+        while self._at == len(self._text) and not self._ended:
+            yield
+        return self._text[self._at : self._at + 1]
+
+    def spaces(self) -> Script[None]:
+        while (yield from self.peek()).isspace():
+            self._at += 1
+
+    def accept(self, literal: str) -> Script[bool]:
+        """Reads the literal, if it comes next."""
+        while not self._text.startswith(literal, self._at):
+            if self._ended or not literal.startswith(self._text[self._at :]):
+                return False
+            yield
+        self._at += len(literal)
+        return True
+
+    def until(self, mark: str, limit: int) -> Script[str | None]:
+        """Reads the text before the mark, and the mark. None where it does not come within so many characters."""
+        start, end = self._at, self._at + limit + len(mark)
+        while (found := self._text.find(mark, start, end)) < 0:
+            if self._ended or len(self._text) >= end:
+                return None
+            yield
+        self._at = found + len(mark)
+        return self._text[start:found]
+
+    def json(self, tell: Callable[[str], None] | None = None) -> Script[str | None]:
+        """Reads a JSON value, telling its text as it comes. None where none comes, or it is broken or cut."""
+        start, value = self._at, JsonValue()
+        while True:
+            begin, self._at = self._at, value.scan(self._text, self._at)
+            if tell is not None:
+                tell(self._text[begin : self._at])
+            if value.is_complete:
+                return self._text[start : self._at]
+            if value.is_broken or self._ended:
+                return None
+            yield
+
+    # ---- for scripts: saying ----
+
+    def say_until(self, marks: tuple[str, ...], kind: type[ContentDelta | ReasoningDelta] = ContentDelta) -> Script[str | None]:
+        """Says the text before the first of the marks, but for the space right before it, and reads the mark.
+
+        None: no mark came, and the answer is said to its end.
+        """
+        while True:
+            self._text, self._at = self._text[self._at :], 0
+            start, mark = _first_of(marks, self._text)
+            if mark is not None:
+                before = self._text[:start].rstrip()
+                self._say(before, kind)
+                self._mark_from, self._at = len(before), start + len(mark)
+                return mark
+            self._at = len(self._text) if self._ended else _settled(marks, self._text)
+            self._say(self._text[: self._at], kind)
+            if self._ended:
+                return None
+            yield
+
+    def attempt(self, script: Callable[[Reader], Script[bool]]) -> Script[bool]:
+        """Reads what the mark that was just read announces, and the space behind it. If it was none, the mark is content."""
+        place = self._at
+        if (yield from script(self)):
+            yield from self.spaces()
+            return True
+        self._at = place
+        self._say(self._text[self._mark_from : place], ContentDelta)
+        return False
+
+    def begin_call(self, name: str) -> None:
+        self._deltas.append(ToolCallBegin(self._num_calls, name))
+        self._num_calls += 1
+
+    def say_arguments(self, text: str) -> None:
+        """More of the arguments of the call that began last."""
+        if text:
+            self._deltas.append(ToolCallArguments(self._num_calls - 1, text))
+
+    def _say(self, text: str, kind: type[ContentDelta | ReasoningDelta]) -> None:
+        if text:
+            self._deltas.append(kind(text))
+
+
+class ScriptedParser:
+    """An `AnswerParser` that runs a script. What the script leaves unread at its end is for `take_rest`."""
+
+    __slots__ = ("_reader", "_script", "is_done")
+
+    def __init__(self, script: Callable[[Reader], Script[None]]) -> None:
+        self._reader = Reader()
+        self._script = script(self._reader)
+        self.is_done = False
+
+    def feed(self, text: str) -> list[Delta]:
+        self._reader.feed(text)
+        return self._run()
+
+    def finish(self) -> list[Delta]:
+        self._reader.end()
+        return self._run()
+
+    def take_rest(self) -> str:
+        return self._reader.take_rest()
+
+    def _run(self) -> list[Delta]:
+        if not self.is_done:
+            self.is_done = next(self._script, self) is self
+        return self._reader.take_said()
+
+
+def _first_of(marks: tuple[str, ...], text: str) -> tuple[int, str | None]:
+    """The mark that begins first, the longest of those that begin there."""
+    found = [(at, -len(mark), mark) for mark in marks if (at := text.find(mark)) >= 0]
+    start, _, mark = min(found, default=(0, 0, None))
+    return start, mark
+
+
+def _settled(marks: tuple[str, ...], text: str) -> int:
+    """Length of the text that belongs to no mark, nor to the space before one, whatever comes next."""
+    if not marks:
+        return len(text)
+    for size in range(min(max(map(len, marks)) - 1, len(text)), 0, -1):
+        if any(mark.startswith(text[-size:]) for mark in marks):
+            return len(text[:-size].rstrip())
+    return len(text.rstrip())

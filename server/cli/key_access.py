@@ -1,0 +1,90 @@
+"""Where `slmops keys` manages keys: at the running daemon, or in the registry of this machine. Knows nothing of terminals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
+
+from model_registry.database import Database
+from model_registry.keys import KeyStore
+from server.admin.key_bodies import KeyBody, KeyList, NewKeyBody, key_body, new_key_body
+from server.cli.daemon import Daemon, Refused
+from server.cli.terminal import print_note
+
+if TYPE_CHECKING:
+    from server.settings.daemon import Settings
+
+_PATH = "/admin/keys"
+
+
+class KeyDesk(Protocol):
+    def listed(self) -> Sequence[KeyBody]:
+        """The oldest first."""
+
+    def create(self, name: str, scopes: Sequence[str], expires_in_s: float | None) -> NewKeyBody: ...
+
+    def revoke(self, key: str) -> KeyBody:
+        """By id or name."""
+
+
+class DaemonDesk:
+    """Raises CommandFailed, as the daemon's client does."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def listed(self) -> Sequence[KeyBody]:
+        return KeyList.model_validate(self._daemon.call("GET", _PATH)).data
+
+    def create(self, name: str, scopes: Sequence[str], expires_in_s: float | None) -> NewKeyBody:
+        body = {"name": name, "scopes": list(scopes), "expires_in": expires_in_s}
+        return NewKeyBody.model_validate(self._daemon.call("POST", _PATH, body))
+
+    def revoke(self, key: str) -> KeyBody:
+        return KeyBody.model_validate(self._daemon.call("DELETE", f"{_PATH}/{quote(key, safe='')}"))
+
+
+class RegistryDesk:
+    """Raises RegistryError, as the store does."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+
+    def listed(self) -> Sequence[KeyBody]:
+        return [key_body(key) for key in self._store.all_keys()]
+
+    def create(self, name: str, scopes: Sequence[str], expires_in_s: float | None) -> NewKeyBody:
+        expires_at = None if expires_in_s is None else datetime.now(UTC) + timedelta(seconds=expires_in_s)
+        return new_key_body(self._store.create(name, scopes, expires_at))
+
+    def revoke(self, key: str) -> KeyBody:
+        return key_body(self._store.revoke(key))
+
+
+@contextmanager
+def open_desk(settings: Settings) -> Iterator[KeyDesk]:
+    """The daemon's, when one runs and takes our key; else the registry's, whose owner can do that in any case.
+
+    So a person at the machine is never locked out. A daemon elsewhere that refuses our key raises CommandFailed.
+    """
+    with Daemon.configured(settings) as daemon:
+        desk = DaemonDesk(daemon)
+        if daemon.is_running() and _is_let_in(desk, daemon, settings):
+            yield desk
+            return
+    with Database(settings.home) as database:
+        yield RegistryDesk(KeyStore(database))
+
+
+def _is_let_in(desk: DaemonDesk, daemon: Daemon, settings: Settings) -> bool:
+    try:
+        desk.listed()
+    except Refused as refusal:
+        if not refusal.is_about_the_key or not daemon.is_here:
+            raise
+        print_note(f"the daemon at {daemon.url} refused: {refusal.message} The registry in {settings.home} is used instead.")
+        return False
+    return True

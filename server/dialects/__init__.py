@@ -1,0 +1,1 @@
+"""Wire formats of other APIs over the one internal request: a package for each."""

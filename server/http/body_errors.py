@@ -1,0 +1,81 @@
+"""Errors in request bodies, and types of fields with bounds. Knows no route."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+from starlette.exceptions import HTTPException
+
+from model_registry.text_files import BOM, binary_format_of, wide_encoding_of
+
+_GZIP = "it is compressed with gzip, and nothing says so: decompress it, or send the header 'Content-Encoding: gzip'"
+
+
+def without_bom(data: bytes) -> bytes:
+    """The bytes behind a UTF-8 byte order mark, which many editors write; all of them where there is none."""
+    return data.removeprefix(BOM)
+
+
+def why_not_utf8(data: bytes) -> str | None:
+    """What the bytes are in place of UTF-8 text, and what to do about it; None when they are UTF-8."""
+    if (encoding := wide_encoding_of(data)) is not None:
+        return f"it is {encoding[:-2]}: save or send it as UTF-8"
+    if (binary := binary_format_of(data)) is not None:
+        return _GZIP if binary == "gzip" else f"it is {binary}: unpack it first"
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return f"it is not UTF-8 (byte {error.start}): save or send it as UTF-8"
+    return None
+
+
+class BodyTooLarge(HTTPException):
+    """The request's body is over the limit, as sent or once it is decompressed."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        message = (
+            f"The request body is over {max_body_bytes} bytes; send less, or raise max_body_bytes (for uploads: max_upload_bytes)."
+        )
+        # What was not read would be taken for the next request, so the connection ends.
+        super().__init__(413, message, {"Connection": "close"})
+
+
+class InvalidBody(HTTPException):
+    """The request's body is not JSON in UTF-8. param: the dotted path of the field at fault, when it is known."""
+
+    def __init__(self, problem: str, param: str | None = None) -> None:
+        super().__init__(400, f"The request body is not valid JSON: {problem}.")
+        self.param = param
+
+
+class BodyTooComplex(HTTPException):
+    """The request's body is JSON with more in it than any request needs: values, members, depth, digits."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(400, f"The request body {problem}.")
+
+
+class UnsupportedCoding(HTTPException):
+    """The body is compressed in a way that is not read here."""
+
+    def __init__(self, coding: str) -> None:
+        message = f"The Content-Encoding {coding!r} is not read here: send the body as it is, or compressed with gzip."
+        super().__init__(415, message, {"Accept-Encoding": "gzip", "Connection": "close"})
+
+
+T = TypeVar("T")
+FAIL_FAST: Any = Field(fail_fast=True)  # of a list, the first entry at fault is reported, and the rest is not read
+
+
+def at_most(most: int) -> BeforeValidator:
+    """Stands right of the type's other validators, so that it runs before them."""
+
+    def check(value: T) -> T:
+        if isinstance(value, list | dict) and len(value) > most:
+            counts = {"given": len(value), "most": most}
+            raise PydanticCustomError("too_long", "has {given} entries; at most {most} are possible", counts)
+        return value
+
+    return BeforeValidator(check)

@@ -1,0 +1,1 @@
+"""What Prometheus reads: names and buckets, series that are counted, gauges that are read at each scrape."""

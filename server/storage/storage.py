@@ -1,0 +1,54 @@
+"""What the gateway keeps in its home: one database, the stores on it, and the two threads that wait for it.
+
+The one place of this process where a database is built. Reads of stores run in threads of the event loop, writes on `writes`.
+"""
+
+from __future__ import annotations
+
+from jobs.store import JobStore
+from model_registry.database import Database
+from model_registry.evaluations import EvaluationStore
+from model_registry.keys import KeyStore
+from model_registry.registry import Registry
+from model_registry.uploads import FileStore
+from server.storage.snapshots import ApiKeys, RegistryAccess
+from server.storage.threads import ChangeWatch, Renewal, WriteThread
+
+
+class Storage:
+    """start() to follow other processes, close() when done; both off the event loop or before it. The database is closed with it.
+
+    serves_models: whether models are read from the registry; without it nothing is made in a home, or opened, before it is needed.
+    Raises RegistryError when the database cannot be used.
+    """
+
+    def __init__(self, database: Database, *, serves_models: bool = True) -> None:
+        self.database = database
+        self.writes = WriteThread(database)
+        self.files = FileStore(database, self.writes)
+        self.evaluations = EvaluationStore(database)
+        self.jobs = JobStore(database)
+        self.keys = ApiKeys(KeyStore(database), self.writes)
+        self.registry = RegistryAccess(Registry(database), self.writes) if serves_models else None
+        self._watch = ChangeWatch(*self._renewals())
+
+    def _renewals(self) -> list[Renewal]:
+        keys = Renewal(self.keys.renew, "API keys cannot be read; those known before hold")
+        if self.registry is None:
+            return [keys]
+        return [keys, Renewal(self.registry.renew, "the registry cannot be read; serving what was there")]
+
+    def start(self) -> None:
+        self._watch.start()
+
+    def look_soon(self) -> None:
+        """Somebody has probably written: what is held in memory is renewed at once, off the caller's thread."""
+        self._watch.look_soon()
+
+    def close(self) -> None:
+        """Once every write that was begun is done."""
+        self._watch.close()
+        self.writes.shutdown()
+        if self.registry is not None:
+            self.registry.close()
+        self.database.close()
