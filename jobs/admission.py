@@ -25,11 +25,11 @@ from model_registry.errors import InvalidReference
 from model_registry.references import PathReference, parse_reference
 
 _UPLOAD = (
-    "Upload the file to /v1/files and give its id (`slmops jobs create` does so by itself), or list its folder in jobs.data_roots "
+    "Upload the file to /v1/files and give its id (`slmops jobs create` does it), or list its folder in jobs.data_roots "
     "of slmops.toml"
 )
 _LIST = (
-    "List its folder in jobs.data_roots of slmops.toml, and start the daemon anew; or bring a model in with `slmops pull` first, "
+    "List its folder in jobs.data_roots of slmops.toml, and restart the daemon; or bring a model in with `slmops pull` first, "
     "and name it"
 )
 
@@ -105,7 +105,7 @@ class Admission:
             known = ", ".join(sorted(self.permissions.endpoints)) or "none"
             raise NotAllowed(
                 f"there is no endpoint {name!r} in the configuration, which has {known}. Add [endpoints.{name}] with its url to "
-                "slmops.toml, and start the daemon anew"
+                "slmops.toml, and restart the daemon"
             )
         return EndpointAccess(source.url, _key_of(name, source), source.is_private)
 
@@ -139,7 +139,7 @@ def _path_reference(text: str) -> PathReference | None:
     try:
         reference = parse_reference(text)
     except InvalidReference:
-        return None  # the task says what is wrong with it
+        return None  # the task reports what is wrong with it
     return reference if isinstance(reference, PathReference) else None
 
 

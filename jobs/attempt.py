@@ -42,12 +42,12 @@ class Attempt:
         self.is_settled = asyncio.Event()
 
     async def run(self) -> AttemptEnd:
-        """Until the process is gone. Cancelled, it kills the process."""
+        """Runs until the process has ended. When cancelled, kills the process."""
         try:
             self._child = child = await ChildProcess.start(self._start, self._log, self._tasks)
         except OSError as error:
             why = f"The job's process cannot be started: {error.strerror}. Free some disk space and memory."
-            return AttemptEnd(Failed(code="not_started", message=why, may_pass=True), -1)
+            return AttemptEnd(Failed(code="not_started", message=why, retryable=True), -1)
         except OutOfDisk as error:
             return AttemptEnd(Failed(code="out_of_disk", message=error.message), -1)
         except NotWritable as error:
@@ -111,7 +111,7 @@ class Attempt:
 
 
 class Pace:
-    """Steps a second over the last minute. A stage that counts anew, and a pause, begin a new measurement."""
+    """Steps a second over the last minute. A stage that restarts its count, and a pause, begin a new measurement."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()

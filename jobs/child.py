@@ -86,7 +86,7 @@ def main(tasks: str) -> int:
 
 
 def _listen(stdin: BinaryIO, reporter: FrameReporter) -> None:
-    """Until the daemon is gone; then nobody wants this process any more."""
+    """Waits until the daemon has ended; then this process is not needed any more."""
     while (body := read_frame(stdin)) is not None:
         message = _DECODER.decode(body)
         if isinstance(message, Stop):
@@ -130,7 +130,7 @@ def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter)
 
 
 def hold_versions(references: Iterable[Reference], registry: Registry) -> None:
-    """Nobody removes a version that the params name while this process works with it."""
+    """Keeps versions that the params name from being removed while this process works with them."""
     for each in references:
         if each.kind is ReferenceKind.VERSION:
             with contextlib.suppress(RegistryError):
@@ -139,7 +139,7 @@ def hold_versions(references: Iterable[Reference], registry: Registry) -> None:
 
 
 def _plain(value: T, kind: type[T]) -> T:
-    """As frames and JSON carry it. Raises TypeError for what they cannot."""
+    """Converts a value to what frames and JSON can carry. Raises TypeError for other values."""
     return msgspec.convert(msgspec.to_builtins(value, enc_hook=_as_builtin), kind)
 
 
@@ -159,15 +159,15 @@ def terminal_message(error: BaseException, start: Start) -> TerminalMessage:
     if isinstance(error, InvalidJob):
         return Refused(problems=error.problems)
     if isinstance(error, JobFailure):
-        return Failed(code=error.code, message=error.message, may_pass=error.may_pass)
+        return Failed(code=error.code, message=error.message, retryable=error.retryable)
     if isinstance(error, OSError):
         error = storage_failure(error, Path(start.folder), 1 << 20, "the job's work") or error
     if isinstance(error, OutOfDisk):
         return Failed(code="out_of_disk", message="The disk is full. Free some space, then create the job again.")
     if isinstance(error, RegistryBusy):
-        return Failed(code="registry_busy", message=error.message, may_pass=True)
+        return Failed(code="registry_busy", message=error.message, retryable=True)
     if isinstance(error, SourceUnavailable):
-        return Failed(code="source_unavailable", message=error.message, may_pass=True)
+        return Failed(code="source_unavailable", message=error.message, retryable=True)
     if isinstance(error, RegistryError):
         code = next((code for kind, code in _REGISTRY_CODES.items() if isinstance(error, kind)), "registry_error")
         return Failed(code=code, message=error.message)

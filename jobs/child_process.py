@@ -56,7 +56,7 @@ class ChildProcess:
         return self._process.pid
 
     async def messages(self) -> AsyncIterator[FromChild]:
-        """Until the process closes its end. One that writes something else than frames is killed."""
+        """Yields messages until the process closes its end. A process that writes anything but frames is killed."""
         assert self._process.stdout is not None
         try:
             while True:
@@ -118,7 +118,7 @@ async def _spawned(tasks: str, log: Path, start: Start) -> asyncio.subprocess.Pr
 
 
 async def _uninterrupted(spawning: Coroutine[Any, Any, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:
-    """Cancelled, it ends the process that is just being started, which else nobody would know."""
+    """When cancelled, it ends the process that is being started, which would leak otherwise."""
     task = asyncio.ensure_future(spawning)
     try:
         return await asyncio.shield(task)

@@ -24,14 +24,14 @@ WORK = "work"  # in a job's folder, the one that its task writes in
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life. `lifecycle` says which moves are possible."""
+    """The state of a job. `lifecycle` defines the possible transitions."""
 
     QUEUED = "queued"  # waits for its turn, or for the jobs that it needs
     RUNNING = "running"  # has a process
     PAUSED = "paused"  # stopped by its owner; resumes from its last checkpoint
-    INTERRUPTED = "interrupted"  # its process or the daemon ended, or it waits for a retry; is queued again by itself
+    INTERRUPTED = "interrupted"  # its process or the daemon ended, or it waits for a retry; is queued again automatically
     SUCCEEDED = "succeeded"  # did all of its work
-    FAILED = "failed"  # will not be tried again by itself
+    FAILED = "failed"  # will not be retried automatically
     CANCELLED = "cancelled"  # ended by its owner
 
     @property

@@ -118,11 +118,11 @@ def judge(end: AttemptEnd, stop_reason: StopReason | None, num_failures: int, ma
             return Verdict(JobStatus.INTERRUPTED if is_closing else JobStatus.PAUSED)
         case Refused(problems=problems):
             return Verdict(JobStatus.FAILED, failure=Failure("invalid_job", "; ".join(map(str, problems[:5]))))
-        case Failed(code=code, message=message, may_pass=may_pass):
-            failure, may_pass = Failure(code, message), may_pass
+        case Failed(code=code, message=message, retryable=retryable):
+            failure, retryable = Failure(code, message), retryable
         case _:
-            failure, may_pass = Failure("process_ended", describe_exit(end.exit_code)), end.exit_code < 0
-    may_retry = may_pass and num_failures + 1 < max_attempts
+            failure, retryable = Failure("process_ended", describe_exit(end.exit_code)), end.exit_code < 0
+    may_retry = retryable and num_failures + 1 < max_attempts
     return Verdict(JobStatus.INTERRUPTED if may_retry else JobStatus.FAILED, failure=failure)
 
 

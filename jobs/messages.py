@@ -15,7 +15,7 @@ from jobs.task import Outcome, Plan, Problem
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
-    """The first message. plan: say what would be done, instead of doing it.
+    """The first message. plan: plan the job instead of running it.
 
     memory_bytes: that the job may take, None if unlimited; plan_memory_bytes: that the process may take which only plans.
     grants: what the configuration allows, with the keys of endpoints, which stand nowhere else.
@@ -82,7 +82,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     code: str
     message: str
-    may_pass: bool = False
+    retryable: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):

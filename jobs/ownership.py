@@ -42,7 +42,7 @@ class Ownership:
             if self._lock.is_locked:
                 return
             if not await asyncio.to_thread(self._try_lock):
-                advice = "Ask that one, or end it: this one then takes over."
+                advice = "Send the request to that one, or stop it: this one then takes over."
                 raise JobsElsewhere(f"Another slmops process runs the jobs of {self._home}. {advice}")
             await self._take_up()
 

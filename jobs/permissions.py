@@ -30,7 +30,7 @@ class EndpointSource:
 
 @dataclass(frozen=True, slots=True)
 class EndpointAccess:
-    """A server that a job may ask. key: sent as a bearer token, never shown; None for none."""
+    """A server that a job may call. key: sent as a bearer token, never shown; None for none."""
 
     url: str
     key: str | None = field(default=None, repr=False)
@@ -60,13 +60,13 @@ class Grants:
 
 
 class NotAllowed(ValueError):
-    """The path may not be used; the message says why, without a final stop."""
+    """The path may not be used; the message has the reason, without a final stop."""
 
 
 def path_under(text: str, roots: Iterable[Path | str], *, inside: bool = False) -> Path:
     """The path with its folders' links followed; its last part keeps its name, which shows what kind of file it is.
 
-    inside: a root itself is not enough. Never says whether something exists outside of the roots. Raises NotAllowed.
+    inside: the roots themselves are refused, too. Never reveals whether something exists outside of the roots. Raises NotAllowed.
     """
     if len(text) > MAX_CHARS:
         raise NotAllowed(f"is longer than {MAX_CHARS} characters")

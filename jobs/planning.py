@@ -1,4 +1,4 @@
-"""Says what jobs would do: each plan is a process of its own, of which a few run at a time, and none that nobody waits for.
+"""Plans jobs, each in a process of its own. A few run at a time; a plan whose caller has left is ended.
 
 Owns these processes, their folders and the logs of those that failed. Decides nothing about jobs.
 """
@@ -95,7 +95,7 @@ class Planner:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def close(self) -> None:
-        """Ends all plans; who waits for one gets QueueClosing."""
+        """Ends all plans; callers that wait for one get QueueClosing."""
         self._is_closing = True
         for task in self._running:
             task.cancel()
@@ -144,7 +144,7 @@ class Planner:
 
 
 def _is_described_in_log(end: AttemptEnd) -> bool:
-    """Whether only the log says what went wrong."""
+    """Whether the log alone has the reason of the failure."""
     return end.last is None or (isinstance(end.last, Failed) and end.last.code == "internal_error")
 
 
@@ -166,6 +166,6 @@ def _plan_of(end: AttemptEnd) -> Plan:
             raise OutOfDisk(message, needed_bytes=1 << 20)
         case Failed(code="model_not_found" | "unsupported_model" | "registry_error" as code, message=message):
             raise InvalidJob([Problem(message, code=code)])
-        case Failed(code=code, message=message, may_pass=may_pass):
-            raise JobFailure(message, code=code, may_pass=may_pass)
-    raise JobFailure(f"The process that plans jobs said {type(end.last).__name__} instead of a plan.", code="internal_error")
+        case Failed(code=code, message=message, retryable=retryable):
+            raise JobFailure(message, code=code, retryable=retryable)
+    raise JobFailure(f"The process that plans jobs sent {type(end.last).__name__} instead of a plan.", code="internal_error")

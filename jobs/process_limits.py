@@ -23,13 +23,13 @@ NICENESS = 19
 
 
 def set_limit(num_bytes: int) -> None:
-    """For this process, from now on; may be changed by the process itself."""
+    """Limits the memory of this process from now on; the process itself may change the limit."""
     if sys.platform != "win32":
         resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 
 def widen(num_bytes: int) -> None:
-    """By so many bytes, negative to narrow it; nothing when there is no limit."""
+    """Raises the limit by `num_bytes`, which may be negative. Does nothing when there is no limit."""
     if sys.platform != "win32":
         now = resource.getrlimit(resource.RLIMIT_DATA)[0]
         if now != resource.RLIM_INFINITY:
@@ -38,7 +38,7 @@ def widen(num_bytes: int) -> None:
 
 @contextmanager
 def lifted() -> Iterator[None]:
-    """No limit within the block."""
+    """Lifts the limit within the block."""
     if sys.platform == "win32":
         yield
         return

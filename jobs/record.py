@@ -1,7 +1,7 @@
 """One job that has not ended: its newest value, the events that are not stored yet, and who watches it.
 
 Stores at most twice a second while it runs, and at once when its status moves. What the database
-refuses, because the disk is full, is kept here and tried again: the job goes on meanwhile.
+refuses, because the disk is full, is kept here and retried: the job continues meanwhile.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class JobRecord:
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._begin_store)
 
     def _begin_store(self) -> None:
-        """One at a time: who waits for the database does not queue up."""
+        """One at a time: calls that wait for the database do not queue up."""
         self._timer = None
         if self._begun is not None and not self._begun.done():
             self._store_in(STORE_EVERY_S)

@@ -68,7 +68,9 @@ class JobService:
         self._ownership = Ownership(home, self._take_up)
 
     async def start(self) -> None:
-        """Takes up what an earlier daemon left, if there is any; later if another process has it, or nothing can be written."""
+        """Resumes the jobs that an earlier daemon left, if there are any; later if another process owns them, or nothing can be
+        written.
+        """
         await asyncio.to_thread(self._planner.sweep)
         if await asyncio.to_thread(self._store.exists):
             await self._ownership.acquire_or_wait()
@@ -90,7 +92,7 @@ class JobService:
     # ---- plan, create ----
 
     def plan_slot(self) -> AbstractContextManager[PlanSlot]:
-        """For who has several plans made one after another. Raises TooManyPlans at once when there is none, QueueClosing."""
+        """For callers that make several plans in sequence. Raises TooManyPlans at once when no place is free, QueueClosing."""
         return self._planner.slot()
 
     async def plan(self, kind: JobKind, params: Mapping[str, Any]) -> Plan:
@@ -137,7 +139,7 @@ class JobService:
     # ---- find ----
 
     async def job(self, id_: str, *, owner: str | None = None) -> Job:
-        """owner: only a job of this owner; None: anybody's. Raises JobNotFound."""
+        """owner: only a job of this owner; None: of any owner. Raises JobNotFound."""
         return await self._table.job(id_, owner=owner)
 
     async def find(
@@ -166,7 +168,9 @@ class JobService:
         return self._table.counts()
 
     def events(self, id_: str, after: int = 0, *, follow: bool = False) -> AsyncIterator[JobEvent | None]:
-        """Those with a number above `after`. follow: also those to come, until the job has ended; None when all is quiet.
+        """The events with a number above `after`.
+
+        follow: future events, too, until the job has ended; yields None while there are none.
 
         Raises JobNotFound.
         """

@@ -98,7 +98,7 @@ class JobStore:
             return [_job(row) for row in reader.execute(query).mappings()]
 
     def events(self, job: str, after: int = 0, limit: int = 1000) -> list[JobEvent]:
-        """Those with a number above `after`, in order."""
+        """The events with a number above `after`, in order."""
         query = select(job_events).where(job_events.c.job_id == job, job_events.c.number > after)
         with self._database.reading() as reader:
             return [_event(row) for row in reader.execute(query.order_by(job_events.c.number).limit(limit)).mappings()]
@@ -155,7 +155,7 @@ def _event(row: RowMapping) -> JobEvent:
 
 
 def _plain(value: object) -> Any:
-    """As JSON has it: dataclasses and mappings as objects, tuples as lists."""
+    """Converts a value to JSON types: dataclasses and mappings to objects, tuples to lists."""
     return msgspec.to_builtins(dict(value) if isinstance(value, Mapping) else value)
 
 

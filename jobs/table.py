@@ -64,7 +64,7 @@ class JobTable:
         return tuple(record.job for record in self._records.values())
 
     async def job(self, id_: str, *, owner: str | None = None) -> Job:
-        """owner: only a job of this owner; None: anybody's. Raises JobNotFound."""
+        """owner: only a job of this owner; None: of any owner. Raises JobNotFound."""
         record = self._records.get(id_)
         job = record.job if record is not None else await asyncio.to_thread(self._store.job, id_)
         if job is None or owner not in (None, job.owner):

@@ -1,7 +1,7 @@
 """What a task is: the contract between a job's process and the work of one kind.
 
 A task's module loads fast: it imports training libraries inside functions only, because the gateway reads `params` from it.
-Whatever a task writes lies in `context.folder`, which outlives its process: a task that is started again finds its
+A task's files are in `context.folder`, which outlives its process: a task that is started again finds its
 checkpoints there, and ends with the same result as one that was never interrupted.
 """
 
@@ -112,12 +112,12 @@ class InvalidJob(JobError):
 
 
 class JobFailure(JobError):
-    """The work failed. code: e.g. `out_of_memory`, `source_unavailable`; may_pass: whether another attempt can help."""
+    """The work failed. code: e.g. `out_of_memory`, `source_unavailable`; retryable: whether another attempt can help."""
 
-    def __init__(self, message: str, *, code: str = "failed", may_pass: bool = False) -> None:
+    def __init__(self, message: str, *, code: str = "failed", retryable: bool = False) -> None:
         super().__init__(message)
         self.code = code
-        self.may_pass = may_pass
+        self.retryable = retryable
 
 
 class StopReason(StrEnum):
@@ -161,12 +161,12 @@ def problems_of(error: ValidationError, params: type[Params] | None = None) -> l
 
 def _problem(error: ErrorDetails, params: type[Params] | None) -> Problem:
     name = ".".join(map(str, error["loc"])) or None
-    said = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         known = f"; there are {', '.join(params.model_fields)}" if params is not None and len(error["loc"]) == 1 else ""
-        said = f"there is no such param{known}"
+        message = f"there is no such param{known}"
     code = _CODES.get(error["type"], "invalid_value")
-    return Problem(f"{name}: {said[:1].lower()}{said[1:]}" if name else said, param=name, code=code)
+    return Problem(f"{name}: {message[:1].lower()}{message[1:]}" if name else message, param=name, code=code)
 
 
 class Reporter(Protocol):

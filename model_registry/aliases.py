@@ -35,9 +35,9 @@ def check_alias_is_free(model: Model, alias: str) -> None:
         raise InvalidName(f"{model.name}:{alias} is an adapter. Detach it first, or choose another name for the alias.")
 
 
-def plan_detachments(model: Model, doomed: Sequence[ModelVersion], models: Mapping[str, Model]) -> list[Attachment]:
+def plan_detachments(model: Model, to_delete: Sequence[ModelVersion], models: Mapping[str, Model]) -> list[Attachment]:
     """Adapters that go with versions of the model: those that were tuned on them."""
-    labels = {version.label for version in doomed}
+    labels = {version.label for version in to_delete}
     versions = {version.label: version for each in models.values() for version in each.versions}
     return [each for each in model.adapters if versions[each.version].manifest.parent in labels]
 
@@ -52,7 +52,7 @@ def attachment_named(model: Model, name: str) -> Attachment:
 
 
 def folder_of(tuned: ModelVersion) -> Path:
-    """Of the version's adapter. Raises UnsupportedModel when it has none."""
+    """The folder of the version's adapter. Raises UnsupportedModel when it has none."""
     folder = adapter_folder(tuned)
     if folder is None:
         raise UnsupportedModel(f"{tuned.label} has no adapter. Name a version that a LoRA or DoRA tuning made.")

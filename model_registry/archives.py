@@ -45,7 +45,7 @@ def is_archive(path: Path) -> bool:
 
 
 def extract_all(archive: Path, destination: Path, progress: Progress) -> None:
-    """Everything lies in `destination` after this. Raises CorruptModel, OutOfDisk; files may then be left there."""
+    """Extracts everything to `destination`. Raises CorruptModel, OutOfDisk; files may then be left there."""
     progress.stage(f"unpacking {archive.name}")
     with _reading(archive):
         if zipfile.is_zipfile(archive):
@@ -58,7 +58,7 @@ def extract_all(archive: Path, destination: Path, progress: Progress) -> None:
 
 
 def extract_member(archive: Path, name: str, target: Path, progress: Progress) -> None:
-    """One file of a zip lies at `target` after this. Raises InvalidReference (no such file), CorruptModel."""
+    """Extracts one file of a zip to `target`. Raises InvalidReference (no such file), CorruptModel."""
     progress.stage(f"unpacking {PurePosixPath(name).name}")
     with _reading(archive), _zip(archive) as zipped:
         try:
@@ -182,7 +182,7 @@ def _copy(source: IO[bytes], target: Path, size: int, progress: Progress) -> Non
             file.write(block)
             progress.update(done, size)
     if done != size:
-        raise EOFError(f"{target.name} does not have the size that the archive says")
+        raise EOFError(f"{target.name} does not have the size that the archive declares")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
     <home>/blobs/sha256/<first two digits>/<digest>
     <home>/models/<name>/<number>/<variant>/<path>
 
-Knows nothing about the database: what is referenced, it is told. Every change is made beside and renamed into place, so
+Knows nothing about the database: callers pass in what is referenced. Every change is made beside and renamed into place, so
 a crash leaves a whole old state or a whole new one, and at worst unreferenced files, which `collect` removes.
 """
 

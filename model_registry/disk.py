@@ -1,4 +1,4 @@
-"""Bytes on a file system: hashing, linking, syncing, who may read them, and why writing fails. Knows nothing about models."""
+"""Bytes on a file system: hashing, linking, syncing, permissions, and why writing fails. Knows nothing about models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_FOLDER = frozenset({errno.ENOTDIR, errno.EEXIST, errno.ENOENT})
 
 
 def sha256_of(path: Path, seen: Callable[[int], None] | None = None) -> str:
-    """Hex digest of a file's content; `seen` is told of each number of bytes read."""
+    """Hex digest of a file's content; `seen` is called with each number of bytes read."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while block := file.read(CHUNK_BYTES):
@@ -92,7 +92,7 @@ def make_private_folder(folder: Path) -> Path:
 
 
 def who_may_enter(folder: Path) -> str | None:
-    """The permissions of a folder that others than its owner may read or enter, e.g. "755"; None when nobody else may."""
+    """The permissions of a folder that others than its owner may read or enter, e.g. "755"; None if there is no such permission."""
     if os.name != "posix" or not folder.is_dir():
         return None
     mode = stat.S_IMODE(folder.stat().st_mode)
@@ -100,7 +100,7 @@ def who_may_enter(folder: Path) -> str | None:
 
 
 def open_private(path: Path, mode: str) -> IO[bytes]:
-    """As `path.open(mode)` for a binary mode; a file that is made is for this user alone."""
+    """Like `path.open(mode)` for a binary mode; a new file is readable by this user only."""
     return open(path, mode, opener=lambda name, flags: os.open(name, flags, PRIVATE_FILE))
 
 
@@ -112,7 +112,7 @@ def require_free(folder: Path, needed_bytes: int, purpose: str) -> None:
 
 @contextlib.contextmanager
 def storage_errors(folder: Path, needed_bytes: int, purpose: str) -> Iterator[None]:
-    """Turns what the system says of a full disk into OutOfDisk, of a refused write into NotWritable; other errors pass.
+    """Turns the system's error for a full disk into OutOfDisk, and for a refused write into NotWritable; other errors pass.
 
     purpose: what is written there, e.g. "publishing tiny:2".
     """

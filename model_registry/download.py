@@ -1,7 +1,7 @@
 """One file over HTTPS to disk: streamed, resumed, hashed, retried, renamed into place. Knows no models and no hubs.
 
 While it downloads, `<name>.part` holds the bytes and `<name>.etag.part` what the server calls this content; both stay
-when the download is interrupted, and the next call goes on from there.
+when the download is interrupted, and the next call resumes from there.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Download:
 
 
 class _TryAgain(Exception):
-    """This attempt failed in a way that another may not. wait_s: what the server asked for."""
+    """This attempt failed, but another may succeed. wait_s: the server's Retry-After."""
 
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
         super().__init__(reason)
@@ -115,10 +115,10 @@ def _complete(client: httpx.Client, wanted: Download, progress: Progress, pause:
             if failures >= MAX_ATTEMPTS:
                 raise SourceUnavailable(
                     f"{without_credentials(wanted.url)} could not be fetched{proxy_for(wanted.url)}: {_reason(error)}. "
-                    "Check the network and proxy settings, and run the command again; it goes on where it stopped."
+                    "Check the network and proxy settings, and run the command again; it resumes where it stopped."
                 ) from error
-            asked = error.wait_s if isinstance(error, _TryAgain) else None
-            pause(min(60.0, asked) if asked is not None else min(30.0, 0.5 * 2.0**failures))
+            retry_after_s = error.wait_s if isinstance(error, _TryAgain) else None
+            pause(min(60.0, retry_after_s) if retry_after_s is not None else min(30.0, 0.5 * 2.0**failures))
 
 
 def _attempt(client: httpx.Client, wanted: Download, progress: Progress) -> None:
@@ -168,9 +168,9 @@ def _write(response: httpx.Response, wanted: Download, start: int, total: int | 
 
 
 def _endless(wanted: Download, total: int | None) -> str:
-    said = f"sends more than the {total} bytes" if total is not None else "does not say how long it is, and fills half of the disk"
+    problem = f"sends more than the {total} bytes" if total is not None else "declares no length, and would fill half of the disk"
     promised = " that it should have" if total is not None else ""
-    return f"{without_credentials(wanted.url)} {said}{promised}. Nothing of it was kept. Check the mirror in use."
+    return f"{without_credentials(wanted.url)} {problem}{promised}. Nothing of it was kept. Check the mirror in use."
 
 
 def _check_status(response: httpx.Response, wanted: Download) -> None:
@@ -194,7 +194,7 @@ def _start(response: httpx.Response, have: int, wanted: Download) -> int:
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if match is None or int(match[1]) != have:
         _discard(wanted)
-        raise _TryAgain("the server sent another part than asked for")
+        raise _TryAgain("the server sent another part than requested")
     return have
 
 

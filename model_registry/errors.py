@@ -1,4 +1,4 @@
-"""What can go wrong with models on disk. A message says what was wrong and what to do; `server/` maps types to status.
+"""The errors of models on disk. A message says what was wrong and what to do; `server/` maps types to status.
 
 RegistryError
 ├── ModelNotFound        no such model, version or alias
@@ -22,7 +22,7 @@ from collections.abc import Mapping
 
 from model_registry.addresses import without_credentials
 
-_MOST_CHARACTERS = 8_000  # of a message, which may quote what somebody sent
+_MOST_CHARACTERS = 8_000  # of a message, which may quote a client's input
 
 
 class RegistryError(Exception):

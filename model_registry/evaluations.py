@@ -32,7 +32,7 @@ class EvaluationStore:
         self._database = database
 
     def add(self, *kept: Evaluation) -> None:
-        """In this order, the last one the newest. Replaces what the same jobs kept before."""
+        """Adds evaluations in this order, the newest last. Replaces earlier ones of the same jobs."""
         with self._database.writing() as connection:
             for job in {each.job for each in kept} - {None}:
                 connection.execute(evaluations.delete().where(evaluations.c.job == job))

@@ -54,7 +54,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key with its secret, which nobody can read again."""
+    """A key with its secret, which cannot be read again."""
 
     key: ApiKey
     secret: str
@@ -101,7 +101,10 @@ class KeyStore:
         return NewKey(key, secret)
 
     def revoke(self, id_or_name: str) -> ApiKey:
-        """Of several keys with one name the one that is not revoked. Revoking twice changes nothing. Raises KeyNotFound."""
+        """Revokes a key; of several with one name, the one that is not revoked yet. Revoking twice changes nothing.
+
+        Raises KeyNotFound.
+        """
         key = self._find(id_or_name)
         if key.revoked_at is None:
             revoked = update(api_keys).where(api_keys.c.id == key.id).values(revoked_at=_naive(datetime.now(UTC)))

@@ -17,7 +17,7 @@ class Lineage:
 
 
 def lineage_of(models: Iterable[Model], version: ModelVersion) -> Lineage:
-    """The whole tree that this version stands in, from its first ancestor that is still there."""
+    """The whole tree of this version, from its first ancestor that is still registered."""
     by_label = {each.label: each for model in models for each in model.versions}
     root, seen = version, {version.label}
     while (parent := by_label.get(root.manifest.parent or "")) is not None and parent.label not in seen:

@@ -88,7 +88,7 @@ def _scale(config: Mapping[str, Any], rank: int) -> float:
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, Floats]]:
-    """Of a safetensors file, as float32."""
+    """The tensors of a safetensors file, as float32."""
     try:
         stored = open_safetensors(path)
     except (OSError, CorruptModel) as error:

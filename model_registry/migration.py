@@ -18,7 +18,7 @@ _MODE = 0o600  # it holds what the database holds
 
 
 def backup_path(path: Path, revision: str) -> Path:
-    """Where the database at `path` is kept as it was before this revision: `registry.db.before-r0003`."""
+    """The path of the backup of the database at `path` before this revision: `registry.db.before-r0003`."""
     return path.with_name(f"{path.name}.before-r{revision}")
 
 

@@ -29,7 +29,7 @@ def safe_name(name: str, owner: str) -> PurePosixPath:
 
 
 def inside(folder: Path, name: str, owner: str) -> Path:
-    """Where the file `name` belongs in `folder`. Raises CorruptModel for an unsafe name, and where a link stands in the way."""
+    """The path of the file `name` in `folder`. Raises CorruptModel for an unsafe name, and if a link is on the way."""
     path = folder
     for part in safe_name(name, owner).parts:
         path = path / part
@@ -39,16 +39,16 @@ def inside(folder: Path, name: str, owner: str) -> Path:
 
 
 def check_distinct(names: Iterable[PurePosixPath], owner: str) -> None:
-    """Of files. Raises CorruptModel where two are one on a file system that folds case, or one is another's folder."""
+    """Raises CorruptModel if two files are one on a file system that folds case, or if one is another's folder."""
     files: dict[str, str] = {}
     for name in names:
         folded = _folded(name)
         if folded in files:
             raise CorruptModel(f"{owner} holds {files[folded]!r} and {str(name)!r}, which are one file on some systems.")
         files[folded] = str(name)
-    for folded, said in files.items():
+    for folded, path in files.items():
         if any(str(parent) in files for parent in PurePosixPath(folded).parents):
-            raise CorruptModel(f"{owner} holds {said!r} below a file. It is damaged.")
+            raise CorruptModel(f"{owner} holds {path!r} below a file. It is damaged.")
 
 
 def _folded(name: PurePosixPath) -> str:

@@ -1,4 +1,4 @@
-"""How long work tells what it does: a terminal shows a bar, a job a log, a test nothing. Knows none of them."""
+"""The progress of long work. A terminal shows it as a bar, a job logs it, a test ignores it; this module knows none of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told by the thread that does the work. An exception raised from either method stops the work, which cleans up."""
+    """Called by the thread that does the work. An exception raised from either method stops the work, which cleans up."""
 
     def stage(self, text: str) -> None:
         """A new stage begins, e.g. `downloading model.gguf`; its counts start again."""
@@ -16,7 +16,7 @@ class Progress(Protocol):
 
 
 class SilentProgress:
-    """Tells nobody."""
+    """Ignores all reports."""
 
     def stage(self, text: str) -> None:
         pass

@@ -147,7 +147,7 @@ def _grouped(connection: Connection, table: Table, key: str) -> defaultdict[Any,
 
 
 def _labels(connection: Connection) -> dict[int, str]:
-    """Of every version, by its key."""
+    """The label of every version, by its key."""
     rows = select(versions.c.id, versions.c.number, models.c.name).join(models, models.c.id == versions.c.model_id)
     return {int(row.id): f"{row.name}:{row.number}" for row in connection.execute(rows)}
 

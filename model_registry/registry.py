@@ -1,7 +1,7 @@
 """The store of models: which models this machine has. What changes their tables or the artifact folders is in this file.
 
-Knows nothing about where models come from (see `pull`), nor what is loaded: callers say so. Reads are answered from a
-snapshot in memory that is renewed when models changed, whoever changed them. Every method may wait for the disk, and
+Knows nothing about where models come from (see `pull`), nor which versions are loaded: callers pass them in. Reads are answered
+from a snapshot in memory that is renewed when models changed, whoever changed them. Every method may wait for the disk, and
 those that write for other writers: an event loop calls none of them.
 """
 
@@ -107,7 +107,7 @@ class Registry:
         """A new version of `name`, or the existing one with the same content, which then stays where its aliases are.
 
         alias: which one moves to the new version; where it is `live`, `previous` moves to where that was. A model's first
-        version is always `live`. `hashed` is told of each number of bytes read.
+        version is always `live`. `hashed` is called with each number of bytes read.
         Raises InvalidName, CorruptModel, UnsupportedModel, OutOfDisk; then nothing has changed.
         """
         check_model_name(name)
@@ -165,15 +165,15 @@ class Registry:
         label = parse_label(name_or_label)
         with self.database.exclusive():
             model = self.model(label.name)
-            doomed = model.versions if label.is_bare else (self.resolve(name_or_label),)
+            to_delete = model.versions if label.is_bare else (self.resolve(name_or_label),)
             if not force:
-                held = [found.label for found in doomed if any(is_held(variant.folder) for variant in found.variants)]
-                _refuse_in_use(model, doomed, [*in_use, *held], whole=label.is_bare)
+                held = [found.label for found in to_delete if any(is_held(variant.folder) for variant in found.variants)]
+                _refuse_in_use(model, to_delete, [*in_use, *held], whole=label.is_bare)
             with self.database.writing(Subject.MODELS) as connection:
-                for attached in plan_detachments(model, doomed, self.snapshot().models):
+                for attached in plan_detachments(model, to_delete, self.snapshot().models):
                     queries.delete_attachment(connection, attached)
-                orphans = _delete(connection, model, doomed)
-            return sum(self._store.discard(model.name, version.number, orphans) for version in doomed)
+                orphans = _delete(connection, model, to_delete)
+            return sum(self._store.discard(model.name, version.number, orphans) for version in to_delete)
 
     def collect_garbage(self) -> int:
         """Removes what nothing refers to: blobs, version folders, checkpoints, dead staging, old partial downloads. Bytes freed."""
@@ -193,7 +193,7 @@ class Registry:
     # ---- inside ----
 
     def _collect_checkpoints(self, wanted: Collection[str]) -> int:
-        """Those of versions that are gone, by name; bytes freed."""
+        """Removes the checkpoints of deleted versions, by name. Returns the bytes freed."""
         folder = self.home / "checkpoints"
         gone = [path for path in folder.iterdir() if path.name not in wanted] if folder.is_dir() else []
         freed = sum(map(tree_bytes, gone))
@@ -221,12 +221,12 @@ def open_registry(home: Path) -> Iterator[Registry]:
         yield Registry(database)
 
 
-def _delete(connection: Connection, model: Model, doomed: Sequence[ModelVersion]) -> set[str]:
+def _delete(connection: Connection, model: Model, to_delete: Sequence[ModelVersion]) -> set[str]:
     """Rows go; the digests that nothing refers to any more."""
-    remaining = {version.number for version in model.versions} - {version.number for version in doomed}
-    candidates = {artifact.sha256 for version in doomed for variant in version.variants for artifact in variant.artifacts}
+    remaining = {version.number for version in model.versions} - {version.number for version in to_delete}
+    candidates = {artifact.sha256 for version in to_delete for variant in version.variants for artifact in variant.artifacts}
     if remaining:
-        for version in doomed:
+        for version in to_delete:
             queries.delete_version(connection, model.name, version.number)
             queries.replace_aliases(connection, model.name, plan_removal(model.aliases, version.number, remaining))
     else:
@@ -234,14 +234,14 @@ def _delete(connection: Connection, model: Model, doomed: Sequence[ModelVersion]
     return candidates - queries.referenced_blobs(connection)
 
 
-def _refuse_in_use(model: Model, doomed: Sequence[ModelVersion], in_use: Collection[str], *, whole: bool) -> None:
-    loaded = [version.label for version in doomed if version.label in in_use]
+def _refuse_in_use(model: Model, to_delete: Sequence[ModelVersion], in_use: Collection[str], *, whole: bool) -> None:
+    loaded = [version.label for version in to_delete if version.label in in_use]
     if loaded:
         raise ModelInUse(f"{', '.join(loaded)} is in use. Run `slmops stop {model.name}`, or end the job, or force it.")
-    numbers = {version.number for version in doomed}
+    numbers = {version.number for version in to_delete}
     pointing = [alias.name for alias in model.aliases if alias.number in numbers]
     if pointing and not whole:
         raise ModelInUse(
-            f"{doomed[0].label} is what the alias {', '.join(pointing)} points to. Point the alias elsewhere, remove "
+            f"{to_delete[0].label} is what the alias {', '.join(pointing)} points to. Point the alias elsewhere, remove "
             f"the whole model with `slmops rm {model.name}`, or force the removal."
         )

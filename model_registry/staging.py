@@ -24,7 +24,7 @@ if sys.platform != "win32":
 
 
 def hold(folder: Path) -> None:
-    """Until this process ends, `is_held(folder)` is true for every other process. Nothing for a folder that is not there."""
+    """Makes `is_held(folder)` true for every other process until this process ends. Does nothing if there is no such folder."""
     if sys.platform != "win32" and folder.is_dir():
         fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
 

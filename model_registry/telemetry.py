@@ -12,6 +12,6 @@ _VARIABLES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "OLIVE_DISABL
 
 
 def turn_off_telemetry() -> None:
-    """To be called first thing in a program."""
+    """Turns the telemetry of libraries off. Call it first in a program."""
     for name in _VARIABLES:
         os.environ[name] = "1"

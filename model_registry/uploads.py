@@ -107,7 +107,7 @@ class FileStore:
         self._forget([id_])
 
     def _all(self) -> list[StoredFile]:
-        """Those that have not expired; the others are removed on the way, where that is possible now."""
+        """The files that have not expired. Removes the expired ones, if that is possible now."""
         if not self._database.exists():
             return []
         query = select(files).order_by(files.c.created_at.desc(), files.c.id.desc())

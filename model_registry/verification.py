@@ -1,4 +1,4 @@
-"""Whether a version's files are what the registry says. Reads files; changes nothing."""
+"""Checks a version's files against the registry's digests. Reads files; changes nothing."""
 
 from __future__ import annotations
 

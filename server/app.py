@@ -107,7 +107,7 @@ def create_app(
     """The gateway, for any ASGI server that runs its lifespan, at whose end the database is closed.
 
     database: of the home, instead of one that is built here. pool: instead of one with real workers.
-    tasks: the module that knows the kinds of jobs. runs_jobs: whether to take up the jobs that are there.
+    tasks: the module that knows the kinds of jobs. runs_jobs: whether to resume the jobs of the home.
     """
     lifecycle = Lifecycle()
     pool = pool or ModelPool(settings.pool_limits(), LocalWorkers(settings.patience()))

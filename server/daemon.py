@@ -1,6 +1,6 @@
 """The process that serves: its socket, its signals, its end. Knows uvicorn; knows an app only by its drain.
 
-The first SIGINT or SIGTERM drains: probes say not ready, new requests get 503, running ones finish within the grace period
+The first SIGINT or SIGTERM drains: probes answer not ready, new requests get 503, running ones finish within the grace period
 and are then ended with an error. The second ends at once.
 """
 
@@ -57,7 +57,7 @@ def _why_not(error: Exception, host: str, port: int) -> str:
 
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:
-    """No more connections than the process may open files, beside those of workers, databases and logs."""
+    """Limits connections to the files that the process may open, less those of workers, databases and logs."""
     return ConnectionLimits(
         header_s=settings.header_timeout_s,
         body_s=settings.body_timeout_s,
@@ -87,7 +87,7 @@ class Daemon(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # else any local program could say for whom it asks
+            proxy_headers=False,  # else any local program could set the client address
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_CLOSE_CONNECTIONS_S,
         )

@@ -48,7 +48,7 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 
 def frames_of(error: BaseException) -> list[str]:
-    """Where an exception came from, outermost first. Its text is left out: it may quote what a user wrote."""
+    """The stack frames of an exception, outermost first. Its text is left out, since it may quote a user's text."""
     frames = traceback.extract_tb(error.__traceback__)
     return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
 

@@ -40,7 +40,7 @@ LOCAL = Principal("local", "local", frozenset(AccessScope))
 """A program on this machine while no keys are configured."""
 
 ANONYMOUS = Principal("anonymous", "anonymous", frozenset())
-"""Whoever sends no valid key while keys are configured: only the open paths answer it."""
+"""The principal of a request without a valid key while keys are configured: only the open paths answer it."""
 
 
 class InsufficientScope(Exception):

@@ -1,4 +1,4 @@
-"""The version of slmops, as its package metadata says. Knows nothing else."""
+"""The version of slmops, from its package metadata."""
 
 from __future__ import annotations
 

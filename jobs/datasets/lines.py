@@ -37,7 +37,7 @@ def what_it_looks_like(beginning: bytes) -> tuple[str, str, str] | None:
 
 
 def of_broken_utf8(line: bytes) -> tuple[str, str, str]:
-    """As `what_it_looks_like`, of a line that cannot be decoded. Bytes 80 to 9F are letters in Windows-1252 alone."""
+    """Like `what_it_looks_like`, for a line that cannot be decoded. Bytes 80 to 9F are letters in Windows-1252 alone."""
     is_windows = any(0x80 <= byte <= 0x9F for byte in line)
     return _other_encoding("WINDOWS-1252" if is_windows else "ISO-8859-1 (Latin-1) or WINDOWS-1252")
 

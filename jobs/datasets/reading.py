@@ -64,7 +64,7 @@ class Data:
         """A sentence for each reason for which lines are not used."""
         sentences = []
         if self.duplicates.count:
-            sentences.append(f"{self.path.name}: {self.duplicates} left out, which say the same as earlier ones.")
+            sentences.append(f"{self.path.name}: {self.duplicates} left out as duplicates of earlier ones.")
         if self.leaked.count:
             sentences.append(
                 f"{self.path.name}: {self.leaked} left out, which are training data: validation must be new to the model."
@@ -157,9 +157,9 @@ class _Digesting:
 
 
 def fingerprint(example: Example) -> bytes:
-    """Equal for examples that say the same, wherever they stand."""
-    said = {name: getattr(example, name) for name in example.__slots__ if name != "line"}
-    return hashlib.blake2b(msgspec.json.encode(said, order="deterministic"), digest_size=16).digest()
+    """A digest that is equal for examples of equal content, wherever they are."""
+    fields = {name: getattr(example, name) for name in example.__slots__ if name != "line"}
+    return hashlib.blake2b(msgspec.json.encode(fields, order="deterministic"), digest_size=16).digest()
 
 
 def _object(raw: bytes) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ _KEPT = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_c
 
 
 class StagedProgress:
-    """A registry's `Progress` that tells a job, and stops with it."""
+    """A registry's `Progress` that reports to a job, and stops with it."""
 
     def __init__(self, context: TaskContext) -> None:
         self._context = context
@@ -120,7 +120,7 @@ def is_adapter(folder: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """variants: what is served first, then the checkpoint. metrics, parameters: as the importer tells them."""
+    """variants: the served one first, then the checkpoint. metrics, parameters: as the importer returns them."""
 
     variants: tuple[StagedVariant, ...]
     metrics: Mapping[str, float]

@@ -18,7 +18,7 @@ from runtime.protocol.errors import InvalidRequest
 from runtime.protocol.request import ChatPrompt
 from runtime.text.preparation import ModelPreparation
 
-_MOVED = "moved"  # a mark in the job's folder: what stands in the place is this job's, if anything does
+_MOVED = "moved"  # a mark in the job's folder: an export at the destination is this job's
 _CONTENT = "{Content}"  # what Foundry Local puts a message in place of
 
 
@@ -76,13 +76,16 @@ def _outcome(target: Path, name: str) -> Outcome:
 
 
 def prompt_template(folder: ModelFolder) -> dict[str, str] | None:
-    """As Foundry Local's models have it: `prompt` for a user's message with the beginning of its answer. None for base models."""
+    """The prompt template in Foundry Local's form: `prompt` for a user's message with the beginning of its answer.
+
+    None for base models.
+    """
     if folder.chat_template is None:
         return None
     template = ModelPreparation(folder.chat_template, folder.special_tokens)
-    asked = ChatPrompt(messages=[{"role": "user", "content": _CONTENT}])
+    prompt = ChatPrompt(messages=[{"role": "user", "content": _CONTENT}])
     try:
-        return {"assistant": _CONTENT, "prompt": template.render(asked)}
+        return {"assistant": _CONTENT, "prompt": template.render(prompt)}
     except InvalidRequest as error:
         message = f"The model's chat template cannot be exported: {error.message}"
         raise InvalidJob([Problem(message, param="model")]) from None

@@ -29,11 +29,11 @@ class Merge:
     params: ClassVar[type[Params]] = MergeParams
 
     def plan(self, params: MergeParams, context: TaskContext) -> Plan:
-        _, base, name = _asked(params, context)
+        _, base, name = _adapter_and_base(params, context)
         return Plan((f"Merges {params.adapter} into {base}.", f"Registers it as {name}."), outputs=(name,))
 
     def run(self, params: MergeParams, context: TaskContext) -> Outcome:
-        folder, label, name = _asked(params, context)
+        folder, label, name = _adapter_and_base(params, context)
         if (made := made_by(context.registry, name, context.job)) is not None:
             return Outcome(made.label, dict(made.manifest.metrics))
         checkpoint = materialise(context, label)
@@ -55,7 +55,7 @@ class Merge:
         return Outcome(version.label, dict(version.manifest.metrics))
 
 
-def _asked(params: MergeParams, context: TaskContext) -> tuple[Path, str, str]:
+def _adapter_and_base(params: MergeParams, context: TaskContext) -> tuple[Path, str, str]:
     """(the adapter's folder, the base's label, the output's name). Raises InvalidJob, RegistryError."""
     path = Path(params.adapter).expanduser()
     base = params.model
@@ -68,7 +68,7 @@ def _asked(params: MergeParams, context: TaskContext) -> tuple[Path, str, str]:
         version = context.registry.resolve(params.adapter)
         folder, base = folder_of(version), base or version.manifest.parent
     if base is None:
-        raise InvalidJob([Problem("Name the model that the adapter belongs to.", param="model")])
+        raise InvalidJob([Problem("Name the model that the adapter was trained on.", param="model")])
     label = context.registry.resolve(base).label
     return folder, label, checked_name(params.output or f"{label.partition(':')[0]}-merged")
 

@@ -1,4 +1,4 @@
-"""What jobs register: versions with their lineage. Owns what their names may be, and what a manifest says of the job."""
+"""What jobs register: versions with their lineage. Owns the rules for their names and the manifest's record of the job."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def register(registry: Registry, output: Output) -> ModelVersion:
     """
     base = output.base
     manifest = Manifest(
-        warnings=_tried(output),
+        warnings=_trial_warnings(output),
         source=source_of(output.job),
         importer=output.importer,
         architecture=output.architecture or (base.manifest.architecture if base else "unknown"),
@@ -87,24 +87,26 @@ def register(registry: Registry, output: Output) -> ModelVersion:
     return registry.publish(output.name, manifest, output.variants, alias=CANDIDATE)
 
 
-def tried(folder: Path, imported: Imported) -> str | None:
-    """As `runtime.pool.trial.try_folder`, by a worker that the job's memory limit does not bind: the job itself only waits."""
+def try_build(folder: Path, imported: Imported) -> str | None:
+    """As `runtime.pool.trial.try_folder`, in a worker to which the job's memory limit does not apply, since the job itself only
+    waits.
+    """
     with lifted():
         return try_folder(folder, imported)
 
 
-def _tried(output: Output) -> tuple[str, ...]:
-    """Why builds were not tried, where they were not."""
-    said = [
-        tried(each.folder, Imported("", 1, each.precision, each.provider_family, graph=each.graph))
+def _trial_warnings(output: Output) -> tuple[str, ...]:
+    """The reason for each build that could not be tried on this machine."""
+    reasons = [
+        try_build(each.folder, Imported("", 1, each.precision, each.provider_family, graph=each.graph))
         for each in output.variants
         if each.role is VariantRole.SERVE and each.graph is not None
     ]
-    return tuple(why for why in said if why is not None)
+    return tuple(why for why in reasons if why is not None)
 
 
 def library_versions() -> dict[str, str]:
-    """Of what is installed and may have touched the result."""
+    """The versions of installed libraries that may have affected the result."""
     found = {}
     for library in _LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):

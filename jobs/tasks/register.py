@@ -18,7 +18,7 @@ from model_registry.records import LIVE, ModelVersion, VariantRole
 
 
 class Bounds(BaseModel):
-    """What a figure must lie between."""
+    """The bounds of a required figure."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -78,15 +78,15 @@ class Register:
 
 
 def lacks(requires: Mapping[str, Bounds], figures: Mapping[str, float]) -> list[str]:
-    """A sentence for each figure that is not as it must be."""
-    told = []
+    """One sentence for each figure that does not meet its requirement."""
+    sentences = []
     for name, bounds in requires.items():
         if name not in figures:
             known = ", ".join(sorted(figures)) or "none"
-            told.append(f"{name} was never measured of it; measured were {known}")
+            sentences.append(f"{name} was never measured of it; measured were {known}")
         elif not bounds.hold(figures[name]):
-            told.append(f"{name} is {figures[name]:.4g}, and must be {bounds}")
-    return told
+            sentences.append(f"{name} is {figures[name]:.4g}, and must be {bounds}")
+    return sentences
 
 
 def _figures(version: ModelVersion, context: TaskContext) -> dict[str, float]:
@@ -96,7 +96,7 @@ def _figures(version: ModelVersion, context: TaskContext) -> dict[str, float]:
 
 
 def _published(version: ModelVersion, name: str, alias: str, context: TaskContext) -> ModelVersion:
-    """The same files as a version of another model. Its adapter stays behind: it belongs beside the version's parent."""
+    """The same files as a version of another model. Its adapter is left out: it only fits the version's parent."""
     manifest = replace(version.manifest, source=source_of(context.job), importer=str(JobKind.REGISTER), parent=version.label)
     variants = [StagedVariant.again(each) for each in version.variants if each.role is not VariantRole.ADAPTER]
     return context.registry.publish(name, manifest, variants, alias=alias)

@@ -21,7 +21,7 @@ __all__ = ["ImportOptions", "Imported", "Importer", "all_importers", "choose", "
 
 
 def all_importers() -> tuple[Importer, ...]:
-    """In the order they are asked. Their heavy libraries load when they run."""
+    """The importers in the order they are tried. Their heavy libraries load when they run."""
     from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter
     from model_registry.conversion.formats.gguf.importer import GgufImporter
     from model_registry.conversion.formats.onnx.importer import OnnxFolderImporter

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What the operator asked for. precision: `AUTO` lets the importer choose; who cannot obey raises UnsupportedModel.
+    """The operator's options.
+
+    precision: `AUTO` lets the importer choose; an importer that cannot produce it raises UnsupportedModel.
 
     measure: whether to measure quality (perplexity of source and import), which takes seconds.
     recipe: how each matrix is rounded, instead of precision; only for importers that round.
@@ -42,7 +44,7 @@ class Imported:
     """What was written. precision: never `AUTO`. provider_family: a provider's short name (`cpu`, `cuda`, ...).
 
     parameters: what the importer decided, e.g. {"precision": "int8", "block_size": 32}; JSON values only.
-    metrics: what was measured, e.g. {"perplexity": 29.37}. licence: SPDX, None when the format does not say.
+    metrics: what was measured, e.g. {"perplexity": 29.37}. licence: SPDX, None if the format has none.
     warnings: what is wrong with the model and only limits it, in whole sentences.
     capabilities: what the model allows, whichever engine loads it.
     """

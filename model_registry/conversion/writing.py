@@ -53,7 +53,7 @@ def _write_config(source: TensorSource, facts: TextFacts, folder: Path) -> None:
 
 
 def _smoothing(source: TensorSource, folder: Path, options: ImportOptions, progress: Progress) -> Smoothing:
-    """By the texts that were given, or the shipped one in the model's own tokens."""
+    """Smooths by the given texts, or by the shipped one in the model's own tokens."""
     num_tokens = plan_num_tokens(num_parameters(source))
     windows = options.calibration or text_windows(folder, TEXT, num_tokens, source.architecture.context_length)
     return calibrate(source, options.precision, windows, progress, options.recipe)

@@ -122,7 +122,7 @@ class Fetcher:
 
 
 def source_of(version: ModelVersion) -> SourceReference:
-    """Where it came from. Raises UnsupportedModel when that was no source, e.g. for what a job made."""
+    """The source of a version. Raises UnsupportedModel if it has none, e.g. if a job made it."""
     try:
         reference = parse_reference(version.manifest.source)
     except InvalidReference:
@@ -145,5 +145,5 @@ def refetched(registry: Registry, version: ModelVersion, progress: Progress, *, 
     with fetcher.alone(), registry.staging() as scratch, fetcher.fetched(version.model, scratch) as fetched:
         expected = version.manifest.source_sha256
         if expected is not None and fetched.path.is_file() and sha256_of(fetched.path) != expected:
-            raise ChecksumMismatch(f"{reference} is not what {version.label} was made from any more. Pull the model anew.")
+            raise ChecksumMismatch(f"{reference} is not what {version.label} was made from any more. Pull the model again.")
         yield fetched.path

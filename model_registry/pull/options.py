@@ -29,7 +29,10 @@ Prepare = Callable[[Path, Path, Progress], Path]
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """What a reference means. name: of the model; licence, sampling: what the catalog says, if it does; alias: which one moves."""
+    """A resolved reference.
+
+    name: of the model; licence, sampling: from the catalog, if it has them; alias: the one that is moved.
+    """
 
     name: str
     source: SourceReference

@@ -25,7 +25,7 @@ from model_registry.registry import Registry
 from model_registry.sources import Fetched
 from model_registry.verification import problems_of
 
-REQUESTED_PRECISION = "requested_precision"  # a manifest parameter: what `--precision` said
+REQUESTED_PRECISION = "requested_precision"  # a manifest parameter: the value of `--precision`
 REQUESTED = "requested"  # another: what else was requested, where anything was
 _LIBRARIES = ("slmops", "onnx", "onnxruntime", "gguf", "tokenizers")
 

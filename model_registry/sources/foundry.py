@@ -107,7 +107,7 @@ def list_foundry(*, offline: bool) -> FoundryListing:
 
 @contextmanager
 def foundry_local(cache: Path) -> Iterator[FoundryLocalManager]:
-    """The SDK, started with `cache` as its folder of models: it prints nothing, and sends nothing but what it is asked to.
+    """The SDK, started with `cache` as its folder of models: it prints nothing, and sends nothing but the requested downloads.
 
     One at a time in a process. Its logs and its catalog of local models are forgotten at the end.
     Raises SourceUnavailable when it is not installed or does not start.
@@ -142,7 +142,10 @@ def foundry_local(cache: Path) -> Iterator[FoundryLocalManager]:
 
 
 def _catalog() -> list[FoundryVariant]:
-    """What the catalog has for this machine, and where it is cached. Empty when it cannot be read: the SDK does not say."""
+    """What the catalog has for this machine, and where it is cached.
+
+    Empty when it cannot be read: the SDK does not distinguish the two.
+    """
     with tempfile.TemporaryDirectory(prefix="slmops-foundry-") as cache, foundry_local(Path(cache)) as manager:
         listed = [variant for model in manager.get_catalog().list_models() for variant in model.variants]
         found = [_described(variant) for variant in listed if is_model_id(variant.info.id)]
@@ -151,7 +154,7 @@ def _catalog() -> list[FoundryVariant]:
 
 
 def _inside(downloads: Path, folder: Path, model: str) -> Path:
-    """Where the SDK put a model, if it is below the folder that it was given. Raises CorruptModel."""
+    """The folder where the SDK put a model. Raises CorruptModel if it is not below the SDK's own folder."""
     real, root = folder.resolve(), downloads.resolve()
     if not real.is_relative_to(root) or real == root:
         raise CorruptModel(f"Foundry Local's catalog put {model} into {folder}, outside {downloads}. Do not trust this catalog.")
@@ -172,7 +175,7 @@ def _described(model: IModel) -> FoundryVariant:
 
 
 def _download(model: IModel, variant: FoundryVariant, progress: Progress) -> None:
-    """On a thread of its own: ctrl-C reaches Python code only, and a download is one long call into the SDK."""
+    """Downloads on a thread of its own: ctrl-C reaches Python code only, and a download is one long call into the SDK."""
     percent, stop = [0.0], threading.Event()
     failures: list[BaseException] = []
 
@@ -195,7 +198,7 @@ def _download(model: IModel, variant: FoundryVariant, progress: Progress) -> Non
     if failures:
         raise SourceUnavailable(
             f"{variant.id} could not be downloaded: {failures[0]}. Check the network and proxy settings; "
-            "the next pull goes on where this one stopped."
+            "the next pull resumes where this one stopped."
         ) from failures[0]
 
 

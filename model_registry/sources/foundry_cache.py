@@ -1,7 +1,7 @@
 """The models in a cache folder of Foundry Local, read from the disk alone. Knows neither the SDK nor the network.
 
     <cache>/<publisher>/<name>-<version>/[<build>/]   genai_config.json, inference_model.json, and the model
-    <cache>/foundry.modelinfo.json                    what the catalog said of its models when it was last read
+    <cache>/foundry.modelinfo.json                    the catalog's entries of its models when it was last read
 
 The SDK itself lists nothing when the catalog is out of reach, though its models are all here.
 """
@@ -27,7 +27,7 @@ _CONFIG, _NAME, _UNFINISHED, _CATALOG = "genai_config.json", "inference_model.js
 class FoundryVariant:
     """A model of the catalog, built for one device. id: `<name>:<version>`; device: `cpu`, `gpu`, `npu`.
 
-    alias: what its variants have in common. folder: where it lies on this disk, None when it does not.
+    alias: what its variants have in common. folder: its folder on this disk, None if it is not there.
     """
 
     id: str
@@ -53,7 +53,7 @@ def cache_folder() -> Path:
 
 
 def cached_variants(cache: Path) -> list[FoundryVariant]:
-    """The whole models in the folder, sorted by id. What the catalog last said fills in what the folders do not say."""
+    """The whole models in the folder, sorted by id. The catalog's last entries fill in what the folders lack."""
     known = {str(each.get("id")): each for each in _read(cache / _CATALOG).get("models") or [] if isinstance(each, dict)}
     found = {}
     for config in cache.glob(f"*/**/{_CONFIG}"):
@@ -74,7 +74,7 @@ def choose(variants: Iterable[FoundryVariant], wanted: str) -> FoundryVariant | 
 
 
 def _model_id(folder: Path) -> str | None:
-    """As the download wrote it; a model that somebody put there by hand may have no version."""
+    """The id that the download wrote; a model that was copied there by hand may have no version."""
     name = _read(folder / _NAME).get("Name")
     if not isinstance(name, str):
         return None

@@ -1,4 +1,4 @@
-"""Models on the hub: asks huggingface_hub what a repository holds, and fetches the few files that one model needs.
+"""Models on the hub: lists a repository through huggingface_hub, and fetches the few files that one model needs.
 
 Honours HF_ENDPOINT and HF_TOKEN; sends no telemetry. Files come through our own downloader, which hashes what it gets.
 """
@@ -70,7 +70,7 @@ class HubSource:
         return Fetched(path, is_ours=True, source_sha256=sha256, licence=self._licence())
 
     def _model_info(self) -> ModelInfo:
-        """Asked once: what is pinned is what is fetched."""
+        """Queried once, so that the pinned revision is the fetched one."""
         if self._info is None:
             with self._clear_errors():
                 self._info = self._api().model_info(self._reference.repo, revision=self._reference.revision)
@@ -95,7 +95,7 @@ class HubSource:
         return [HubFile(*self._checked((file.path, file.size, file.lfs.sha256 if file.lfs else None))) for file in files]
 
     def _checked(self, file: tuple[object, object, object]) -> tuple[str, int, str | None]:
-        """What the endpoint says of a file, by types that it need not have. Raises SourceUnavailable."""
+        """The endpoint's metadata of a file, with checked types. Raises SourceUnavailable."""
         path, size, sha256 = file
         if isinstance(path, str) and isinstance(size, int) and isinstance(sha256, str | None):
             return path, size, sha256

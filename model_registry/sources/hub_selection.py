@@ -71,7 +71,7 @@ def select_files(files: Sequence[HubFile], wanted: HubReference, choice: FileCho
     inside = [file for file in files if file.path.startswith(prefix)]
     if not inside:
         folders = sorted({file.folder for file in files if file.name in ("genai_config.json", "model.onnx")})
-        hint = f" Models lie in: {', '.join(folders)}." if folders else ""
+        hint = f" Models are in: {', '.join(folders)}." if folders else ""
         raise SourceUnavailable(f"{wanted.repo} has nothing at {wanted.path!r}.{hint}")
     if choice.wants_checkpoint and (found := _checkpoint(inside, wanted, allow_pickle=choice.allow_pickle)):
         return found
@@ -152,7 +152,7 @@ def _browser_export(files: Sequence[HubFile], model: HubFile) -> Selection:
 
 
 def _is_needed(file: HubFile) -> bool:
-    """Of an onnxruntime-genai folder: the graphs, their data, and the configuration; never code."""
+    """Whether a file of an onnxruntime-genai folder is needed: graphs, their data, and the configuration; never code."""
     return file.name in CONFIG_FILES or _GENAI_FILE.fullmatch(file.name) is not None
 
 

@@ -13,9 +13,9 @@ from model_registry.progress import Progress
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .()+-]{0,79}")
 
 
-def licence_of(said: object, spdx: Mapping[str, str]) -> str:
+def licence_of(declared: object, spdx: Mapping[str, str]) -> str:
     """A licence as a server names it: by the SPDX identifier where that is known, `other` for what can be no name of one."""
-    text = str(said)
+    text = str(declared)
     return spdx.get(text.lower(), text if _LICENCE.fullmatch(text) else "other")
 
 
@@ -35,9 +35,9 @@ ANY_FILES = FileChoice()
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """path: the file or folder to import. source_sha256: of the source file, if one file. licence: None when not said.
+    """path: the file or folder to import. source_sha256: of the source file, if it is one file. licence: None if unknown.
 
-    is_ours: `path` lies in the folders that `fetch` was given, so its files may be linked and thrown away.
+    is_ours: `path` is in the folders that `fetch` was given, so its files may be linked and deleted.
     """
 
     path: Path
@@ -50,9 +50,9 @@ class Source(Protocol):
     """One reference, ready to be fetched."""
 
     def pin(self) -> str | None:
-        """The reference as it is right now, exactly: equal pins mean equal content. None when only fetching can tell.
+        """The reference as it is right now, exactly: equal pins mean equal content. None when only fetching can determine it.
 
-        May ask the network. Raises SourceUnavailable.
+        May use the network. Raises SourceUnavailable.
         """
 
     def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:

@@ -21,7 +21,7 @@ TIE = 0.25  # between logits: about as much as another kernel's last bits change
 
 
 class Chooser:
-    """token_bytes: what each token stands for, special ones among them."""
+    """token_bytes: the bytes of each token, including special ones."""
 
     def __init__(self, sampler: Sampler, delivery: Delivery, token_bytes: Callable[[int], bytes]) -> None:
         self._sampler = sampler
@@ -30,17 +30,17 @@ class Chooser:
 
     def choose(self, rows: Listing[Sequence], logits: Logits, report: StepReport) -> list[Sequence]:
         """A token for each row, from logits [rows, vocab], which are changed. Returns those that ended with it, or failed."""
-        raw = {row: logits[row].copy() for row, sequence in enumerate(rows) if sequence.params.asked.logprobs is not None}
+        raw = {row: logits[row].copy() for row, sequence in enumerate(rows) if sequence.params.requested.logprobs is not None}
         ended = []
         for row, choice in enumerate(self._sampler.sample(logits, rows)):
             if self._take(rows[row], choice, raw.get(row), report):
                 ended.append(rows[row])
             else:
-                self._delivery.tell(rows[row], report)
+                self._delivery.flush_chunk(rows[row], report)
         return ended
 
-    def land(self, sequence: Sequence, jump: Jump, logits: Logits, report: StepReport) -> bool:
-        """After a jump: tokens, as long as each is the one that the jump has computed. True: the sequence ended, or failed.
+    def verify_draft(self, sequence: Sequence, jump: Jump, logits: Logits, report: StepReport) -> bool:
+        """Verifies a jump: chooses tokens while each equals the one that the jump computed. True: the sequence ended, or failed.
 
         logits: after the last known and each drafted token, [1 + num_drafted, vocab]. Each choice is made as in a step, from the
         same draws; what was computed beyond the last right one is forgotten. A greedy answer takes what was drafted where no other
@@ -53,7 +53,7 @@ class Chooser:
         while not ended and (place := sequence.num_tokens - known) < len(logits):
             if (sequence.tokens[known : known + place] != drafted[:place]).any():
                 break
-            raw = None if sequence.params.asked.logprobs is None else logits[place].copy()
+            raw = None if sequence.params.requested.logprobs is None else logits[place].copy()
             choice: Choice | None = self._sampler.adjust(logits[place], sequence)
             if choice is None and not is_greedy:
                 (choice,) = self._sampler.choose(logits[place][None], [sequence])
@@ -71,14 +71,14 @@ class Chooser:
         if draft is not None and jump.num_drafted:
             draft.adapt(jump.num_drafted, num_right - (known - start))
         if not ended:
-            self._delivery.tell(sequence, report)
+            self._delivery.flush_chunk(sequence, report)
         return ended
 
     def read_prompt(self, sequence: Sequence, start: int, logits: Logits) -> None:
         """Log probabilities of the prompt's next tokens, from the logits [n, vocab] after each token of a chunk from `start`."""
         if start == 0:
             sequence.prompt_logprobs = [None]
-        num_top = sequence.params.asked.prompt_logprobs or 0
+        num_top = sequence.params.requested.prompt_logprobs or 0
         following = sequence.prompt[start + 1 : start + 1 + len(logits)].tolist()  # one less at the prompt's end
         for row, token in zip(logits, following, strict=False):
             sequence.prompt_logprobs.append(token_logprob(row, token, num_top, self._token_bytes))
@@ -87,7 +87,7 @@ class Chooser:
         if not isinstance(choice, int):
             report.failed.append(broken(sequence.request, choice))
             return True
-        num_top = sequence.params.asked.logprobs
+        num_top = sequence.params.requested.logprobs
         logprob = None if raw is None or num_top is None else token_logprob(raw, choice, num_top, self._token_bytes)
         try:
             return self._delivery.deliver(sequence, choice, report, logprob)

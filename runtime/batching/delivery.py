@@ -11,7 +11,7 @@ from runtime.protocol.messages import StepReport
 
 
 def started(sequence: Sequence) -> Started:
-    """What is told of a sequence when it is admitted; with log probabilities of its prompt, when that is computed."""
+    """The event of an admitted sequence; if it has log probabilities of its prompt, once the prompt is computed."""
     return Started(
         request=sequence.request,
         prompt_tokens=sequence.prompt_len,
@@ -24,7 +24,7 @@ def started(sequence: Sequence) -> Started:
 
 
 class Delivery:
-    """eos_ids: the model's end-of-sequence tokens. token_bytes: what each token stands for, special ones among them."""
+    """eos_ids: the model's end-of-sequence tokens. token_bytes: the bytes of each token, including special ones."""
 
     def __init__(self, eos_ids: frozenset[int], clock: Callable[[], float], token_bytes: Callable[[int], bytes]) -> None:
         self._eos_ids = eos_ids
@@ -32,24 +32,25 @@ class Delivery:
         self._token_bytes = token_bytes
 
     def deliver(self, sequence: Sequence, token: int, report: StepReport, logprob: TokenLogprob | None = None) -> bool:
-        """Adds the token, and those that must follow it, to the sequence. True: it has ended, and the report says so.
+        """Adds the token, and those that must follow it, to the sequence. True: it has ended, and the report has its last event.
 
-        logprob: the token's, where the request asks for it. Raises ConstraintBroken when the sequence cannot go on.
+        logprob: the token's, if requested. Raises ConstraintBroken when the sequence cannot go on.
         """
         if self._add(sequence, token, logprob, report):
             return True
         if sequence.constraint is not None:
-            num_top = sequence.params.asked.logprobs
+            num_top = sequence.params.requested.logprobs
             for follower in sequence.constraint.forced():
                 logprob = None if num_top is None else certain(follower, num_top, self._token_bytes)
                 if self._add(sequence, follower, logprob, report):
                     return True
         return False
 
-    def tell(self, sequence: Sequence, report: StepReport) -> None:
-        """What was delivered since the last time, if it has become text.
+    def flush_chunk(self, sequence: Sequence, report: StepReport) -> None:
+        """Adds what was delivered since the last chunk to the report, once it has become text.
 
-        Text comes out at character borders, and only what cannot be part of a stop string; token ids travel with the next text.
+        Text is delivered at character borders, and only if it cannot be part of a stop string; token ids are delivered with the
+        next text.
         """
         ready = sequence.undelivered
         if ready.text:
@@ -67,8 +68,8 @@ class Delivery:
         now = self._clock()
         if sequence.first_token_at is None:
             sequence.first_token_at = now
-        asked = sequence.params.asked
-        may_stop = sequence.num_generated > asked.min_tokens or asked.min_tokens == 0
+        requested = sequence.params.requested
+        may_stop = sequence.num_generated > requested.min_tokens or requested.min_tokens == 0
         if may_stop and self._is_end(sequence, token):
             tail, matched = _held_text(sequence)
             return self._finish(sequence, FinishReason.STOP, tail, report, now, matched or self._named(sequence, token))
@@ -91,15 +92,17 @@ class Delivery:
         return False
 
     def _is_end(self, sequence: Sequence, token: int) -> bool:
-        asked = sequence.params.asked
-        return token in asked.stop_token_ids or (token in self._eos_ids and not asked.ignore_eos)
+        requested = sequence.params.requested
+        return token in requested.stop_token_ids or (token in self._eos_ids and not requested.ignore_eos)
 
     def _named(self, sequence: Sequence, token: int) -> int | None:
         """The stop reason, as vLLM gives it: only tokens that the request itself named."""
-        return token if token in sequence.params.asked.stop_token_ids else None
+        return token if token in sequence.params.requested.stop_token_ids else None
 
     def _finish_full(self, sequence: Sequence, text: str, is_complete: bool, report: StepReport, now: float) -> bool:
-        """Nothing may follow, or nothing has room: what was held back comes out, unless a stop string is in it after all."""
+        """Ends a sequence that can take no further token: delivers the text that was held back, unless it contains a stop
+        string.
+        """
         held = sequence.stop.flush()  # but not half of a character, which only we have cut
         tail, matched = held.text, held.matched
         reason = FinishReason.STOP if is_complete or matched is not None else FinishReason.LENGTH
@@ -111,7 +114,7 @@ class Delivery:
         admitted, ready = sequence.admitted_at, sequence.undelivered
         first = now if sequence.first_token_at is None else sequence.first_token_at
         assert admitted is not None
-        wants_logprobs = sequence.params.asked.logprobs is not None
+        wants_logprobs = sequence.params.requested.logprobs is not None
         report.finished.append(
             Finished(
                 request=sequence.request,

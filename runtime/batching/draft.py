@@ -19,7 +19,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 2, 128  # tokens of the answer
 
 @dataclass(slots=True, eq=False)
 class Draft:
-    """prediction: int32 [n]. at: the place in it that the answer went on with last; is_lost: it goes on with something else.
+    """prediction: int32 [n]. at: the position in it from which the answer continued last; is_lost: whether the answer has left it.
 
     num_accepted, num_rejected: tokens, as Usage counts them; what a constraint forced is neither.
     seen: the answer's length at the last look; resumes_at: the length from which to propose again, `pause` tokens after a failure.
@@ -43,12 +43,12 @@ class Draft:
         return self.prediction[self.at : self.at + min(self.length, max(0, most))]
 
     def judge(self, place: int, is_right: bool, num_proposed: int) -> None:
-        """Of the last proposal, the token at `place` was compared with a choice; those before it were right."""
+        """Records that the last proposal's token at `place` was compared with a choice; those before it were right."""
         self.num_accepted += int(is_right)
         self.num_rejected += 0 if is_right else num_proposed - place
 
     def adapt(self, num_proposed: int, num_right: int) -> None:
-        """After a proposal, of which the first num_right tokens are now the answer's."""
+        """Adapts to a proposal of which the first num_right tokens became the answer's."""
         if num_right == num_proposed:
             self.length, self.pause = min(LONGEST, 2 * self.length), FIRST_PAUSE
         elif num_right >= max(1, self.length // 2):

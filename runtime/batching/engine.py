@@ -1,4 +1,4 @@
-"""The loop: admit, plan, step, sample, deliver. Owns the order of things; every decision is asked of another file."""
+"""The loop: admit, plan, step, sample, deliver. Owns the order of things; every decision is made in another file."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ class BatchingEngine:
         """No row's state can be trusted after a step raised: all cached KV goes too."""
         requests = self._queue.fail_all()
         self._slots.shrink(0)
-        self._slots.give_back()
+        self._slots.release_unused_pages()
         return requests
 
     def step(self) -> StepReport:
         """One prefill or one decode of all running rows."""
         report = self._queue.begin_step()
-        self._relieve()
+        self._enforce_kv_budget()
         self._admit()
         plan = self._scheduler.plan_step(self._budget())
         for chunk in plan.prefill:
@@ -107,7 +107,7 @@ class BatchingEngine:
         if plan.decode:
             self._decode(report)
         if not self._queue:
-            self._tidy()
+            self._trim_idle_memory()
         return self._queue.end_step()
 
     def set_threads(self, num_threads: int) -> None:
@@ -140,12 +140,12 @@ class BatchingEngine:
             largest=LARGEST_CHUNK,
         )
 
-    def _relieve(self) -> None:
-        """Keeps KV memory within its budget: unused and cached rows leave first, then a running sequence waits again.
+    def _enforce_kv_budget(self) -> None:
+        """Keeps KV memory within its budget: frees unused and cached rows first, then preempts a running sequence.
 
-        Nobody waits for pages that a row's earlier holder touched: they are freed when the row is.
+        Pages that a row's earlier holder touched are not counted: they are freed with the row.
         """
-        self._slots.relieve(self._limits.kv_budget_bytes)
+        self._slots.enforce_kv_budget(self._limits.kv_budget_bytes)
         if self._active_bytes() <= self._limits.kv_budget_bytes:
             return
         victim = self._scheduler.plan_preemption()
@@ -159,11 +159,11 @@ class BatchingEngine:
         self._queue.preempt(victim)
         victim.lose_row()
 
-    def _tidy(self) -> None:
-        """With nothing to do, memory beyond what cached rows hold goes back to the system, once it is worth the calls."""
+    def _trim_idle_memory(self) -> None:
+        """When idle, returns memory beyond that of cached rows to the system, once it is worth the system calls."""
         held = self._slots.num_cached_tokens * self._runner.kv.bytes_per_token
         if self._slots.backed_bytes() - held > IDLE_SLACK_BYTES:
-            self._slots.give_back()
+            self._slots.release_unused_pages()
 
     def _admit(self) -> None:
         while (sequence := self._scheduler.first_waiting()) is not None and self._has_memory_for(sequence):
@@ -180,7 +180,7 @@ class BatchingEngine:
             sequence.move_to(SequenceStatus.DECODE)
 
     def _has_memory_for(self, sequence: Sequence, instead_of: Sequence | None = None) -> bool:
-        """With other rows running, a prompt must fit beside what they hold; cached rows make room."""
+        """Whether there is memory for the prompt: beside running rows it must fit into the rest; cached rows make room."""
         others = [each for each in self._scheduler.running if each is not instead_of]
         if not others:
             return True
@@ -226,7 +226,7 @@ class BatchingEngine:
         self._choose([sequence], logits, report)
 
     def _decode(self, report: StepReport) -> None:
-        """First the rows that jump, each by itself; then a step of all that are left."""
+        """Verifies the rows that jump, one at a time; then decodes a step of all others."""
         began = self._clock()
         for sequence in self._slots.decoding():
             self._jump(sequence, report)
@@ -250,7 +250,7 @@ class BatchingEngine:
         logits = self._runner.prefill(sequence.slot, jump.tokens, start, num_logits=1 + jump.num_drafted, adapter=sequence.adapter)
         if jump.replays_to is not None:
             sequence.num_computed = jump.replays_to
-        elif self._chooser.land(sequence, jump, logits, report):
+        elif self._chooser.verify_draft(sequence, jump, logits, report):
             self._queue.end(sequence)
 
     def _choose(self, rows: list[Sequence], logits: Logits, report: StepReport) -> None:

@@ -1,4 +1,4 @@
-"""How requests fail in any engine: what is said, of which kind, with which code. Pure."""
+"""The failures of requests in any engine: their messages, kinds and codes. Pure."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ def too_late(sequence: Sequence, now: float) -> Failed:
     return Failed(
         request=sequence.request,
         kind=FailureKind.NOT_READY,
-        message=f"The request was not finished within its deadline ({waited:.1f} s). Retry, or ask for fewer tokens.",
+        message=f"The request was not finished within its deadline ({waited:.1f} s). Retry, or request fewer tokens.",
         code="deadline_exceeded",
         retry_after_s=1.0,
     )
 
 
 def broken(request: int, error: BaseException) -> Failed:
-    """The error's kind is told; its text is not, which may quote a prompt."""
+    """The message names the error's type. It leaves out the error's text, which may quote a prompt."""
     match error:
         case NothingToChoose():
-            message = "The model left no token to choose: its scores are not numbers, or what was asked excludes every token."
+            message = (
+                "The model left no token to choose: its scores are not numbers, or the request's parameters exclude every token."
+            )
             code = "no_token"
         case GrammarTooComplex(field=field):
             return Failed(
@@ -43,7 +45,7 @@ def broken(request: int, error: BaseException) -> Failed:
                 code="grammar_too_complex",
             )
         case ConstraintBroken():
-            message = "The answer's grammar could not be followed any further. Ask for a simpler schema or grammar, or retry."
+            message = "The answer's grammar could not be followed any further. Use a simpler schema or grammar, or retry."
             code = "constraint_broken"
         case _:
             message = f"The model failed while working on this request ({type(error).__name__}). It may be retried."
@@ -52,7 +54,7 @@ def broken(request: int, error: BaseException) -> Failed:
 
 
 def failed(request: int, failure: RuntimeFailure) -> Failed:
-    """As a worker reports a failure that has a type of its own."""
+    """A worker's report of a failure that has a type of its own."""
     return Failed(
         request=request,
         kind=failure.kind,

@@ -1,4 +1,4 @@
-"""Sequences that wait for a row, and whose turn it is. Pure: no clock, lock, thread, log or array.
+"""The sequences that wait for a row, and their order. Pure: no clock, lock, thread, log or array.
 
 The next row goes, in this order, to
     1. the lowest priority number;
@@ -8,7 +8,7 @@ The next row goes, in this order, to
 
 Counting rows that are held, and not only turns, makes long answers count as what they are: a row gives one token per step, so equal
 rows are equal service (max-min fairness; compare the token counters of Sheng et al. 2024, "Fairness in serving large language
-models", which also remember the past). Nobody starves: who holds no row is served within one round.
+models", which also remember the past). No principal starves: one without rows is served within one round.
 
 Rows that are held already are not left to a flood either, see `plan_exchange`; nor are places in the queue, see `plan_refusal`.
 """
@@ -24,16 +24,17 @@ from runtime.batching.sequence import ClientRequest, Sequence
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """`newcomer`, which waits, gets the row of `victim`, which waits again and goes on where it was."""
+    """The waiting `newcomer` gets the row of `victim`, which waits again and later continues where it was."""
 
     victim: Sequence
     newcomer: Sequence
 
 
 class FairQueue:
-    """Knows who waits, and how many rows each principal and each client request holds.
+    """Holds the waiting sequences, and the numbers of rows of each principal and each client request.
 
-    A sequence is `add`ed, then `take`n out with a row or `discard`ed; who took a row calls `release` when it gives it back.
+    A sequence is `add`ed, then `take`n out with a row or `discard`ed; a sequence that took a row is `release`d when it leaves the
+    row.
     """
 
     def __init__(self) -> None:
@@ -73,7 +74,7 @@ class FairQueue:
         self._num_waiting += 1
 
     def first(self) -> Sequence | None:
-        """Whose turn it is; None when nobody waits."""
+        """The sequence whose turn it is; None when none waits."""
         if not self._levels:
             return None
         level = self._levels[min(self._levels)]
@@ -130,7 +131,7 @@ class FairQueue:
             self._served_requests.discard(request)
 
     def _end_turn(self, sequence: Sequence) -> None:
-        """Its client request goes behind all others that wait."""
+        """Moves its client request behind all others that wait."""
         request = sequence.client_request
         if self._is_waiting(request, sequence.priority):
             requests = self._levels[sequence.priority][sequence.principal]
@@ -145,7 +146,8 @@ class FairQueue:
     # ---- rows that are held already ----
 
     def plan_preemption(self, running: Iterable[Sequence]) -> Sequence:
-        """Who gives way: the highest priority number, then who holds the most rows, then its newest.
+        """The sequence to preempt: of the highest priority number, then of the principal and the client request with the most rows,
+        then the newest.
 
         The earliest of the most urgent is never chosen while another runs, so that something always ends.
         """
@@ -160,10 +162,10 @@ class FairQueue:
         )
 
     def plan_exchange(self, running: list[Sequence]) -> Exchange | None:
-        """The row that somebody without any gets from who holds the most; for when no row is free otherwise.
+        """The row that a principal without any gets from the one that holds the most; for when no row is free otherwise.
 
         A principal without a row gets one of a principal's that holds two at least; a client request without a row one of another
-        request's of the same principal that holds two at least. Nobody gets a second row so, and nobody loses the last: each
+        request's of the same principal that holds two at least. No one gets a second row this way, and no one loses the last: each
         arrival displaces one row at most, and with one row each nothing is displaced. A more urgent row is left alone.
         """
         if max(self._request_rows.values(), default=0) < 2 and max(self._principal_rows.values(), default=0) < 2:
@@ -192,7 +194,7 @@ class FairQueue:
         It is a request of the principal with the most waiting, the newcomer counted; of its requests of which nothing has begun,
         and the newcomer's, the one with the most waiting, of several the newest. A request is refused whole, since its caller takes
         all of its answers or none. Where only requests that have begun hold more places, a newcomer with nothing yet may use the
-        reserve (then nobody is refused); without one, another principal loses such a request all the same.
+        reserve (then none is refused); without one, another principal loses such a request all the same.
         """
         waiting = self._unbegun_by_request()
         own, served = newcomer.client_request, self._served_requests
@@ -213,7 +215,9 @@ class FairQueue:
         return tuple(waiting[own if largest == own.principal else most])
 
     def _unbegun_by_request(self) -> dict[ClientRequest, list[Sequence]]:
-        """Those that wait and of which nothing has begun, by request: the newest request last, and of each the newest."""
+        """The waiting sequences of client requests that have not begun, by request: the newest request last, and of each the
+        newest.
+        """
         waiting: dict[ClientRequest, list[Sequence]] = {}
         for sequence in sorted((each for each in self if not each.has_begun), key=self._arrival):
             waiting.setdefault(sequence.client_request, []).append(sequence)

@@ -23,7 +23,7 @@ from runtime.text.preparation import ModelPreparation
 from runtime.text.stream import StopMatcher, TextStream
 from runtime.text.tokenizer import ModelTokenizer, Tokenizer
 
-COUNTED_CHARS = 1 << 20  # a text up to this long is tokenized in any case, so that the error can say how long it is
+COUNTED_CHARS = 1 << 20  # a text up to this long is tokenized in any case, so that the error can state its length
 Clock = Callable[[], float]
 
 GREEDY_BELOW = 1e-5  # as in vLLM: logits divided by less leave float32
@@ -81,7 +81,7 @@ class Intake:
         constrains: bool = True,
         adapters: tuple[str, ...] = (),
     ) -> Intake:
-        """As the model's folder says, and the options' formats. constrains: whether the engine can hold rows to grammars.
+        """Built from the model's folder and the options' formats. constrains: whether the engine can hold rows to grammars.
 
         Raises ValueError for a format that is not known. A chat template that does not compile is no error here: it fails the
         requests that need it.
@@ -105,15 +105,15 @@ class Intake:
 
     def prepare(self, submit: Submit) -> Sequence:
         """Raises InvalidRequest."""
-        now, asked = self._clock(), submit.params
+        now, requested = self._clock(), submit.params
         adapter = self._adapter(submit.adapter)
         text, ids = self._read(submit.prompt)
         self._check_size(submit.prompt, ids)
-        params = self._resolve(asked, len(ids))
-        form = self._forms.form(submit.prompt, text, asked)
+        params = self._resolve(requested, len(ids))
+        form = self._forms.form(submit.prompt, text, requested)
         tokens = np.zeros(len(ids) + params.max_tokens, np.int32)
         tokens[: len(ids)] = ids
-        seed = secrets.randbits(64) if asked.seed is None else asked.seed % (1 << 64)
+        seed = secrets.randbits(64) if requested.seed is None else requested.seed % (1 << 64)
         return Sequence(
             request=submit.request,
             params=params,
@@ -121,7 +121,7 @@ class Intake:
             prompt_len=len(ids),
             num_tokens=len(ids),
             text=TextStream(self._reader(submit)),
-            stop=StopMatcher(asked.stop, include=asked.include_stop_str_in_output),
+            stop=StopMatcher(requested.stop, include=requested.include_stop_str_in_output),
             rng=np.random.Generator(np.random.Philox(seed)),
             priority=submit.priority,
             principal=submit.principal,
@@ -132,7 +132,7 @@ class Intake:
             constraint=form.constraint,
             thought=form.thought,
             in_thought=form.in_thought,
-            draft=None if asked.prediction is None else self._draft(asked.prediction),
+            draft=None if requested.prediction is None else self._draft(requested.prediction),
             prompt_text=self.tokenizer.decode(ids) if submit.return_prompt_text else None,
             shows_prompt_ids=submit.return_prompt_token_ids,
         )
@@ -145,11 +145,11 @@ class Intake:
         return 1 + self._adapters.index(name)
 
     def text_of(self, prompt: ChatPrompt) -> str:
-        """As the model reads it. Raises InvalidRequest."""
+        """The prompt's text as the model reads it. Raises InvalidRequest."""
         return self._chat.text(prompt)
 
     def _reader(self, submit: Submit) -> Callable[[int], bytes]:
-        """What tokens stand for in the answer's text."""
+        """The bytes of tokens in the answer's text."""
         read = self.tokenizer.token_bytes(skip_special_tokens=submit.params.skip_special_tokens)
         visible = self._forms.visible_ids(submit.prompt)
         if not visible:
@@ -158,7 +158,7 @@ class Intake:
         return lambda token: read_all(token) if token in visible else read(token)
 
     def _draft(self, prediction: str) -> Draft:
-        """No more of the text than could be answered; and no token that the model does not know, nor what comes after one."""
+        """The predicted tokens, at most as many as the answer may have, up to the first that the model does not know."""
         text = prediction[: self._context_length * self.tokenizer.longest_token]
         ids = np.array(self.tokenizer.encode(text, add_special_tokens=False), np.int32)
         unknown = np.flatnonzero(ids >= self._vocab_size)
@@ -184,7 +184,7 @@ class Intake:
         return text, ids
 
     def _check_size(self, prompt: Prompt, ids: list[int]) -> None:
-        """At least one and less than the context."""
+        """Checks that a prompt has at least one token and fewer than the context."""
         if not ids:
             raise InvalidRequest("The prompt is empty: it must hold at least one token.", field=_field(prompt))
         if len(ids) >= self._context_length:
@@ -205,25 +205,25 @@ class Intake:
             code="context_length_exceeded",
         )
 
-    def _resolve(self, asked: SamplingParams, prompt_len: int) -> ResolvedParams:
+    def _resolve(self, requested: SamplingParams, prompt_len: int) -> ResolvedParams:
         defaults, room = self._defaults, self._context_length - prompt_len
-        _check_ids(Field.LOGIT_BIAS, asked.logit_bias, self._vocab_size)
-        _check_ids(Field.STOP_TOKEN_IDS, asked.stop_token_ids, self._vocab_size)
-        top_k = _first(asked.top_k, defaults.top_k)
-        temperature = _first(asked.temperature, defaults.temperature)
+        _check_ids(Field.LOGIT_BIAS, requested.logit_bias, self._vocab_size)
+        _check_ids(Field.STOP_TOKEN_IDS, requested.stop_token_ids, self._vocab_size)
+        top_k = _first(requested.top_k, defaults.top_k)
+        temperature = _first(requested.temperature, defaults.temperature)
         if not math.isfinite(temperature) or temperature < 0:
             raise InvalidRequest(f"{Field.TEMPERATURE.quoted} must be a number of at least 0.", field=Field.TEMPERATURE)
         resolved = ResolvedParams(
             temperature=temperature if temperature >= GREEDY_BELOW else 0.0,
             top_k=max(0, int(top_k)),
-            top_p=_first(asked.top_p, defaults.top_p),
-            min_p=_first(asked.min_p, defaults.min_p),
-            typical_p=_first(asked.typical_p, 1.0),
-            repetition_penalty=_first(asked.repetition_penalty, defaults.repetition_penalty),
-            max_tokens=room if asked.max_tokens is None else min(asked.max_tokens, room),
-            asked=asked,
+            top_p=_first(requested.top_p, defaults.top_p),
+            min_p=_first(requested.min_p, defaults.min_p),
+            typical_p=_first(requested.typical_p, 1.0),
+            repetition_penalty=_first(requested.repetition_penalty, defaults.repetition_penalty),
+            max_tokens=room if requested.max_tokens is None else min(requested.max_tokens, room),
+            requested=requested,
         )
-        if resolved.max_tokens < 0 or (resolved.max_tokens == 0 and asked.prompt_logprobs is None):
+        if resolved.max_tokens < 0 or (resolved.max_tokens == 0 and requested.prompt_logprobs is None):
             message = f"{Field.MAX_TOKENS.quoted} must be at least 1, or 0 with {Field.PROMPT_LOGPROBS.quoted}."
             raise InvalidRequest(message, field=Field.MAX_TOKENS)
         return resolved
@@ -239,8 +239,8 @@ def _field(prompt: Prompt) -> Field:
     return Field.CONVERSATION if isinstance(prompt, ChatPrompt) else Field.PROMPT
 
 
-def _first(asked: float | None, default: float) -> float:
-    return default if asked is None else asked
+def _first(requested: float | None, default: float) -> float:
+    return default if requested is None else requested
 
 
 def _check_ids(field: Field, ids: object, vocab_size: int) -> None:

@@ -55,7 +55,7 @@ class KVCache:
         self._remapper = _Remapper(start) if 2 * num_layers * rows < MAX_REGIONS and _Remapper.works() else None
 
     def move(self, source: int, target: int) -> None:
-        """Row `target` holds what row `source` held. What `target` held is lost, and `source` holds nothing of use."""
+        """Moves the content of row `source` to row `target`, whose content is lost; `source` is free afterwards."""
         if self.held[source] * self.bytes_per_token < REMAP_ABOVE_BYTES or self._remapper is None:
             self.copy(source, target, self.held[source])
             return
@@ -65,7 +65,7 @@ class KVCache:
             counts[source], counts[target] = counts[target], counts[source]
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
-        """The first num_tokens of row `source` also stand in row `target`; what it held beyond is given back when it is much."""
+        """Copies the first num_tokens of row `source` to row `target`; if `target` held much more, its memory is released."""
         if self.touched[target] - num_tokens > STALE_TOKENS:
             self.free(target)
         for array in self.layers:
@@ -73,7 +73,7 @@ class KVCache:
         self.wrote(target, num_tokens)
 
     def wrote(self, row: int, num_tokens: int) -> None:
-        """Tells that the row now holds its first num_tokens tokens, and nothing of use beyond."""
+        """Records that the row holds its first num_tokens tokens; what is beyond is free."""
         self.held[row] = num_tokens
         self.touched[row] = max(self.touched[row], num_tokens)
 

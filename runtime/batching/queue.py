@@ -106,7 +106,7 @@ class RequestQueue:
     def fail_all(self) -> list[int]:
         """After a step raised: every request goes. Returns them, for the caller to report their failure.
 
-        Among them are those that ended in that step: its report is lost, and nobody may be left waiting.
+        Among them are those that ended in that step: its report is lost, and no caller may be left waiting.
         """
         report, self._report = self._report, StepReport()
         requests = [*self._sequences, *(each.request for each in report.finished), *(each.request for each in report.failed)]

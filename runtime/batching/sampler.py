@@ -25,7 +25,7 @@ def token_logprob(logits: NDArray[np.float32], token: int, num_top: int, token_b
 
 
 def certain(token: int, num_top: int, token_bytes: Callable[[int], bytes]) -> TokenLogprob:
-    """Of a token beside which nothing else could stand, chosen without the model: its probability is one."""
+    """The log probability of a token without alternatives, which was chosen without the model: its probability is one."""
     spelled = token_bytes(token)
     return TokenLogprob(token, spelled, 0.0, [Alternative(token, spelled, 0.0)] if num_top else [])
 
@@ -126,7 +126,9 @@ def draw(candidates: Candidates, uniform: float) -> int:
 
 
 def draw_from_all(weights: NDArray[np.float32], uniform: float) -> int:
-    """As `draw`, over a whole row in token order: first the block of tokens, then the token, so that nothing is sorted."""
+    """Like `draw`, over a whole row in token order: chooses the block of tokens first, then the token, so that nothing is
+    sorted.
+    """
     padded = len(weights) - len(weights) % _BLOCK
     blocks = weights[:padded].reshape(-1, _BLOCK).sum(axis=1, dtype=np.float64)
     sums = np.append(blocks, weights[padded:].sum(dtype=np.float64))
@@ -177,7 +179,7 @@ class Sampler:
         return None
 
     def choose(self, logits: Logits, rows: Listing[Sequence]) -> list[Choice]:
-        """As `sample`, of logits that are adjusted. One draw of each row that draws at all."""
+        """Like `sample`, for adjusted logits. Makes one draw per row that is not greedy."""
         best = logits.argmax(axis=-1)
         usable = np.isfinite(np.take_along_axis(logits, best[:, None], axis=-1)[:, 0]).tolist()
         tokens: list[Choice] = [token if usable[row] else NothingToChoose() for row, token in enumerate(best.tolist())]
@@ -208,16 +210,16 @@ def _draw(weights: Logits, sequence: Sequence) -> int:
 
 
 def _adjust(logits: Logits, sequence: Sequence, eos_ids: frozenset[int]) -> None:
-    asked = sequence.params.asked
-    if asked.logit_bias:
-        logits[list(asked.logit_bias)] += np.fromiter(asked.logit_bias.values(), np.float32)
+    requested = sequence.params.requested
+    if requested.logit_bias:
+        logits[list(requested.logit_bias)] += np.fromiter(requested.logit_bias.values(), np.float32)
     if sequence.params.repetition_penalty != 1.0:
         _penalize_repetition(logits, np.unique(sequence.known), sequence.params.repetition_penalty)
-    if asked.presence_penalty or asked.frequency_penalty:
+    if requested.presence_penalty or requested.frequency_penalty:
         ids, counts = np.unique(sequence.known[sequence.prompt_len :], return_counts=True)
-        logits[ids] -= (asked.presence_penalty + asked.frequency_penalty * counts).astype(np.float32)
-    if sequence.num_generated < asked.min_tokens:
-        logits[[*eos_ids, *asked.stop_token_ids]] = -np.inf
+        logits[ids] -= (requested.presence_penalty + requested.frequency_penalty * counts).astype(np.float32)
+    if sequence.num_generated < requested.min_tokens:
+        logits[[*eos_ids, *requested.stop_token_ids]] = -np.inf
 
 
 def _penalize_repetition(logits: Logits, seen: NDArray[np.int32], penalty: float) -> None:

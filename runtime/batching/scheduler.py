@@ -122,7 +122,7 @@ def prefill_budget(*, gap_s: float, decode_s: float, token_s: float, num_decodin
     """Tokens that one prefill step may compute.
 
     gap_s: the longest gap between two tokens of a running row; decode_s: a decode step's time; token_s: prefill time per token.
-    With nothing decoding nobody waits, and `largest` bounds only how late an abort is seen.
+    With nothing decoding, no sequence waits, and `largest` only bounds the delay of an abort.
     Never below `smallest`: prompts must advance.
     """
     if num_decoding == 0 or token_s <= 0:
@@ -150,7 +150,7 @@ class Scheduler:
         return self.num_waiting + len(self.running)
 
     def plan_refusal(self, newcomer: Sequence) -> tuple[Sequence, ...]:
-        """Who must be refused before the newcomer can be added, perhaps itself; nobody while there is room.
+        """The sequences to refuse before the newcomer can be added, perhaps itself; empty while there is room.
 
         Rows that are free count as room: the limit is on those that truly wait. The reserve is an eighth more.
         """
@@ -163,7 +163,7 @@ class Scheduler:
         self._waiting.add(sequence)
 
     def first_waiting(self) -> Sequence | None:
-        """The one to `admit` next; None when nobody waits, or no row is free."""
+        """The one to `admit` next; None when none waits, or no row is free."""
         return self._waiting.first() if len(self.running) < self._num_rows else None
 
     def admit(self, sequence: Sequence) -> None:
@@ -173,7 +173,7 @@ class Scheduler:
         self.running.append(sequence)
 
     def plan_exchange(self) -> Exchange | None:
-        """Whom to preempt and whom to admit instead, when nobody can be admitted otherwise."""
+        """The sequence to preempt and the one to admit in its place, when none can be admitted otherwise."""
         return self._waiting.plan_exchange(self.running) if self.num_waiting else None
 
     def preempt(self, sequence: Sequence) -> None:
@@ -184,7 +184,7 @@ class Scheduler:
         self._waiting.add(sequence)
 
     def plan_preemption(self) -> Sequence | None:
-        """Who gives way when KV memory is short. None when only one is left, which must be able to finish."""
+        """The sequence to preempt when KV memory is short. None when only one is left, which must be able to finish."""
         return self._waiting.plan_preemption(self.running) if len(self.running) > 1 else None
 
     def remove(self, sequence: Sequence) -> None:

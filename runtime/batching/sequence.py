@@ -44,7 +44,7 @@ class ResolvedParams:
     typical_p: float
     repetition_penalty: float
     max_tokens: int
-    asked: SamplingParams
+    requested: SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,10 @@ class ClientRequest:
 
 @dataclass(slots=True)
 class Undelivered:
-    """What of the answer no event has carried yet. logprobs: of its tokens, but for an end token; empty unless asked for."""
+    """The part of the answer that no event has carried yet.
+
+    logprobs: of its tokens, except an end token; empty unless requested.
+    """
 
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
@@ -78,7 +81,7 @@ class Sequence:
     spans: of the answer, which tokens were computed as a chunk, first -> end; num_settled: how many were computed once, before the
     row was lost. What follows must be computed as it was then: see `jumps`.
     is_announced: its caller knows that it runs, and how much of its prompt was cached; num_cached is final then.
-    prompt_logprobs: of the prompt's tokens as far as they are computed, if asked for.
+    prompt_logprobs: of the prompt's tokens as far as they are computed, if requested.
     Times are seconds of the engine's clock; first_token_at is None before it.
     """
 
@@ -139,12 +142,12 @@ class Sequence:
     @property
     def is_repeatable(self) -> bool:
         """Whether the answer must be the same each time: greedy, or drawn with a given seed."""
-        return self.params.temperature == 0 or self.params.asked.seed is not None
+        return self.params.temperature == 0 or self.params.requested.seed is not None
 
     @property
     def reads_prompt(self) -> bool:
-        """Whether log probabilities of the prompt are asked for: it is computed as a whole, and reuses nothing."""
-        return self.params.asked.prompt_logprobs is not None
+        """Whether log probabilities of the prompt are requested: then it is computed as a whole, and reuses no cached KV."""
+        return self.params.requested.prompt_logprobs is not None
 
     @property
     def num_pending(self) -> int:

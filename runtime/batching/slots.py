@@ -56,7 +56,7 @@ def best_match(wanted: NDArray[np.int32], rows: Iterable[tuple[int, NDArray[np.i
 
 
 def plan_eviction(cached: dict[int, CachedRow], max_tokens: int) -> list[int]:
-    """Rows to give up, least recently used first, until at most `max_tokens` are held."""
+    """The rows to evict, least recently used first, until at most `max_tokens` are held."""
     total = sum(len(row.tokens) for row in cached.values())
     leaving: list[int] = []
     for row in sorted(cached, key=lambda r: cached[r].used_at):
@@ -93,7 +93,7 @@ class Rows(Protocol):
 class Slots:
     """rows: `num_rows(num_slots)` of them. prefix_cache_bytes bounds what finished sequences leave.
 
-    queries and hits count prompt tokens asked for and found.
+    queries and hits count the prompt tokens that were looked up and found.
     """
 
     def __init__(self, rows: Rows, *, num_slots: int, prefix_cache_bytes: int) -> None:
@@ -110,7 +110,7 @@ class Slots:
     def place(self, sequence: Sequence) -> None:
         """Gives an admitted sequence a row, with as much of its prompt as an earlier row already holds.
 
-        The end of the prompt is always computed anew: its logits choose the first token.
+        The end of the prompt is always recomputed: its logits choose the first token.
         """
         row = next(row for row in range(self.num_decoding, self._num_slots) if row not in self._active)
         if self._take_back(sequence, row):
@@ -128,7 +128,7 @@ class Slots:
         self.hits += sequence.num_computed
 
     def _take_back(self, sequence: Sequence, row: int) -> bool:
-        """Whether the row that it lost is still there: then it has it again, bit for bit, and nothing is computed anew."""
+        """Whether the row that it lost is still cached: then it gets it back, bit for bit, and nothing is recomputed."""
         kept = next((kept for kept, held in self._cached.items() if held.returns_to == sequence.request), None)
         if kept is None:
             return False
@@ -139,7 +139,7 @@ class Slots:
         return True
 
     def catch_up(self, sequence: Sequence) -> None:
-        """Before a placed sequence's first chunk: what others have computed since may hold more of its prompt."""
+        """Called before a placed sequence's first chunk: rows that others have computed since may share more of its prompt."""
         match = self._match(sequence)
         if match is None or match.num_tokens < sequence.num_computed + MIN_REUSED_TOKENS:
             return
@@ -156,17 +156,17 @@ class Slots:
         return best_match(sequence.prompt[:-MIN_COMPUTED_TOKENS], reusable)
 
     def _max_exact(self, sequence: Sequence, match: Match) -> int:
-        """On KV that is not exact nothing exact can follow."""
+        """The most exact tokens: KV after inexact KV cannot be exact."""
         exact = self._num_exact(match.row)
         return exact if match.num_tokens > exact else sequence.prompt_len
 
-    def _reusable(self, asking: Sequence) -> Iterator[tuple[int, NDArray[np.int32]]]:
-        exact_only = asking.is_repeatable
+    def _reusable(self, newcomer: Sequence) -> Iterator[tuple[int, NDArray[np.int32]]]:
+        exact_only = newcomer.is_repeatable
         for row, held in self._cached.items():
-            if held.adapter == asking.adapter:
+            if held.adapter == newcomer.adapter:
                 yield row, held.tokens[: held.num_exact] if exact_only else held.tokens
         for row, sequence in self._active.items():
-            if sequence.adapter == asking.adapter:
+            if sequence.adapter == newcomer.adapter:
                 yield row, sequence.computed[: sequence.num_exact] if exact_only else sequence.computed
 
     def _num_exact(self, row: int) -> int:
@@ -174,7 +174,7 @@ class Slots:
         return self._active[row].num_exact if held is None else held.num_exact
 
     def _bring(self, match: Match, row: int, exact_only: bool) -> None:
-        """A whole cached row, whose conversation goes on, moves; a prefix that others may share is copied."""
+        """A cached row that is used as a whole is moved; a prefix that others may share is copied."""
         held = self._cached.get(match.row)
         if held is not None and match.num_tokens == (held.num_exact if exact_only else len(held.tokens)):
             del self._cached[match.row]
@@ -226,22 +226,24 @@ class Slots:
         self._cached[target] = CachedRow(sequence.computed.copy(), sequence.num_exact, self._uses, sequence.adapter, returns_to)
 
     def shrink(self, max_tokens: int) -> None:
-        """Gives up cached rows until they hold at most `max_tokens`, and their memory with them."""
+        """Evicts cached rows, and frees their memory, until they hold at most `max_tokens`."""
         for row in plan_eviction(self._cached, max_tokens):
             del self._cached[row]
             self._rows.free(row)
 
-    def relieve(self, budget_bytes: int) -> None:
-        """Brings memory down to so much, as far as rows that nobody computes on allow: unused ones first, then cached ones."""
+    def enforce_kv_budget(self, budget_bytes: int) -> None:
+        """Frees rows that no sequence computes on until at most budget_bytes are backed: unused rows first, then cached ones."""
         if self.backed_bytes() <= budget_bytes:
             return
-        self.give_back()
+        self.release_unused_pages()
         tokens_over = -(-(self.backed_bytes() - budget_bytes) // self._rows.bytes_per_token)
         if tokens_over > 0:
             self.shrink(max(0, self.num_cached_tokens - tokens_over))
 
-    def give_back(self) -> None:
-        """Frees the memory of rows that hold nothing of use: whoever left one behind left its pages in place for the next."""
+    def release_unused_pages(self) -> None:
+        """Frees the memory of rows that are neither active nor cached: a sequence that leaves keeps its row's pages mapped for the
+        next one.
+        """
         for row in range(num_rows(self._num_slots)):
             if row not in self._active and row not in self._cached:
                 self._rows.free(row)
@@ -258,7 +260,7 @@ class Slots:
         return self._rows.backed_bytes()
 
     def _relocate(self, sequence: Sequence, target: int) -> None:
-        """To a row that holds nothing of use."""
+        """Moves a sequence to a free row."""
         del self._active[sequence.slot]
         self._rows.move(sequence.slot, target)
         self._hold(target, sequence)

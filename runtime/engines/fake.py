@@ -1,7 +1,7 @@
 """A model with no weights: deterministic, scriptable, and run by the real engine. For tests, and for `--engine fake`.
 
 Its tokens are bytes; its KV is the tokens themselves, so a row that was moved, copied or reused wrongly answers wrongly. It answers
-`You said: <last user text>` and stops, unless the text says otherwise:
+`You said: <last user text>` and stops, unless the text contains directives:
 
     [[reply: TEXT]]        answers TEXT (escapes \\n and \\t), and stops
     [[count: N]]           answers with numbers up to N
@@ -127,10 +127,10 @@ class FakeRunner:
         return logits
 
     def set_threads(self, num_threads: int) -> None:
-        """A script is read by one thread, whatever is said."""
+        """Does nothing: a script is read by one thread."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: there is nothing to release."""
 
 
 class _Script:
@@ -140,17 +140,17 @@ class _Script:
         marks = np.flatnonzero(tokens == ASSISTANT)
         end = int(marks[-1]) if len(marks) else len(tokens)
         users = np.flatnonzero(tokens[:end] == USER)
-        said = tokens[(int(users[-1]) + 1 if len(users) else 0) : end]
-        self._said = bytes(said[said < 256].astype(np.uint8)).decode(errors="replace")
+        user_ids = tokens[(int(users[-1]) + 1 if len(users) else 0) : end]
+        self._user_text = bytes(user_ids[user_ids < 256].astype(np.uint8)).decode(errors="replace")
         self._num_answered = len(tokens) - end - 1 if len(marks) else 0
-        self._directives: dict[str, str] = {m[1]: m[2] or "" for m in _DIRECTIVE.finditer(self._said)}
+        self._directives: dict[str, str] = {m[1]: m[2] or "" for m in _DIRECTIVE.finditer(self._user_text)}
 
     def seconds(self, name: str) -> float:
         return float(self._directives.get(name, 0))
 
     def misbehave(self) -> None:
         if "fail" in self._directives:
-            raise RuntimeError("the fake model was told to fail")
+            raise RuntimeError("the fake model failed as directed")
         if "crash" in self._directives:
             os._exit(139)
         if "hang" in self._directives:
@@ -167,7 +167,7 @@ class _Script:
             return self._directives["reply"].replace("\\n", "\n").replace("\\t", "\t")
         if "count" in self._directives:
             return " ".join(str(i) for i in range(1, int(self._directives["count"]) + 1))
-        return f"You said: {self._said}"
+        return f"You said: {self._user_text}"
 
 
 def build_fake_engine(options: EngineOptions, *, clock: Callable[[], float] = time.monotonic) -> BatchingEngine:

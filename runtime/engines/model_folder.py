@@ -1,6 +1,6 @@
-"""What a model's folder says of the model: an onnxruntime-genai folder, read without running anything.
+"""Reads the description of a model from its onnxruntime-genai folder, without running anything.
 
-Owns the words of genai_config.json and tokenizer_config.json; nobody else reads them. Knows no tensors.
+Owns the words of genai_config.json and tokenizer_config.json; no other file reads them. Knows no tensors.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _defaults(search: Mapping[str, Any], generation_config: Mapping[str, Any]) -> GenerationDefaults:
-    """Settings count only where the model says that it samples; a bare `do_sample: false` is the exporter's own default.
+    """Settings count only if the model's configuration enables sampling; a bare `do_sample: false` is the exporter's own default.
 
-    One that no request could ask for is left out: else every request that leaves it to the model would be refused.
+    A default that a request could not use is left out: else every request without its own value would be refused.
     """
     named = generation_config or (search if search.get("do_sample") else {})
     known = {name: float(named[name]) for name, is_valid in _VALID.items() if _is_number(named.get(name)) and is_valid(named[name])}

@@ -58,7 +58,7 @@ class Engine(Protocol):
     def step(self) -> StepReport: ...
 
     def fail_all(self) -> list[int]:
-        """After `step` raised: forgets every request and everything cached. Returns the requests."""
+        """Forgets every request and everything cached, after `step` raised. Returns the requests."""
         ...
 
     def stats(self) -> Stats: ...
@@ -68,7 +68,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class AdjustableEngine(Protocol):
-    """An engine that can change its threads, as its `info.can_set_threads` says."""
+    """An engine that can change its threads: `info.can_set_threads` is true."""
 
     def set_threads(self, num_threads: int) -> None:
         """Computes with so many from the next step on; running requests go on."""

@@ -42,14 +42,14 @@ _SET = {"PYTHONUNBUFFERED": "1", "USE_HUB_KERNELS": "NO"}  # transformers would 
 
 
 def child_environment(*, network: bool = False, fetches: bool = False) -> dict[str, str]:
-    """network: for a process that asks other servers; fetches: for one that downloads models, too, with the hub's token."""
+    """network: for a process that calls other servers; fetches: for one that downloads models, too, with the hub's token."""
     kept = allowed(os.environ, network=network or fetches, fetches=fetches)
     paths = [_ROOT, *filter(None, [kept.get("PYTHONPATH")])]
     return kept | {"PYTHONPATH": os.pathsep.join(paths)} | _SET
 
 
 def allowed(variables: Mapping[str, str], *, network: bool = False, fetches: bool = False) -> dict[str, str]:
-    """Those that such a process is given. Pure. Names count in any letter case, as proxies are written in both."""
+    """The variables that such a process inherits. Pure. Names are compared without case, since proxies are written in both."""
     names = _NAMES | (_NETWORK if network else frozenset()) | (_FETCHING if fetches else frozenset())
     return {name: value for name, value in variables.items() if name.upper() in names or _is_plain(name.upper())}
 

@@ -1,6 +1,6 @@
-"""The processors of a machine, put together from everyone who told of them. Pure. Knows no provider's software.
+"""The processors of a machine, merged from all sources that list them. Pure. Knows no provider's software.
 
-The same device is told of by ONNX Runtime once per provider, by Linux, and by nvidia-smi. What makes it the same is its kind, its
+The same device is listed by ONNX Runtime once per provider, by Linux, and by nvidia-smi. It is identified by its kind, its
 PCI ids, and that it is the n-th with these.
 """
 
@@ -31,9 +31,9 @@ class DeviceId:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """description: empty when nobody named it. driver: its version or module. has_driver: None where nobody looked.
+    """description: empty if unknown. driver: its version or module. has_driver: None if unknown.
 
-    memory: HOST, or `nvidia:0` for a device with memory of its own. memory_bytes: of that memory, None when nobody told.
+    memory: HOST, or `nvidia:0` for a device with memory of its own. memory_bytes: of that memory, None if unknown.
     """
 
     id: DeviceId
@@ -50,24 +50,24 @@ class Device:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """The name to show to users."""
         ids = f"{self.vendor} {self.id.kind.value.upper()} {self.id.vendor_id:04x}:{self.id.device_id:04x}"
         return self.description or ids
 
 
 def read_devices(raw: RawDiscovery) -> tuple[Device, ...]:
-    """GPUs and NPUs, in the order they were first told of; the CPU is not among them."""
+    """GPUs and NPUs, in the order in which they were first listed; without the CPU."""
     found: dict[DeviceId, Device] = {}
-    for device in (*_told_by_onnxruntime(raw), *_nvidia(raw), *_pci(raw), *_apple(raw)):
+    for device in (*_listed_by_onnxruntime(raw), *_nvidia(raw), *_pci(raw), *_apple(raw)):
         found[device.id] = _merged(found[device.id], device) if device.id in found else device
     return tuple(_with_memory(found.values(), raw.hardware.memory_bytes))
 
 
-def told_of(raw: RawDiscovery, ep_name: str) -> list[tuple[DeviceId, EpDevice]]:
+def devices_listed_by(raw: RawDiscovery, ep_name: str) -> list[tuple[DeviceId, EpDevice]]:
     """The GPUs and NPUs that one provider lists, in its order; kinds that a newer onnxruntime may add are left out."""
-    told = [each for each in raw.ep_devices if each.ep_name == ep_name and each.kind in {DeviceKind.GPU, DeviceKind.NPU}]
-    ids = _numbered([(DeviceKind(each.kind), each.vendor_id, each.device_id) for each in told])
-    return list(zip(ids, told, strict=True))
+    listed = [each for each in raw.ep_devices if each.ep_name == ep_name and each.kind in {DeviceKind.GPU, DeviceKind.NPU}]
+    ids = _numbered([(DeviceKind(each.kind), each.vendor_id, each.device_id) for each in listed])
+    return list(zip(ids, listed, strict=True))
 
 
 def _numbered(keys: list[tuple[DeviceKind, int, int]]) -> list[DeviceId]:
@@ -79,18 +79,18 @@ def _numbered(keys: list[tuple[DeviceKind, int, int]]) -> list[DeviceId]:
     return ids
 
 
-def _told_by_onnxruntime(raw: RawDiscovery) -> Iterator[Device]:
+def _listed_by_onnxruntime(raw: RawDiscovery) -> Iterator[Device]:
     for name in dict.fromkeys(each.ep_name for each in raw.ep_devices):
-        yield from (_of_ep(each, id) for id, each in told_of(raw, name))
+        yield from (_of_ep(each, id) for id, each in devices_listed_by(raw, name))
 
 
-def _of_ep(told: EpDevice, id: DeviceId) -> Device:
+def _of_ep(device: EpDevice, id: DeviceId) -> Device:
     return Device(
         id=id,
-        description=told.metadata.get("Description") or told.ep_metadata.get("FULL_DEVICE_NAME", ""),
-        memory_bytes=_size(told.metadata.get("DxgiVideoMemory", "")) or _size(told.ep_metadata.get(_MEMORY_KEYS[id.kind], "")),
-        discrete=told.metadata.get("Discrete") == "1",
-        driver=told.ep_metadata.get("NPU_DRIVER_VERSION") or told.ep_metadata.get("os_driver_version", ""),
+        description=device.metadata.get("Description") or device.ep_metadata.get("FULL_DEVICE_NAME", ""),
+        memory_bytes=_size(device.metadata.get("DxgiVideoMemory", "")) or _size(device.ep_metadata.get(_MEMORY_KEYS[id.kind], "")),
+        discrete=device.metadata.get("Discrete") == "1",
+        driver=device.ep_metadata.get("NPU_DRIVER_VERSION") or device.ep_metadata.get("os_driver_version", ""),
         has_driver=True,
     )
 
@@ -114,9 +114,9 @@ def _of_nvidia(gpu: NvidiaGpu, id: DeviceId) -> Device:
 
 
 def _pci(raw: RawDiscovery) -> Iterator[Device]:
-    told = [(each, kind) for each in raw.hardware.pci_devices if (kind := _kind(each)) is not None]
-    ids = _numbered([(kind, each.vendor_id, each.device_id) for each, kind in told])
-    for (each, _), id in zip(told, ids, strict=True):
+    listed = [(each, kind) for each in raw.hardware.pci_devices if (kind := _kind(each)) is not None]
+    ids = _numbered([(kind, each.vendor_id, each.device_id) for each, kind in listed])
+    for (each, _), id in zip(listed, ids, strict=True):
         yield Device(id, discrete=_is_discrete(each), driver=each.driver or "", has_driver=each.driver not in {None, "nouveau"})
 
 
@@ -136,7 +136,7 @@ def _kind(device: PciDevice) -> DeviceKind | None:
 
 
 def _is_discrete(device: PciDevice) -> bool:
-    """NVIDIA's, and Intel's behind a bridge. AMD's own graphics sit behind one too, so they are not told apart here."""
+    """NVIDIA's, and Intel's behind a bridge. AMD's integrated graphics are behind one, too, so they are not distinguished here."""
     behind_bridge = device.address.split(":")[-2:-1] != ["00"]
     return device.vendor_id == Vendor.NVIDIA or (device.vendor_id == Vendor.INTEL and behind_bridge)
 

@@ -1,4 +1,4 @@
-"""What a machine said of its execution providers, word for word, as JSON both ways. Judges nothing; imports no vendor."""
+"""A machine's raw report of its execution providers, convertible to and from JSON. Judges nothing; imports no vendor's library."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class NvidiaGpu(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operating system tells without any vendor's library. memory_bytes: of the host. accelerators: `/dev/accel`."""
+    """What the operating system lists without any vendor's library. memory_bytes: of the host. accelerators: `/dev/accel`."""
 
     cpu: str
     cpu_flags: list[str]

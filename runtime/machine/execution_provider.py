@@ -1,4 +1,4 @@
-"""An execution provider on a device, and the table of those that slmops knows. Pure values; asks no machine.
+"""An execution provider on a device, and the table of those that slmops knows. Pure values; inspects no machine.
 
 A model's variant runs on the provider it was built for: a provider's short name is also its variants' `provider_family`, and the
 name of the extra that installs it.
@@ -50,7 +50,7 @@ class ExecutionProvider:
     """A provider on one device of this machine. name: as onnxruntime has it; short: `cpu`, `cuda`, ...
 
     device: for people. device_index: among the provider's devices. memory: which memory its models take, HOST or a device's id
-    such as `nvidia:0`, the same for every provider on that device. memory_bytes: its size, None when nobody told.
+    such as `nvidia:0`, the same for every provider on that device. memory_bytes: its size, None if unknown.
     discrete: has memory of its own. versions: of the software, `onnxruntime 1.31.0`. engines: which can use it.
     usable: whether a model may be placed here; else why_not and remedy, the command or act that would make it so.
     proven: slmops has run on such hardware. library: a plugin's.
@@ -84,7 +84,7 @@ class KnownProvider:
 
     systems: where its software exists. module: of its plugin wheel, None when it is built into a flavour of onnxruntime.
     flavours: wheels that replace another's files, as (replaced, flavour); installed last, at the version of what they replace.
-    genai_flag: what onnxruntime-genai must have been built for, None when it asks no flag. engines: that can drive it.
+    genai_flag: what onnxruntime-genai must have been built for, None when it needs no flag. engines: that can drive it.
     install: the command that brings its software, or what to do where no command can. proven: slmops has run on such hardware.
     """
 
@@ -101,7 +101,7 @@ class KnownProvider:
     proven: bool = False
 
 
-# the newest pair that fit each other; later releases of the second ask for a first that was never published
+# the newest pair that fit each other; later releases of the second require a first that was never published
 _DIRECTML = "--no-deps onnxruntime-directml==1.24.4 onnxruntime-genai-directml==0.13.0"
 _LINUX_WINDOWS = frozenset({"Linux", "Windows"})
 _EVERYWHERE = frozenset({"Linux", "Windows", "Darwin"})

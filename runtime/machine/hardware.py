@@ -16,7 +16,7 @@ _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> int:
-    """At least 1. Hyper-threads do not count: a second thread on a core slows matrix kernels down."""
+    """The number of usable cores, at least 1. Hyper-threads do not count: a second thread on a core slows matrix kernels down."""
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
     return max(1, min(physical, allowed, _quota() or physical))

@@ -1,4 +1,4 @@
-"""Whether the installed packages fit each other: wheels that share one import name, releases that ask for others. No vendor import.
+"""Whether the installed packages fit each other: wheels that share one import name, releases that require others. No vendor import.
 
 `installed_packages` reads what pip wrote; `check_installation` is pure.
 """
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """requires: as its metadata says. in_place: whether its native module is the one on disk; None when it has none that counts."""
+    """requires: from its metadata. in_place: whether its native module is the one on disk; None when it has none that counts."""
 
     name: str
     version: str
@@ -50,7 +50,7 @@ class Package:
 class ImportName:
     """Wheels that bring the same module, so that each overwrites files of the one before.
 
-    twins: flavours released together with the plain one: at the same version they contain it, and may lie over it.
+    twins: flavours released together with the plain one: at the same version they contain it, and may be installed over it.
     """
 
     plain: str
@@ -86,7 +86,7 @@ IMPORT_NAMES = (ONNXRUNTIME, GENAI, FOUNDRY)
 
 
 def installed_packages() -> tuple[Package, ...]:
-    """Those of interest, by name."""
+    """The installed packages of interest, by name."""
     found: dict[str, Distribution] = {}
     for each in distributions():
         found.setdefault(canonicalize_name(each.name), each)  # the first on the path is the one in use
@@ -100,7 +100,7 @@ def _package(name: str, distribution: Distribution) -> Package:
 
 
 def _is_on_disk(file: PackagePath) -> bool:
-    """By size: two flavours' modules of the same size have not been seen."""
+    """Whether the file on disk is the package's own, by its size: no two flavours' modules of the same size are known."""
     path = Path(file.locate())
     return file.size is None or (path.exists() and path.stat().st_size == file.size)
 
@@ -140,7 +140,7 @@ def _beside_plain(name: ImportName, plain: Package, flavour: Package) -> Finding
     both = f"{plain.name} {plain.version} and {flavour.name} {flavour.version} share one import name"
     if flavour.name not in name.twins:
         remedy = f"pip uninstall -y {plain.name} && {_reinstall(flavour)}"
-        return Finding(name.plain, Status.PROBLEM, f"{both}, and were not made to lie over each other", remedy)
+        return Finding(name.plain, Status.PROBLEM, f"{both}, and cannot be installed over each other", remedy)
     if flavour.version != plain.version:
         remedy = _reinstall(Package(flavour.name, plain.version))
         return Finding(name.plain, Status.PROBLEM, f"{both}, at different versions", remedy)
@@ -187,7 +187,10 @@ def _extras(by_name: Mapping[str, Package]) -> Iterator[Finding]:
 
 
 def _unmet(packages: Iterable[Package], by_name: Mapping[str, Package]) -> Iterator[Finding]:
-    """What a package of interest asks of another. A flavour stands in for its plain wheel; that none is here was said above."""
+    """The unmet requirements of one package.
+
+    A flavour satisfies a requirement of its plain wheel; a missing package is reported above.
+    """
     for package in packages:
         for requirement in _requirements(package):
             wanted = canonicalize_name(requirement.name)
@@ -203,7 +206,7 @@ def _unmet(packages: Iterable[Package], by_name: Mapping[str, Package]) -> Itera
 def _unmet_finding(package: Package, requirement: Requirement, found: Package | None) -> Finding:
     wanted = f"{requirement.name}{requirement.specifier}"
     what = f"{found.name} {found.version} is in its place" if found else "it is not installed"
-    message = f"{package.name} {package.version} asks for {wanted}, and {what}"
+    message = f"{package.name} {package.version} requires {wanted}, and {what}"
     if found is not None and found.name != canonicalize_name(requirement.name):
         message += "; the two cannot share an environment"
         return Finding("versions", Status.PROBLEM, message, f"pip uninstall -y {package.name}")

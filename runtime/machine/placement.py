@@ -100,7 +100,7 @@ class Placement:
     unused: tuple[Rejection, ...] = ()
 
     def refusal(self) -> str:
-        """Why there is no choice, for the person who asked; every reason says what to do where something can be done."""
+        """Why there is no choice, for the operator; each reason has its remedy, where there is one."""
         reasons = [f"{each.provider}: {each.why}" for each in self.rejected] or ["the model has no variants"]
         return f"No execution provider can run this model. {'; '.join(dict.fromkeys(reasons))}."
 
@@ -129,7 +129,7 @@ def plan_placement(
 
 
 def label(provider: ExecutionProvider) -> str:
-    """`cuda`, or `cuda:1` for one that is not the provider's first device: what a preference may say."""
+    """`cuda`, or `cuda:1` for one that is not the provider's first device: the form in a preference."""
     return f"{provider.short}:{provider.device_index}" if provider.device_index else provider.short
 
 
@@ -194,7 +194,7 @@ def _unused(
 
 
 def _not_here(preference: Preference, providers: Sequence[ExecutionProvider]) -> Iterator[Rejection]:
-    """Of the providers that were asked for by name."""
+    """The choices among the providers that a preference names."""
     for name in () if isinstance(preference, Policy) else dict.fromkeys(preference):
         if any(_is_named(provider, name) for provider in providers):
             continue
@@ -229,8 +229,8 @@ def _engine(variant: PlacedVariant, provider: ExecutionProvider, wanted: str | N
 
 def _no_engine(variant: PlacedVariant, provider: ExecutionProvider, wanted: str | None) -> str:
     able = ", ".join(name for name in _ENGINES[variant.graph] if name in provider.engines) or "none"
-    asked = f"engine `{wanted}`" if wanted else "no installed engine"
-    return f"{asked} runs `{variant.name}` there (graph: {variant.graph.value}; engines that can: {able})"
+    subject = f"engine `{wanted}`" if wanted else "no installed engine"
+    return f"{subject} runs `{variant.name}` there (graph: {variant.graph.value}; engines that can: {able})"
 
 
 # ---- what can ----

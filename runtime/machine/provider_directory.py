@@ -1,4 +1,7 @@
-"""What this machine can run models on, asked once per daemon. Owns the child that asks; decides nothing about placement."""
+"""The execution providers of this machine, queried once per daemon.
+
+Owns the child that queries them; decides nothing about placement.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class ProviderReport:
 
 
 class ProviderDirectory:
-    """Belongs to one event loop. However many ask, one child runs at a time, and its answer is kept until `refresh`.
+    """Belongs to one event loop. However many callers there are, one child runs at a time, and its answer is kept until `refresh`.
 
     child: a command that prints a RawDiscovery as JSON. A child that hangs, crashes or prints something else leaves the CPU.
     """
@@ -54,7 +57,10 @@ class ProviderDirectory:
             return self._report
 
     async def refresh(self) -> ProviderReport:
-        """Asks again; software and drivers may have come since. Those that wait for one child share the next one's answer."""
+        """Queries again; software and drivers may have been installed since.
+
+        Callers that wait for one child share the next one's answer.
+        """
         num_begun = self._num_begun
         async with self._lock:
             if self._report is None or self._num_begun == num_begun:
@@ -64,7 +70,7 @@ class ProviderDirectory:
     async def _discover(self) -> ProviderReport:
         self._num_begun += 1
         try:
-            answer = await self._ask()
+            answer = await self._query_machine()
             return ProviderReport(read_discovery(msgspec.json.decode(answer, type=RawDiscovery)))
         except _Unanswered as error:
             problem = str(error)
@@ -74,7 +80,7 @@ class ProviderDirectory:
         log.warning("%s", problem)
         return ProviderReport((await asyncio.to_thread(this_cpu),), problem)
 
-    async def _ask(self) -> bytes:
+    async def _query_machine(self) -> bytes:
         """What the child printed. Raises _Unanswered."""
         process = await asyncio.create_subprocess_exec(
             *self._child,
@@ -98,11 +104,11 @@ class ProviderDirectory:
 
 
 class _Unanswered(Exception):
-    """The child gave no answer; says how it ended."""
+    """The child gave no answer; the message says how it ended."""
 
 
 def this_cpu() -> ExecutionProvider:
-    """The provider that needs no asking."""
+    """The provider that needs no query."""
     return cpu_provider(platform.processor() or platform.machine(), psutil.virtual_memory().total, engines=("onnx",))
 
 

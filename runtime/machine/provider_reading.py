@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from runtime.machine.devices import Device, DeviceId, read_devices, told_of
+from runtime.machine.devices import Device, DeviceId, devices_listed_by, read_devices
 from runtime.machine.discovery import PluginLibrary, RawDiscovery
 from runtime.machine.execution_provider import CPU, KNOWN, DeviceKind, ExecutionProvider, KnownProvider, Vendor, cpu_provider
 from runtime.machine.installation import GENAI, ONNXRUNTIME
@@ -56,8 +56,8 @@ def _providers(known: KnownProvider, devices: tuple[Device, ...], raw: RawDiscov
 
 
 def _listed(known: KnownProvider, raw: RawDiscovery) -> list[DeviceId]:
-    """The devices that the provider itself says it can run on."""
-    return [id for id, _ in told_of(raw, known.name)]
+    """The devices that the provider itself lists."""
+    return [id for id, _ in devices_listed_by(raw, known.name)]
 
 
 def _could_run(known: KnownProvider, device: Device, raw: RawDiscovery, *, software: bool) -> bool:
@@ -114,7 +114,7 @@ def _blocked(provider: ExecutionProvider, obstacle: _Obstacle) -> ExecutionProvi
     return replace(provider, usable=False, why_not=obstacle.why_not, remedy=obstacle.remedy)
 
 
-# ---- what stands in the way, in the order in which a person would remove it ----
+# ---- obstacles, in the order in which a user would remove them ----
 
 
 def _obstacle(
@@ -141,7 +141,7 @@ def _no_engine(known: KnownProvider) -> _Obstacle | None:
 
 
 def _no_driver(device: Device) -> _Obstacle | None:
-    """Only Linux says so, or nvidia-smi by its silence."""
+    """Known only from Linux, or from an nvidia-smi that lists no GPU."""
     if device.has_driver is not False:
         return None
     remedy = _NPU_DRIVER if device.id.kind is DeviceKind.NPU else _GPU_DRIVER
@@ -168,7 +168,7 @@ def _no_software(known: KnownProvider, plugin: PluginLibrary | None, raw: RawDis
 
 
 def _not_listed(known: KnownProvider, raw: RawDiscovery, *, is_listed: bool) -> _Obstacle | None:
-    """A plugin says itself which devices it can use; a provider that is built in may not."""
+    """A plugin lists the devices that it can use; a built-in provider may not."""
     if is_listed or known.module is None:
         return None
     return _Obstacle("its library does not offer this device", "update the device's driver to the newest, then try again")
@@ -208,7 +208,7 @@ def _software_versions(known: KnownProvider, plugin: PluginLibrary | None, raw: 
 
 
 def _flavours(raw: RawDiscovery) -> tuple[str, ...]:
-    """Of onnxruntime and onnxruntime-genai, with the plain one only where no other lies over it."""
+    """The flavours of onnxruntime and onnxruntime-genai; the plain one only if no other was installed over it."""
     found = []
     for name in (ONNXRUNTIME, GENAI):
         here = [each for each in raw.distributions if each in name.all]

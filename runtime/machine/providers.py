@@ -1,4 +1,5 @@
-"""The child that asks what this machine can run models on: `python -m runtime.machine.providers` prints one RawDiscovery as JSON.
+"""The child that queries what this machine can run models on: `python -m runtime.machine.providers` prints one RawDiscovery as
+JSON.
 
 It loads libraries of vendors, which may hang, print or crash; so it is a process of its own, and the gateway never does this
 itself. What the answers mean is decided in `provider_reading.py`.
@@ -28,7 +29,7 @@ _OF_INTEREST = ("onnxruntime", "foundry-local", "slmops")
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """Of one library. error: why it could not be asked."""
+    """The report of one library. error: why it could not be queried."""
 
     available: list[str] = field(default_factory=list)
     devices: list[EpDevice] = field(default_factory=list)
@@ -39,8 +40,8 @@ class _Answer:
 def discover() -> RawDiscovery:
     """Registers what can be registered. Whatever a vendor's library raises becomes text in the answer."""
     installed = _installed()
-    answer = _ask_onnxruntime(installed)
-    flags, genai_error = _ask_genai()
+    answer = _query_onnxruntime(installed)
+    flags, genai_error = _query_genai()
     return RawDiscovery(
         system=platform.system(),
         machine=platform.machine(),
@@ -63,7 +64,7 @@ def _installed() -> dict[str, str]:
     return {name: found[name] for name in sorted(found) if name.startswith(_OF_INTEREST)}
 
 
-def _ask_onnxruntime(installed: dict[str, str]) -> _Answer:
+def _query_onnxruntime(installed: dict[str, str]) -> _Answer:
     try:
         import onnxruntime
 
@@ -77,7 +78,7 @@ def _ask_onnxruntime(installed: dict[str, str]) -> _Answer:
 
 
 def _version_of(module: str, installed: dict[str, str]) -> str:
-    """Of the distribution that brought the module: of its name, or of one of its builds (`...-cu12`)."""
+    """The version of the distribution that contains the module: the one of its name, or one of its builds (`...-cu12`)."""
     name = module.replace("_", "-")
     return installed.get(name) or next((version for each, version in installed.items() if each.startswith(name)), "unknown")
 
@@ -86,14 +87,14 @@ def _register(onnxruntime: Any, name: str, version: str) -> PluginLibrary:
     ep_name = library = None
     try:
         module = importlib.import_module(name)
-        ep_name, library = _said_by(module, "ep_name"), _said_by(module, "library_path")
+        ep_name, library = _reported_by(module, "ep_name"), _reported_by(module, "library_path")
         onnxruntime.register_execution_provider_library(ep_name, library)
     except Exception as error:
         return PluginLibrary(module=name, version=version, ep_name=ep_name, library=library, error=_explained(error))
     return PluginLibrary(module=name, version=version, ep_name=ep_name, library=library)
 
 
-def _said_by(module: ModuleType, what: str) -> str:
+def _reported_by(module: ModuleType, what: str) -> str:
     """Most have `get_ep_name()` and `get_library_path()`; onnxruntime-ep-mlx calls them `ep_name()` and `library_path()`."""
     function = getattr(module, f"get_{what}", None) or getattr(module, what)
     return str(function())
@@ -114,7 +115,7 @@ def _ep_device(device: Any) -> EpDevice:
     )
 
 
-def _ask_genai() -> tuple[dict[str, bool], str | None]:
+def _query_genai() -> tuple[dict[str, bool], str | None]:
     try:
         from runtime.engines.genai.library import genai_flags
 

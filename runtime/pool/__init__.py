@@ -1,1 +1,1 @@
-"""Models in memory: who is loaded, who may stay, who waits, and on how many cores each computes."""
+"""Models in memory: which are loaded, which may stay, which wait, and on how many cores each computes."""

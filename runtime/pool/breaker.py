@@ -1,6 +1,6 @@
 """When a model that keeps failing is tried again, and when it is left alone for a while. Knows no process.
 
-Closed: attempts are spaced, each failure in a row by a longer pause, whoever would begin the next one: a restart waits for the end
+Closed: attempts are spaced, each failure in a row by a longer pause, whatever would start the next one: a restart waits for the end
 of the pause, a request is refused until then. Open: after MOST_IN_ROW failures with no answer between them, nothing is tried until
 COOLDOWN_S have passed or an operator resets it; then one failure opens it again. (Nygard, Release It!, "Circuit Breaker".)
 """
@@ -18,7 +18,7 @@ COOLDOWN_S = 300.0
 
 
 class Breaker:
-    """Of one model."""
+    """The breaker of one model."""
 
     def __init__(self, label: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._label = label

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from runtime.machine.hardware import usable_cores
 from runtime.pool.memory import MemoryEstimate, machine_memory_bytes
 
-KV_SHARE = 0.25  # of the budget, the most KV that a model gets without being told
+KV_SHARE = 0.25  # of the budget, the most KV that a model gets by default
 CONTENT = 0.25  # of the KV it wants, what a model is content with
 _MIB = 1 << 20
 
@@ -67,14 +67,14 @@ class Fits:
 
 @dataclass(frozen=True, slots=True)
 class MustEvict:
-    """These idle models, in this order; then ask again."""
+    """Evict these idle models, in this order; then decide again."""
 
     labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MustWait:
-    """Until these busy models are idle, and those that are leaving are gone."""
+    """Wait until these busy models are idle, and those that are leaving have left."""
 
     busy: tuple[str, ...] = ()
 
@@ -131,12 +131,12 @@ def _goes(resident: Resident) -> bool:
 
 
 def _rank(resident: Resident) -> tuple[bool, bool, float]:
-    """Who is asked to leave first: the idle, then the busy that leave anyway; among these, the least recently used."""
+    """The sort key of evictions: the idle first, then the busy ones that leave anyway; among these, the least recently used."""
     return resident.is_busy, not resident.is_leaving, resident.last_used
 
 
 def _labels(residents: Sequence[Resident]) -> tuple[str, ...]:
-    """Of those that are not leaving already."""
+    """The labels of the models that are not leaving already."""
     return tuple(each.label for each in residents if not each.is_leaving)
 
 
@@ -146,7 +146,7 @@ def _has_room(needed_bytes: int, residents: Sequence[Resident], budget: Budget) 
 
 
 def _charge(demand: Demand, residents: Sequence[Resident], budget: Budget) -> int:
-    """With as much KV as it wants, or as there is."""
+    """The charge with as much KV as it wants, or as there is."""
     free = budget.memory_bytes - sum(each.charge_bytes for each in residents)
     return min(free, demand.replicas * (demand.memory.fixed_bytes + demand.wanted_kv_bytes(budget)))
 
@@ -159,7 +159,7 @@ def _mib(size: int) -> str:
     return f"{-(-size // _MIB):,} MiB"
 
 
-MACHINE_SHARE = 0.8  # of the machine's memory, what models get without being told
+MACHINE_SHARE = 0.8  # of the machine's memory, the models' budget by default
 
 
 @dataclass(frozen=True, slots=True)

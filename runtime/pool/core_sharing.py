@@ -34,7 +34,7 @@ def share_for_newcomers(num_cores: int, models: Iterable[ResidentModel], num_new
 
 
 def share_out(num_cores: int, models: Iterable[ResidentModel]) -> None:
-    """Gives each worker its share, save where an operator said how many threads."""
+    """Gives each worker its share of the cores, unless the operator set its threads."""
     replicas = [(model, replica) for model in models for replica in model.replicas]
     shares = share_cores(num_cores, [_is_active(model) for model, _ in replicas])
     for (model, replica), share in zip(replicas, shares, strict=True):

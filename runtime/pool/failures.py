@@ -8,15 +8,17 @@ from runtime.protocol.errors import EngineDead, InvalidRequest, NotReady
 
 
 def dead(label: str, hung: str | None) -> EngineDead:
-    """hung: why the watchdog ended it; None: it ended by itself."""
-    how = "ended unexpectedly" if hung is None else f"was ended because {hung}"
+    """hung: why the watchdog killed it; None: it ended on its own."""
+    what_happened = "ended unexpectedly" if hung is None else f"was ended because {hung}"
     return EngineDead(
-        f"The worker that ran {label} {how}; it is being restarted. Retry the request.", code="engine_dead", retry_after_s=1.0
+        f"The worker that ran {label} {what_happened}; it is being restarted. Retry the request.",
+        code="engine_dead",
+        retry_after_s=1.0,
     )
 
 
 def unpreparable(hung: str) -> InvalidRequest:
-    """For the request that the worker was ended for: it must not come back by itself, as clients send again what is 503."""
+    """The error of the request for which the worker was ended. It is no 503, so that clients do not retry it automatically."""
     return InvalidRequest(
         f"This request could not be prepared for the model: {hung}. Its text takes the model's tokenizer too long, or its grammar "
         "takes the compiler too long; send another.",
@@ -26,7 +28,7 @@ def unpreparable(hung: str) -> InvalidRequest:
 
 def describe_exit(code: int | None) -> str:
     if code is None or code >= 0:
-        return f"it ended with exit code {code}; the daemon's standard error says more."
+        return f"it ended with exit code {code}; the daemon's standard error has details."
     name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
     hint = " The system may have run out of memory." if name == "SIGKILL" else ""
     return f"it was ended by {name}.{hint}"
@@ -49,7 +51,7 @@ def being_restarted(label: str) -> EngineDead:
 
 
 def not_loadable(label: str, error: BaseException) -> NotReady:
-    """error: one that says itself what was wrong stays as it is."""
+    """error: one that has its own message for clients is kept."""
     if isinstance(error, NotReady):
         return error
     return NotReady(f"{label} could not be loaded: {type(error).__name__} {error}", code="load_failed")

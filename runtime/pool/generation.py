@@ -65,7 +65,7 @@ class Generation(AsyncIterator[Event]):
 
 
 def failure_of(failed: Failed) -> RuntimeFailure:
-    """What a worker told, as the exception that it was."""
+    """The exception for a worker's failure message."""
     kind = BY_KIND[failed.kind]
     return kind(failed.message, field=failed.field, code=failed.code, retry_after_s=failed.retry_after_s)
 
@@ -75,7 +75,7 @@ Answer = Tokenized | Detokenized
 
 
 class Inquiries:
-    """Those of one worker that are not answered yet, by their numbers. What is told of others is ignored: nobody waits for it."""
+    """The unanswered inquiries of one worker, by their numbers. Answers to others are ignored: their callers have left."""
 
     def __init__(self) -> None:
         self._open: dict[int, asyncio.Future[Answer]] = {}

@@ -1,4 +1,4 @@
-"""Who holds a model, and how long it stays when nobody does. Knows no model. All methods belong to one event loop."""
+"""Counts the holders of a model, and how long it stays without any. Knows no model. All methods belong to one event loop."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from runtime.pool.loaded_model import FOREVER
 
 
 class KeepAlive:
-    """on_expired(): nobody held it for so many seconds. Counts only between `begin_idle` and the next `hold`, and before `stop`.
+    """on_expired(): called when it was not held for `seconds`.
+
+    Counts only between `begin_idle` and the next `hold`, and before `stop`.
 
     idle_since, expires_at: Unix times, None while it is held; expires_at also when it stays for ever. last_used: monotonic.
-    nobody: set while nobody holds it, or by who does not want to wait for them any longer.
+    nobody: set while there is no holder, or by a caller that will not wait any longer.
     """
 
     def __init__(self, seconds: float, *, pinned: bool, on_expired: Callable[[], None]) -> None:
@@ -33,7 +35,7 @@ class KeepAlive:
         self.nobody.clear()
         self.stop()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.num_leases -= 1
         self.last_used = time.monotonic()
         if self.num_leases == 0:
@@ -44,7 +46,7 @@ class KeepAlive:
         self._arm()
 
     def change(self, *, seconds: float | None = None, pinned: bool | None = None) -> None:
-        """From now on; what is idle counts anew."""
+        """Takes effect at once; an idle model's time starts again."""
         self.seconds = self.seconds if seconds is None else seconds
         self.pinned = self.pinned if pinned is None else pinned
         if self.idle_since is not None:

@@ -22,11 +22,11 @@ class Held(Protocol):
 
     def inquire(self, message: Inquiry) -> Awaitable[Answer]: ...
 
-    def let_go(self) -> None: ...
+    def release(self) -> None: ...
 
 
 class Lease:
-    """The model is not unloaded while any lease is open, unless an operator says so. Use as `with lease:` or call release()."""
+    """The model is not unloaded while any lease is open, unless an operator unloads it. Use as `with lease:` or call release()."""
 
     def __init__(self, model: Held, info: ModelInfo) -> None:
         self._model = model
@@ -77,7 +77,7 @@ class Lease:
     def release(self) -> None:
         if not self._released:
             self._released = True
-            self._model.let_go()
+            self._model.release()
 
     def __enter__(self) -> Lease:
         return self

@@ -1,4 +1,7 @@
-"""What each model in memory is charged: reserved as estimated while it loads, as measured afterwards. Asks `capacity` what fits."""
+"""What each model in memory is charged: reserved as estimated while it loads, as measured afterwards.
+
+Uses `capacity` to decide what fits.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Ledger:
         self._measured: dict[tuple[str, ...], int] = {}  # by `_key`: what a worker took beside its KV, in bytes
 
     def plan(self, spec: LoadSpec, residents: Sequence[Resident], *, replaces: bool = False) -> Verdict:
-        """For the largest candidate that can ever fit, so that there is room for whichever loads.
+        """Plans for the largest candidate that can ever fit, so that there is room for whichever loads.
 
         replaces: one of the residents, so that it makes one model more for a moment only.
         """
@@ -29,7 +32,7 @@ class Ledger:
         return next((verdict for verdict in verdicts if not isinstance(verdict, NeverFits)), verdicts[-1])
 
     def no_room(self, spec: LoadSpec, residents: Sequence[Resident]) -> NotReady:
-        """What is told to who waited in vain."""
+        """The error for callers whose load found no room."""
         return no_room(explain(self._demands(spec)[-1], residents, self._budget), retry_after_s=2.0)
 
     def grant(self, model: ResidentModel, candidate: Candidate) -> int | None:
@@ -57,7 +60,7 @@ class Ledger:
         model.charge_bytes = len(model.replicas) * (fixed_bytes + model.kv_bytes)
 
     def _demands(self, spec: LoadSpec) -> list[Demand]:
-        """Of its candidates, the largest first."""
+        """The demands of its candidates, the largest first."""
         demands = (self._demand(spec, candidate) for candidate in spec.candidates)
         return sorted(demands, key=lambda demand: demand.needed_bytes, reverse=True)
 
@@ -75,7 +78,7 @@ def _key(label: str, candidate: Candidate) -> tuple[str, ...]:
 
 def resident(model: ResidentModel, *, is_arriving: bool = False) -> Resident:
     """is_arriving: loads beside what it will replace, and stays until then."""
-    is_leaving = model.departure is not None
+    is_leaving = model.unload_reason is not None
     return Resident(
         label=model.label,
         charge_bytes=model.charge_bytes,

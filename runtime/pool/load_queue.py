@@ -1,10 +1,10 @@
-"""Loads that wait for room: one per model, however many ask for it. Has room made for the first.
+"""Loads that wait for room: one per model, however many requests wait for it. Has room made for the first.
 
-The first is that of the principal whose last load is longest ago; of one principal's, first come, first served. So who asks for
-fifty models in turn delays the loads of others by one at most.
+The first is that of the principal whose last load is longest ago; of one principal's, first come, first served. So a caller that
+requests fifty models in turn delays the loads of others by one at most.
 
-Nobody starves: a load that waits behind busy models gets its turn although they are asked for all the time, since each of them,
-once it has served for TURN_S, takes nothing new until the load has its room. What is asked of them meanwhile waits in the queue.
+No load starves: one that waits behind busy models gets its turn although they are in constant use, since each of them,
+once it has served for TURN_S, takes no new request until the load has its room. Their requests meanwhile wait in the queue.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TURN_S = 2.0
 
 
 class Room(Protocol):
-    """What the queue asks of the pool, and has it do."""
+    """The interface of the pool to the queue: questions and commands."""
 
     def find(self, label: str) -> ResidentModel | None: ...
 
@@ -87,7 +87,7 @@ class LoadQueue:
             self._leave(load, principal)
 
     def respecify(self, spec: LoadSpec) -> None:
-        """A load of this model that waits will be made as `spec` says."""
+        """A waiting load of this model will use `spec`."""
         if spec.label in self._loads:
             self._loads[spec.label].spec = spec
 
@@ -124,7 +124,7 @@ class LoadQueue:
         return False
 
     def _have_yield(self, busy: tuple[str, ...]) -> None:
-        """Those that have had their turn; looks again when the next has."""
+        """Makes models that have had their turn yield; looks again when the next has."""
         left_s = {label: self._left_of_turn_s(label) for label in busy}
         self._yielding = frozenset(label for label in busy if left_s[label] <= 0)
         if self._next_look is not None:
@@ -145,10 +145,10 @@ class LoadQueue:
     def _refuse(self, load: _WaitingLoad, why: NotReady) -> None:
         del self._loads[load.spec.label]
         load.placed.set_exception(why)
-        load.placed.exception()  # who waited may have left in this moment: then nobody else would ask for it
+        load.placed.exception()  # its waiters may have left at this moment: then no one else would retrieve the exception
 
     def _leave(self, load: _WaitingLoad, principal: str) -> None:
-        """One who asked is served, or gives up; a load that nobody waits for any more makes way."""
+        """One waiter is served or gives up. A load without waiters is dropped."""
         load.askers.remove(principal)
         if not load.askers and not load.placed.done():
             del self._loads[load.spec.label]

@@ -43,8 +43,8 @@ class LoadSpec:
     """label: a version's (`smollm2-135m:1`). candidates: at least one, the best first; the next is tried when one cannot load.
 
     options: threads 0 means a share of the cores, kv_budget_bytes None a share of the memory budget. replicas: workers.
-    keep_alive_s: how long it stays without requests, FOREVER for ever. pinned: loaded until told otherwise; never evicted.
-    unused: builds of the version that this machine cannot run, and why. capabilities: what the version allows.
+    keep_alive_s: how long it stays without requests, FOREVER for ever. pinned: loaded until it is unloaded on request; never
+    evicted. unused: builds of the version that this machine cannot run, and why. capabilities: what the version allows.
     """
 
     label: str
@@ -115,7 +115,7 @@ class LoadedModel:
 
     @property
     def stats(self) -> Stats | None:
-        """Of all replicas together."""
+        """The statistics of all replicas together."""
         return _together([replica.stats for replica in self.replicas if replica.stats is not None])
 
     @property
@@ -128,15 +128,15 @@ class LoadedModel:
         return sum(replica.num_restarts for replica in self.replicas)
 
 
-class Departure(StrEnum):
-    """EXPIRED: its keep-alive ended. EVICTED: another model needed the room. ASKED: by an operator. REPLACED: by a reload.
+class UnloadReason(StrEnum):
+    """EXPIRED: its keep-alive ended. EVICTED: another model needed the room. REQUESTED: by an operator. REPLACED: by a reload.
 
     CLOSED: the pool ends.
     """
 
     EXPIRED = "expired"
     EVICTED = "evicted"
-    ASKED = "asked"
+    REQUESTED = "asked"
     REPLACED = "replaced"
     CLOSED = "closed"
 
@@ -164,7 +164,7 @@ class FellThrough:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A worker ended by itself, or because it hung."""
+    """A worker ended, by a crash or because it hung."""
 
     label: str
     why: str
@@ -173,7 +173,7 @@ class Died:
 @dataclass(frozen=True, slots=True)
 class Left:
     label: str
-    departure: Departure
+    unload_reason: UnloadReason
 
 
 PoolEvent = Loaded | LoadFailed | FellThrough | Died | Left

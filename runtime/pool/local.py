@@ -161,7 +161,7 @@ class LocalWorker:
     # ---- the two tasks of a running worker ----
 
     async def _read(self) -> None:
-        """Until the process ends, however it ends."""
+        """Reads until the process ends, however it ends."""
         try:
             while True:
                 self._receive(await self._pipe.receive())
@@ -182,7 +182,7 @@ class LocalWorker:
         self.kill()
 
     def _receive(self, message: FromWorker) -> None:
-        self._watchdog.heard(message if isinstance(message, Heartbeat) else None)
+        self._watchdog.message_received(message if isinstance(message, Heartbeat) else None)
         match message:
             case StepReport():
                 for _ in range(self._requests.dispatch(message)):

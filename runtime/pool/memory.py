@@ -19,7 +19,7 @@ _WEIGHT_SUFFIXES = frozenset({".onnx", ".data", ".bin"})
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Of one worker, in bytes. fixed_bytes: weights and working set. KV comes on top, at kv_bytes_per_token.
+    """The memory of one worker, in bytes. fixed_bytes: weights and working set. KV comes on top, at kv_bytes_per_token.
 
     least_kv_bytes: one row at full context, without which some requests could not be served; most_kv_bytes: all rows.
     """
@@ -29,14 +29,14 @@ class MemoryEstimate:
     most_kv_bytes: int = 0
 
     def corrected(self, measured_fixed_bytes: int | None) -> MemoryEstimate:
-        """With what a worker of this model really took, once that is known."""
+        """The estimate, corrected by the measured memory of a worker of this model, once that is known."""
         return self if measured_fixed_bytes is None else replace(self, fixed_bytes=measured_fixed_bytes)
 
 
 def estimate_memory(folder: Path, options: EngineOptions, *, is_widened: bool = False) -> MemoryEstimate:
-    """From the files of an onnxruntime-genai folder, without running anything. Raises BadModelFolder.
+    """Estimates memory from the files of an onnxruntime-genai folder, without running anything. Raises BadModelFolder.
 
-    is_widened: weights lie there as float16, and are float32 once they are loaded.
+    is_widened: weights are float16 in the files, and float32 once they are loaded.
     """
     model = read_model_folder(folder)
     decoder = model.decoder

@@ -20,7 +20,7 @@ from runtime.pool.handle import WorkerFactory
 from runtime.pool.lease import Lease
 from runtime.pool.ledger import Ledger
 from runtime.pool.load_queue import LoadQueue
-from runtime.pool.loaded_model import Candidate, Departure, Left, LoadedModel, LoadFailed, LoadSpec, PoolEvent
+from runtime.pool.loaded_model import Candidate, Left, LoadedModel, LoadFailed, LoadSpec, PoolEvent, UnloadReason
 from runtime.pool.present_models import PresentModels
 from runtime.pool.resident_model import EXIT_S, ResidentModel
 from runtime.protocol.errors import NotReady
@@ -40,7 +40,7 @@ class ModelPool:
         self._start_worker = start_worker
         self.listeners: list[Listener] = []
         self._models = PresentModels()
-        self._departures: set[asyncio.Task[None]] = set()
+        self._unloads: set[asyncio.Task[None]] = set()
         self._queue = LoadQueue(self)
         self._ledger = Ledger(self.limits.budget)
         self._breakers: dict[str, Breaker] = {}
@@ -49,14 +49,14 @@ class ModelPool:
         self._closing = False
         self._clock = clock
 
-    # ---- asked from outside ----
+    # ---- calls from outside ----
 
     async def acquire(self, spec: LoadSpec, *, timeout_s: float, keep_alive_s: float | None = None, principal: str = "") -> Lease:
         """Joins or starts a load, when its turn has come. keep_alive_s: holds from now on, instead of the spec's.
 
-        principal: who asks, and takes turns with others.
+        principal: the caller's id, for fair turns among callers.
 
-        Raises NotReady: no room, still loading after timeout_s, draining, or failed; it says why.
+        Raises NotReady with the reason: no room, still loading after timeout_s, draining, or failed.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -69,21 +69,21 @@ class ModelPool:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     return Lease(model, await model.ready())
             except BaseException as failure:
-                model.let_go()
+                model.release()
                 if isinstance(failure, TimeoutError):
                     raise still_loading(spec.label, timeout_s) from None
-                if model.departure in (None, Departure.ASKED) or not isinstance(failure, NotReady):
+                if model.unload_reason in (None, UnloadReason.REQUESTED) or not isinstance(failure, NotReady):
                     raise
                 # it has made way meanwhile, for another model or for its own replacement: once more
 
     async def unload(self, label: str, *, grace_s: float = 0.0) -> bool:
         """Drains for grace_s, then ends the workers. False when not loaded."""
-        departures = [self._dismiss(model, Departure.ASKED, grace_s) for model in reversed(self._models.of(label))]
-        await asyncio.gather(*map(asyncio.shield, departures))
-        return bool(departures)
+        unloads = [self._begin_unload(model, UnloadReason.REQUESTED, grace_s) for model in reversed(self._models.of(label))]
+        await asyncio.gather(*map(asyncio.shield, unloads))
+        return bool(unloads)
 
     async def reload(self, spec: LoadSpec, *, timeout_s: float, grace_s: float) -> None:
-        """Loads the model anew, as spec says, without a failed request: the old one serves until the new one can, then for grace_s.
+        """Reloads the model by spec, without a failed request: the old one serves until the new one can, then for grace_s.
 
         Idle models make room for both. Where there is none, the old one leaves first, when its requests are done, and new ones
         wait, each for as long as its acquire may. Raises NotReady when the new one cannot load.
@@ -108,7 +108,7 @@ class ModelPool:
         if isinstance(alone, NeverFits):
             raise no_room(alone.arithmetic)
         self._queue.respecify(spec)
-        self._dismiss(old, Departure.REPLACED, grace_s, once_idle=True)
+        self._begin_unload(old, UnloadReason.REPLACED, grace_s, once_idle=True)
         (await self.acquire(spec, timeout_s=timeout_s + grace_s)).release()
 
     def pin(self, label: str, pinned: bool) -> bool:
@@ -125,7 +125,7 @@ class ModelPool:
         self._failures.pop(label, None)
 
     def spec_of(self, label: str) -> LoadSpec | None:
-        """What the loaded model was asked to be; None when it is not loaded."""
+        """The spec of the loaded model; None when it is not loaded."""
         model = self._models.find(label)
         return None if model is None else model.spec
 
@@ -151,12 +151,12 @@ class ModelPool:
         self._queue.fail_all(draining())
         given_longer = self._models.leaving
         for model in [each for each in self._models if each not in given_longer]:
-            self._dismiss(model, Departure.CLOSED, grace_s)
+            self._begin_unload(model, UnloadReason.CLOSED, grace_s)
         await asyncio.gather(*(model.unload(grace_s, draining()) for model in given_longer))
-        if self._departures:
-            await asyncio.wait(self._departures)
+        if self._unloads:
+            await asyncio.wait(self._unloads)
 
-    # ---- told by the models ----
+    # ---- callbacks of the models ----
 
     def grant(self, model: ResidentModel, candidate: Candidate) -> EngineOptions:
         kv_bytes = self._ledger.grant(model, candidate)
@@ -173,7 +173,7 @@ class ModelPool:
 
     def expired(self, model: ResidentModel) -> None:
         if self._models.serves(model) and not model.is_busy:
-            self._dismiss(model, Departure.EXPIRED, EXIT_S)
+            self._begin_unload(model, UnloadReason.EXPIRED, EXIT_S)
 
     def lost(self, model: ResidentModel, why: NotReady) -> None:
         if self._models.serves(model):
@@ -181,15 +181,15 @@ class ModelPool:
             if why.code == "load_failed":
                 self._breaker(model.label).failed(why.message)
         self._models.remove(model)
-        self.tell(LoadFailed(model.label, why.message))
+        self.publish_event(LoadFailed(model.label, why.message))
         self._share_out()
         self._queue.look()
 
-    def tell(self, event: PoolEvent) -> None:
+    def publish_event(self, event: PoolEvent) -> None:
         for listener in self.listeners:
             listener(event)
 
-    # ---- asked and told by the queue ----
+    # ---- the queue's interface ----
 
     def find(self, label: str) -> ResidentModel | None:
         return self._models.find(label)
@@ -214,7 +214,7 @@ class ModelPool:
     # ---- coming and going ----
 
     def _begin_load(self, spec: LoadSpec, charge_bytes: int, *, beside: bool) -> ResidentModel:
-        """Its memory counts from this moment. beside: it will take the place of the one that serves."""
+        """Begins a load, whose memory counts from now on. beside: it will take the place of the one that serves."""
         model = ResidentModel(spec, self._start_worker, self._breaker(spec.label), self)
         self._models.add(model, beside=beside)
         model.charge_bytes = charge_bytes
@@ -224,7 +224,7 @@ class ModelPool:
     def _evict(self, label: str) -> asyncio.Task[None]:
         model = self._models.find(label)
         assert model is not None  # only what is idle in memory is chosen
-        return self._dismiss(model, Departure.EVICTED, EXIT_S)
+        return self._begin_unload(model, UnloadReason.EVICTED, EXIT_S)
 
     async def _replace(self, old: ResidentModel, new: ResidentModel, timeout_s: float, grace_s: float) -> None:
         """Once the new one is ready, unless the old one has left already: then it has its place."""
@@ -233,32 +233,34 @@ class ModelPool:
             async with asyncio.timeout(timeout_s):
                 await new.ready()
             if self._models.arrives(new):
-                self._dismiss(old, Departure.REPLACED, grace_s, once_idle=True)
+                self._begin_unload(old, UnloadReason.REPLACED, grace_s, once_idle=True)
         except TimeoutError:
             raise still_loading(new.label, timeout_s) from None
         finally:
             if self._models.arrives(new):
-                self._dismiss(new, Departure.ASKED, 0.0)
-            new.let_go()
+                self._begin_unload(new, UnloadReason.REQUESTED, 0.0)
+            new.release()
 
-    def _dismiss(
-        self, model: ResidentModel, departure: Departure, grace_s: float, *, once_idle: bool = False
+    def _begin_unload(
+        self, model: ResidentModel, unload_reason: UnloadReason, grace_s: float, *, once_idle: bool = False
     ) -> asyncio.Task[None]:
-        """From this moment nobody gets the model; its memory counts until its workers are gone."""
+        """From now on the model takes no requests; its memory counts until its workers have ended."""
         self._models.begin_leaving(model)
-        model.leave(departure)
-        task = asyncio.create_task(self._see_off(model, departure, grace_s, once_idle=once_idle), name=f"unload {model.label}")
-        self._departures.add(task)
-        task.add_done_callback(self._departures.discard)
+        model.leave(unload_reason)
+        task = asyncio.create_task(
+            self._finish_unload(model, unload_reason, grace_s, once_idle=once_idle), name=f"unload {model.label}"
+        )
+        self._unloads.add(task)
+        task.add_done_callback(self._unloads.discard)
         return task
 
-    async def _see_off(self, model: ResidentModel, departure: Departure, grace_s: float, *, once_idle: bool) -> None:
+    async def _finish_unload(self, model: ResidentModel, unload_reason: UnloadReason, grace_s: float, *, once_idle: bool) -> None:
         unloaded = NotReady(f"{model.label} was unloaded while the request ran. Retry to load it again.", retry_after_s=1.0)
         try:
-            await model.unload(grace_s, draining() if departure is Departure.CLOSED else unloaded, once_idle=once_idle)
+            await model.unload(grace_s, draining() if unload_reason is UnloadReason.CLOSED else unloaded, once_idle=once_idle)
         finally:
             self._models.end_leaving(model)
-            self.tell(Left(model.label, departure))
+            self.publish_event(Left(model.label, unload_reason))
             self._share_out()
             self._queue.look()
 
@@ -267,7 +269,7 @@ class ModelPool:
             share_out(self.limits.num_cores, self._models.serving)
 
     def _share_out_later(self) -> None:
-        """When the model that has just become idle gives its cores away, unless it is asked for again."""
+        """Gives the cores of a model that has just become idle to others later, unless it is used again."""
         if self._settling is not None:
             self._settling.cancel()
         self._settling = asyncio.get_running_loop().call_later(SETTLE_S + 0.01, self._share_out)

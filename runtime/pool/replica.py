@@ -59,7 +59,7 @@ class Replica:
 
     @property
     def loading(self) -> asyncio.Task[ModelInfo]:
-        """The load in progress, or the last one. Wait for it by `asyncio.wait`: it must not be cancelled with who waits."""
+        """The load in progress, or the last one. Wait for it by `asyncio.wait`: it must not be cancelled with those who wait."""
         assert self._loading is not None
         return self._loading
 
@@ -148,7 +148,7 @@ class Replica:
         return await self._start()
 
     def _loaded(self, loading: asyncio.Task[ModelInfo]) -> None:
-        """Also when nobody waits for it: a model that cannot be loaded must not look as if it were about to be."""
+        """Runs even if no caller waits: a model that cannot be loaded must not stay in the state of loading."""
         if loading.cancelled():
             return
         error = loading.exception()

@@ -1,4 +1,4 @@
-"""A model in memory: its replicas, who holds it, and how long it stays when nobody does. Decides nothing about other models."""
+"""A model in memory: its replicas, its holders, and how long it stays without any. Decides nothing about other models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from runtime.pool.handle import WorkerFactory
 from runtime.pool.keep_alive import KeepAlive
 from runtime.pool.loaded_model import (
     Candidate,
-    Departure,
     Died,
     Fallback,
     FellThrough,
@@ -26,6 +25,7 @@ from runtime.pool.loaded_model import (
     LoadSpec,
     ModelState,
     PoolEvent,
+    UnloadReason,
 )
 from runtime.pool.replica import Replica
 from runtime.pool.replica_set import ReplicaSet
@@ -34,11 +34,11 @@ from runtime.protocol.messages import EngineOptions, ModelInfo, Submit
 
 log = logging.getLogger("slmops.pool")
 
-EXIT_S = 5.0  # what a worker with nothing to do gets to end by itself
+EXIT_S = 5.0  # the time that an idle worker gets to end
 
 
 class Owner(Protocol):
-    """What a model asks of the pool, and tells it."""
+    """The interface of the pool to a resident model."""
 
     def grant(self, model: ResidentModel, candidate: Candidate) -> EngineOptions:
         """The options with which each worker of this candidate loads. Raises NotReady when there is no room for it."""
@@ -49,14 +49,14 @@ class Owner(Protocol):
         ...
 
     def expired(self, model: ResidentModel) -> None:
-        """Its keep-alive has ended."""
+        """Called when its keep-alive has ended."""
         ...
 
     def lost(self, model: ResidentModel, why: NotReady) -> None:
         """It cannot be loaded, or not any more."""
         ...
 
-    def tell(self, event: PoolEvent) -> None: ...
+    def publish_event(self, event: PoolEvent) -> None: ...
 
 
 class ResidentModel:
@@ -72,7 +72,7 @@ class ResidentModel:
         self._loading: asyncio.Task[None] | None = None
         self._fallbacks: list[Fallback] = []
         self._failure: NotReady | None = None
-        self.departure: Departure | None = None
+        self.unload_reason: UnloadReason | None = None
         self.candidate: Candidate | None = None
         self.charge_bytes = 0  # what the memory budget counts for it; the ledger keeps these two
         self.kv_bytes = 0  # that each worker may use for KV
@@ -85,7 +85,7 @@ class ResidentModel:
 
     @property
     def state(self) -> ModelState:
-        if self.departure is not None:
+        if self.unload_reason is not None:
             return ModelState.UNLOADING
         if self.loaded_at is None:
             return ModelState.LOADING
@@ -97,7 +97,7 @@ class ResidentModel:
 
     @property
     def last_used(self) -> float:
-        """By the monotonic clock."""
+        """Seconds of the monotonic clock."""
         return self._stay.last_used
 
     @property
@@ -121,7 +121,7 @@ class ResidentModel:
         while True:
             if self._failure is not None:
                 raise self._failure
-            if self.departure is not None:
+            if self.unload_reason is not None:
                 raise being_unloaded(self.label)
             if serving := self._replicas.serving:
                 return serving[0].worker().info
@@ -131,7 +131,10 @@ class ResidentModel:
         return next(self._request_ids)
 
     def submit(self, message: Submit) -> Generation:
-        """On the replica that suits the prompt best. Raises EngineDead when there is none at the moment, NotReady when for good."""
+        """Submits to the replica that suits the prompt best.
+
+        Raises EngineDead when there is none at the moment, NotReady when for good.
+        """
         self._check_serves()
         return self._replicas.submit(message)
 
@@ -145,21 +148,21 @@ class ResidentModel:
         if self.num_leases == 1:
             self._owner.changed(self)
 
-    def let_go(self) -> None:
-        self._stay.let_go()
+    def release(self) -> None:
+        self._stay.release()
         if self.num_leases == 0:
             self._become_idle()
 
     def keep(self, keep_alive_s: float) -> None:
-        """From now on, it stays so long after its last request."""
+        """Sets how long it stays after its last request, from now on."""
         self._stay.change(seconds=keep_alive_s)
 
     def pin(self, pinned: bool) -> None:
         self._stay.change(pinned=pinned)
 
-    def leave(self, departure: Departure) -> None:
-        """From this moment on nobody gets it; who waits for it is told. `unload` must follow."""
-        self.departure = departure
+    def leave(self, unload_reason: UnloadReason) -> None:
+        """From now on it takes no requests, and waiting ones fail. `unload` must follow."""
+        self.unload_reason = unload_reason
         self._stay.stop()
 
     async def unload(self, grace_s: float, reason: NotReady, *, once_idle: bool = False) -> None:
@@ -172,7 +175,7 @@ class ResidentModel:
             self._loading.cancel()
             await asyncio.wait([self._loading])
         if once_idle:
-            grace_s = await self._left_alone(grace_s)
+            grace_s = await self._wait_idle(grace_s)
         else:
             self._stay.nobody.set()
         await self._replicas.unload(grace_s, reason)
@@ -194,7 +197,7 @@ class ResidentModel:
         )
 
     async def _load(self) -> None:
-        """One candidate after the other, until one loads; then the other replicas, for whom nobody waits."""
+        """Tries the candidates in order, until one loads; then starts the other replicas, without waiting for them."""
         began = time.monotonic()
         for candidate in self.spec.candidates:
             try:
@@ -210,7 +213,7 @@ class ResidentModel:
             self._begin_replica(candidate, options)
         self.candidate = candidate
         self.loaded_at = time.time()
-        self._owner.tell(Loaded(self.label, candidate, time.monotonic() - began))
+        self._owner.publish_event(Loaded(self.label, candidate, time.monotonic() - began))
         if self.num_leases == 0:
             self._become_idle()
         else:
@@ -222,7 +225,7 @@ class ResidentModel:
             raise failure
         fallback = Fallback(candidate, failure.message)
         self._fallbacks.append(fallback)
-        self._owner.tell(FellThrough(self.label, fallback))
+        self._owner.publish_event(FellThrough(self.label, fallback))
 
     def _begin_replica(self, candidate: Candidate, options: EngineOptions) -> Replica:
         replica = Replica(
@@ -230,7 +233,7 @@ class ResidentModel:
             partial(self._start_worker, self.label, candidate.load(options)),
             self._breaker,
             on_ready=lambda: self._owner.changed(self),
-            on_died=lambda why: self._owner.tell(Died(self.label, why)),
+            on_died=lambda why: self._owner.publish_event(Died(self.label, why)),
             on_lost=self._lost_replica,
         )
         self._replicas.add(replica)
@@ -238,12 +241,12 @@ class ResidentModel:
         return replica
 
     def _lost_replica(self, replica: Replica, why: NotReady) -> None:
-        """During the load, `_load` finds out by itself."""
-        if self.loaded_at is None or self.departure is not None:
+        """Handles a lost replica. During the load, `_load` notices it."""
+        if self.loaded_at is None or self.unload_reason is not None:
             return
         self._replicas.remove(replica)
         if self._replicas:
-            log.error("%s goes on with %d of %d replicas: %s", self.label, len(self._replicas), self.spec.replicas, why)
+            log.error("%s continues with %d of %d replicas: %s", self.label, len(self._replicas), self.spec.replicas, why)
             self._owner.changed(self)
         else:
             self._lose(why)
@@ -266,9 +269,9 @@ class ResidentModel:
             return
         if self._failure is not None:
             raise self._failure
-        raise being_unloaded(self.label) if self.departure is not None else being_restarted(self.label)
+        raise being_unloaded(self.label) if self.unload_reason is not None else being_restarted(self.label)
 
-    async def _left_alone(self, grace_s: float) -> float:
+    async def _wait_idle(self, grace_s: float) -> float:
         """Waits so long for the open leases. Returns what the workers get to end by themselves."""
         try:
             async with asyncio.timeout(grace_s):
@@ -278,7 +281,7 @@ class ResidentModel:
         return EXIT_S
 
     def _loaded(self, loading: asyncio.Task[None]) -> None:
-        """Also when nobody waits for it: a model that cannot be loaded must not look as if it were about to be."""
+        """Runs even if no caller waits: a model that cannot be loaded must not stay in the state of loading."""
         if loading.cancelled() or (error := loading.exception()) is None:
             return
         if not isinstance(error, NotReady):
@@ -286,7 +289,7 @@ class ResidentModel:
         self._lose(not_loadable(self.label, error))
 
     def _become_idle(self) -> None:
-        if self.loaded_at is None or self.departure is not None or self._failure is not None:
+        if self.loaded_at is None or self.unload_reason is not None or self._failure is not None:
             return
         self._stay.begin_idle()
         self._owner.changed(self)

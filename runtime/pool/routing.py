@@ -51,7 +51,7 @@ class ReplicaLoad:
 def prefix_blocks(prompt: Prompt) -> Blocks:
     """A hash per whole block, each of everything up to its end: equal where prompts begin alike.
 
-    None of a prompt that cannot be encoded: whoever sends it to a worker refuses it.
+    Empty for a prompt that cannot be encoded: sending it to a worker refuses it.
     """
     try:
         content = _bytes(prompt)[:MOST_BYTES]

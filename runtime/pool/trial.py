@@ -1,6 +1,7 @@
 """A model's folder, loaded once in a worker of its own that then answers one token: before a version is published.
 
-Owns no policy: what cannot be loaded raises, what this machine cannot try is said, and the caller decides what follows.
+Owns no policy: a build that cannot be loaded raises, the reason why one cannot be tried here is returned, and the caller decides
+what follows.
 """
 
 from __future__ import annotations
@@ -59,14 +60,14 @@ async def _try(folder: Path, imported: Imported) -> str | None:
 
 
 async def _providers(variant: PlacedVariant) -> Sequence[ExecutionProvider]:
-    """Asks the machine only for what its CPU alone cannot run by our own engine."""
+    """Queries the machine only for builds that the built-in engine cannot run on the CPU."""
     if variant.provider_family == "cpu" and variant.graph is GraphKind.GQA:
         return (this_cpu(),)
     return await ProviderDirectory().providers()
 
 
 async def _try_first(folder: Path, choices: Sequence[Choice]) -> None:
-    """On the best provider, else the next: one that fails need not be the model's fault. Raises UnloadableModel."""
+    """Tries the best provider, then the next ones, since a failure need not be the model's fault. Raises UnloadableModel."""
     failures: list[str] = []
     for choice in choices:
         try:

@@ -1,7 +1,7 @@
 """Whether a worker hangs: a step or a preparation that takes too long, or no sign of life. Looked at once a second; only decides.
 
-Silence is counted in looks, not in seconds: when the gateway itself was stopped for a minute (a suspended laptop), its workers
-were not heard because nobody listened.
+Silence is counted in looks, not in seconds: when the gateway itself was stopped for a minute (a suspended laptop), its workers'
+messages were not read, though they were sent.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ class Watchdog:
         self._preparing: int | None = None
         self._preparing_s = 0.0
 
-    def heard(self, heartbeat: Heartbeat | None = None) -> None:
-        """The worker sent something. None: anything but a heartbeat: no step hangs then, and of preparations it says nothing."""
+    def message_received(self, heartbeat: Heartbeat | None = None) -> None:
+        """The worker sent a message.
+
+        None: a message other than a heartbeat, which proves that no step hangs, but nothing about preparations.
+        """
         self._silent_looks = 0
         self._step_s = 0.0 if heartbeat is None else heartbeat.step_s
         if heartbeat is not None:

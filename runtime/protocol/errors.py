@@ -70,7 +70,7 @@ class Field(StrEnum):
 class RuntimeFailure(Exception):
     """The root. message: what was wrong and what to do; field: the part of the request at fault; code: for programs.
 
-    retry_after_s: when to try again; 0 when that is in vain, None when nobody can tell.
+    retry_after_s: seconds after which to retry; 0 when retrying is useless, None when unknown.
     """
 
     kind: FailureKind

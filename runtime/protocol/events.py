@@ -60,8 +60,8 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
 class Started(msgspec.Struct, frozen=True, kw_only=True):
     """A sequence was admitted to a slot; with prompt_logprobs: its prompt was computed.
 
-    in_thought: the prompt ends within a thought, which the answer goes on with.
-    prompt_text, prompt_token_ids, prompt_logprobs: only if asked for. The first token of a prompt has no log probability: None.
+    in_thought: the prompt ends within a thought, which the answer continues.
+    prompt_text, prompt_token_ids, prompt_logprobs: only if requested. The first token of a prompt has no log probability: None.
     """
 
     request: int
@@ -76,7 +76,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 class Chunk(msgspec.Struct, frozen=True, array_like=True):
     """New text of one row; ends at a character border and never inside a possible stop string. `text` may be empty.
 
-    logprobs: of each token in token_ids, if asked for.
+    logprobs: of each token in token_ids, if requested.
     """
 
     request: int
@@ -86,10 +86,10 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """The last event of a request. text, token_ids, logprobs: what no Chunk has carried yet. stop: what matched, if asked for.
+    """The last event of a request. text, token_ids, logprobs: what no Chunk has carried yet. stop: what matched, if requested.
 
     An end-of-sequence or stop token is among the token_ids, but not among the logprobs.
-    cumulative_logprob: the sum over the answer, if logprobs were asked for.
+    cumulative_logprob: the sum over the answer, if logprobs were requested.
     """
 
     request: int

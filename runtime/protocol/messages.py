@@ -21,7 +21,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     context_length: None means the model's own. max_token_gap_s: a prefill chunk may delay running rows by at most this much.
     prefix_cache_bytes: KV bytes kept of finished rows. kv_budget_bytes: of all rows, above which cached rows leave and then
     a sequence waits again (preemption); None means half of the machine's free memory. max_waiting: sequences queued before those of
-    whoever has the most of them there are refused (OverCapacity).
+    the requests of the principal with the most of them are refused (OverCapacity).
     tool_format, reasoning_format: names in `runtime/chat_formats`; None: as the chat template shows.
     adapters: PEFT folders by name, of those that requests may name; only for the engine `onnx`, others serve none.
     """
@@ -39,7 +39,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a model runs: an execution provider by its onnxruntime name (`CPUExecutionProvider`), on one device.
+    """The place where a model runs: an execution provider by its onnxruntime name (`CPUExecutionProvider`), on one device.
 
     device_index: among the provider's devices. library: a plugin provider's shared library, to be registered before the load.
     options: the provider's own, e.g. {"device_id": "0"}.
@@ -63,7 +63,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     """request: unique for the life of the worker. priority: lower runs earlier (as in vLLM). deadline_s: from receipt.
 
-    adapter: whose weights are added to the model's, by its name in `EngineOptions.adapters`; None: nobody's.
+    adapter: whose weights are added to the model's, by its name in `EngineOptions.adapters`; None: no adapter's.
     return_prompt_text, return_prompt_token_ids: whether Started carries them.
     principal: who shares the model with others as one (an opaque id). group: a number that the answers of one client request have
     in common and no other of the principal's requests has: they share its turn; None: a turn of its own.

@@ -1,4 +1,4 @@
-"""What a request asks of a model: a prompt, and how the answer is chosen. Frozen; knows no process and no wire format."""
+"""A request to a model: a prompt, and how the answer is chosen. Frozen; knows no process and no wire format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.protocol.errors import Field
 
 class GrammarKind(StrEnum):
     """What `Grammar.source` is: a JSON Schema; a regular expression; a JSON list of texts; a Lark grammar (llguidance's) of a
-    client's; a Lark grammar of ours, of answers with tool calls."""
+    client's; our own Lark grammar, of answers with tool calls."""
 
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"

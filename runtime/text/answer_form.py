@@ -52,19 +52,19 @@ class AnswerForms:
         self._vocab_size = vocab_size
         self._eos_ids = eos_ids
 
-    def form(self, prompt: Prompt, text: str, asked: SamplingParams) -> AnswerForm:
+    def form(self, prompt: Prompt, text: str, requested: SamplingParams) -> AnswerForm:
         """text: what the prompt was rendered to. Only answers to chat messages have thoughts. Raises InvalidRequest."""
-        inner = self._constraint(prompt, asked)
+        inner = self._constraint(prompt, requested)
         reasoning = self._formats.reasoning
         if not isinstance(prompt, ChatPrompt) or reasoning is None:
-            if asked.thinking_budget is not None:
+            if requested.thinking_budget is not None:
                 raise InvalidRequest(
                     "There is no thought to limit: the model does not reason, or answers no conversation. Leave it out.",
                     field=Field.THINKING_BUDGET,
                     code="unsupported_parameter",
                 )
             return AnswerForm(inner)
-        budget, in_thought = asked.thinking_budget, reasoning.ends_in_thought(text)
+        budget, in_thought = requested.thinking_budget, reasoning.ends_in_thought(text)
         if budget is None:
             budget = _BUDGETS.get(prompt.reasoning_effort or "")
         thought = Thinking(self._tags, inner, budget=budget, in_thought=in_thought)
@@ -82,22 +82,22 @@ class AnswerForms:
             names += (reasoning.open, reasoning.close)
         return frozenset(token for name in names if (token := self._token(name)) is not None)
 
-    def _constraint(self, prompt: Prompt, asked: SamplingParams) -> Constraint | None:
+    def _constraint(self, prompt: Prompt, requested: SamplingParams) -> Constraint | None:
         tools = prompt.tools if isinstance(prompt, ChatPrompt) and self._formats.tools is not None else None
         if not tools:
-            return None if asked.grammar is None else self._compiled(asked.grammar, asked)
+            return None if requested.grammar is None else self._compiled(requested.grammar, requested)
         assert isinstance(prompt, ChatPrompt)
         choice = prompt.tool_choice
-        if self._compiler is None and choice.mode is ToolMode.AUTO and asked.grammar is None:
+        if self._compiler is None and choice.mode is ToolMode.AUTO and requested.grammar is None:
             return None  # calls are then as valid as the model makes them
-        if asked.grammar is not None:
-            self._compiled(asked.grammar, asked)  # what is wrong with it alone is told of it alone
+        if requested.grammar is not None:
+            self._compiled(requested.grammar, requested)  # so that a fault of the grammar alone is reported as such
         try:
-            return self._compiled(self._calls(tools, choice, asked.grammar), asked)
+            return self._compiled(self._calls(tools, choice, requested.grammar), requested)
         except InvalidRequest:
             if (loose := loosened(tools)) == tools:
                 raise
-            return self._compiled(self._calls(loose, choice, asked.grammar), asked)
+            return self._compiled(self._calls(loose, choice, requested.grammar), requested)
 
     def _calls(self, tools: list[Tool], choice: ToolChoice, form: Grammar | None) -> Grammar:
         """The grammar of answers with calls. form: of answers without, where calls are not required; None: any text."""
@@ -115,11 +115,11 @@ class AnswerForms:
             source = either(self._formats.tools.grammar(tools, required), form)
         return Grammar(kind=GrammarKind.CALLS, source=source)
 
-    def _compiled(self, grammar: Grammar, asked: SamplingParams) -> Constraint:
+    def _compiled(self, grammar: Grammar, requested: SamplingParams) -> Constraint:
         if self._compiler is None:
             raise lacks_forms(Field.TOOL_CHOICE if grammar.field is Field.TOOLS else grammar.field)
-        for field, is_asked in ((Field.MIN_TOKENS, asked.min_tokens > 0), (Field.IGNORE_EOS, asked.ignore_eos)):
-            if is_asked:
+        for field, is_requested in ((Field.MIN_TOKENS, requested.min_tokens > 0), (Field.IGNORE_EOS, requested.ignore_eos)):
+            if is_requested:
                 raise InvalidRequest(
                     f"{field.quoted} cannot be combined with {grammar.field.quoted}, which says where the answer ends. "
                     "Leave one of them out.",

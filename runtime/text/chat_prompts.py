@@ -38,7 +38,7 @@ class ChatFormats:
 
     @classmethod
     def of(cls, options: EngineOptions, template: str | None) -> ChatFormats:
-        """As the options name them, else as the template's source shows. Raises ValueError for names that are not known."""
+        """The formats that the options name, else those that the template's source shows. Raises ValueError for unknown names."""
         return cls(
             tools=tool_format(options.tool_format, template),
             reasoning=reasoning_format(options.reasoning_format, template),

@@ -105,7 +105,7 @@ class ChatTemplate:
             raise
         except SecurityError as error:
             raise _refusal(f"tried something its sandbox forbids: {_shown(error)}") from error
-        except Exception as error:  # a program that is not ours, on messages that it may not have been made for
+        except Exception as error:  # the template is foreign code, and may not support these messages
             raise _refusal(f"refused these messages: {_shown(error)}") from error
         return "".join(pieces)
 
@@ -115,7 +115,7 @@ def _refusal(what: str) -> InvalidRequest:
 
 
 def _shown(error: Exception) -> str:
-    """For people. Not all exceptions have a text, and some are named by it only."""
+    """The error's text for messages. Not all exceptions have a text, and some are named by it only."""
     if isinstance(error, MemoryError):
         return "it needed more memory than it may take"
     text = str(error) or type(error).__name__

@@ -40,7 +40,10 @@ _OUT_OF_MEMORY = -getattr(signal, "SIGKILL", 9)
 
 
 class LimitExceeded(Exception):
-    """The process ended over a message. The text says how, as a part of a sentence: "it computed for more than 10 s"."""
+    """The process ended while it handled a message.
+
+    The text says how, as a part of a sentence: "it computed for more than 10 s".
+    """
 
 
 class PreparationProcess:
@@ -70,7 +73,7 @@ class PreparationProcess:
             assert self._setup_reply is not None
             return self._setup_reply
 
-    def ask(self, request: Request) -> Reply:
+    def call(self, request: Request) -> Reply:
         """Raises LimitExceeded."""
         with self._lock:
             child = self._set_up()
@@ -157,7 +160,7 @@ class ModelPreparation:
     """What a model's requests need of such a process: its chat template, and trials of their grammars. Implements `Template`.
 
     template None: the model has none, and the process starts with the first grammar. Else it starts at once, and compiles the
-    template while the caller goes on loading.
+    template while the caller continues to load.
     """
 
     def __init__(self, template: str | None, special_tokens: Mapping[str, str], *, compute_s: float = COMPUTE_S) -> None:
@@ -179,11 +182,11 @@ class ModelPreparation:
         return reply.error
 
     def render(self, prompt: ChatPrompt) -> str:
-        """As `ChatTemplate.render`; InvalidRequest also where the template does not compile or exceeds its limits."""
+        """Like `ChatTemplate.render`; also raises InvalidRequest if the template does not compile or exceeds its limits."""
         if (error := self.template_error) is not None:
             raise lacks_chat(error)
         try:
-            reply = self._process.ask(Render(prompt=prompt))
+            reply = self._process.call(Render(prompt=prompt))
         except LimitExceeded as exceeded:
             raise InvalidRequest(
                 f"The model's chat template could not be applied to these messages: {exceeded}. Send fewer or shorter messages; if "
@@ -199,7 +202,7 @@ class ModelPreparation:
     def grammar_complaint(self, lark: str) -> str | None:
         """What is wrong with a grammar, found where a compilation without end does no harm; None: nothing."""
         try:
-            reply = self._process.ask(TryGrammar(lark=lark))
+            reply = self._process.call(TryGrammar(lark=lark))
         except LimitExceeded as error:
             return f"it is too complex to compile ({error})"
         assert isinstance(reply, Compiled)

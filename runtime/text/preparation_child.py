@@ -41,7 +41,7 @@ class CompileTemplate(msgspec.Struct, frozen=True, kw_only=True, tag="compile_te
 
 
 class Render(msgspec.Struct, frozen=True, kw_only=True, tag="render"):
-    """By the template of the last CompileTemplate. Answered by Rendered or Refused."""
+    """Renders a prompt by the template of the last CompileTemplate. Answered by Rendered or Refused."""
 
     prompt: ChatPrompt
 
@@ -63,7 +63,7 @@ class Rendered(msgspec.Struct, frozen=True, kw_only=True, tag="rendered"):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """As InvalidRequest."""
+    """The fields of an InvalidRequest."""
 
     message: str
     field: Field | None

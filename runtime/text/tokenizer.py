@@ -25,11 +25,11 @@ _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class Tokenizer(Protocol):
-    """What the engine needs of a tokenizer. `token_bytes(id, skip_special)`: the bytes a token stands for in running text."""
+    """What the engine needs of a tokenizer. `token_bytes(id, skip_special)`: the bytes of a token within text."""
 
     @property
     def longest_token(self) -> int:
-        """Characters of text that one token may stand for, at most."""
+        """The most characters of text that one token may have."""
         ...
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -95,7 +95,7 @@ class ModelTokenizer:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """A panic is about this text: a regular expression that gives up on it. The tokenizer itself stays as it was."""
+    """A panic concerns only this text: a regular expression exceeded its limits. The tokenizer itself stays usable."""
     try:
         yield
     except BaseException as error:

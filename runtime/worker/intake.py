@@ -64,28 +64,28 @@ class PreparationQueue:
             return number, self._clock() - self._first_since
 
 
-def answered(engine: Engine, asked: Tokenize | Detokenize) -> Tokenized | Detokenized:
+def answered(engine: Engine, inquiry: Tokenize | Detokenize) -> Tokenized | Detokenized:
     """Thread-safe. Raises InvalidRequest."""
-    return _tokenized(engine, asked) if isinstance(asked, Tokenize) else _detokenized(engine, asked)
+    return _tokenized(engine, inquiry) if isinstance(inquiry, Tokenize) else _detokenized(engine, inquiry)
 
 
-def _tokenized(engine: Engine, asked: Tokenize) -> Tokenized:
-    ids = engine.tokenize(asked.prompt)
+def _tokenized(engine: Engine, inquiry: Tokenize) -> Tokenized:
+    ids = engine.tokenize(inquiry.prompt)
     read = engine.tokenizer.token_bytes(skip_special_tokens=False)
     return Tokenized(
-        request=asked.request,
+        request=inquiry.request,
         token_ids=ids,
         tokens=[read(token) for token in ids],
         context_length=engine.info.context_length,
     )
 
 
-def _detokenized(engine: Engine, asked: Detokenize) -> Detokenized:
+def _detokenized(engine: Engine, inquiry: Detokenize) -> Detokenized:
     """Special tokens are written out."""
     vocab_size = engine.info.vocab_size
-    if any(not 0 <= token < vocab_size for token in asked.token_ids):
+    if any(not 0 <= token < vocab_size for token in inquiry.token_ids):
         raise InvalidRequest(f"A token id is outside the vocabulary (0 to {vocab_size - 1}).", field=Field.TOKEN_IDS)
-    return Detokenized(request=asked.request, text=engine.tokenizer.decode(asked.token_ids))
+    return Detokenized(request=inquiry.request, text=engine.tokenizer.decode(inquiry.token_ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ Outcome = Prepared | Refused | Skipped | Drain
 
 
 class IntakeThreads:
-    """deliver: gets the outcomes, and a Drain once all before it are delivered. is_aborted: whether nobody waits for a request."""
+    """deliver: gets the outcomes, and a Drain once all before it are delivered. is_aborted: whether a request was aborted."""
 
     def __init__(
         self, engine: Engine, output: FrameWriter, deliver: Callable[[Outcome], None], is_aborted: Callable[[int], bool]
@@ -118,7 +118,7 @@ class IntakeThreads:
         self.of_texts = IntakeThread(engine, output, self._deliver_once, is_aborted)
 
     def put(self, message: Unprepared) -> None:
-        """From the reading thread."""
+        """Called from the reading thread."""
         if isinstance(message, Drain):
             self.of_programs.put(message)
             self.of_texts.put(message)
@@ -128,11 +128,11 @@ class IntakeThreads:
             self.of_texts.put(message)
 
     def withdraw(self, request: int) -> bool:
-        """From the reading thread. Returns whether it was a question to the tokenizer."""
+        """Called from the reading thread. Returns whether it was an inquiry to the tokenizer."""
         return self.of_programs.withdraw(request) or self.of_texts.withdraw(request)
 
     def oldest(self) -> tuple[int | None, float]:
-        """As `PreparationQueue.oldest`, of both."""
+        """Like `PreparationQueue.oldest`, over both queues."""
         return max(self.of_programs.queue.oldest(), self.of_texts.queue.oldest(), key=lambda oldest: oldest[1])
 
     def _deliver_once(self, outcome: Outcome) -> None:
@@ -160,7 +160,7 @@ class IntakeThread:
         self._output = output
         self._deliver = deliver
         self._is_aborted = is_aborted
-        self._unanswered: set[int] = set()  # questions to the tokenizer that nobody has withdrawn
+        self._unanswered: set[int] = set()  # inquiries to the tokenizer that were not withdrawn
         self.queue = PreparationQueue()
 
     def put(self, message: Unprepared) -> None:
@@ -174,7 +174,7 @@ class IntakeThread:
         return was_unanswered
 
     def run(self) -> None:
-        """For ever."""
+        """Runs for ever."""
         while True:
             match self.queue.first():
                 case Submit() as submit:
@@ -195,7 +195,7 @@ class IntakeThread:
             return Refused(_failure_of(submit.request, error))
 
     def _answer(self, inquiry: Tokenize | Detokenize) -> None:
-        """At once, whatever the engine is doing."""
+        """Answers at once, whatever the engine is doing."""
         try:
             self._output.write(answered(self._engine, inquiry))
         except BrokenPipeError:

@@ -1,8 +1,8 @@
-"""A worker: the process that owns one engine. Told by frames on its standard input, tells by frames on its standard output.
+"""A worker: the process that owns one engine. Reads frames from its standard input, writes frames to its standard output.
 
     python -m runtime.worker.main
 
-Five threads. One reads frames; two prepare requests (template, tokens) and answer what the tokenizer is asked, so that a long
+Five threads. One reads frames; two prepare requests (template, tokens) and answer inquiries to the tokenizer, so that a long
 prompt delays neither an abort nor a step, and no step delays such an answer; one sends heartbeats; the main thread steps the
 engine. The process ends when one of them fails, since the others would wait for it without end, and when its input ends, so that no
 worker outlives its gateway. What native libraries print goes to standard error.
@@ -33,7 +33,7 @@ from runtime.worker.threads import Pulse, log_error, start_thread
 STATS_EVERY_S = 0.2
 
 
-Told = Submit | Tokenize | Detokenize | Abort | SetThreads | Drain  # after the Load
+GatewayMessage = Submit | Tokenize | Detokenize | Abort | SetThreads | Drain  # after the Load
 Work = Outcome | Abort | SetThreads
 
 
@@ -52,8 +52,8 @@ class Worker:
         self._stats_at = 0.0
         self._stats_sent: object = None
 
-    def receive(self, message: Told) -> None:
-        """On the reading thread. An abort overtakes what is still being prepared; a drain does not."""
+    def receive(self, message: GatewayMessage) -> None:
+        """Called on the reading thread. An abort overtakes requests that are being prepared; a drain does not."""
         match message:
             case Abort(request=request) if self.intake.withdraw(request):
                 return
@@ -65,7 +65,7 @@ class Worker:
         self.intake.put(message)
 
     def run(self) -> None:
-        """Until drained."""
+        """Runs until drained."""
         while not (self._draining and not self._engine.num_unfinished and self._inbox.empty()):
             report = StepReport()
             self._take_in(report)
@@ -90,7 +90,7 @@ class Worker:
                 with self.pulse:  # a vendor may hang in it
                     self._engine.remove(request)
             case SetThreads(num_threads=num_threads):
-                assert isinstance(self._engine, AdjustableEngine)  # only such an engine is told
+                assert isinstance(self._engine, AdjustableEngine)  # only such an engine gets this message
                 with self.pulse:
                     self._engine.set_threads(num_threads)
             case Drain():
@@ -105,7 +105,7 @@ class Worker:
                     self._add(work, report)
 
     def _is_wanted(self, request: int) -> bool:
-        """Of a request that has been prepared: whether nobody aborted it meanwhile."""
+        """Whether a prepared request was not aborted meanwhile."""
         self._unprepared.discard(request)
         wanted = request not in self._forgotten
         self._forgotten.discard(request)
@@ -150,9 +150,9 @@ class Worker:
 def _read_messages(stream: BinaryIO, worker: Worker) -> None:
     """The reading thread. The end of the input is the end of the gateway: whatever the engine is doing, stop.
 
-    So is an input that holds no messages: without this thread the process would live on, and hear nothing more.
+    So is an input that holds no messages: without this thread the process would live on without input.
     """
-    decoder = msgspec.msgpack.Decoder(Told)
+    decoder = msgspec.msgpack.Decoder(GatewayMessage)
     try:
         while (body := read_frame(stream)) is not None:
             worker.receive(decoder.decode(body))

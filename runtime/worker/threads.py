@@ -28,7 +28,7 @@ def start_thread(name: str, target: Callable[[], None]) -> None:
 
 
 def log_error(error: BaseException, where: str) -> None:
-    """Where and what kind, to standard error; never the error's text, which may quote a prompt."""
+    """Writes the error's type and place to standard error; never its text, which may quote a prompt."""
     print(f"{type(error).__name__} in {where}:", file=sys.stderr, flush=True)  # noqa: T201
     traceback.print_tb(error.__traceback__)
 

@@ -18,7 +18,7 @@ from server.principal import AccessScope
 class AttachBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(description="What it is asked for by, after the base and a colon.", examples=["support"])
+    name: str = Field(description="The name that requests use for it, after the base and a colon.", examples=["support"])
     adapter: str = Field(description="A tuned version that has an adapter.", examples=["smollm2-135m-tuned"])
 
 
@@ -54,9 +54,9 @@ def adapters_router(adapters: Adapters) -> APIRouter:
         "/{name}/adapters", status_code=201, responses=documented(400, 404, 422, 500, 503), summary="Serve an adapter on a model"
     )
     @requires(AccessScope.ADMIN, changes_state=True)
-    async def attach(name: str, asked: AttachBody) -> AdapterBody:
-        """Chatted with as `NAME:ADAPTER` from then on. A loaded base is loaded anew beside itself; no request is lost."""
-        return _body(await adapters.attach(name, asked.name, asked.adapter))
+    async def attach(name: str, body: AttachBody) -> AdapterBody:
+        """From then on `NAME:ADAPTER` is a model of chat requests. A loaded base is reloaded beside itself; no request is lost."""
+        return _body(await adapters.attach(name, body.name, body.adapter))
 
     @router.delete("/{name}/adapters/{adapter}", responses=documented(404, 500, 503), summary="Serve an adapter no longer")
     @requires(AccessScope.ADMIN, changes_state=True)

@@ -42,7 +42,7 @@ def evaluations_router(gateway: Gateway, store: EvaluationStore) -> APIRouter:
     async def evaluations(
         name: str, kind: Annotated[Literal["evaluate", "benchmark"] | None, Query(description="Only of this kind.")] = None
     ) -> EvaluationList:
-        """By name, of all of its versions, or by `name:number`; kept also when the version is gone."""
+        """The evaluations of all versions of a name, or of one `name:number`; they stay when the version is deleted."""
         found = await asyncio.to_thread(store.of, as_registered(name), kind)
         if not found:
             await gateway.resolve(name)
@@ -66,7 +66,7 @@ _JOB = "job:"
 
 
 class LineageBody(BaseModel):
-    """One version of the tree. asked: whether it is the one that was asked for. job: the job that made it, null when pulled."""
+    """One version of the tree. asked: whether it is the requested one. job: the job that made it, null when pulled."""
 
     label: str
     asked: bool
@@ -90,7 +90,7 @@ def lineage_router(gateway: Gateway) -> APIRouter:
     @router.get("/{name}/lineage", responses=documented(404, 422, 500), summary="Show what a model was made from")
     @requires(AccessScope.READ, changes_state=False)
     async def show(name: str) -> LineageBody:
-        """The whole tree that the version stands in, from its first ancestor that is still registered."""
+        """The whole tree of the version, from its first ancestor that is still registered."""
         await gateway.models.refresh()
         version, tree = gateway.models.lineage(name)
         return lineage_body(tree, version.label)

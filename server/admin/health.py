@@ -50,7 +50,7 @@ def health_router(readiness: Readiness) -> APIRouter:
     )
     @open_to_all
     async def ready(caller: CallerPrincipal, request: Request) -> Response:
-        """The reason why it does not answer is a detail, for those who may read."""
+        """The reason why it is not ready is a detail for callers with the scope `read`."""
         reason = readiness.why_not_ready()
         if reason is None:
             return JSONResponse(Ready().model_dump())

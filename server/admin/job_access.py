@@ -31,9 +31,9 @@ class JobAccess:
         *,
         steps: Collection[str] = (),
     ) -> None:
-        """steps: names in the params that stand for jobs of the same chain.
+        """steps: names in the params that refer to jobs of the same chain.
 
-        Raises InsufficientScope, and what says that there is none for another's file or job: FileNotKnown, JobNotFound.
+        Raises InsufficientScope; for a file or job of another owner FileNotKnown or JobNotFound, as if it did not exist.
         """
         owner = principal.only_own
         if owner is None:

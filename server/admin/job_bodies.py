@@ -1,4 +1,4 @@
-"""Jobs as JSON: what is asked, and what is told. Times are Unix seconds; figures that are no number are null."""
+"""The JSON bodies of requests for jobs and of their answers. Times are Unix seconds; figures that are no number are null."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Metadata = Annotated[
 Params = Annotated[
     dict[str, Any],
     AfterValidator(as_registered),
-    Field(description="As `/admin/job-kinds` says; `@ID` stands for the version that another job makes, `file-...` for a file."),
+    Field(description="See `/admin/job-kinds`; `@ID` stands for the version that another job makes, `file-...` for a file."),
 ]
 
 
@@ -114,7 +114,7 @@ class JobBody(BaseModel):
 
 
 class JobList(BaseModel):
-    """Newest first. has_more: ask again with `after` the last one's id."""
+    """Newest first. has_more: request the next page with `after` set to the last one's id."""
 
     object: Literal["list"] = "list"
     data: list[JobBody]

@@ -41,7 +41,7 @@ MAX_BYTES = 16 << 20
 
 
 def end_of(log: Path, num_lines: int = MAX_LINES, max_bytes: int = MAX_BYTES) -> str:
-    """Its last lines; a first line says when the beginning was left out for its size. Empty when there is none."""
+    """The end of the log; a first line notes that the beginning was left out for its size. Empty when there is no log."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -71,21 +71,23 @@ def jobs_router(service: JobService, access: JobAccess) -> APIRouter:
 
     @router.post("/jobs", status_code=201, responses=documented(400, 404, 422, 429, 500, 503), summary="Create a job")
     @requires(AccessScope.JOBS, changes_state=True)
-    async def create(asked: JobRequest, request: Request, caller: CallerPrincipal) -> JobBody:
+    async def create(submitted: JobRequest, request: Request, caller: CallerPrincipal) -> JobBody:
         """It is planned before it is queued: what cannot work is refused, bad data with its file and line."""
-        await access.check(caller, asked.kind, asked.params, asked.needs)
-        creating = service.create(asked.kind, asked.params, needs=asked.needs, metadata=asked.metadata, owner=caller.id)
+        await access.check(caller, submitted.kind, submitted.params, submitted.needs)
+        creating = service.create(
+            submitted.kind, submitted.params, needs=submitted.needs, metadata=submitted.metadata, owner=caller.id
+        )
         return body(await unless_disconnected(request.receive, creating))
 
-    @router.post("/job-plans", responses=documented(400, 404, 422, 429, 500, 503), summary="Say what a job would do")
+    @router.post("/job-plans", responses=documented(400, 404, 422, 429, 500, 503), summary="Plan a job without creating it")
     @requires(AccessScope.JOBS, changes_state=True)
-    async def plan(asked: PlanRequest, request: Request, caller: CallerPrincipal) -> PlanBody:
+    async def plan(submitted: PlanRequest, request: Request, caller: CallerPrincipal) -> PlanBody:
         """A dry run: what would be done, how long it would take and how much memory. Nothing is queued.
 
         Two at a time; a plan ends with its request.
         """
-        await access.check(caller, asked.kind, asked.params)
-        return plan_body(await unless_disconnected(request.receive, service.plan(asked.kind, asked.params)))
+        await access.check(caller, submitted.kind, submitted.params)
+        return plan_body(await unless_disconnected(request.receive, service.plan(submitted.kind, submitted.params)))
 
     @router.get("/jobs", responses=documented(400, 404, 500), summary="List jobs")
     @requires(AccessScope.JOBS, changes_state=False)
@@ -97,12 +99,12 @@ def jobs_router(service: JobService, access: JobAccess) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         after: Annotated[str | None, Query(description="The id of the last job of the page before.")] = None,
     ) -> JobList:
-        """Those that the key created; an admin sees all."""
+        """The jobs that the key created; an admin sees all."""
         owner = caller.only_own
         found = await service.find(kind=kind, status=status, pipeline=pipeline, owner=owner, limit=limit + 1, after=after)
         return JobList(data=[body(job) for job in found[:limit]], has_more=len(found) > limit)
 
-    @router.get("/job-kinds", responses=documented(500), summary="List the kinds of jobs and what each may be asked")
+    @router.get("/job-kinds", responses=documented(500), summary="List the kinds of jobs and their params")
     @requires(AccessScope.JOBS, AccessScope.READ, changes_state=False)
     async def kinds() -> KindList:
         return KindList(data=[KindBody(kind=kind, params=await service.kinds.schema(kind)) for kind in JobKind])

@@ -21,7 +21,7 @@ def keys_router(keys: ApiKeys) -> APIRouter:
     @router.post("", status_code=201, responses=documented(400, 409, 500), summary="Create an API key")
     @requires(AccessScope.ADMIN, changes_state=True)
     async def create(requested: KeyRequest, response: Response) -> NewKeyBody:
-        """Its secret is in this answer and never shown again. With the first key, every request but the probes needs one."""
+        """Creates a key. Its secret is in this answer only. From the first key on, every request but the probes needs one."""
         response.headers["Cache-Control"] = "no-store"
         expires_in_s = requested.expires_in
         expires_at = None if expires_in_s is None else datetime.now(UTC) + timedelta(seconds=expires_in_s)
@@ -30,13 +30,13 @@ def keys_router(keys: ApiKeys) -> APIRouter:
     @router.get("", responses=documented(500), summary="List the API keys")
     @requires(AccessScope.ADMIN, changes_state=False)
     async def list_keys() -> KeyList:
-        """Without their secrets, which are not kept; expired and revoked ones too."""
+        """All keys without their secrets, which are not stored; expired and revoked ones too."""
         return KeyList(data=[key_body(key) for key in keys.known()])
 
     @router.delete("/{id}", responses=documented(404, 500), summary="Revoke an API key")
     @requires(AccessScope.ADMIN, changes_state=True)
     async def revoke(id: str) -> KeyBody:
-        """By id, or by name. It opens nothing from the next request on, and stays in the list."""
+        """Revokes a key by id or name. It is invalid from the next request on, and stays in the list."""
         return key_body(await keys.revoke(id))
 
     return router

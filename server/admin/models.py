@@ -164,13 +164,13 @@ def admin_router(gateway: Gateway, control: ModelControl) -> APIRouter:
 
     @router.post("/{name}/load", responses=documented(400, 404, 500, 503), summary="Load a model")
     @requires(AccessScope.ADMIN, changes_state=True)
-    async def load(name: str, asked: LoadRequest | None = None) -> LoadedModelBody:
-        """By name, or by `name:number`. Answers when it is loaded; loads nothing when it is already."""
-        model, asked = (await gateway.resolve(name)).model, asked or LoadRequest()
-        with await control.load(model, ModelSettings(keep_alive=asked.keep_alive, pin=asked.pin)):
+    async def load(name: str, body: LoadRequest | None = None) -> LoadedModelBody:
+        """Loads a model by name or `name:number`. Answers when it is loaded; does nothing if it is loaded already."""
+        model, body = (await gateway.resolve(name)).model, body or LoadRequest()
+        with await control.load(model, ModelSettings(keep_alive=body.keep_alive, pin=body.pin)):
             return _body_of(model.label, gateway.pool.loaded())
 
-    @router.post("/{name}/reload", responses=documented(400, 404, 500, 503), summary="Load a model anew, with other settings")
+    @router.post("/{name}/reload", responses=documented(400, 404, 500, 503), summary="Reload a model with other settings")
     @requires(AccessScope.ADMIN, changes_state=True)
     async def reload(name: str, changes: ModelSettings | None = None) -> LoadedModelBody:
         """No request fails: the old workers serve until the new ones can. What is changed holds until the daemon ends."""
@@ -180,9 +180,9 @@ def admin_router(gateway: Gateway, control: ModelControl) -> APIRouter:
 
     @router.post("/{name}/unload", responses=documented(400, 404, 500), summary="Unload a model")
     @requires(AccessScope.ADMIN, changes_state=True)
-    async def unload(name: str, asked: UnloadRequest | None = None) -> Unloaded:
+    async def unload(name: str, body: UnloadRequest | None = None) -> Unloaded:
         """Every loaded version of that name, or with `name:number` that one. Requests not done within grace_s end with an error."""
-        labels = await control.unload(name, grace_s=(asked or UnloadRequest()).grace_s)
+        labels = await control.unload(name, grace_s=(body or UnloadRequest()).grace_s)
         if not labels:
             raise ModelNotLoadedError(name, [model.spec.label for model in gateway.pool.loaded()])
         return Unloaded(unloaded=list(labels))

@@ -24,7 +24,7 @@ MAX_STEPS = 100
 
 
 class StepRequest(BaseModel):
-    """params: `@NAME` stands for the version that the step NAME makes. after: steps that must have succeeded before."""
+    """params: `@NAME` refers to the version that the step NAME makes. after: steps that must have succeeded before."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -60,13 +60,13 @@ def pipelines_router(service: JobService, access: JobAccess) -> APIRouter:
 
     @router.post("", status_code=201, responses=documented(400, 404, 422, 429, 500, 503), summary="Create a chain of jobs")
     @requires(AccessScope.JOBS, changes_state=True)
-    async def create(asked: PipelineRequest, request: Request, caller: CallerPrincipal) -> PipelineBody:
+    async def create(submitted: PipelineRequest, request: Request, caller: CallerPrincipal) -> PipelineBody:
         """All of its jobs, or none when one cannot work."""
-        names = {step.name for step in asked.steps}
-        for step in asked.steps:
+        names = {step.name for step in submitted.steps}
+        for step in submitted.steps:
             await access.check(caller, step.kind, step.params, steps=names)
-        steps = [Step(step.name, step.kind, step.params, tuple(step.after)) for step in asked.steps]
-        jobs = await unless_disconnected(request.receive, start_chain(service, steps, asked.metadata, owner=caller.id))
+        steps = [Step(step.name, step.kind, step.params, tuple(step.after)) for step in submitted.steps]
+        jobs = await unless_disconnected(request.receive, start_chain(service, steps, submitted.metadata, owner=caller.id))
         return body(jobs[0].pipeline or "", jobs)
 
     @router.get("/{id}", responses=documented(404, 500), summary="Show a chain of jobs")
@@ -81,7 +81,7 @@ def pipelines_router(service: JobService, access: JobAccess) -> APIRouter:
 
 
 def status_of(jobs: list[Job]) -> JobStatus:
-    """Of the chain, by those of its jobs."""
+    """The status of a chain, from those of its jobs."""
     statuses = {job.status for job in jobs}
     for status in (JobStatus.FAILED, JobStatus.CANCELLED):
         if status in statuses:

@@ -52,7 +52,7 @@ def providers_router(directory: ProviderDirectory) -> APIRouter:
     @router.get("", responses=documented(500), summary="List the execution providers of this machine")
     @requires(AccessScope.READ, changes_state=False)
     async def list_providers(
-        refresh: Annotated[bool, Query(description="Ask the machine again, instead of what it said at first.")] = False,
+        refresh: Annotated[bool, Query(description="Query the machine again, instead of answering from the first query.")] = False,
     ) -> ProviderList:
         """Usable or not. The first request takes as long as loading every vendor's library does."""
         return provider_list(await (directory.refresh() if refresh else directory.report()))

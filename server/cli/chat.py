@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def run(
-    prompt: Annotated[str | None, typer.Argument(help="What to ask; `-` reads standard input. Without it: a chat.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; `-` reads standard input. Without it: a chat.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Which model answers.")] = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is deterministic; left out, the model's default.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens: small models may not find an end.")] = 1024,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer reproducible.")] = None,
 ) -> None:
-    """Ask a model, or chat with it when no PROMPT is given (piped standard input is the prompt then)."""
+    """Send a prompt to a model, or chat with it when no PROMPT is given (piped standard input is the prompt then)."""
     question = _question(prompt)
     settings = settings_from(model=model)
     options = {"model": model, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
@@ -36,17 +36,17 @@ def run(
         conversation = Conversation(daemon, given, system)
         if question is None:
             conversation.chat()
-        elif not conversation.ask(question):
-            raise CommandFailed("the model answered with no text; ask differently, or allow more with --max-tokens")
+        elif not conversation.send(question):
+            raise CommandFailed("the model answered with no text; change the prompt, or allow more with --max-tokens")
 
 
 def _question(prompt: str | None) -> str | None:
-    """The question to ask; None when there will be a chat."""
+    """The prompt to send; None for a chat."""
     if prompt is None and sys.stdin.isatty():
         return None
     question = sys.stdin.read() if prompt in (None, "-") else prompt
     if question is None or not question.strip():
-        raise CommandFailed("there is nothing to ask: the prompt is empty; give a PROMPT or pipe one in", MISUSED)
+        raise CommandFailed("the prompt is empty; give a PROMPT or pipe one in", MISUSED)
     return question
 
 

@@ -16,7 +16,7 @@ from server.cli.terminal import print_error, print_line, print_note, write_forei
 _HELP = """/help   this text
 /clear  forget the conversation
 /bye    end (so does ctrl-D)
-ctrl-C  stops an answer; the chat goes on"""
+ctrl-C stops an answer; the chat continues"""
 
 
 class Conversation:
@@ -31,11 +31,11 @@ class Conversation:
     def clear(self) -> None:
         self.messages = list(self._opening)
 
-    def ask(self, question: str) -> str:
+    def send(self, question: str) -> str:
         """Streams the answer to standard output and remembers both. An interrupted or failed exchange is forgotten."""
-        asked = [*self.messages, {"role": "user", "content": question}]
+        messages = [*self.messages, {"role": "user", "content": question}]
         pieces: list[str] = []
-        with closing(self._daemon.stream_chat(asked, self._options)) as stream:
+        with closing(self._daemon.stream_chat(messages, self._options)) as stream:
             try:
                 for piece in stream:
                     pieces.append(piece)
@@ -44,11 +44,11 @@ class Conversation:
                 if pieces and not pieces[-1].endswith("\n"):
                     print_line("")
         answer = "".join(pieces)
-        self.messages = [*asked, {"role": "assistant", "content": answer}]
+        self.messages = [*messages, {"role": "assistant", "content": answer}]
         return answer
 
     def chat(self) -> None:
-        """Reads questions until /bye or the end of input. A failed answer is reported, and the chat goes on."""
+        """Reads questions until /bye or the end of input. A failed answer is reported, and the chat continues."""
         _enable_line_editing()
         print_note("/help lists the commands; ctrl-D ends.")
         while (line := _read_line()) is not None:
@@ -65,11 +65,11 @@ class Conversation:
                 case command if command.startswith("/"):
                     print_error(f"{command.split()[0]} is not a command; /help lists them")
                 case question:
-                    self._ask_and_survive(question)
+                    self._send_or_report(question)
 
-    def _ask_and_survive(self, question: str) -> None:
+    def _send_or_report(self, question: str) -> None:
         try:
-            self.ask(question)
+            self.send(question)
         except KeyboardInterrupt:
             print_note("stopped.")
         except CommandFailed as error:

@@ -72,12 +72,12 @@ class Daemon:
         return rows
 
     def pool(self) -> dict[str, Any]:
-        """All of `/admin/models`: the loaded models, the memory budget, who waits."""
+        """The answer of `/admin/models`: the loaded models, the memory budget, the waiting loads."""
         return self.call("GET", "/admin/models")
 
-    def manage(self, model: str, verb: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def manage(self, model: str, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """verb: load, reload, unload or reset, as `/admin/models/{name}` has them."""
-        return self.call("POST", f"/admin/models/{quote(model, safe='')}/{verb}", asked)
+        return self.call("POST", f"/admin/models/{quote(model, safe='')}/{verb}", body)
 
     def stream_chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> Generator[str]:
         """The answer's text as it comes. Closing the iterator closes the connection, which aborts the answer."""
@@ -124,7 +124,7 @@ class Daemon:
                     if line.startswith("data: "):
                         yield json.loads(line.removeprefix("data: "))
         except httpx.HTTPError as error:
-            raise CommandFailed(f"the connection to {self.url} broke ({error}); the job goes on, watch it again") from error
+            raise CommandFailed(f"the connection to {self.url} broke ({error}); the job continues, watch it again") from error
 
     def _answer(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
         try:

@@ -1,4 +1,4 @@
-"""How a command ends that cannot do its work: one red line saying what was wrong and what to do, and an exit code.
+"""How a failed command ends: with one red line that says what was wrong and what to do, and with an exit code.
 
 0 done · 1 failed · 2 used wrongly (flags, settings) · 130 interrupted
 """

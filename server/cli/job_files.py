@@ -1,6 +1,6 @@
 """Files of this machine as a job's data, and folders as models to convert: uploaded once for the same content, and named by id.
 
-Which params are files is what each kind's params declare. Paths that the daemon may read by itself stay paths, made whole.
+Each kind's params declare which of them are files. Paths that the daemon may read itself stay paths, made absolute.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _PURPOSES = {"evaluate": "evals", "olive": "user_data", "convert": "user_data"} 
 def with_files(daemon: Daemon, kind: Any, params: Any, roots: Sequence[Path]) -> Any:
     """The params with ids in place of local files. roots: whose files the daemon reads by their paths.
 
-    kind, params: whatever a file holds. What is no job and no file here is left to the daemon, which says what is wrong.
-    Raises CommandFailed.
+    kind, params: of any JSON type, as the file has them. What is no job, or no local file, is passed on unchanged: the daemon
+    reports the error. Raises CommandFailed.
     """
     from jobs.task import JobKind
     from jobs.tasks.kinds import task_for

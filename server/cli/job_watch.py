@@ -36,7 +36,7 @@ def curve(values: Sequence[float], width: int = 60, height: int = 8) -> list[str
 
 
 def _fitted(values: Sequence[float], width: int) -> list[float]:
-    """At most `width` points: means of neighbours."""
+    """The curve as at most `width` points, which are means of neighbours."""
     count = min(width, len(values))
     borders = [index * len(values) // count for index in range(count + 1)]
     return [sum(values[a:b]) / (b - a) for a, b in pairwise(borders)]
@@ -47,7 +47,7 @@ _PLAIN_EVERY_S = 10.0
 
 
 def watch_job(daemon: Daemon, job: str) -> dict[str, Any]:
-    """Until it has ended; the job as it is then."""
+    """Watches a job until it has ended. Returns it as it is then."""
     shown = _Screen() if console().is_terminal else _Lines()
     with shown:
         for event in daemon.job_events(job):
@@ -67,18 +67,18 @@ class _Lines(_View):
     """One line for what happens, and for the progress now and then."""
 
     def __init__(self) -> None:
-        self._told = 0.0
+        self._last_print_s = 0.0
 
     def show(self, event: dict[str, Any]) -> None:
         if event["type"] != "progress":
             print_line(f"{event['type']}: {event['message']}")
-        elif time.monotonic() - self._told >= _PLAIN_EVERY_S:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._last_print_s >= _PLAIN_EVERY_S:
+            self._last_print_s = time.monotonic()
             print_line(f"progress: {_figures(event['data'])}")
 
 
 class _Screen(_View):
-    """The newest state, drawn anew as it changes; what was said stays above."""
+    """The newest state, redrawn when it changes; messages stay above it."""
 
     def __init__(self) -> None:
         from rich.live import Live

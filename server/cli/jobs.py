@@ -50,25 +50,25 @@ def create(
         list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="VALUE: JSON, or text; local data is uploaded.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help='A JSON file with "kind" and "params".')] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print the plan and create no job.")] = False,
     follow: Watch = False,
     as_json: AsJson = False,
 ) -> None:
     """Create a job; what cannot work is refused before it is queued."""
-    asked = _read(file) if file else {}
-    asked |= {"kind": kind} if kind else {}
-    asked["params"] = {**asked.get("params", {}), **dict(_pair(each) for each in param or ())}
-    if "kind" not in asked:
+    job_body = _read(file) if file else {}
+    job_body |= {"kind": kind} if kind else {}
+    job_body["params"] = {**job_body.get("params", {}), **dict(_pair(each) for each in param or ())}
+    if "kind" not in job_body:
         raise CommandFailed("name a KIND, or a file that has one; `slmops jobs kinds` lists them", MISUSED)
     from server.cli.job_files import with_files
 
     roots = settings_from().jobs.data_roots
     with _daemon() as daemon:
-        asked["params"] = with_files(daemon, asked["kind"], asked["params"], roots)
+        job_body["params"] = with_files(daemon, job_body["kind"], job_body["params"], roots)
         if dry_run:
-            print_plan(daemon.call("POST", "/admin/job-plans", {name: asked[name] for name in ("kind", "params")}), as_json)
+            print_plan(daemon.call("POST", "/admin/job-plans", {name: job_body[name] for name in ("kind", "params")}), as_json)
             return
-        job = daemon.call("POST", "/admin/jobs", asked)
+        job = daemon.call("POST", "/admin/jobs", job_body)
         _begun(daemon, job, [job["id"]], follow, as_json)
 
 
@@ -80,13 +80,13 @@ def pipeline(
     """Create a chain of jobs: all of them, or none when one cannot work."""
     from server.cli.job_files import with_files
 
-    asked = _read(file)
+    job_body = _read(file)
     roots = settings_from().jobs.data_roots
     with _daemon() as daemon:
-        for step in asked.get("steps") or ():
+        for step in job_body.get("steps") or ():
             if isinstance(step, dict) and "params" in step:
                 step["params"] = with_files(daemon, step.get("kind"), step["params"], roots)
-        chain = daemon.call("POST", "/admin/pipelines", asked)
+        chain = daemon.call("POST", "/admin/pipelines", job_body)
         _begun(daemon, chain, [job["id"] for job in chain["jobs"]], follow, as_json)
 
 
@@ -109,7 +109,7 @@ def list_jobs(
 
 
 def show(job: JobId, as_json: AsJson = False) -> None:
-    """Show a job: what was asked, how far it is, how it ended."""
+    """Show a job: its params, its progress and its outcome."""
     with _daemon() as daemon:
         found = daemon.call("GET", _path(job))
     if as_json:
@@ -156,7 +156,7 @@ def remove(job: JobId) -> None:
 
 
 def kinds(
-    kind: Annotated[str | None, typer.Argument(help="Show what this kind may be asked.")] = None, as_json: AsJson = False
+    kind: Annotated[str | None, typer.Argument(help="Show the params of this kind.")] = None, as_json: AsJson = False
 ) -> None:
     """List the kinds of jobs, or the params of one."""
     with _daemon() as daemon:
@@ -232,7 +232,7 @@ def _follow(daemon: Daemon, jobs: list[str]) -> None:
         try:
             ended = watch_job(daemon, job)
         except KeyboardInterrupt:
-            print_note(f"the job goes on; `slmops jobs cancel {job}` ends it")
+            print_note(f"the job continues; `slmops jobs cancel {job}` ends it")
             raise
         if ended["status"] != "succeeded":
             why = f": {ended['failure']['message']}" if ended["failure"] else ""

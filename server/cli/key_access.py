@@ -1,4 +1,4 @@
-"""Where `slmops keys` manages keys: at the running daemon, or in the registry of this machine. Knows nothing of terminals."""
+"""Where `slmops keys` manages API keys: at the running daemon, or in this machine's registry. Knows nothing of terminals."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 _PATH = "/admin/keys"
 
 
-class KeyDesk(Protocol):
+class KeyManager(Protocol):
     def listed(self) -> Sequence[KeyBody]:
         """The oldest first."""
 
     def create(self, name: str, scopes: Sequence[str], expires_in_s: float | None) -> NewKeyBody: ...
 
     def revoke(self, key: str) -> KeyBody:
-        """By id or name."""
+        """Revokes a key by its id or name."""
 
 
-class DaemonDesk:
+class DaemonKeyManager:
     """Raises CommandFailed, as the daemon's client does."""
 
     def __init__(self, daemon: Daemon) -> None:
@@ -47,7 +47,7 @@ class DaemonDesk:
         return KeyBody.model_validate(self._daemon.call("DELETE", f"{_PATH}/{quote(key, safe='')}"))
 
 
-class RegistryDesk:
+class RegistryKeyManager:
     """Raises RegistryError, as the store does."""
 
     def __init__(self, store: KeyStore) -> None:
@@ -65,23 +65,23 @@ class RegistryDesk:
 
 
 @contextmanager
-def open_desk(settings: Settings) -> Iterator[KeyDesk]:
-    """The daemon's, when one runs and takes our key; else the registry's, whose owner can do that in any case.
+def open_key_manager(settings: Settings) -> Iterator[KeyManager]:
+    """Yields the daemon's manager when a daemon runs and accepts our key, else the registry's, whose owner is always permitted to.
 
-    So a person at the machine is never locked out. A daemon elsewhere that refuses our key raises CommandFailed.
+    So a user of this machine is never locked out. Raises CommandFailed when a daemon on another machine refuses our key.
     """
     with Daemon.configured(settings) as daemon:
-        desk = DaemonDesk(daemon)
-        if daemon.is_running() and _is_let_in(desk, daemon, settings):
-            yield desk
+        manager = DaemonKeyManager(daemon)
+        if daemon.is_running() and _is_authorized(manager, daemon, settings):
+            yield manager
             return
     with Database(settings.home) as database:
-        yield RegistryDesk(KeyStore(database))
+        yield RegistryKeyManager(KeyStore(database))
 
 
-def _is_let_in(desk: DaemonDesk, daemon: Daemon, settings: Settings) -> bool:
+def _is_authorized(manager: DaemonKeyManager, daemon: Daemon, settings: Settings) -> bool:
     try:
-        desk.listed()
+        manager.listed()
     except Refused as refusal:
         if not refusal.is_about_the_key or not daemon.is_here:
             raise

@@ -22,7 +22,7 @@ _COLUMNS = ("ID", "NAME", "SCOPES", "CREATED", "EXPIRES", "STATUS")
 
 
 def commands() -> typer.Typer:
-    group = typer.Typer(help="API keys: who may use the daemon, and for what.", no_args_is_help=True)
+    group = typer.Typer(help="API keys: which clients may use the daemon, and for what.", no_args_is_help=True)
     for name, command in (("create", create), ("list", list_keys), ("revoke", revoke), ("rm", remove)):
         group.command(name)(command)
     return group
@@ -35,12 +35,12 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a key, and print its secret, which is shown only now. With the first key, every request needs one."""
-    from server.cli.key_access import open_desk
+    from server.cli.key_access import open_key_manager
 
     span_s = _span(expires)
-    with open_desk(settings_from()) as desk:
-        is_first = not desk.listed()
-        made = desk.create(name, [each.value for each in scope], span_s)
+    with open_key_manager(settings_from()) as manager:
+        is_first = not manager.listed()
+        made = manager.create(name, [each.value for each in scope], span_s)
     if as_json:
         print_json(made.model_dump())
     else:
@@ -51,10 +51,10 @@ def create(
 
 def list_keys(as_json: AsJson = False) -> None:
     """List the keys: what each may do, and until when. Secrets are not kept, so they cannot be shown."""
-    from server.cli.key_access import open_desk
+    from server.cli.key_access import open_key_manager
 
-    with open_desk(settings_from()) as desk:
-        found = desk.listed()
+    with open_key_manager(settings_from()) as manager:
+        found = manager.listed()
     if as_json:
         print_json([each.model_dump() for each in found])
     elif found:
@@ -65,10 +65,10 @@ def list_keys(as_json: AsJson = False) -> None:
 
 def revoke(key: KeyName, as_json: AsJson = False) -> None:
     """Revoke a key: it opens nothing any more, and stays in the list."""
-    from server.cli.key_access import open_desk
+    from server.cli.key_access import open_key_manager
 
-    with open_desk(settings_from()) as desk:
-        gone = desk.revoke(key)
+    with open_key_manager(settings_from()) as manager:
+        gone = manager.revoke(key)
     if as_json:
         print_json(gone.model_dump())
     else:

@@ -86,7 +86,7 @@ def _remarks(pool: dict[str, Any]) -> Iterator[str]:
 
 
 def load(model: ModelName, keep_alive: KeepAlive = None, pin: Pin = None, as_json: AsJson = False) -> None:
-    """Load a model into the running daemon, and say how long it stays."""
+    """Load a model into the running daemon, and set how long it stays."""
     loaded = _manage(model, "load", {"keep_alive": keep_alive, "pin": pin})
     _print(loaded, f"{loaded['id']} is loaded: {_runs_on(loaded)}, {_stays(loaded)}", as_json)
 
@@ -109,7 +109,7 @@ def reload(
     context_length: Annotated[int | None, typer.Option(help="Cut of the model's context, in tokens.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Load a model anew with other settings, until the daemon ends; no request fails meanwhile."""
+    """Reload a model with other settings, until the daemon ends; no request fails meanwhile."""
     changes = {
         "keep_alive": keep_alive,
         "pin": pin,
@@ -121,7 +121,7 @@ def reload(
         "context_length": context_length,
     }
     loaded = _manage(model, "reload", changes)
-    _print(loaded, f"{loaded['id']} is loaded anew: {_runs_on(loaded)}, {_stays(loaded)}", as_json)
+    _print(loaded, f"{loaded['id']} is reloaded: {_runs_on(loaded)}, {_stays(loaded)}", as_json)
 
 
 def stop(
@@ -138,10 +138,10 @@ def reset(model: ModelName, as_json: AsJson = False) -> None:
     _print(_manage(model, "reset", {}), f"{model} will be tried again", as_json)
 
 
-def _manage(model: str, verb: str, asked: dict[str, Any]) -> dict[str, Any]:
+def _manage(model: str, verb: str, body: dict[str, Any]) -> dict[str, Any]:
     from server.cli.daemon import Daemon
 
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = {name: value for name, value in body.items() if value is not None}
     with Daemon.configured(settings_from()) as daemon:
         return daemon.require().manage(model, verb, given or None)
 
@@ -153,7 +153,7 @@ def _print(outcome: dict[str, Any], line: str, as_json: bool) -> None:
         print_line(line)
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is asked for by, after the model and a colon.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name that requests use for it, after the model and a colon.")]
 Tuned = Annotated[str, typer.Argument(metavar="TUNED", help="A tuned version that has an adapter.")]
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check the installation, home folder, disk, memory and port; say how to mend what is wrong. Exit code 1 if anything is."""
+    """Check the installation, home folder, disk, memory and port; print how to fix each problem. Exit code 1 if there is any."""
     from runtime.machine.installation import Status
 
     findings = examine()
@@ -35,7 +35,7 @@ def doctor(as_json: AsJson = False) -> None:
         print_table(("CHECK", "STATUS", "FOUND"), [(each.subject, each.status.value, each.message) for each in findings])
         for finding in findings:
             if finding.remedy:
-                print_line(f"\n{finding.subject}: {finding.message}\n  to mend it: {finding.remedy}")
+                print_line(f"\n{finding.subject}: {finding.message}\n  to fix it: {finding.remedy}")
     if any(finding.status is Status.PROBLEM for finding in findings):
         raise typer.Exit(FAILED)
 

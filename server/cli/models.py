@@ -128,12 +128,12 @@ def _described(tree: Lineage, describe: Any) -> dict[str, Any]:
     return {**describe(tree.version), "children": [_described(child, describe) for child in tree.children]}
 
 
-def _drawn(lineage: Lineage, asked: str) -> Tree:
+def _drawn(lineage: Lineage, requested: str) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
     version, manifest = lineage.version, lineage.version.manifest
-    title = Text(version.label, "bold green" if version.label == asked else "bold")
+    title = Text(version.label, "bold green" if version.label == requested else "bold")
     title.append(f"  {manifest.importer}, {size(version.size_bytes)}, {version.created_at:%Y-%m-%d %H:%M}", "not bold default")
     facts = [f"from {manifest.source}"]
     if manifest.data_sha256:
@@ -141,5 +141,5 @@ def _drawn(lineage: Lineage, asked: str) -> Tree:
     facts += [f"{name} {value:.4g}" for name, value in manifest.metrics.items()]
     tree = Tree(Text("\n").join([title, Text("\n".join(facts), "dim")]))
     for child in lineage.children:
-        tree.children.append(_drawn(child, asked))
+        tree.children.append(_drawn(child, requested))
     return tree

@@ -75,7 +75,7 @@ def main() -> None:
     code = execute(sys.argv[1:])
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output has gone; Python must not try to flush it again at exit
+    except BrokenPipeError:  # the reader of our output has ended; Python must not try to flush it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 1
     sys.exit(code)

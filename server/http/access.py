@@ -1,4 +1,4 @@
-"""What a route needs of who calls it: declared beside the route, enforced where the route is entered, before its body is read.
+"""The access that a route requires of its caller: declared beside the route, enforced before its body is read.
 
 `requires` and `open_to_all` declare, `Access.check` decides, `GuardedRoute` enforces. Knows no keys and no headers.
 """
@@ -98,4 +98,4 @@ async def _principal_of(request: Request) -> Principal:
 
 
 CallerPrincipal = Annotated[Principal, Depends(_principal_of)]
-"""As an endpoint's parameter: who calls."""
+"""As an endpoint's parameter: the caller."""

@@ -57,7 +57,7 @@ def identify(secret: bytes | None, known: KnownKeys, now: datetime) -> Principal
 
 
 def _match(digest: bytes, stored: tuple[ApiKey, ...]) -> ApiKey | None:
-    """Compares with every key, each in constant time, so that time says nothing of which one matches."""
+    """Compares with every key, each in constant time, so that timing does not reveal which one matches."""
     matching = [key for key in stored if hmac.compare_digest(digest, key.digest)]
     return matching[0] if matching else None
 

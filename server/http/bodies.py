@@ -102,7 +102,9 @@ UPLOADS = frozenset({"/v1/files"})
 
 
 class BodyLimit:
-    """An ASGI layer. What says it is too large is refused unread; what grows too large raises BodyTooLarge in its reader.
+    """An ASGI layer.
+
+    A body whose declared length is too large is refused unread; one that grows too large raises BodyTooLarge in its reader.
 
     max_upload_bytes: of bodies to UPLOADS, which go to disk as they come.
     """

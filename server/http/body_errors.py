@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from model_registry.text_files import BOM, binary_format_of, wide_encoding_of
 
-_GZIP = "it is compressed with gzip, and nothing says so: decompress it, or send the header 'Content-Encoding: gzip'"
+_GZIP = "it is compressed with gzip without a header for it: decompress it, or send the header 'Content-Encoding: gzip'"
 
 
 def without_bom(data: bytes) -> bytes:

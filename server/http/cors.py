@@ -51,7 +51,7 @@ class Cors(_AnyOrigin):
             await self.app(scope, receive, send)
 
     def _may_read(self, head: RequestHead) -> bool:
-        """Where a key is needed, the Host does not matter: who has none learns nothing under another name either."""
+        """Where a key is required, the Host is not checked: without a key no Host gives access."""
         is_host_allowed = head.host is None or self._authenticator.needs_key or self._policy.allows_host(head.host)
         return is_host_allowed and all(self._policy.allows_origin(origin, head.host) for origin in head.origins)
 

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
+    """The client has disconnected."""
 
     def __init__(self) -> None:
         super().__init__("The client closed the connection.")

@@ -80,7 +80,7 @@ class DrainingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row of the table. retry_after_s and code hold unless the exception itself says otherwise."""
+    """One row of the table. retry_after_s and code are defaults, which the exception may override."""
 
     status: int
     kind: ErrorKind
@@ -206,14 +206,14 @@ def _http_reply(error: HTTPException, where: str) -> ErrorReply:
 
 
 def _validation_reply(problems: Sequence[Any]) -> ErrorReply:
-    """FastAPI's list of problems as one error: the first names the field, the others are only told."""
-    told = []
+    """FastAPI's list of problems as one error: the first one sets `param`, the next four are only part of the message."""
+    texts = []
     for problem in problems[:5]:
         name, message = _dotted(problem["loc"]), str(problem["msg"]).removeprefix("Value error, ")
-        told.append(f"{name or 'the request body'}: {message[:1].lower()}{message[1:]}")
+        texts.append(f"{name or 'the request body'}: {message[:1].lower()}{message[1:]}")
     return ErrorReply(
         400,
-        f"Invalid request. {'; '.join(told)}.",
+        f"Invalid request. {'; '.join(texts)}.",
         INVALID,
         _CODES.get(problems[0]["type"], "invalid_value"),
         _dotted(problems[0]["loc"]) or str(problems[0]["loc"][0]),
@@ -225,12 +225,15 @@ def _dotted(location: Sequence[str | int]) -> str:
     return ".".join(str(part) for part in location[1:])
 
 
-def _allowed(request: Request, told: str) -> str:
-    """Every method of the path: of several routes with one path, a router tells the first one's only (`told`)."""
+def _allowed(request: Request, allow_header: str) -> str:
+    """Every method of the path.
+
+    Where several routes share a path, the router's own header (`allow_header`) has the first one's only.
+    """
     scope = dict(request.scope)
     routes = request.app.routes
     found = [method for method in _METHODS if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)]
-    return ", ".join(dict.fromkeys([*told.split(", "), *found]))
+    return ", ".join(dict.fromkeys([*allow_header.split(", "), *found]))
 
 
 async def _answer(request: Request, error: Exception) -> Response:

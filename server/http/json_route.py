@@ -28,7 +28,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
 
 
 class TooComplex(Exception):
-    """A JSON text is over a limit; the message says which, as in `has more than 5 values`."""
+    """A JSON text exceeds a limit; the message names it, as in `has more than 5 values`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +160,16 @@ class JsonRoute(GuardedRoute):
 
 
 class SmallJsonRoute(JsonRoute):
-    """For bodies that are never long: models, jobs and their parameters."""
+    """A JSON route for bodies that are never long: models, jobs and their parameters."""
 
     limits = JsonLimits(num_values=1 << 14, num_members=1 << 13, depth=100)  # params are walked by recursion
 
 
 def _as_json(scope: Scope) -> Scope:
-    """People forget curl's content type. Pages of other origins, for whom it would matter, are stopped elsewhere."""
+    """A missing or wrong content type is accepted, since curl users forget it.
+
+    Cross-origin pages, for which it would matter, are refused elsewhere.
+    """
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
     return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 

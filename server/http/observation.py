@@ -1,6 +1,6 @@
-"""The outermost layer but for CORS: ids, counts, the log line, an answer to what nobody foresaw, and a shut door when draining.
+"""The outermost layer but for CORS: ids, counts, the log line, an answer to unexpected exceptions, and refusals while draining.
 
-A pure ASGI layer. Knows nothing of what requests ask.
+A pure ASGI layer. Knows nothing of the content of requests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from server.inference.lifecycle import Lifecycle
 from server.metrics.series import Metrics
 
 ALWAYS_ANSWERED = frozenset({"/health", "/ready", "/version", "/metrics"})
-QUIET = frozenset({"/health", "/ready", "/metrics"})  # logged at debug: probes would drown the rest
+QUIET = frozenset({"/health", "/ready", "/metrics"})  # logged at debug: probes would crowd out the rest
 UNMATCHED = "unmatched"
 _SOUND_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _log = logging.getLogger("slmops.access")
@@ -50,7 +50,7 @@ class Observation:
             await self._answered(scope, receive, answer)
         finally:
             self._lifecycle.request_ends()
-            self._tell(scope, record, answer.status)
+            self._record_request(scope, record, answer.status)
 
     async def _answered(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
@@ -66,7 +66,7 @@ class Observation:
                 reply = replace(reply, headers={**reply.headers, "Connection": "close"})
                 await reply.response(scope)(scope, receive, answer.send)
 
-    def _tell(self, scope: Scope, record: RequestRecord, status: int | None) -> None:
+    def _record_request(self, scope: Scope, record: RequestRecord, status: int | None) -> None:
         duration_s = time.perf_counter() - record.arrived
         route = str(getattr(scope.get("route"), "path", UNMATCHED))
         self._metrics.http_request(scope["method"], route, status or 0, duration_s)

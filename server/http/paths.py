@@ -30,7 +30,7 @@ class PathsAndMethods:
 
 
 class _Head:
-    """Answers with the head of a GET's answer. Then the client counts as gone, so that a stream does not go on for nobody."""
+    """Answers with the head of a GET's answer. Then the client counts as disconnected, so that a stream does not go on unread."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive

@@ -88,7 +88,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._is_body_open:
-            return  # a trailer: nobody reads it, and it must not pass for a header
+            return  # a trailer: it is never read, and it must not pass for a header
         self._has_many_headers = len(self.headers) >= _MOST_HEADERS
         if self._has_many_headers:
             raise ValueError(f"more than {_MOST_HEADERS} headers")

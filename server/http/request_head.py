@@ -1,4 +1,4 @@
-"""What the headers of a request say of who makes it: Host, Origin, Sec-Fetch-Site, the key that was sent. Decides nothing."""
+"""The headers of a request that identify its sender: Host, Origin, Sec-Fetch-Site and the API key. Decides nothing."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ _KEY = "slmops.record"
 class RequestRecord:
     """Filled in as the request passes. arrived: on the clock of time.perf_counter. code: of the error that ended it.
 
-    resolution: why the name that was requested means this model. principal: who makes the request, once it is authenticated.
-    foreign_page: the origin of the web page that makes it, if that is neither the daemon's own nor one that the operator named.
+    resolution: why the name that was requested means this model. principal: the caller, once it is authenticated. foreign_page:
+    the origin of the web page that makes the request, if that is neither the daemon's own nor one that the operator named.
     warnings: sentences for the client, in a header; ASCII. error_writer: of the path, or of the route, which knows more.
     """
 
@@ -61,7 +61,7 @@ class RequestRecord:
         return record
 
     def fields(self) -> dict[str, Any]:
-        """What the log line says, without what does not apply."""
+        """The fields of the log line, without those that do not apply."""
         fields: dict[str, Any] = {"request_id": self.request_id}
         if self.principal not in (LOCAL, ANONYMOUS):
             fields["key"] = self.principal.id

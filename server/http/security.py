@@ -1,7 +1,8 @@
 """Who may talk to the daemon: the key, and the Host and Origin checks against web pages.
 
 A pure ASGI layer. `Policy` decides on hosts and pages and `Authenticator` on keys, from values; `Security` acts. They find
-out who the caller is; what a route needs of the caller is the route's to say (`access.py`). Knows no routes but the open paths.
+out who the caller is; what a route requires of the caller is declared at the route (`access.py`). Knows no routes but the open
+paths.
 """
 
 from __future__ import annotations
@@ -112,7 +113,10 @@ def _matches(host: str, pattern: str) -> bool:
 
 
 class Security:
-    """The layer. Refuses with 403 (Host, Origin) or 401 (key) before anything else sees the request; notes who makes the others."""
+    """The layer.
+
+    Refuses with 403 (Host, Origin) or 401 (key) before anything else sees the request; sets the principal of the others.
+    """
 
     def __init__(self, app: ASGIApp, policy: Policy, authenticator: Authenticator) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Attaching and detaching adapters while their base is served. Owns the order: check, register, load anew beside the old worker."""
+"""Attaching and detaching adapters while their base is served. Owns the order: check, register, reload beside the old worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _log = logging.getLogger("slmops.adapters")
 
 
 class Adapters:
-    """No request is lost: running ones end on the worker that they began on, new ones go to the one that has the change."""
+    """Attaches and detaches adapters without losing requests: running ones end on the worker that they began on, new ones go to the
+    changed one.
+    """
 
     def __init__(self, models: ServedModels, control: ModelControl) -> None:
         self._models = models
@@ -31,8 +33,8 @@ class Adapters:
         return self._models.attached(model)
 
     async def attach(self, model: str, name: str, version: str) -> Attached:
-        """Nothing has changed when it raises: RegistryError for what does not fit or who else is writing, NotReady when the base
-        cannot be loaded anew.
+        """Changes nothing if it raises: RegistryError for what does not fit or for another writer, NotReady when the base
+        cannot be reloaded.
         """
         deadline_s = time.monotonic() + LOCK_WAIT_S
         async with self._changing:
@@ -46,7 +48,7 @@ class Adapters:
             return attached
 
     async def detach(self, model: str, name: str) -> Attached:
-        """Raises ModelNotFound, RegistryBusy; NotReady when the base cannot be loaded anew: then the adapter is gone from the next
+        """Raises ModelNotFound, RegistryBusy; NotReady when the base cannot be reloaded: then the adapter is gone from the next
         load on.
         """
         deadline_s = time.monotonic() + LOCK_WAIT_S
@@ -72,7 +74,7 @@ class Adapters:
 
 
 def _check(base: ServedModel) -> None:
-    """On the builds that our engine can run; others serve no adapters."""
+    """Checks the adapter on the builds that our engine can run; others serve no adapters."""
     from runtime.engines.onnx.adapters import check_adapters
 
     for variant in base.variants:

@@ -35,7 +35,7 @@ class AnswerParts:
 
 
 class AnswerParsing:
-    """How the answers to one prompt are read: as the model's formats say, of what the prompt allows."""
+    """How the answers to one prompt are parsed: by the model's formats, restricted to what the prompt allows."""
 
     def __init__(self, reasoning: ReasoningFormat | None, tools: ToolFormat | None, *, calls_only: bool = False) -> None:
         self._reasoning = reasoning

@@ -26,12 +26,12 @@ from server.inference.served_models import ServedModels
 from server.principal import LOCAL, AccessScope, InsufficientScope, Principal
 from server.settings.daemon import Settings
 
-_LASTING = ("insufficient_memory", "no_provider")  # refusals that do not pass by themselves, unless they say when
+_LASTING = ("insufficient_memory", "no_provider")  # refusals that are permanent unless they carry retry_after_s
 _HANG_S = 2.0  # an engine that ends no late request for so long hangs
 
 
 class Gateway:
-    """Constructed once per app; every method belongs to the app's event loop."""
+    """Constructed once per app; every method must run on the app's event loop."""
 
     def __init__(self, settings: Settings, models: ServedModels, pool: ModelPool, plans: LoadPlans, observers: Observers) -> None:
         self.settings = settings

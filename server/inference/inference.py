@@ -18,7 +18,7 @@ from server.inference.answer_parts import AnswerParsing, AnswerParts, parts_of
 from server.inference.observed_generation import ObservedGeneration
 from server.inference.resolution import Resolution
 
-STALL_S = 1.0  # a reader that asks for nothing for so long has stalled
+STALL_S = 1.0  # a reader that reads nothing for so long has stalled
 
 
 class Indexed(NamedTuple):
@@ -30,7 +30,7 @@ class Indexed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole choice: all of its text, and how it ended. token_ids, logprobs: of the text; logprobs: None unless asked for."""
+    """One complete choice. token_ids, logprobs: of its text; logprobs is None unless requested."""
 
     text: str
     parts: AnswerParts
@@ -41,7 +41,7 @@ class Answer:
 
     @property
     def prompt_text(self) -> str:
-        """Empty unless it was asked for."""
+        """Empty unless it was requested."""
         return self.started.prompt_text or ""
 
 
@@ -50,10 +50,10 @@ class Inference(AsyncIterator[Indexed]):
 
     Ends after every choice has Finished, or after close(). Raises the RuntimeFailure of the first generation that
     fails, and StepFailed when one ends early; either closes it.
-    The lease is given back when the last generation ends, however slowly its events are then read: behind a reader
+    The lease is released when the last generation ends, however slowly its events are then read: behind a reader
     that stalls for stall_s, events are read ahead.
-    time_limit_s: after which it closes and fails by itself; for engines that hang, as one that steps ends what is late.
-    parsing: of all answers; None: they are plain text.
+    time_limit_s: after it the inference closes and fails; for engines that hang, since an engine that steps ends late requests
+    itself. parsing: of all answers; None: they are plain text.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Inference(AsyncIterator[Indexed]):
         self._num_open = len(generations)
         self._is_closed = False
         self._is_waiting = False
-        self._has_asked = False
+        self._has_read = False
         self._failure: RuntimeFailure | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -85,7 +85,7 @@ class Inference(AsyncIterator[Indexed]):
             self._stall_timer = self._loop.call_later(stall_s, self._watch_reader, stall_s)
 
     async def begin(self) -> None:
-        """Waits for the first event, so that what fails early fails before anything is answered."""
+        """Waits for the first event, so that a request that fails early fails before its answer begins."""
         self._held = await anext(self)
 
     async def __anext__(self) -> Indexed:
@@ -93,7 +93,7 @@ class Inference(AsyncIterator[Indexed]):
         if held is not None:
             self._held = None
             return held
-        self._is_waiting = self._has_asked = True
+        self._is_waiting = self._has_read = True
         try:
             indexed = await anext(self._events)
         except StopAsyncIteration:
@@ -112,7 +112,7 @@ class Inference(AsyncIterator[Indexed]):
         if isinstance(indexed.event, Finished):
             self._num_open -= 1
             if self._num_open == 0:
-                self._let_go()
+                self._release()
         return indexed
 
     async def answers(self) -> list[Answer]:
@@ -120,7 +120,7 @@ class Inference(AsyncIterator[Indexed]):
         events: list[list[Chunk | Finished]] = [[] for _ in self._generations]
         async for choice, event in self:
             events[choice].append(event)
-        return [self._answer(choice, told) for choice, told in enumerate(events)]
+        return [self._answer(choice, of_choice) for choice, of_choice in enumerate(events)]
 
     def _answer(self, choice: int, events: Sequence[Chunk | Finished]) -> Answer:
         finished = events[-1]
@@ -154,10 +154,10 @@ class Inference(AsyncIterator[Indexed]):
             generation.abort()
         if isinstance(self._events, _Interleaved):
             self._events.close()
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
-        """No generation runs any more. May be called again."""
+    def _release(self) -> None:
+        """Releases the lease and timers once no generation runs any more. May be called again."""
         for timer in (self._timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()
@@ -167,14 +167,14 @@ class Inference(AsyncIterator[Indexed]):
             lease.release()
 
     def _watch_reader(self, stall_s: float) -> None:
-        if self._is_waiting or self._has_asked:
-            self._has_asked = False
+        if self._is_waiting or self._has_read:
+            self._has_read = False
             self._stall_timer = self._loop.call_later(stall_s, self._watch_reader, stall_s)
         else:
             self._events = self._read_ahead()
 
     def _read_ahead(self) -> _Interleaved:
-        return _Interleaved(self._generations, self._let_go)
+        return _Interleaved(self._generations, self._release)
 
     def _fail_late(self, time_limit_s: float) -> None:
         self._failure = NotReady(
@@ -202,13 +202,13 @@ def total(usages: Sequence[Usage], num_choices: int = 1) -> Usage:
 
 
 def joined_logprobs(events: Sequence[Chunk | Finished]) -> list[TokenLogprob] | None:
-    """Of all tokens of these events; None when they have none."""
-    told = [event.logprobs for event in events if event.logprobs is not None]
-    return [logprob for logprobs in told for logprob in logprobs] if told else None
+    """The log probabilities of all tokens of these events; None when they have none."""
+    present = [event.logprobs for event in events if event.logprobs is not None]
+    return [logprob for logprobs in present for logprob in logprobs] if present else None
 
 
 class _Single(AsyncIterator[Indexed]):
-    """The usual case, with nothing between the generation and its reader."""
+    """A single generation, read without a queue in between."""
 
     def __init__(self, generation: ObservedGeneration) -> None:
         self._generation = generation

@@ -28,7 +28,7 @@ _FAKE_BYTES = 64 << 20
 
 
 class LoadPlans:
-    """What a reload changes holds until the daemon ends; slmops.toml says what holds beyond."""
+    """What a reload changes holds until the daemon ends; slmops.toml has the lasting settings."""
 
     def __init__(self, settings: Settings, directory: ProviderDirectory, pool: ModelPool) -> None:
         self._settings = settings
@@ -37,7 +37,7 @@ class LoadPlans:
         self._changed: dict[str, ModelSettings] = {}
 
     def change(self, label: str, changes: ModelSettings) -> Callable[[], None]:
-        """From now on. Returns how to take that back; what others changed meanwhile stays."""
+        """Applies changes from now on. Returns a function that undoes them; later changes by others stay."""
         before = self._changed.get(label, ModelSettings())
         self._changed[label] = changes.over(before)
 
@@ -86,14 +86,14 @@ class LoadPlans:
         return tuple(candidates), placement.unused
 
     async def _providers(self, model: ServedModel, settings: ModelSettings) -> Sequence[ExecutionProvider]:
-        """Asks the machine only for what could run elsewhere, or by another engine, than any machine can."""
+        """Queries the machine only for variants that need more than its CPU and the built-in engine."""
         at_home = all(each.graph is GraphKind.GQA and each.provider_family == "cpu" for each in model.variants)
         if at_home and settings.engine in ("auto", "onnx") and isinstance(settings.preference(), Policy):
             return (await asyncio.to_thread(this_cpu),)
         return await self._directory.providers()
 
     def _free_bytes(self, providers: Sequence[ExecutionProvider], label: str) -> dict[str, int]:
-        """Of devices with memory of their own. The host's is the pool's affair, which can make room."""
+        """The free memory of devices with memory of their own. The host's memory is left to the pool, which can make room."""
         free = {each.memory: each.memory_bytes for each in providers if each.memory != HOST and each.memory_bytes is not None}
         for loaded in self._pool.loaded():
             chosen = loaded.candidate or loaded.spec.candidates[0]  # one that still loads will probably be where it is tried first
@@ -107,7 +107,7 @@ def _options(model: ServedModel, settings: ModelSettings) -> EngineOptions:
 
 
 def _estimate(variant: Variant, options: EngineOptions) -> MemoryEstimate:
-    """A folder that says nothing of its KV is charged for its files; that it is broken, its load will say."""
+    """A folder whose KV size is unknown is charged for its files only; if it is broken, its load fails with the reason."""
     adapters = sum(file.stat().st_size for folder in options.adapters.values() for file in Path(folder).iterdir())
     try:
         is_widened = variant.precision is Precision.FP16 and variant.provider_family == "cpu"  # CPUs compute in float32

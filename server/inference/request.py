@@ -53,7 +53,7 @@ def check_size(request: InferenceRequest, capacity: int) -> None:
     if request.num_sequences > capacity:
         is_one_each = request.num_choices == 1
         requested = f"{len(request.prompts)} prompts" if is_one_each else f"{request.num_sequences} choices"
-        message = f"{requested} are more than the {capacity} that fit; ask for fewer."
+        message = f"{requested} are more than the {capacity} that fit; request fewer."
         raise InvalidRequest(message, field=Field.PROMPT if is_one_each else Field.NUM_CHOICES)
 
 
@@ -62,4 +62,4 @@ def _check_copies(request: InferenceRequest) -> None:
     num_bytes = len(encode(request.prompts)) * request.num_choices
     if num_bytes > MAX_COPIED_BYTES:
         size = f"{request.num_choices} choices of this prompt are {num_bytes} bytes, more than the {MAX_COPIED_BYTES} possible"
-        raise InvalidRequest(f"{size}; ask for fewer choices, or send less text.", field=Field.NUM_CHOICES)
+        raise InvalidRequest(f"{size}; request fewer choices, or send less text.", field=Field.NUM_CHOICES)

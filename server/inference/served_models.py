@@ -56,7 +56,7 @@ class ServedModels(Protocol):
         """
 
     async def attach(self, model: str, name: str, version: str, deadline_s: float | None = None) -> Attached:
-        """From now on `model:name` is served. deadline_s: of time.monotonic, after which no other writer is waited for.
+        """Serves `model:name` from now on. deadline_s: by time.monotonic; after it no other writer is waited for.
 
         Raises InvalidName, ModelNotFound, UnsupportedModel, RegistryBusy.
         """

@@ -65,7 +65,7 @@ _OF_STATS = (
 
 
 class PoolCollector(Collector):
-    """Its counters start again with their worker, as Prometheus expects of counters."""
+    """Collects the pool's metrics. Counters restart with their worker, as Prometheus expects."""
 
     def __init__(self, pool: ObservedPool) -> None:
         self._pool = pool
@@ -95,7 +95,7 @@ _OF_MODEL: tuple[tuple[type[_Family], str, str, Callable[[LoadedModel], float]],
 
 
 def _one_per_label(models: Sequence[LoadedModel]) -> list[LoadedModel]:
-    """While a model is replaced there are two of its label: the one that serves comes first, what leaves is left out."""
+    """One model per label. While a model is replaced there are two: the serving one is kept, the leaving one is left out."""
     staying = [model for model in models if model.state is not ModelState.UNLOADING]
     return list({model.spec.label: model for model in reversed(staying)}.values())
 
@@ -146,7 +146,7 @@ class ObservedQueue(Protocol):
 
 
 class JobMetrics:
-    """Counts what `changed` is told; `watch` adds what is read from a queue."""
+    """Counts the changes that are reported to `changed`; `watch` adds what is read from a queue."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -165,7 +165,7 @@ class JobMetrics:
         self._registry.register(JobCollector(queue))
 
     def changed(self, job: Job) -> None:
-        """A job as it is now; may be told the same twice."""
+        """Reports a job's current state; the same state may be reported twice."""
         kind = str(job.kind)
         if not job.status.is_final:
             if job.status is JobStatus.RUNNING and job.attempt > self._open.get(job.id, 0):

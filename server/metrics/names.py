@@ -1,4 +1,4 @@
-"""Names, meanings and buckets of the metrics that dashboards made for vLLM ask for. Data; seconds and tokens."""
+"""Names, meanings and buckets of the metrics that vLLM dashboards query. Data; seconds and tokens."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ REQUEST_GENERATION_TOKENS = HistogramName("vllm:request_generation_tokens", "Tok
 REQUEST_MAX_GENERATION_TOKENS = HistogramName(
     "vllm:request_max_num_generation_tokens", "Most tokens generated for one answer of a request.", _TOKENS
 )
-REQUEST_PARAMS_MAX_TOKENS = HistogramName("vllm:request_params_max_tokens", "The max_tokens that was asked.", _TOKENS)
-REQUEST_PARAMS_N = HistogramName("vllm:request_params_n", "The number of answers that was asked.", _COUNT)
+REQUEST_PARAMS_MAX_TOKENS = HistogramName("vllm:request_params_max_tokens", "The max_tokens of requests.", _TOKENS)
+REQUEST_PARAMS_N = HistogramName("vllm:request_params_n", "The n of requests.", _COUNT)
 
 PROMPT_TOKENS = CounterName("vllm:prompt_tokens", "Prompt tokens processed.")
 PROMPT_TOKENS_CACHED = CounterName("vllm:prompt_tokens_cached", "Prompt tokens whose KV was reused.")

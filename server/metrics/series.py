@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from runtime.pool.loaded_model import Departure, Died, FellThrough, Left, Loaded, LoadFailed, PoolEvent
+from runtime.pool.loaded_model import Died, FellThrough, Left, Loaded, LoadFailed, PoolEvent, UnloadReason
 from server.metrics import names
 from server.metrics.collectors import ObservedPool, PoolCollector
 from server.metrics.names import LABELS, CounterName, HistogramName, labels_of
@@ -30,7 +30,7 @@ class ModelLifecycle:
         self._load_failures = counter("slmops_model_load_failures", "Loads that failed on every provider.")
         self._fallbacks = counter("slmops_provider_fallbacks", "Providers that could not load, so that the next did.", "provider")
         self._deaths = counter("slmops_worker_deaths", "Workers that ended by themselves, or because they hung.")
-        self._departures = counter("slmops_model_unloads", "Models that left memory, by reason.", "reason")
+        self._unloads = counter("slmops_model_unloads", "Models that left memory, by reason.", "reason")
         self._load_seconds = Histogram(
             "slmops_model_load_seconds", "Duration of a load.", LABELS, buckets=_LOAD_S, registry=registry
         )
@@ -40,8 +40,8 @@ class ModelLifecycle:
         labels = labels_of(label)
         for series in (self._loads, self._load_failures, self._deaths, self._load_seconds):
             series.labels(*labels)
-        for departure in Departure:
-            self._departures.labels(*labels, departure.value)
+        for unload_reason in UnloadReason:
+            self._unloads.labels(*labels, unload_reason.value)
 
     def __call__(self, event: PoolEvent) -> None:
         labels = labels_of(event.label)
@@ -50,23 +50,23 @@ class ModelLifecycle:
                 self._loads.labels(*labels).inc()
                 self._load_seconds.labels(*labels).observe(seconds)
                 where = {"engine": candidate.engine, "provider": candidate.provider.name, "reason": candidate.reason}
-                _tell(logging.INFO, "model loaded", label, seconds=round(seconds, 2), variant=candidate.variant, **where)
+                _log_event(logging.INFO, "model loaded", label, seconds=round(seconds, 2), variant=candidate.variant, **where)
             case LoadFailed(label, why):
                 self._load_failures.labels(*labels).inc()
-                _tell(logging.ERROR, "model not loaded", label, why=why)
+                _log_event(logging.ERROR, "model not loaded", label, why=why)
             case FellThrough(label, fallback):
                 provider = fallback.candidate.provider.name
                 self._fallbacks.labels(*labels, provider).inc()
-                _tell(logging.WARNING, "provider could not load, trying the next", label, provider=provider, why=fallback.why)
+                _log_event(logging.WARNING, "provider could not load, trying the next", label, provider=provider, why=fallback.why)
             case Died(label, why):
                 self._deaths.labels(*labels).inc()
-                _tell(logging.ERROR, "worker died, restarting", label, why=why)
-            case Left(label, departure):
-                self._departures.labels(*labels, departure.value).inc()
-                _tell(logging.INFO, "model unloaded", label, reason=departure.value)
+                _log_event(logging.ERROR, "worker died, restarting", label, why=why)
+            case Left(label, unload_reason):
+                self._unloads.labels(*labels, unload_reason.value).inc()
+                _log_event(logging.INFO, "model unloaded", label, reason=unload_reason.value)
 
 
-def _tell(level: int, what: str, label: str, **fields: object) -> None:
+def _log_event(level: int, what: str, label: str, **fields: object) -> None:
     _log.log(level, what, extra={"fields": {"model": label, **fields}})
 
 

@@ -113,7 +113,9 @@ class Settings(BaseSettings):
     keep_alive: KeepAlive = Field(600.0, description="Time a model stays loaded without requests; -1: for ever.")
     replicas: Replicas = Field(1, description="Workers per model.")
     num_slots: NumSlots = Field(16, description="Sequences decoded together, per worker.")
-    max_waiting: MaxWaiting = Field(256, description="Answers queued per worker before whoever has the most waiting gets 429.")
+    max_waiting: MaxWaiting = Field(
+        256, description="Answers queued per worker before the caller with the most waiting ones gets 429."
+    )
     threads: Threads = Field(0, description="Threads per worker; 0 means a share of the cores.")
     context_length: ContextLength | None = Field(None, description="Cut of the models' context, in tokens.")
     max_token_gap_s: MaxTokenGap = Field(0.1, description="Longest delay of running rows by a prefill chunk.")
@@ -121,7 +123,7 @@ class Settings(BaseSettings):
     kv_budget_bytes: KvBudgetBytes | None = Field(None, description="Most KV of a worker; unset: a share of memory_budget.")
     models: Tables = Field({}, description="Settings of single models, by name or `name:number`.")
     jobs: JobTable = Field(default_factory=lambda: JobSettings(), description="Settings of jobs that run beside serving.")
-    endpoints: EndpointTables = Field({}, description="Servers that jobs may ask, by name.")
+    endpoints: EndpointTables = Field({}, description="Servers that jobs may call, by name.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
     offline: bool = Field(False, description="Never download anything.")
@@ -255,7 +257,7 @@ def _check_only_in_file(flag: object) -> None:
         if names_what_is_only_in_file(value):
             raise InvalidSettings(
                 f"setting 'jobs.{ONLY_IN_FILE}' (from {place}) can be set in {FILE_NAME} only, under [jobs]: "
-                "code runs only where the machine's configuration file says so"
+                "code runs only where the machine's configuration file allows it"
             )
 
 

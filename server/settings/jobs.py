@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class EndpointSettings(BaseModel):
-    """A server that speaks OpenAI's API. Its key stands in a variable or a file, never here."""
+    """A server that speaks OpenAI's API. Its key is in a variable or a file, never here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -84,7 +84,7 @@ class JobSettings(BaseModel):
     memory_limit: MemoryShare = Field(default="50%", description="Most memory of a job: a share of the machine's, or a size.")
     plan_memory_limit: MemoryShare = Field(default="2GiB", description="Most memory of the process that plans a job.")
     threads: Threads = Field(default=0, description="Threads per job; 0 means all cores.")
-    max_attempts: int = Field(default=3, ge=1, le=100, description="Attempts without progress at what may pass by itself.")
+    max_attempts: int = Field(default=3, ge=1, le=100, description="Attempts without progress after retryable failures.")
     allow_code: bool = Field(default=False, description="Whether code that arrives as data may run; only in slmops.toml.")
     data_roots: tuple[Path, ...] = Field(default=(), max_length=100, description="Folders whose files jobs may read by path.")
     output_roots: tuple[Path, ...] = Field(default=(), max_length=100, description="Folders that jobs may write in.")

@@ -106,7 +106,7 @@ class ModelSettings(BaseModel):
         return beneath.model_copy(update={name: value for name, value in self if value is not None})
 
     def engine_options(self) -> EngineOptions:
-        """What a worker is told; defaults where nothing is set."""
+        """The options of a worker; defaults where nothing is set."""
         given: dict[str, Any] = {name: getattr(self, name) for name in EngineOptions.__struct_fields__ if hasattr(self, name)}
         plain: dict[str, Any] = {name: int(v) if isinstance(v, ByteSize) else v for name, v in given.items() if v is not None}
         return EngineOptions(**plain)

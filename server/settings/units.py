@@ -28,7 +28,7 @@ def parse_keep_alive(value: object) -> float:
 
 
 def keep_alive_s(keep_alive: float) -> float:
-    """As the pool takes it."""
+    """The keep-alive in seconds for the pool; FOREVER if it is negative."""
     return FOREVER if keep_alive < 0 else keep_alive
 
 

@@ -55,7 +55,7 @@ def child(command: Sequence[str], environment: Mapping[str, str], log: Path) -> 
 
 
 def obey(measure: Callable[[Load], LoadReport]) -> None:
-    """The child's side: says that it is ready, then measures each load it reads, until its input ends."""
+    """The child's side: reports that it is ready, then measures each load it reads, until its input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what native libraries print is not an answer
     print("ready", file=answers, flush=True)

@@ -43,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as logs:
         for number in range(1, options.rounds + 1):
             for peer in present:
-                _say(f"round {number} of {options.rounds}: {peer.name}")
+                _print_sentence(f"round {number} of {options.rounds}: {peer.name}")
                 try:
                     results[peer.name].append(_round(peer, model, Path(logs) / f"{peer.name}.log", number, options))
                 except PeerFailed as failure:
-                    _say(f"  {peer.name} failed: {failure}")
+                    _print_sentence(f"  {peer.name} failed: {failure}")
     _print_report(version, results, absent)
 
 
@@ -98,7 +98,7 @@ def _round(peer: Peer, model: Model, log: Path, number: int, options: argparse.N
                 report = running.measure(load)
             measured[workload.key] = Measured(report, memory.peak_bytes)
             failed = f", {report.num_errors} failed ({report.first_error})" if report.num_errors else ""
-            _say(f"  {workload.key}: {report.tokens_per_s:.1f} tokens/s, {memory.peak_bytes >> 20} MB{failed}")
+            _print_sentence(f"  {workload.key}: {report.tokens_per_s:.1f} tokens/s, {memory.peak_bytes >> 20} MB{failed}")
     return Round(running.ready_s, running.first_token_s, measured)
 
 
@@ -124,7 +124,7 @@ def _import_s() -> float:
     return seconds[0] - seconds[1]
 
 
-def _say(text: str) -> None:
+def _print_sentence(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

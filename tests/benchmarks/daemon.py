@@ -1,4 +1,4 @@
-"""A daemon of ours under measurement, with its admin API at hand."""
+"""A daemon of slmops under measurement, with a client of its admin API."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Daemon:
     pid: int
     admin: httpx.Client
 
-    def post(self, model: str, verb: str, **asked: Any) -> Any:
-        answer = self.admin.post(f"/admin/models/{model}/{verb}", json=asked or None)
+    def post(self, model: str, verb: str, **requested: Any) -> Any:
+        answer = self.admin.post(f"/admin/models/{model}/{verb}", json=requested or None)
         answer.raise_for_status()
         return answer.json()
 

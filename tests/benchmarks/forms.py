@@ -58,7 +58,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-async def _ask(http: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
+async def _request(http: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
     response = await http.post("/v1/chat/completions", json=body)
     if response.status_code != httpx.codes.OK:
         raise SystemExit(f"{response.status_code} {response.text[:500]}")
@@ -83,9 +83,9 @@ async def _speed(d: Daemon, clients: int, form: dict[str, Any]) -> float:
             }
             for number in range(clients)
         ]
-        await _ask(http, bodies[0])  # compiles the grammar
+        await _request(http, bodies[0])  # compiles the grammar
         began = time.perf_counter()
-        answers = await asyncio.gather(*(_ask(http, body) for body in bodies))
+        answers = await asyncio.gather(*(_request(http, body) for body in bodies))
         seconds = time.perf_counter() - began
     return sum(int(answer["usage"]["completion_tokens"]) for answer in answers) / seconds
 
@@ -102,7 +102,7 @@ def speed(model: str) -> None:
 
 
 async def _predict(d: Daemon) -> None:
-    """What is predicted is the model's own answer, whole or with every twentieth word changed, or a text that it never says."""
+    """The prediction is the model's own answer, whole or with every twentieth word changed, or a text that it never generates."""
     variants: dict[str, Callable[[str], str | None]] = {
         "none": lambda _: None,
         "the answer": lambda answer: answer,
@@ -112,16 +112,16 @@ async def _predict(d: Daemon) -> None:
     seconds, same = dict.fromkeys(variants, 0.0), dict.fromkeys(variants, 0)
     accepted, rejected = dict.fromkeys(variants, 0), dict.fromkeys(variants, 0)
     async with _client(d) as http:
-        for asked in PREDICTED:
-            body = {"messages": [{"role": "user", "content": asked}], "temperature": 0, "max_tokens": 220}
-            plain = str((await _ask(http, body))["choices"][0]["message"]["content"])
+        for requested in PREDICTED:
+            body = {"messages": [{"role": "user", "content": requested}], "temperature": 0, "max_tokens": 220}
+            plain = str((await _request(http, body))["choices"][0]["message"]["content"])
             for name, predict in variants.items():
                 content = predict(plain)
                 extra = {} if content is None else {"prediction": {"type": "content", "content": content}}
                 times = []
                 for _ in range(ROUNDS):
                     began = time.perf_counter()
-                    answer = await _ask(http, body | extra)
+                    answer = await _request(http, body | extra)
                     times.append(time.perf_counter() - began)
                 seconds[name] += min(times)
                 same[name] += answer["choices"][0]["message"]["content"] == plain
@@ -129,8 +129,8 @@ async def _predict(d: Daemon) -> None:
                 accepted[name] += details["accepted_prediction_tokens"]
                 rejected[name] += details["rejected_prediction_tokens"]
     for name in variants:
-        told = f"{same[name]} of {len(PREDICTED)} answers the same, {accepted[name]} tokens accepted, {rejected[name]} rejected"
-        print(f"prediction, {name}: {seconds[name] / seconds['none']:.2f} of the time without, {told}")
+        reported = f"{same[name]} of {len(PREDICTED)} answers the same, {accepted[name]} tokens accepted, {rejected[name]} rejected"
+        print(f"prediction, {name}: {seconds[name] / seconds['none']:.2f} of the time without, {reported}")
 
 
 def _edited(text: str) -> str:
@@ -158,9 +158,9 @@ class _Tally:
     problems: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        asked = f"{self.questions} questions, {self.refused} refused, {self.cut} cut by max_tokens"
+        requested = f"{self.questions} questions, {self.refused} refused, {self.cut} cut by max_tokens"
         calls = f"{self.with_calls} answers with calls: {self.calls} emitted, {self.parsed} parse, {self.valid} valid by schema"
-        return f"{asked}; {calls}; {self.right} answers right ({100 * self.right / max(1, self.questions):.1f} %)"
+        return f"{requested}; {calls}; {self.right} answers right ({100 * self.right / max(1, self.questions):.1f} %)"
 
 
 def _judge(data: FunctionCalls, category: str, question: Question, choice: dict[str, Any], tally: _Tally) -> None:
@@ -187,7 +187,7 @@ def _judge(data: FunctionCalls, category: str, question: Question, choice: dict[
     tally.right += bool(read) and data.is_correct(category, question, read)
 
 
-async def _ask_all(d: Daemon, data: FunctionCalls, category: str, questions: Sequence[Question], choice: str) -> _Tally:
+async def _request_all(d: Daemon, data: FunctionCalls, category: str, questions: Sequence[Question], choice: str) -> _Tally:
     tally, gate = _Tally(), asyncio.Semaphore(CLIENTS)
     async with _client(d) as http:
 
@@ -219,7 +219,7 @@ def tools(model: str, count: int | None, choices: Sequence[str]) -> None:
         for choice in choices:
             for category in CATEGORIES:
                 began = time.perf_counter()
-                tally = asyncio.run(_ask_all(d, data, category, data.questions(category, count), choice))
+                tally = asyncio.run(_request_all(d, data, category, data.questions(category, count), choice))
                 print(f"{category}, {choice}: {tally.line()}; {time.perf_counter() - began:.0f} s", flush=True)
                 for problem in tally.problems[:5]:
                     print(f"    {problem}")

@@ -55,7 +55,7 @@ class _Sessions:
 
     def measure(self, load: Load) -> LoadReport:
         with self._session(load) as session:
-            self._ask(session, WARM_UP)
+            self._request(session, WARM_UP)
         remaining = iter(prompts(load))
         taking = threading.Lock()
         answers: list[Answer] = []
@@ -69,7 +69,7 @@ class _Sessions:
                     if text is None:
                         return
                     try:
-                        answers.append(self._ask(session, text))
+                        answers.append(self._request(session, text))
                     except self._sdk.exception.FoundryLocalException as error:
                         errors.append(str(error))
 
@@ -88,7 +88,7 @@ class _Sessions:
         session.set_streaming(True)
         return session
 
-    def _ask(self, session: Any, text: str) -> Answer:
+    def _request(self, session: Any, text: str) -> Answer:
         sdk = self._sdk
         sent = time.perf_counter()
         with sdk.Request().add_item(sdk.MessageItem.user(text)) as request:

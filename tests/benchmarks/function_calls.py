@@ -49,9 +49,9 @@ class FunctionCalls:
     def questions(self, category: str, count: int | None = None) -> list[Question]:
         """The first `count`, or all."""
         data = self._folder / "bfcl_eval" / "data"
-        asked = _lines(data / f"BFCL_v4_{category}.json")
+        requested = _lines(data / f"BFCL_v4_{category}.json")
         answered = _lines(data / "possible_answer" / f"BFCL_v4_{category}.json")
-        both = list(zip(asked, answered, strict=True))[:count]
+        both = list(zip(requested, answered, strict=True))[:count]
         return [
             Question(
                 id=question["id"],
@@ -77,14 +77,14 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _tool(function: dict[str, Any]) -> dict[str, Any]:
-    """Names as OpenAI allows them; the checker is told that dots became underscores."""
+    """Names as OpenAI allows them; the checker gets a flag for dots that became underscores."""
     name = re.sub(r"\.", "_", function["name"])
     about = {"name": name, "description": function["description"], "parameters": _schema(function["parameters"])}
     return {"type": "function", "function": about}
 
 
-def _schema(told: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in told.items() if key not in ("optional", "format")}
+def _schema(event_keys: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in event_keys.items() if key not in ("optional", "format")}
     if "type" in kept:
         kept["type"] = _TYPES.get(kept["type"], kept["type"])
     if "properties" in kept:

@@ -98,18 +98,18 @@ async def _kill_and_compare(d: Daemon, model: str) -> None:
     done = asyncio.Event()
     async with httpx.AsyncClient(base_url=d.url, timeout=HUNG_S, trust_env=False) as http:
 
-        async def ask(prompt: str) -> httpx.Response:
+        async def send(prompt: str) -> httpx.Response:
             message = [{"role": "user", "content": prompt}]
             body = {"model": model, "messages": message, "temperature": 0, "max_tokens": 48}
             return await http.post("/v1/chat/completions", json=body)
 
-        truth = {prompt: (await ask(prompt)).json()["choices"][0]["message"]["content"] for prompt in prompts}
+        truth = {prompt: (await send(prompt)).json()["choices"][0]["message"]["content"] for prompt in prompts}
 
         async def client(chance: random.Random) -> None:
             while not done.is_set():
                 prompt = chance.choice(prompts)
                 try:
-                    answer = await ask(prompt)
+                    answer = await send(prompt)
                 except httpx.TimeoutException:
                     counts["hung"] += 1
                     continue

@@ -1,7 +1,7 @@
 """Tokens per second and memory of our tuning and of a bare TRL script with the same settings, in turns, a process each.
 
 `python -m tests.benchmarks.training [ROUNDS [WHO,...]]`; needs the default model in the home that SLMOPS_HOME names. Tokens per
-second of processor time are told too: they hold on a machine that has other work.
+second of processor time are reported, too: they stay valid on a busy machine.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The whole life of a model on real data: function calling on the Berkeley data, from a baseline to a distilled student.
 
 `python -m tests.benchmarks.walkthrough`: serves, then works as a user would, with OpenAI's client and the admin API, and prints
-`docs/slmops-walkthrough.md`. Every question of the test split is asked of every model; the data's own checker says what is right.
+`docs/slmops-walkthrough.md`. Every question of the test split is sent to every model; the data's own checker grades the answers.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from tests.doubles.daemon_process import running_daemon
 
 MODEL = "smollm2-135m"
 SPLIT = 4  # every fourth question of a category is for the test
-TIMED = 30  # questions that are asked one at a time
-CLIENTS = 8  # that ask the others
+TIMED = 30  # questions that are sent one at a time
+CLIENTS = 8  # that send the others
 REFERENCE = 1  # the row that the others are compared with: the tuned model, before anything made it smaller
-Asked = tuple[str, Question]
+Exercise = tuple[str, Question]
 Call = tuple[str, dict[str, Any]]
 
 
@@ -44,10 +44,10 @@ class Row:
     resident_bytes: int
 
 
-def split(data: FunctionCalls, num_training: int, num_test: int) -> tuple[list[Asked], list[Asked]]:
+def split(data: FunctionCalls, num_training: int, num_test: int) -> tuple[list[Exercise], list[Exercise]]:
     """(training, test): fixed, and of all categories in turn."""
-    training: list[Asked] = []
-    test: list[Asked] = []
+    training: list[Exercise] = []
+    test: list[Exercise] = []
     by_category = {category: data.questions(category) for category in CATEGORIES}
     for number in range(max(map(len, by_category.values()))):
         for category, questions in by_category.items():
@@ -93,16 +93,16 @@ class Walk:
         print(f"{kind}: {job['outcome']['version']} after {seconds:.0f} s", file=sys.stderr, flush=True)
         return job
 
-    def row(self, name: str, test: Sequence[Asked]) -> Row:
-        """The first questions are asked one at a time, which tells the latency, the others together: answers are the same."""
+    def row(self, name: str, test: Sequence[Exercise]) -> Row:
+        """The first questions are sent one at a time, to measure the latency, the others concurrently: answers are the same."""
         times, answers = [], []
         for _, question in test[:TIMED]:
             begun = time.perf_counter()
             answers.append(self._calls(name, question))
             times.append(time.perf_counter() - begun)
         with ThreadPoolExecutor(CLIENTS) as clients:
-            answers += clients.map(lambda asked: self._calls(name, asked[1]), test[TIMED:])
-        right = sum(self._data.is_correct(*asked, calls) for asked, calls in zip(test, answers, strict=True))
+            answers += clients.map(lambda requested: self._calls(name, requested[1]), test[TIMED:])
+        right = sum(self._data.is_correct(*requested, calls) for requested, calls in zip(test, answers, strict=True))
         loaded = next(each for each in self._api.get("/admin/models").json()["data"] if each["id"].partition(":")[0] == name)
         size = self._served_bytes(name)
         self._api.post(f"/admin/models/{name}/unload", json={})
@@ -155,7 +155,7 @@ def page(rows: Sequence[Row], facts: Sequence[str]) -> str:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--training", type=int, default=160, help="Examples to learn.")
-    options.add_argument("--test", type=int, default=120, help="Questions to ask.")
+    options.add_argument("--test", type=int, default=120, help="Number of questions.")
     options.add_argument("--epochs", type=float, default=2, help="Passes of the tuning.")
     options.add_argument("--learning-rate", type=float, default=1e-3, help="Of the tuning.")
     options.add_argument("--layers", type=int, default=26, help="Of the student, of the teacher's 30.")
@@ -210,10 +210,10 @@ def main() -> None:
         rows.append(walk.row(student, test))
         walk.job("quantize", model=student, output=f"{student}-small", max_quality_loss=1.05)
         rows.append(walk.row(f"{student}-small", test))
-    asked = f"{len(training)} examples learned, {len(test)} others asked"
+    requested = f"{len(training)} training examples, {len(test)} test questions"
     taught = f"the student has {given.layers} of the teacher's 30 layers and was taught in {given.student_epochs:g} passes"
     facts = [
-        f"Function calling on the Berkeley data ({', '.join(CATEGORIES)}): {asked}.",
+        f"Function calling on the Berkeley data ({', '.join(CATEGORIES)}): {requested}.",
         f"Tuned in {given.epochs:g} passes; {taught}. In brackets: over the tuned model at float32.",
         f"All of it took {(time.monotonic() - began) / 60:.0f} minutes.",
     ]

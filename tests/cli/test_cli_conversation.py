@@ -21,15 +21,15 @@ pytestmark = pytest.mark.api
 
 
 class ScriptedDaemon(Daemon):
-    """Remembers what it was asked; answers with the scripted pieces, of which an exception is raised."""
+    """Records its requests; answers with the scripted pieces, and raises those that are exceptions."""
 
     def __init__(self, *script: str | BaseException) -> None:
         super().__init__("http://127.0.0.1:1")
         self.script = script
-        self.asked: list[list[Mapping[str, str]]] = []
+        self.requested: list[list[Mapping[str, str]]] = []
 
     def stream_chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> Generator[str]:
-        self.asked.append(list(messages))
+        self.requested.append(list(messages))
         for piece in self.script:
             if isinstance(piece, BaseException):
                 raise piece
@@ -52,12 +52,12 @@ def roles(messages: Sequence[Mapping[str, str]]) -> list[str]:
     return [message["role"] for message in messages]
 
 
-def test_chat_sends_what_was_said_before(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_chat_sends_the_conversation_so_far(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     daemon = ScriptedDaemon("fi", "ne")
     type_in(monkeypatch, "one", "", "two")
     Conversation(daemon, {}, system="be brief").chat()
-    assert roles(daemon.asked[1]) == ["system", "user", "assistant", "user"]
-    assert daemon.asked[1][2]["content"] == "fine"
+    assert roles(daemon.requested[1]) == ["system", "user", "assistant", "user"]
+    assert daemon.requested[1][2]["content"] == "fine"
     assert capsys.readouterr().out.count("fine\n") == 2
 
 
@@ -65,19 +65,19 @@ def test_clear_forgets_all_but_the_system_message(monkeypatch: pytest.MonkeyPatc
     daemon = ScriptedDaemon("fine")
     type_in(monkeypatch, "one", "/clear", "two", "/bye", "never sent")
     Conversation(daemon, {}, system="be brief").chat()
-    assert [roles(asked) for asked in daemon.asked] == [["system", "user"], ["system", "user"]]
+    assert [roles(requested) for requested in daemon.requested] == [["system", "user"], ["system", "user"]]
 
 
 def test_failed_and_interrupted_answers_are_forgotten_and_the_chat_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    daemon = ScriptedDaemon("par", CommandFailed("the engine stopped; ask again"))
+    daemon = ScriptedDaemon("par", CommandFailed("the engine stopped; send it again"))
     type_in(monkeypatch, "one", KeyboardInterrupt(), "two", "three")
     conversation = Conversation(daemon, {})
     conversation.chat()
-    assert [roles(asked) for asked in daemon.asked] == [["user"]] * 3
+    assert [roles(requested) for requested in daemon.requested] == [["user"]] * 3
     printed = capsys.readouterr()
-    assert printed.err.count("the engine stopped; ask again") == 3
+    assert printed.err.count("the engine stopped; send it again") == 3
     assert "par\n" in printed.out
 
     daemon.script = ("par", KeyboardInterrupt())
@@ -94,7 +94,7 @@ def test_help_and_unknown_commands(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     printed = capsys.readouterr()
     assert "/clear" in printed.out
     assert "/nonsense is not a command" in printed.err
-    assert daemon.asked == []
+    assert daemon.requested == []
 
 
 class Terminal:

@@ -79,7 +79,7 @@ def test_what_fits_is_no_problem(packages: tuple[Package, ...]) -> None:
         ),
         (
             (SLMOPS, overwritten(ORT), DIRECTML),
-            "were not made to lie over each other",
+            "cannot be installed over each other",
             "pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-directml==1.24.4",
         ),
         (
@@ -94,12 +94,12 @@ def test_what_fits_is_no_problem(packages: tuple[Package, ...]) -> None:
         ),
         (
             (SLMOPS, Package("onnxruntime", "1.30.0", in_place=True), GENAI),
-            "onnxruntime-genai 0.18.0 asks for onnxruntime>=1.31.0, and onnxruntime 1.30.0 is in its place",
+            "onnxruntime-genai 0.18.0 requires onnxruntime>=1.31.0, and onnxruntime 1.30.0 is in its place",
             "pip install 'onnxruntime>=1.31.0'",
         ),
         (
             (SLMOPS, Package("onnxruntime", "1.32.0", in_place=True), FOUNDRY),
-            "foundry-local-sdk 2.2.1 asks for onnxruntime==1.31.0, and onnxruntime 1.32.0 is in its place",
+            "foundry-local-sdk 2.2.1 requires onnxruntime==1.31.0, and onnxruntime 1.32.0 is in its place",
             "pip install 'onnxruntime==1.31.0'",
         ),
         ((SLMOPS, DIRECTML, FOUNDRY), "the two cannot share an environment", "pip uninstall -y foundry-local-sdk"),
@@ -184,7 +184,7 @@ def test_doctor_shows_each_remedy_below_the_table(
         doctor.doctor()
     printed = capsys.readouterr().out
     assert "CHECK" in printed
-    assert f"to mend it: stop the other program, or choose another: slmops serve --port {taken_port + 1}" in printed
+    assert f"to fix it: stop the other program, or choose another: slmops serve --port {taken_port + 1}" in printed
 
 
 @pytest.mark.api

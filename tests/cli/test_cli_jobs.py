@@ -48,7 +48,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("source") / "tiny.gguf", Tiny())
 
 
-def test_a_conversion_is_watched_to_its_end_and_told(slmops: Slmops, source: Path) -> None:
+def test_a_conversion_is_watched_to_its_end_and_reported(slmops: Slmops, source: Path) -> None:
     params = ("-p", f"source={source}", "-p", "output=tiny", "-p", "precision=fp32")
     plan = slmops("jobs", "create", "convert", *params, "--dry-run")
     assert (plan.returncode, "registers: tiny" in plan.stdout) == (0, True), plan.stderr
@@ -140,7 +140,7 @@ def test_evaluations_are_shown_and_compared(slmops: Slmops, home: Path, variable
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
 
-def test_kinds_tell_what_they_may_be_asked(slmops: Slmops) -> None:
+def test_kinds_list_their_params(slmops: Slmops) -> None:
     assert "convert" in slmops("jobs", "kinds").stdout
     assert "source" in slmops("jobs", "kinds", "convert").stdout
 
@@ -152,7 +152,7 @@ def test_a_curve_falls_from_its_highest_to_its_lowest_value() -> None:
     assert curve([1.0])[0].endswith(" ")
 
 
-def test_a_bar_ends_its_line_and_the_figures_tell_the_time_left() -> None:
+def test_a_bar_ends_its_line_and_the_figures_show_the_time_left() -> None:
     screen = _Screen()
     data = {"step": 3, "total": 18, "unit": "steps", "rate": 0.1, "time_left_s": 150.0, "metrics": {"loss": 4.5}}
     screen.show({"type": "stage", "message": "training"})

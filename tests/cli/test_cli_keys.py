@@ -148,12 +148,12 @@ def test_a_daemon_that_runs_takes_the_first_key_at_once_and_nobody_is_locked_out
     for variables in ({}, {"SLMOPS_API_KEY": secret}):
         listed = command("keys", "list", "--json", **variables)
         assert [each["name"] for each in json.loads(listed.stdout)] == ["app"]
-        assert str(daemon_home) in listed.stderr, "it says which registry was used instead of the daemon"
+        assert str(daemon_home) in listed.stderr, "it names the registry that was used instead of the daemon"
     admin = command("keys", "create", "--name", "ops", "--scope", "admin").stdout.strip()
     wait_until_known(url, admin)
     assert command("ps", SLMOPS_API_KEY=admin).returncode == 0
     through = command("keys", "list", SLMOPS_API_KEY=admin)
-    assert (through.returncode, through.stderr) == (0, ""), "with an admin's key it asks the daemon"
+    assert (through.returncode, through.stderr) == (0, ""), "with an admin's key it uses the daemon"
     assert command("keys", "revoke", "app", SLMOPS_API_KEY=admin).returncode == 0
     assert httpx.get(f"{url}/v1/models", headers={"x-api-key": secret}).json()["error"]["code"] == "revoked_api_key"
 

@@ -55,11 +55,11 @@ def test_load_says_where_and_for_how_long(slmops: Slmops) -> None:
     assert (loaded["id"], loaded["keep_alive_s"], loaded["pinned"]) == (f"{MODEL}:1", 300, False)
 
 
-def test_reload_changes_what_is_told_and_nothing_else(slmops: Slmops) -> None:
+def test_reload_changes_what_is_reported_and_nothing_else(slmops: Slmops) -> None:
     slmops("load", MODEL)
     before = rows(slmops)[f"{MODEL}:1"]
     run = slmops("reload", MODEL, "--num-slots", "3", "--threads", "1")
-    assert (run.returncode, run.stdout.split(":1 ")[1].split(",")[0]) == (0, "is loaded anew: fake/Fake")
+    assert (run.returncode, run.stdout.split(":1 ")[1].split(",")[0]) == (0, "is reloaded: fake/Fake")
     after = json.loads(slmops("reload", MODEL, "--context-length", "512", "--json").stdout)
     assert (after["num_slots"], after["context_length"], after["keep_alive_s"]) == (3, 512, before["keep_alive_s"])
     assert after["pid"] != before["pid"]

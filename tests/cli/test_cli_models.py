@@ -157,7 +157,7 @@ def test_catalog_counts_parameters_readably(slmops: Slmops) -> None:
 
 
 @pytest.mark.api
-def test_a_warning_of_the_model_is_said_by_pull_and_show(slmops: Slmops, tmp_path: Path) -> None:
+def test_a_warning_of_the_model_is_printed_by_pull_and_show(slmops: Slmops, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", Tiny(metadata={"tokenizer.ggml.pre": None, "llama.vocab_size": 7}))
     run = slmops("pull", str(source))
     assert (run.code, run.out.partition(" is ready")[0]) == (0, "tiny:1")

@@ -1,4 +1,4 @@
-"""What tests ask of the default model, and how they read its streams."""
+"""The requests that tests send to the default model, and the reading of its streams."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_a_stream_says_the_same_and_counts_the_same(client: openai.OpenAI) -> No
     assert len({chunk.id for chunk in [*chunks, last]}) == 1
 
 
-def test_a_stream_has_no_usage_unless_asked(client: openai.OpenAI) -> None:
+def test_a_stream_has_no_usage_unless_requested(client: openai.OpenAI) -> None:
     chunks = list(client.chat.completions.create(model=MODEL, messages=user(QUESTION), max_tokens=3, stream=True))
     assert all(chunk.usage is None and chunk.choices for chunk in chunks)
 
@@ -58,12 +58,12 @@ def test_a_stop_text_ends_the_answer_before_it(client: openai.OpenAI, streams: b
     """`m is` begins inside one token and ends with another."""
     whole = client.chat.completions.create(model=MODEL, messages=user(QUESTION), temperature=0).choices[0].message.content or ""
     assert "m is" in whole
-    asked: dict[str, Any] = {"model": MODEL, "messages": user(QUESTION), "temperature": 0, "stop": ["m is", "never"]}
+    requested: dict[str, Any] = {"model": MODEL, "messages": user(QUESTION), "temperature": 0, "stop": ["m is", "never"]}
     if streams:
-        chunks = list(client.chat.completions.create(**asked, stream=True))
+        chunks = list(client.chat.completions.create(**requested, stream=True))
         text, reason = text_of(chunks), chunks[-1].choices[0].finish_reason
     else:
-        choice = client.chat.completions.create(**asked).choices[0]
+        choice = client.chat.completions.create(**requested).choices[0]
         text, reason = choice.message.content or "", choice.finish_reason
     assert text == whole[: whole.index("m is")]
     assert reason == "stop"
@@ -73,9 +73,9 @@ def test_text_that_is_not_ascii_goes_in_and_out_whole(client: openai.OpenAI) -> 
     prompt = "Répète : 你好 мир 🎉👩‍👩‍👧 ‏שלום"
     echoed = client.completions.create(model=MODEL, prompt=prompt, echo=True, max_tokens=1).choices[0].text
     assert echoed.startswith(prompt)
-    asked: dict[str, Any] = {"model": MODEL, "messages": user(prompt), "temperature": 0, "max_tokens": 40}
-    whole = client.chat.completions.create(**asked).choices[0].message.content
-    assert text_of(client.chat.completions.create(**asked, stream=True)) == whole
+    requested: dict[str, Any] = {"model": MODEL, "messages": user(prompt), "temperature": 0, "max_tokens": 40}
+    whole = client.chat.completions.create(**requested).choices[0].message.content
+    assert text_of(client.chat.completions.create(**requested, stream=True)) == whole
 
 
 def test_a_prompt_that_grows_finds_its_beginning_cached(client: openai.OpenAI) -> None:
@@ -105,8 +105,8 @@ def test_a_prompt_over_the_context_names_both_numbers(client: openai.OpenAI) -> 
 
 
 def test_several_answers_with_their_probabilities(client: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"model": MODEL, "messages": user(QUESTION), "n": 3, "logprobs": True, "top_logprobs": 2}
-    answer = client.chat.completions.create(**asked, temperature=1, seed=1, max_tokens=12)
+    requested: dict[str, Any] = {"model": MODEL, "messages": user(QUESTION), "n": 3, "logprobs": True, "top_logprobs": 2}
+    answer = client.chat.completions.create(**requested, temperature=1, seed=1, max_tokens=12)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     for choice in answer.choices:
         assert choice.logprobs is not None

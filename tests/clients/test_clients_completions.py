@@ -67,12 +67,12 @@ def test_token_ids_are_the_text_that_they_encode(client: openai.OpenAI, tokenize
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_an_echo_begins_with_the_prompt(client: openai.OpenAI, streams: bool) -> None:
-    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "temperature": 0, "max_tokens": 4}
-    plain = client.completions.create(**asked).choices[0].text
+    requested: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "temperature": 0, "max_tokens": 4}
+    plain = client.completions.create(**requested).choices[0].text
     if streams:
-        text = "".join(chunk.choices[0].text for chunk in client.completions.create(**asked, echo=True, stream=True))
+        text = "".join(chunk.choices[0].text for chunk in client.completions.create(**requested, echo=True, stream=True))
     else:
-        text = client.completions.create(**asked, echo=True).choices[0].text
+        text = client.completions.create(**requested, echo=True).choices[0].text
     assert text == PROMPT + plain
 
 

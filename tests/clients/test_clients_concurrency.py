@@ -17,13 +17,13 @@ Work = Callable[[openai.AsyncOpenAI], Awaitable[str]]
 
 
 def streamed(text: str, **sampling: object) -> Work:
-    async def ask(client: openai.AsyncOpenAI) -> str:
+    async def send(client: openai.AsyncOpenAI) -> str:
         stream = await client.chat.completions.create(
             model=MODEL, messages=user(text), max_tokens=24, stream=True, extra_body=sampling
         )
         return "".join([choice.delta.content or "" async for chunk in stream for choice in chunk.choices])
 
-    return ask
+    return send
 
 
 def test_sixteen_streams_equal_their_answers_alone(real_daemon: str) -> None:

@@ -66,7 +66,9 @@ def test_what_is_not_served_says_so(client: openai.OpenAI) -> None:
 
 
 def test_a_full_queue_is_a_rate_limit_that_the_client_waits_out(tmp_path: Path) -> None:
-    """One slot and one place to wait, both taken for a second: the third is told to come back, and with retries does."""
+    """One slot and one place to wait, both taken for a second: the third request is refused with a Retry-After, and succeeds with
+    retries.
+    """
     with (
         daemon_process(tmp_path, "--num-slots", "1", "--max-waiting", "1", "--shutdown-grace-s", "0") as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=30) as client,

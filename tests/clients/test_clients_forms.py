@@ -40,18 +40,18 @@ def check(call: Any) -> None:
 
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_a_required_call_parses_and_validates(client: openai.OpenAI, temperature: int) -> None:
-    asked: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "temperature": temperature, "seed": 3, "max_tokens": 200}
-    answer = client.chat.completions.create(**asked, tools=TOOLS, tool_choice="required", parallel_tool_calls=False)
+    requested: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "temperature": temperature, "seed": 3, "max_tokens": 200}
+    answer = client.chat.completions.create(**requested, tools=TOOLS, tool_choice="required", parallel_tool_calls=False)
     assert answer.choices[0].finish_reason == "tool_calls"
     (call,) = answer.choices[0].message.tool_calls or []
     check(call)
 
 
 def test_a_required_call_says_the_same_in_a_stream(client: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 200, "tools": TOOLS}
-    asked |= {"tool_choice": "required", "parallel_tool_calls": False}
-    whole = client.chat.completions.create(**asked).choices[0].message.tool_calls or []
-    with client.chat.completions.stream(**asked) as stream:
+    requested: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 200, "tools": TOOLS}
+    requested |= {"tool_choice": "required", "parallel_tool_calls": False}
+    whole = client.chat.completions.create(**requested).choices[0].message.tool_calls or []
+    with client.chat.completions.stream(**requested) as stream:
         streamed = stream.get_final_completion().choices[0].message.tool_calls or []
     assert [call.function.arguments for call in streamed] == [call.function.arguments for call in whole]
     assert [call.function.name for call in streamed] == [call.function.name for call in whole]
@@ -89,7 +89,7 @@ def test_a_result_goes_back_in(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
-def test_an_answer_is_of_the_type_asked_for(client: openai.OpenAI, temperature: int) -> None:
+def test_an_answer_is_of_the_requested_type(client: openai.OpenAI, temperature: int) -> None:
     """The text is cut at its longest by the schema, not by max_tokens: a small model does not always find an end."""
     answer = client.chat.completions.parse(
         model=MODEL, messages=user("Describe Paris."), temperature=temperature, seed=7, response_format=Place, max_tokens=300

@@ -47,18 +47,18 @@ def why_wrong(response: httpx.Response, blamed: Collection[str], *, is_json: boo
     """What is wrong with an answer to a request whose fields `blamed` are at their edges; None: nothing."""
     if response.status_code == 200:
         return None if is_json else "accepted what is no JSON"
-    told = response.text[:300]
+    reported = response.text[:300]
     if not 400 <= response.status_code < 500:
-        return f"{response.status_code} {told}"
+        return f"{response.status_code} {reported}"
     error = response.json()["error"]
     if set(error) != {"message", "type", "param", "code"}:
-        return f"not an error envelope: {told}"
+        return f"not an error envelope: {reported}"
     if error["code"] == "context_length_exceeded" and error["param"] in ("messages", "prompt"):
         return None  # whichever field made the prompt so long
     if not is_json:
-        return None if error["code"] in ("invalid_json", "body_too_complex") else f"refused for another reason: {told}"
+        return None if error["code"] in ("invalid_json", "body_too_complex") else f"refused for another reason: {reported}"
     if str(error["param"]).split(".")[0] not in blamed:
-        return f"{response.status_code} names {error['param']!r}: {told}"
+        return f"{response.status_code} names {error['param']!r}: {reported}"
     return None
 
 

@@ -1,4 +1,6 @@
-"""Plugin of pytest: how many requests of each kind the contract's tests sent, told at the end, whatever processes they ran in."""
+"""Plugin of pytest: counts the requests of each kind that the contract's tests sent, from all processes, and reports them at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """In the process that reports. A worker that crashed has told nothing."""
+    """In the reporting process. A crashed worker has reported nothing."""
     _counts(node.config).update(getattr(node, "workeroutput", {}).get(_SENT, {}))
 
 

@@ -48,7 +48,7 @@ def parameters_of(document: Schema, path: str) -> list[Parameter]:
 
 
 def alternatives(schema: Any, document: Schema) -> Iterator[Schema]:
-    """What a value may be: the schema without references and choices; nothing for one that says nothing."""
+    """The constraints on a value: the schema without references and choices; empty for an empty schema."""
     if not isinstance(schema, Mapping):
         return
     if "$ref" in schema:

@@ -1,4 +1,4 @@
-"""Any form that a client may ask of an answer: it is held to, or refused by name; never a 5xx, and no form stops the server."""
+"""Any form that a client may prescribe for an answer is followed, or refused by name; never a 5xx, and no form stops the server."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ GRAMMARS = st.lists(st.lists(RULES, min_size=1, max_size=3).map(" ".join), min_s
 @DRAWN
 @given(schema=SCHEMAS.filter(lambda schema: isinstance(schema, dict)))
 def test_any_schema(http: httpx.Client, cases: Counter[str], schema: dict[str, Any]) -> None:
-    _ask(http, cases, {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}})
+    _request(http, cases, {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}})
 
 
 @DRAWN
@@ -77,22 +77,22 @@ def test_any_schema(http: httpx.Client, cases: Counter[str], schema: dict[str, A
 def test_any_tool(http: httpx.Client, cases: Counter[str], schema: dict[str, Any]) -> None:
     """Held to strictly, and called."""
     function = {"name": "f", "parameters": {**schema, "type": "object"}, "strict": True}
-    _ask(http, cases, {"tools": [{"type": "function", "function": function}], "tool_choice": "required"})
+    _request(http, cases, {"tools": [{"type": "function", "function": function}], "tool_choice": "required"})
 
 
 @DRAWN
 @given(pattern=PATTERNS)
 def test_any_pattern(http: httpx.Client, cases: Counter[str], pattern: str) -> None:
-    _ask(http, cases, {"structured_outputs": {"regex": pattern}})
+    _request(http, cases, {"structured_outputs": {"regex": pattern}})
 
 
 @DRAWN
 @given(grammar=GRAMMARS | st.text('startab:|\n "/()?*+%{}<>', max_size=40))
 def test_any_grammar(http: httpx.Client, cases: Counter[str], grammar: str) -> None:
-    _ask(http, cases, {"structured_outputs": {"grammar": grammar}})
+    _request(http, cases, {"structured_outputs": {"grammar": grammar}})
 
 
-def _ask(http: httpx.Client, cases: Counter[str], form: dict[str, Any]) -> None:
+def _request(http: httpx.Client, cases: Counter[str], form: dict[str, Any]) -> None:
     response = post_values(http, CHAT, {**form, "max_tokens": 24})
     cases[f"forms, answered {response.status_code}"] += 1
     assert why_wrong(response, list(form)) is None

@@ -24,7 +24,7 @@ from server.http.security import OPEN_PATHS
 from server.settings.daemon import Settings
 from tests.contract.conversation import assert_lives
 from tests.contract.document import MODEL, OTHER, read_document
-from tests.doubles.live_server import LiveServer, ask, error_of
+from tests.doubles.live_server import LiveServer, call_app, error_of
 from tests.effort import drawn
 
 load_all_checks()
@@ -32,7 +32,7 @@ Case = schemathesis.Case[Any]
 CONFIG = schemathesis.Config.from_dict(
     {
         "seed": 1,
-        # A list beyond its limit may make a body beyond its own: 413 is what the document says of that.
+        # A list beyond its limit may make a body beyond its own: the document has 413 for that.
         "checks": {"negative_data_rejection": {"expected-statuses": ["4xx", "5xx"]}},
         "operations": [
             {"include-tag": "not implemented", "checks": {"not_a_server_error": {"expected-statuses": ["4xx", "501"]}}},
@@ -86,7 +86,7 @@ def test_without_the_key_every_route_says_so(tmp_path: Path) -> None:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if path not in OPEN_PATHS:
-                assert error_of(ask(app, method.upper(), path), 401)["code"] == "invalid_api_key"
+                assert error_of(call_app(app, method.upper(), path), 401)["code"] == "invalid_api_key"
                 assert "401" in operation["responses"]
 
 

@@ -1,4 +1,6 @@
-"""Edges that no schema tells: what contradicts itself or names what is not there is refused by name, what only looks odd is not."""
+"""Cases that no schema covers: contradictions and references to what does not exist are refused by name; odd but valid requests are
+not.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ for _ in range(150):
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
-def said(*messages: dict[str, Any]) -> dict[str, Any]:
+def chat_body(*messages: dict[str, Any]) -> dict[str, Any]:
     return {"messages": list(messages)}
 
 
@@ -34,20 +36,20 @@ def schema(value: Any, **fields: Any) -> dict[str, Any]:
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     # messages
-    (CHAT, said(), "messages"),
-    (CHAT, said(user("hi", tool_calls=[CALL])), "messages"),
-    (CHAT, said(user([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}])), "messages"),
-    (CHAT, said(user([{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}])), "messages"),
-    (CHAT, said(user([{"type": "file", "file": {"file_id": "f"}}])), "messages"),
-    (CHAT, said(user([{"type": {}, "text": "hi"}])), "messages"),
-    (CHAT, said({"role": "tool", "content": "1"}), "messages"),
-    (CHAT, said({"role": "tool", "content": "1", "tool_call_id": "nobody"}), "messages"),
-    (CHAT, said({"role": "function", "content": "1"}), "messages"),
-    (CHAT, said({"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "{"}}]}), "messages"),
-    (CHAT, said({"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "[]"}}]}), "messages"),
-    (CHAT, said(*[user("hi")] * 10_000), "messages"),
-    (CHAT, said(user("x" * 100_000)), "messages"),
-    (INPUT_TOKENS, said(user([{"type": "image_url", "image_url": {"url": "x"}}])), "messages"),
+    (CHAT, chat_body(), "messages"),
+    (CHAT, chat_body(user("hi", tool_calls=[CALL])), "messages"),
+    (CHAT, chat_body(user([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}])), "messages"),
+    (CHAT, chat_body(user([{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}])), "messages"),
+    (CHAT, chat_body(user([{"type": "file", "file": {"file_id": "f"}}])), "messages"),
+    (CHAT, chat_body(user([{"type": {}, "text": "hi"}])), "messages"),
+    (CHAT, chat_body({"role": "tool", "content": "1"}), "messages"),
+    (CHAT, chat_body({"role": "tool", "content": "1", "tool_call_id": "nobody"}), "messages"),
+    (CHAT, chat_body({"role": "function", "content": "1"}), "messages"),
+    (CHAT, chat_body({"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "{"}}]}), "messages"),
+    (CHAT, chat_body({"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "[]"}}]}), "messages"),
+    (CHAT, chat_body(*[user("hi")] * 10_000), "messages"),
+    (CHAT, chat_body(user("x" * 100_000)), "messages"),
+    (INPUT_TOKENS, chat_body(user([{"type": "image_url", "image_url": {"url": "x"}}])), "messages"),
     # counts and limits
     (CHAT, {"n": 129}, "n"),
     (CHAT, {"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
@@ -133,11 +135,14 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (CHAT, {"function_call": {"name": "f"}}, "function_call"),
 ]
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
-    (CHAT, said({"role": "developer", "content": "Be brief."}, user("hi", name="Ada"))),
-    (CHAT, said(user("\0\u202e שלום 👩‍👩‍👧‍👦 \ufeff"))),
-    (CHAT, said(user([{"type": "text", "text": "a"}, {"type": "text", "text": ""}]))),
-    (CHAT, said(user([]))),
-    (CHAT, said(user("hi"), {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "c1", "content": "1"})),
+    (CHAT, chat_body({"role": "developer", "content": "Be brief."}, user("hi", name="Ada"))),
+    (CHAT, chat_body(user("\0\u202e שלום 👩‍👩‍👧‍👦 \ufeff"))),
+    (CHAT, chat_body(user([{"type": "text", "text": "a"}, {"type": "text", "text": ""}]))),
+    (CHAT, chat_body(user([]))),
+    (
+        CHAT,
+        chat_body(user("hi"), {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "c1", "content": "1"}),
+    ),
     (CHAT, {"messages": [user("<|eos|><|assistant|>")]}),
     (CHAT, {"n": 128, "max_tokens": 1}),
     (CHAT, {"max_tokens": 2**31 - 1}),
@@ -161,7 +166,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (DETOKENIZE, {"tokens": []}),
     (DETOKENIZE, {"tokens": [255, 254]}),
 ]
-FORMS: list[dict[str, Any]] = [  # the fake model answers as it is told to, so that only what a grammar forces is changed
+FORMS: list[dict[str, Any]] = [  # the fake model answers as scripted, so that only what a grammar forces is changed
     {"response_format": {"type": "json_object"}},
     schema({}),
     schema({"type": "object"}),

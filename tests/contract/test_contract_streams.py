@@ -29,8 +29,8 @@ def chunks_of(response: httpx.Response, path: str) -> list[dict[str, Any]]:
         assert set(error) == {"message", "type", "param", "code"}
         assert error["code"] != "internal_error", error
     for event in events:
-        told = CHUNKS[path].model_validate_json(event).model_dump_json(exclude_unset=True)
-        assert json.loads(told) == json.loads(event)
+        reported = CHUNKS[path].model_validate_json(event).model_dump_json(exclude_unset=True)
+        assert json.loads(reported) == json.loads(event)
     chunks = [json.loads(event) for event in events]
     if last == "[DONE]":
         _check_ends(chunks)
@@ -83,7 +83,7 @@ def test_edges(http: httpx.Client, parameter: Parameter, cases: Counter[str]) ->
     ids=str,
 )
 def test_streams_of_every_kind(http: httpx.Client, path: str, fields: dict[str, Any], cases: Counter[str]) -> None:
-    """And what a stream says is what the whole answer says."""
+    """And a stream has the same content as the whole answer."""
     fields = {"temperature": 0, **fields}
     streamed = chunks_of(post_values(http, path, {**fields, "stream": True}), path)
     cases["streams of every kind"] += 1

@@ -1,4 +1,4 @@
-"""A task that counts, in a real process: it leaves a checkpoint after each step, and misbehaves where it is told to."""
+"""A task that counts, in a real process: it leaves a checkpoint after each step, and misbehaves where its params say so."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CountingParams(Params):
     deaf: bool = False
     kill_at: int | None = None
     fail_at: int | None = None
-    may_pass: bool = True
+    retryable: bool = True
     hog_bytes: int = 0
     crash: bool = False
     unsayable: bool = False
@@ -69,7 +69,7 @@ class Counting:
             if context.attempt == 1 and step == params.kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             if context.attempt == 1 and step == params.fail_at:
-                raise JobFailure("The wind blew. Try again.", code="wind", may_pass=params.may_pass)
+                raise JobFailure("The wind blew. Try again.", code="wind", retryable=params.retryable)
             step += 1
             digest = hashlib.sha256(f"{digest}{step}".encode()).hexdigest()
             beside = path.with_suffix(".new")

@@ -28,7 +28,7 @@ class Clock:
 
 @dataclass
 class Outcome:
-    """All that was told of one request."""
+    """All events of one request."""
 
     started: Started | None = None
     pieces: list[str] = field(default_factory=list)
@@ -67,11 +67,11 @@ class EngineBench:
         if isinstance(prompt, str):
             prompt = ChatPrompt(messages=[{"role": "user", "content": prompt}])
         number = len(self.outcomes) + 1
-        asked = SamplingParams(**params)
+        requested = SamplingParams(**params)
         submit = Submit(
             request=number,
             prompt=prompt,
-            params=asked,
+            params=requested,
             priority=priority,
             principal=principal,
             group=group,
@@ -87,17 +87,17 @@ class EngineBench:
             assert self.outcomes[started.request].started is None, "started twice"
             self.outcomes[started.request].started = started
         for chunk in report.chunks:
-            self._tell(chunk.request, chunk.text, chunk.token_ids, chunk.logprobs)
+            self._record(chunk.request, chunk.text, chunk.token_ids, chunk.logprobs)
         for finished in report.finished:
-            self._tell(finished.request, finished.text, finished.token_ids, finished.logprobs)
+            self._record(finished.request, finished.text, finished.token_ids, finished.logprobs)
             self.outcomes[finished.request].finished = finished
         for failed in report.failed:
             self.outcomes[failed.request].failed = failed
         return report
 
-    def _tell(self, request: int, text: str, token_ids: list[int], logprobs: list[TokenLogprob] | None) -> None:
+    def _record(self, request: int, text: str, token_ids: list[int], logprobs: list[TokenLogprob] | None) -> None:
         outcome = self.outcomes[request]
-        assert outcome.finished is None, "told after the end"
+        assert outcome.finished is None, "an event after the end"
         outcome.pieces.append(text)
         outcome.token_ids += token_ids
         outcome.logprobs += logprobs or []
@@ -110,9 +110,9 @@ class EngineBench:
             self.step()
         raise AssertionError(f"{self.engine.num_unfinished} requests did not end within {MOST_STEPS} steps")
 
-    def answer(self, prompt: Prompt | str, **asked: Any) -> Outcome:
+    def answer(self, prompt: Prompt | str, **requested: Any) -> Outcome:
         """One request, to its end."""
-        number = self.submit(prompt, **asked)
+        number = self.submit(prompt, **requested)
         self.run()
         return self.outcomes[number]
 

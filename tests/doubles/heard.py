@@ -8,8 +8,8 @@ from pathlib import Path
 from jobs.task import StopReason
 
 
-class Heard:
-    """What a task told."""
+class RecordingReporter:
+    """A reporter that records what a task reports."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []

@@ -21,7 +21,7 @@ START_S = 30
 
 
 class _AnnouncedDaemon(Daemon):
-    """Says when it listens, and on which event loop."""
+    """Reports when it listens, and on which event loop."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -66,7 +66,7 @@ class LiveServer:
         assert self.call(self.parts.lifecycle.wait_idle(10)), "a request is still open"
 
 
-def ask(app: FastAPI, method: str, path: str, **request: Any) -> httpx.Response:
+def call_app(app: FastAPI, method: str, path: str, **request: Any) -> httpx.Response:
     """One request to an app that no server serves: nothing is loaded in it."""
 
     async def send() -> httpx.Response:
@@ -87,7 +87,7 @@ def events_of(response: httpx.Response) -> Iterator[Any]:
             assert line == "", f"not an event: {line!r}"
 
 
-def said(text: str, **fields: Any) -> dict[str, Any]:
+def chat_body(text: str, **fields: Any) -> dict[str, Any]:
     """A chat request with one message of the user."""
     return {"messages": [{"role": "user", "content": text}], **fields}
 

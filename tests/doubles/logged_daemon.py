@@ -1,4 +1,4 @@
-"""A daemon as users start it: a process of its own, on a free port, told by signals, heard by its log lines."""
+"""A daemon as users start it: a process of its own, on a free port, controlled by signals, observed through its log lines."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class DaemonProcess:
             self.lines.append(line)
             if line["event"] == event:
                 return line
-        raise AssertionError(f"the daemon ended before it said {event!r}; it said: {self.lines}")
+        raise AssertionError(f"the daemon ended before it logged {event!r}; it logged: {self.lines}")
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

@@ -1,4 +1,4 @@
-"""A pool with fake models, and what tests ask of it."""
+"""A pool with fake models, and helpers of its tests."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def spec_of(
 SPEC = spec_of("fake:1")
 
 
-def ask(lease: Lease, said: str, **params: Any) -> Generation:
-    return lease.submit(ChatPrompt(messages=[{"role": "user", "content": said}]), SamplingParams(**params))
+def start_chat(lease: Lease, text: str, **params: Any) -> Generation:
+    return lease.submit(ChatPrompt(messages=[{"role": "user", "content": text}]), SamplingParams(**params))
 
 
 async def text_of(generation: Generation) -> str:
@@ -53,7 +53,7 @@ async def first_chunk(generation: Generation) -> Chunk:
     async for event in generation:
         if isinstance(event, Chunk):
             return event
-    raise AssertionError("it ended before it said anything")
+    raise AssertionError("it ended without any text")
 
 
 @asynccontextmanager
@@ -61,8 +61,8 @@ async def new_pool(
     limits: PoolLimits | None = None, start_worker: WorkerFactory | None = None, *, clock: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[ModelPool]:
     """With workers that have no processes, by default. Nothing may be left behind: no worker, and no unretrieved failure."""
-    unheard: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
     pool = ModelPool(limits or PoolLimits(), start_worker or FakeWorkers(), clock=clock)
     try:
         yield pool
@@ -71,7 +71,7 @@ async def new_pool(
     gc.collect()
     await asyncio.sleep(0)
     assert pool.loaded() == ()
-    assert unheard == []
+    assert unhandled == []
 
 
 def process_pool(limits: PoolLimits | None = None) -> AbstractAsyncContextManager[ModelPool]:
@@ -83,11 +83,11 @@ def departures_of(pool: ModelPool) -> asyncio.Queue[Left]:
     """Of models that leave from now on."""
     left: asyncio.Queue[Left] = asyncio.Queue()
 
-    def tell(event: PoolEvent) -> None:
+    def publish_event(event: PoolEvent) -> None:
         if isinstance(event, Left):
             left.put_nowait(event)
 
-    pool.listeners.append(tell)
+    pool.listeners.append(publish_event)
     return left
 
 

@@ -63,7 +63,7 @@ def write_graph(path: Path, *, attention: str = "GroupQueryAttention", bits: int
 
 
 def move_weights(path: Path, location: str, *, write: bool = True) -> None:
-    """The graph's weights move to the external file `location`, which is written unless told otherwise."""
+    """The graph's weights move to the external file `location`, which is written by default."""
     model = onnx.load(path)
     for tensor in model.graph.initializer:
         data = bytes(tensor.raw_data)

@@ -39,7 +39,7 @@ class Seen:
 
 
 class LocalServer:
-    """Pages by path (without query); everything that was asked."""
+    """Pages by path (without query), and all requests that arrived."""
 
     def __init__(self) -> None:
         self.pages: dict[str, Page] = {}

@@ -16,9 +16,9 @@ Place = frozenset[int]
 
 
 class PlannedConstraint:
-    """places: at each, the tokens of which one must come. Checks that it is asked as the protocol says.
+    """places: at each, the tokens of which one must come. Checks that it is called by the rules of the protocol.
 
-    announces: whether it tells forced tokens. breaks_at: the place at which it gives up.
+    announces: whether it returns forced tokens. breaks_at: the place at which it gives up.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class PlannedConstraint:
         self._breaks_at = breaks_at
 
     def allowed(self) -> NDArray[np.uint8]:
-        assert not self.is_complete, "asked after the end"
+        assert not self.is_complete, "called after the end"
         self.num_masks += 1
         bits = np.zeros(self._vocab_size, np.uint8)
         place = len(self.accepted)

@@ -36,7 +36,7 @@ class ScriptedOwner:
     def lost(self, model: ResidentModel, why: NotReady) -> None:
         self.failures.append(str(why))
 
-    def tell(self, event: PoolEvent) -> None:
+    def publish_event(self, event: PoolEvent) -> None:
         self.events.append(event)
 
 

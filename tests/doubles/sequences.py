@@ -14,27 +14,27 @@ from runtime.text.stream import StopMatcher, TextStream
 _numbers = itertools.count(1)
 
 
-def resolved(asked: SamplingParams, *, max_tokens: int = 16) -> ResolvedParams:
-    """What was asked, else the neutral value."""
+def resolved(requested: SamplingParams, *, max_tokens: int = 16) -> ResolvedParams:
+    """The requested value, else the neutral one."""
 
     def given(value: float | None, neutral: float) -> float:
         return neutral if value is None else value
 
     return ResolvedParams(
-        temperature=given(asked.temperature, 1.0),
-        top_k=max(0, asked.top_k or 0),
-        top_p=given(asked.top_p, 1.0),
-        min_p=given(asked.min_p, 0.0),
-        typical_p=given(asked.typical_p, 1.0),
-        repetition_penalty=given(asked.repetition_penalty, 1.0),
-        max_tokens=asked.max_tokens or max_tokens,
-        asked=asked,
+        temperature=given(requested.temperature, 1.0),
+        top_k=max(0, requested.top_k or 0),
+        top_p=given(requested.top_p, 1.0),
+        min_p=given(requested.min_p, 0.0),
+        typical_p=given(requested.typical_p, 1.0),
+        repetition_penalty=given(requested.repetition_penalty, 1.0),
+        max_tokens=requested.max_tokens or max_tokens,
+        requested=requested,
     )
 
 
 def make_sequence(
     prompt: Iterable[int] = range(8),
-    asked: SamplingParams | None = None,
+    requested: SamplingParams | None = None,
     *,
     generated: Iterable[int] = (),
     request: int | None = None,
@@ -43,9 +43,9 @@ def make_sequence(
     principal: str = "",
     group: int | None = None,
 ) -> Sequence:
-    asked = asked or SamplingParams()
+    requested = requested or SamplingParams()
     ids = list(prompt)
-    params = resolved(asked, max_tokens=max_tokens)
+    params = resolved(requested, max_tokens=max_tokens)
     tokens = np.zeros(len(ids) + params.max_tokens, np.int32)
     tokens[: len(ids)] = ids
     sequence = Sequence(
@@ -55,8 +55,8 @@ def make_sequence(
         prompt_len=len(ids),
         num_tokens=len(ids),
         text=TextStream(lambda token: bytes([token % 256])),
-        stop=StopMatcher(asked.stop, include=asked.include_stop_str_in_output),
-        rng=np.random.Generator(np.random.Philox(asked.seed or 0)),
+        stop=StopMatcher(requested.stop, include=requested.include_stop_str_in_output),
+        rng=np.random.Generator(np.random.Philox(requested.seed or 0)),
         priority=priority,
         arrived_at=0.0,
         deadline_at=None,

@@ -26,7 +26,7 @@ ALPHABET = [chr(code) for code in range(33, 33 + END)]  # token n is this charac
 def write_synthetic_decoder(
     folder: Path, *, attention: str = "GroupQueryAttention", position_ids: bool = False, eos: int = END
 ) -> Path:
-    """A folder as onnxruntime-genai has them. position_ids: the graph also takes them, and adds what it is told to the logits."""
+    """A folder as onnxruntime-genai has them. position_ids: the graph also takes them, and adds their values to the logits."""
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(_model(attention, position_ids), folder / "model.onnx")
     decoder = {

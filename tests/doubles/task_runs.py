@@ -17,7 +17,7 @@ from jobs.job import Outcome
 from jobs.permissions import Grants
 from jobs.task import InvalidJob, JobKind, Plan, Stopped, StopReason, problems_of
 from jobs.tasks.kinds import task_for
-from tests.doubles.heard import Heard
+from tests.doubles.heard import RecordingReporter
 from tests.doubles.tiny_checkpoint import task_context
 
 EVERYTHING = Grants(data_roots=(Path.cwd().anchor,))
@@ -46,25 +46,25 @@ def planned(home: Path, kind: JobKind, params: Mapping[str, Any], grants: Grants
 
 def run_task(home: Path, kind: JobKind, params: Mapping[str, Any], grants: Grants = EVERYTHING) -> TaskRun:
     """Plans and runs a job with a new id. Raises as `planned`."""
-    job, asked = _next_job(home), _validated(kind, params)
+    job, requested = _next_job(home), _validated(kind, params)
     with environment_kept(), task_context(home, job=job) as context:
         context = replace(context, grants=grants)
-        plan = task_for(kind).plan(asked, context)
-        return TaskRun(plan, task_for(kind).run(asked, context), context.folder)
+        plan = task_for(kind).plan(requested, context)
+        return TaskRun(plan, task_for(kind).run(requested, context), context.folder)
 
 
 def interrupted_run(home: Path, kind: JobKind, params: Mapping[str, Any]) -> TaskRun:
     """A job that is paused at its first checkpoint, then resumed."""
-    job, asked = _next_job(home), _validated(kind, params)
+    job, requested = _next_job(home), _validated(kind, params)
     with environment_kept(), task_context(home, job=job) as context:
         context = replace(context, grants=EVERYTHING)
-        plan = task_for(kind).plan(asked, context)
+        plan = task_for(kind).plan(requested, context)
         with pytest.raises(Stopped):
-            task_for(kind).run(asked, replace(context, reporter=PausedAtCheckpoint()))
-        return TaskRun(plan, task_for(kind).run(asked, replace(context, attempt=2)), context.folder)
+            task_for(kind).run(requested, replace(context, reporter=PausedAtCheckpoint()))
+        return TaskRun(plan, task_for(kind).run(requested, replace(context, attempt=2)), context.folder)
 
 
-class PausedAtCheckpoint(Heard):
+class PausedAtCheckpoint(RecordingReporter):
     """Asks its task to pause once it has left a checkpoint."""
 
     def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:

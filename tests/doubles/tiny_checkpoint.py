@@ -16,7 +16,7 @@ from model_registry.registry import open_registry
 from runtime.engines.model_folder import read_model_folder
 from runtime.engines.onnx.decoder import OnnxDecoder
 from runtime.protocol.request import SamplingParams, TextPrompt
-from tests.doubles.heard import Heard
+from tests.doubles.heard import RecordingReporter
 
 _SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 _ENDS = {"vocab_size": 264, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "max_position_embeddings": 128}
@@ -24,11 +24,11 @@ _ENDS = {"vocab_size": 264, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id"
 
 @contextmanager
 def task_context(home: Path, *, job: str = "job-1", offline: bool = False) -> Iterator[TaskContext]:
-    """Its registry is under `home`; `context.reporter` is a Heard."""
+    """Its registry is under `home`; `context.reporter` is a RecordingReporter."""
     with open_registry(home) as registry:
         folder = home / "work" / job
         folder.mkdir(parents=True, exist_ok=True)
-        yield TaskContext(job, registry, folder, Heard(), threads=1, offline=offline)
+        yield TaskContext(job, registry, folder, RecordingReporter(), threads=1, offline=offline)
 
 
 def write_checkpoint(folder: Path, kind: str = "llama", **more: Any) -> Path:

@@ -18,8 +18,8 @@ WORKER = ["-m", "runtime.worker.main"]
 LOAD = Load(engine="fake", folder="", options=EngineOptions(num_slots=2))
 
 
-def saying(said: str, number: int = 1) -> Submit:
-    return Submit(request=number, prompt=ChatPrompt(messages=[{"role": "user", "content": said}]))
+def chat_request(text: str, number: int = 1) -> Submit:
+    return Submit(request=number, prompt=ChatPrompt(messages=[{"role": "user", "content": text}]))
 
 
 def start_worker(program: list[str]) -> subprocess.Popen[bytes]:
@@ -28,8 +28,8 @@ def start_worker(program: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def told(program: list[str], *messages: object) -> tuple[list[FromWorker], bytes, int]:
-    """Everything a worker says to these messages, what it printed, and its exit code. Without a Drain, its input ends."""
+def run_worker(program: list[str], *messages: object) -> tuple[list[FromWorker], bytes, int]:
+    """A worker's messages in reply to these, its other output, and its exit code. Without a Drain, its input ends."""
     encoder = Encoder()
     worker = start_worker(program)
     assert worker.stdin is not None
@@ -39,8 +39,8 @@ def told(program: list[str], *messages: object) -> tuple[list[FromWorker], bytes
     output = worker.stdout.read() if any(isinstance(message, Drain) for message in messages) else b""
     rest, printed = worker.communicate(timeout=30)
     output += rest
-    said, stream = [], io.BytesIO(output)
+    received, stream = [], io.BytesIO(output)
     while (body := read_frame(stream)) is not None:
-        said.append(msgspec.msgpack.decode(body, type=FromWorker))
+        received.append(msgspec.msgpack.decode(body, type=FromWorker))
     assert stream.tell() == len(output)
-    return said, printed, worker.returncode
+    return received, printed, worker.returncode

@@ -30,7 +30,7 @@ class Ending:
         return error
 
 
-def said(text: str, **fields: Any) -> dict[str, Any]:
+def chat_body(text: str, **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **fields}
 
 
@@ -61,7 +61,7 @@ class OpenRequest:
 
 
 class HealthWatch:
-    """Asks /health over and over until stopped. slowest_s: the longest that an answer took; statuses: all that came."""
+    """Polls /health until stopped. slowest_s: the longest time of an answer; statuses: all that arrived."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.statuses: set[int] = set()

@@ -16,7 +16,7 @@ from server.cli.program import execute
 from tests.doubles.daemon_process import Daemon, running_daemon
 from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.tiny_gguf import Tiny
-from tests.faults.open_requests import CHAT, OpenRequest, all_started, said, with_client
+from tests.faults.open_requests import CHAT, OpenRequest, all_started, chat_body, with_client
 
 pytestmark = pytest.mark.model
 
@@ -54,11 +54,11 @@ def weights_of(home: Path, name: str) -> Path:
 
 
 def test_a_template_that_reaches_for_python_is_refused_and_others_are_served(http: httpx.Client) -> None:
-    refused = http.post(CHAT, json=said("hi", model="bad"))
+    refused = http.post(CHAT, json=chat_body("hi", model="bad"))
     assert refused.status_code == 400
     assert "sandbox" in refused.json()["error"]["message"]
     assert http.post("/v1/completions", json={"model": "bad", "prompt": "hi", "max_tokens": 2}).status_code == 200
-    assert http.post(CHAT, json=said("hi", max_tokens=2)).status_code == 200
+    assert http.post(CHAT, json=chat_body("hi", max_tokens=2)).status_code == 200
 
 
 def test_the_worker_of_another_model_may_die_unnoticed(daemon: Daemon, http: httpx.Client) -> None:
@@ -68,11 +68,11 @@ def test_the_worker_of_another_model_may_die_unnoticed(daemon: Daemon, http: htt
 
     async def kill_one(client: httpx.AsyncClient) -> None:
         body = {"prompt": "the", "ignore_eos": True, "stream": True}
-        doomed = OpenRequest(client, "/v1/completions", {**body, "model": "bad", "max_tokens": 4000})
+        failing = OpenRequest(client, "/v1/completions", {**body, "model": "bad", "max_tokens": 4000})
         others = [OpenRequest(client, "/v1/completions", {**body, "model": "good", "max_tokens": 100}) for _ in range(4)]
-        await all_started([doomed, *others])
+        await all_started([failing, *others])
         os.kill(ids["bad"], 9)
-        assert (await doomed.ending).error["code"] == "engine_dead"
+        assert (await failing.ending).error["code"] == "engine_dead"
         assert [ending.last for ending in await asyncio.gather(*(other.ending for other in others))] == ["[DONE]"] * 4
 
     with_client(daemon.url, kill_one)
@@ -95,11 +95,11 @@ def test_a_damaged_file_is_named_by_verify_and_its_load_fails_clearly(
         assert failed.status_code == 503
         assert "bad:1 could not be loaded" in failed.json()["error"]["message"]
         assert "slmops verify" in failed.json()["error"]["message"]
-    assert http.post(CHAT, json=said("hi", max_tokens=2)).status_code == 200
+    assert http.post(CHAT, json=chat_body("hi", max_tokens=2)).status_code == 200
     assert len(daemon.workers()) == 1
 
 
-def test_a_restart_that_fails_is_not_ready_though_nobody_asked(home: Path, daemon: Daemon, http: httpx.Client) -> None:
+def test_a_restart_that_fails_is_not_ready_though_no_request_came(home: Path, daemon: Daemon, http: httpx.Client) -> None:
     (worker,) = daemon.workers()
     weights_of(home, "good").unlink()
     worker.kill()

@@ -1,4 +1,4 @@
-"""Pulls that cannot succeed, by the command line: one line says why, nothing half-written stays, what was there works on."""
+"""Pulls that fail, by the command line: one line has the reason, nothing half-written stays, and existing models still work."""
 
 from __future__ import annotations
 

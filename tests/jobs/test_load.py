@@ -56,11 +56,11 @@ class Script:
 
 
 def complete(script: Script) -> Answer:
-    async def ask() -> Answer:
+    async def send() -> Answer:
         async with script.url() as url:
             return await EventStream(url, "secret").complete({"messages": []})
 
-    return asyncio.run(ask())
+    return asyncio.run(send())
 
 
 def test_answer_counts_come_from_usage_and_instants_from_deltas() -> None:

@@ -1,4 +1,4 @@
-"""The shipped catalog is sound, and unknown names say what exists."""
+"""The shipped catalog is sound, and errors for unknown names list what exists."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_a_staging_folder_of_a_dead_process_is_garbage_and_of_a_live_one_is_not(
     assert killed_at(home, 10**6, stage_and_die)
     with open_registry(home) as registry, registry.staging() as mine:
         (mine / "big").write_bytes(b"x" * 500)
-        assert registry.collect_garbage() == 1000, "its lock says that nobody works in it any more, however new it is"
+        assert registry.collect_garbage() == 1000, "its lock shows that no one works in it any more, however new it is"
         assert (mine / "big").exists()
     assert list((home / "staging").iterdir()) == []
 

@@ -34,7 +34,7 @@ CATALOG_PATH = "/asset-gallery/v1.0/models"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache; and a catalog that is out of reach, so that no test asks the real one."""
+    """An empty cache; and a catalog that is out of reach, so that no test uses the real one."""
     monkeypatch.setenv("SLMOPS_FOUNDRY_CATALOG_URL", UNREACHABLE)
     for name in ("CI", "ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):  # what the SDK's start sets is set back
         monkeypatch.setenv(name, "1")
@@ -239,7 +239,7 @@ def test_the_list_without_the_catalog_is_what_is_cached(cache: Path, offline: bo
 
 
 class SlowModel:
-    """A download that lasts until it is told to stop."""
+    """A download that lasts until it is stopped."""
 
     def __init__(self) -> None:
         self.has_stopped = False
@@ -280,12 +280,12 @@ class FailingModel:
 
 @pytest.mark.parametrize("error", [RuntimeError("no connection"), Panic("no connection")], ids=["an error", "a panic"])
 def test_a_download_that_fails_says_why_and_what_to_do(error: BaseException) -> None:
-    with pytest.raises(SourceUnavailable, match=r"no connection.*goes on where"):
+    with pytest.raises(SourceUnavailable, match=r"no connection.*resumes where"):
         _download(FailingModel(error), FoundryVariant(TINY, "tiny", "cpu"), SilentProgress())
 
 
 class PlacingCatalog:
-    """Foundry Local's SDK as a hostile catalog might use it: a model is put where `path` says."""
+    """Foundry Local's SDK as a hostile catalog might use it: a model is put at `path`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

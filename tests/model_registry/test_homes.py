@@ -1,4 +1,4 @@
-"""Who may read a home, and one that cannot be written to or whose disk is full: read all the same, and told truly."""
+"""The permissions of a home; and homes that cannot be written to or whose disk is full are still readable, with accurate errors."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_it_is_written_to_again_as_soon_as_it_can_be(home: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "said"),
+    ("number", "kind", "expected_text"),
     [
         (errno.ENOSPC, OutOfDisk, "The disk is full: keeping it needs"),
         (errno.EDQUOT, OutOfDisk, "The disk quota of this user is used up"),
@@ -148,8 +148,10 @@ def test_it_is_written_to_again_as_soon_as_it_can_be(home: Path, monkeypatch: py
         (errno.EPERM, NotWritable, "no permission to write to"),
     ],
 )
-def test_why_something_cannot_be_written_is_said(tmp_path: Path, number: int, kind: type[RegistryError], said: str) -> None:
-    with pytest.raises(kind, match=said), storage_errors(tmp_path, 5, "keeping it"):
+def test_why_something_cannot_be_written_is_reported(
+    tmp_path: Path, number: int, kind: type[RegistryError], expected_text: str
+) -> None:
+    with pytest.raises(kind, match=expected_text), storage_errors(tmp_path, 5, "keeping it"):
         raise OSError(number, os.strerror(number), str(tmp_path / "file"))
 
 

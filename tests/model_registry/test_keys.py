@@ -84,7 +84,7 @@ def test_a_removed_key_is_gone(store: KeyStore) -> None:
 
 
 @pytest.mark.parametrize("verb", ["revoke", "remove"])
-def test_an_unknown_key_is_said_to_be(store: KeyStore, verb: str) -> None:
+def test_an_unknown_key_is_reported(store: KeyStore, verb: str) -> None:
     with pytest.raises(KeyNotFound, match="slmops keys list"):
         getattr(store, verb)("nobody")
 

@@ -1,4 +1,4 @@
-"""Adapters in PEFT's layout: what is read, and what is refused because a sum of low rank could not say it."""
+"""Adapters in PEFT's layout: what is read, and what is refused because a sum of low rank could not express it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_halves_are_read(tmp_path: Path, dtype: str, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "expected_text"),
     [
         ({"use_dora": True}, "DoRA"),
         ({"modules_to_save": ["lm_head"]}, "whole modules"),
@@ -51,8 +51,8 @@ def test_halves_are_read(tmp_path: Path, dtype: str, tolerance: float) -> None:
         ({"peft_type": "IA3"}, "Only LoRA"),
     ],
 )
-def test_what_is_more_than_a_sum_is_refused(tmp_path: Path, config: dict[str, Any], said: str) -> None:
-    with pytest.raises(UnsupportedModel, match=said):
+def test_what_is_more_than_a_sum_is_refused(tmp_path: Path, config: dict[str, Any], expected_text: str) -> None:
+    with pytest.raises(UnsupportedModel, match=expected_text):
         read_lora(write_peft(tmp_path / "x", ONE, alpha=2, **config))
 
 

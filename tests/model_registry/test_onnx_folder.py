@@ -91,47 +91,47 @@ def test_one_graph_of_several_can_be_named(tmp_path, imported):
     assert run(source / "onnx" / "model_fp32.onnx", imported).precision == Precision.FP32
 
 
-def damage(folder: Path, how: str) -> None:
+def damage(folder: Path, case: str) -> None:
     graph = folder / "model.onnx"
     config = folder / "genai_config.json"
-    if how == "cut graph":
+    if case == "cut graph":
         graph.write_bytes(graph.read_bytes()[:-40])
-    elif how == "empty graph":
+    elif case == "empty graph":
         graph.write_bytes(b"")
-    elif how == "text for a graph":
+    elif case == "text for a graph":
         graph.write_text("version https://git-lfs.github.com/spec/v1")
-    elif how == "no graph":
+    elif case == "no graph":
         graph.unlink()
-    elif how == "no tokenizer":
+    elif case == "no tokenizer":
         (folder / "tokenizer.json").unlink()
-    elif how == "bad tokenizer":
+    elif case == "bad tokenizer":
         (folder / "tokenizer.json").write_text("{}")
-    elif how == "bad json":
+    elif case == "bad json":
         config.write_text("{")
-    elif how == "deep json":
+    elif case == "deep json":
         config.write_text("[" * 100_000)
-    elif how == "no model section":
+    elif case == "no model section":
         config.write_text("{}")
-    elif how == "a list":
+    elif case == "a list":
         config.write_text("[]")
-    elif how == "no context":
+    elif case == "no context":
         config.write_text(json.dumps(genai_config(context_length=None)))
-    elif how == "graph outside":
+    elif case == "graph outside":
         config.write_text(json.dumps(genai_config("../model.onnx")))
-    elif how == "data missing":
+    elif case == "data missing":
         move_weights(graph, "model.onnx.data", write=False)
-    elif how == "data cut":
+    elif case == "data cut":
         move_weights(graph, "model.onnx.data")
         (folder / "model.onnx.data").write_bytes(b"short")
-    elif how == "data above":
+    elif case == "data above":
         move_weights(graph, "../weights", write=False)
         (folder.parent / "weights").write_bytes(bytes(10_000))
-    elif how == "data absolute":
+    elif case == "data absolute":
         move_weights(graph, "/etc/passwd", write=False)
 
 
 @pytest.mark.parametrize(
-    ("how", "text"),
+    ("case", "text"),
     [
         ("cut graph", "cut off"),
         ("empty graph", "cut off"),
@@ -151,9 +151,9 @@ def damage(folder: Path, how: str) -> None:
         ("data absolute", "outside the model's folder"),
     ],
 )
-def test_damage_is_refused_by_name(tmp_path, imported, how, text):
+def test_damage_is_refused_by_name(tmp_path, imported, case, text):
     source = write_genai_folder(tmp_path / "source")
-    damage(source, how)
+    damage(source, case)
     with pytest.raises(CorruptModel, match=text):
         run(source, imported)
 
@@ -269,7 +269,7 @@ def test_a_genai_folder_with_another_attention_is_marked_for_genai(tmp_path, imp
 def test_a_browser_export_without_sizes_is_refused(tmp_path, imported):
     source = write_browser_export(tmp_path / "source")
     (source / "config.json").write_text(json.dumps({"model_type": "odd"}))
-    with pytest.raises(UnsupportedModel, match=r"config\.json does not say"):
+    with pytest.raises(UnsupportedModel, match=r"config\.json lacks"):
         run(source, imported)
 
 

@@ -276,12 +276,12 @@ class TestHub:
             fetch("hf://org/phi@v9")
 
     @pytest.mark.parametrize("name", ["../../../../tmp/x.gguf", "/tmp/x.gguf", "a/../../x.gguf", "..\\x.gguf", "b\nc.gguf"])
-    @pytest.mark.parametrize("asked", ["hf://org/evil", "hf://org/evil/a"])
-    def test_a_name_that_leaves_the_folder(self, server: LocalServer, fetch, tmp_path, name, asked):
-        add_repository(server, "org/evil", {name if asked.endswith("evil") else f"a/x/../{name}": MODEL})
+    @pytest.mark.parametrize("requested", ["hf://org/evil", "hf://org/evil/a"])
+    def test_a_name_that_leaves_the_folder(self, server: LocalServer, fetch, tmp_path, name, requested):
+        add_repository(server, "org/evil", {name if requested.endswith("evil") else f"a/x/../{name}": MODEL})
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises((CorruptModel, SourceUnavailable), match=r"holds the name|has nothing at"):
-            fetch(asked)
+            fetch(requested)
         assert sorted(tmp_path.rglob("*")) == before
         assert not any("resolve" in seen.path for seen in server.seen)
 

@@ -30,14 +30,14 @@ class EngineUnderTest:
     build: Callable[[Path], Engine]
     refuses: frozenset[str] = frozenset()
     samples: bool = True
-    story: Prompt = field(default_factory=lambda: _said("Tell me a story about a farmer and the sea."))
+    story: Prompt = field(default_factory=lambda: _chat_prompt("Tell me a story about a farmer and the sea."))
     emoji: Prompt = field(default_factory=lambda: TextPrompt(text="🙂🙃🙂🙃🙂🙃🙂🙃🙂🙃🙂🙃"))
 
     def bench(self, folder: Path) -> EngineBench:
         return EngineBench(self.build(folder), Clock())
 
 
-def _said(text: str) -> ChatPrompt:
+def _chat_prompt(text: str) -> ChatPrompt:
     return ChatPrompt(messages=[{"role": "user", "content": text}])
 
 
@@ -46,7 +46,7 @@ def _genai(folder: Path) -> Engine:
 
 
 def _genai_batches(folder: Path) -> Engine:
-    """genai's own engine, on the CPU in its static groups: a section of the configuration asks for it."""
+    """genai's own engine, on the CPU in its static groups: a section of the configuration selects it."""
     return _genai(with_engine_section(folder, folder.parent / "genai-batches"))
 
 
@@ -102,6 +102,9 @@ ENGINES = {
     "genai batches": EngineUnderTest(_genai_batches, refuses=OWN_SAMPLING),
     "foundry": EngineUnderTest(_foundry, refuses=FOUNDRY_LACKS),
     "fake": EngineUnderTest(
-        lambda folder: build_fake_engine(OPTIONS), samples=False, story=_said("[[endless]]"), emoji=_said("[[reply: 🙂🙃🙂🙃]]")
+        lambda folder: build_fake_engine(OPTIONS),
+        samples=False,
+        story=_chat_prompt("[[endless]]"),
+        emoji=_chat_prompt("[[reply: 🙂🙃🙂🙃]]"),
     ),
 }

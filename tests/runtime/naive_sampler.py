@@ -26,16 +26,16 @@ def distribution(logits: NDArray[np.float32], sequence: Sequence, eos_ids: froze
 
 def adjusted(logits: NDArray[np.float32], sequence: Sequence, eos_ids: frozenset[int]) -> list[float]:
     scores = [float(value) for value in logits]
-    asked, penalty = sequence.params.asked, sequence.params.repetition_penalty
-    for token, bias in asked.logit_bias.items():
+    requested, penalty = sequence.params.requested, sequence.params.repetition_penalty
+    for token, bias in requested.logit_bias.items():
         scores[token] += bias
     prompt, output = sequence.known[: sequence.prompt_len].tolist(), sequence.known[sequence.prompt_len :].tolist()
     for token in {*prompt, *output}:
         scores[token] = scores[token] / penalty if scores[token] > 0 else scores[token] * penalty
     for token in set(output):
-        scores[token] -= asked.presence_penalty + asked.frequency_penalty * output.count(token)
-    if len(output) < asked.min_tokens:
-        for token in {*eos_ids, *asked.stop_token_ids}:
+        scores[token] -= requested.presence_penalty + requested.frequency_penalty * output.count(token)
+    if len(output) < requested.min_tokens:
+        for token in {*eos_ids, *requested.stop_token_ids}:
             scores[token] = -math.inf
     return scores
 

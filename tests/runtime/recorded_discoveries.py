@@ -1,4 +1,4 @@
-"""The discoveries kept as data: what machines said, or would say, of their execution providers."""
+"""The discoveries kept as data: recorded and constructed reports of machines' execution providers."""
 
 from __future__ import annotations
 

@@ -30,13 +30,13 @@ SHOWING = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}{% if
 
 
 def form(
-    prompt: Prompt, text: str = "Hello", *, formats: ChatFormats | None = None, constrains: bool = True, **asked: Any
+    prompt: Prompt, text: str = "Hello", *, formats: ChatFormats | None = None, constrains: bool = True, **requested: Any
 ) -> AnswerForm:
     tokenizer = ByteTokenizer()
     compiler = GrammarCompiler(tokenizer, {EOS}, VOCAB_SIZE) if constrains else None
     formats = formats or ChatFormats(tools=GENERIC, reasoning=THINK)
     forms = AnswerForms(tokenizer, formats, compiler, vocab_size=VOCAB_SIZE, eos_ids=frozenset({EOS}))
-    return forms.form(prompt, text, SamplingParams(**asked))
+    return forms.form(prompt, text, SamplingParams(**requested))
 
 
 def accepts(constraint: Constraint | None, answer: str) -> bool:
@@ -53,7 +53,7 @@ def accepts(constraint: Constraint | None, answer: str) -> bool:
     return mask is None or bool(mask[EOS // 8] >> EOS % 8 & 1)
 
 
-def test_nothing_asked_nothing_held() -> None:
+def test_nothing_requested_nothing_held() -> None:
     assert form(TextPrompt(text="x")) == AnswerForm()
     assert form(HELLO, formats=ChatFormats(tools=GENERIC)) == AnswerForm()
 
@@ -114,12 +114,12 @@ def test_a_tool_whose_schema_makes_no_grammar_takes_any_object_unless_it_is_stri
     assert caught.value.field == "tools"
 
 
-@pytest.mark.parametrize("asked", [{"min_tokens": 2}, {"ignore_eos": True}])
-def test_what_moves_the_end_is_refused_beside_a_grammar(asked: dict[str, Any]) -> None:
+@pytest.mark.parametrize("requested", [{"min_tokens": 2}, {"ignore_eos": True}])
+def test_what_moves_the_end_is_refused_beside_a_grammar(requested: dict[str, Any]) -> None:
     for prompt in (HELLO, REQUIRED):
         with pytest.raises(InvalidRequest, match="where the answer ends") as caught:
-            form(prompt, grammar=YES_OR_NO, **asked)
-        assert caught.value.field == next(iter(asked))
+            form(prompt, grammar=YES_OR_NO, **requested)
+        assert caught.value.field == next(iter(requested))
 
 
 def test_an_engine_without_grammars_refuses_what_needs_one_and_lets_the_model_call_at_will() -> None:
@@ -151,8 +151,8 @@ def test_a_grammar_waits_for_the_thought() -> None:
 
 @pytest.mark.parametrize(("effort", "budget"), [("none", 0), ("minimal", 256), ("low", 1024), ("medium", 4096)])
 def test_an_effort_is_a_budget_unless_one_is_given(effort: str, budget: int) -> None:
-    for asked, expected in (({}, budget), ({"thinking_budget": 7}, 7)):
-        thought = form(msgspec.structs.replace(HELLO, reasoning_effort=effort), "<think>", **asked).thought
+    for requested, expected in (({}, budget), ({"thinking_budget": 7}, 7)):
+        thought = form(msgspec.structs.replace(HELLO, reasoning_effort=effort), "<think>", **requested).thought
         assert thought is not None
         while not (mask := thought.allowed()) is not None:
             thought.accept(ord("a"))
@@ -201,7 +201,7 @@ def test_tools_are_refused_by_models_that_have_no_format_for_them() -> None:
     assert caught.value.field == "tools"
 
 
-def test_an_effort_is_told_to_the_template_and_what_the_request_says_itself_wins() -> None:
+def test_an_effort_is_passed_to_the_template_and_what_the_request_says_itself_wins() -> None:
     template = "{{ enable_thinking }} {{ reasoning_effort }}"
     assert rendered(msgspec.structs.replace(HELLO, reasoning_effort="low"), template, reasoning=THINK) == "True low"
     assert rendered(msgspec.structs.replace(HELLO, reasoning_effort="none"), template) == "False none"

@@ -28,7 +28,7 @@ def required(**choice: Any) -> ChatPrompt:
 
 
 @pytest.mark.parametrize(
-    ("asked", "needs"),
+    ("requested", "needs"),
     [
         ((TextPrompt(text="x"),), [("completion", "prompt")]),
         ((CHAT,), [("chat", "messages")]),
@@ -38,8 +38,8 @@ def required(**choice: Any) -> ChatPrompt:
         ((TextPrompt(text="x"), SamplingParams(), "support"), [("completion", "prompt"), ("adapters", "model")]),
     ],
 )
-def test_a_request_needs_what_it_names(asked: tuple[Any, ...], needs: list[tuple[str, str]]) -> None:
-    assert [(each.capability.value, each.param) for each in needs_of(*asked)] == needs
+def test_a_request_needs_what_it_names(requested: tuple[Any, ...], needs: list[tuple[str, str]]) -> None:
+    assert [(each.capability.value, each.param) for each in needs_of(*requested)] == needs
 
 
 @pytest.mark.parametrize(

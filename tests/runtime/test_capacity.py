@@ -1,4 +1,4 @@
-"""Who fits beside whom: a table for each verdict, and what holds for all of them."""
+"""Which models fit beside which: a table for each verdict, and the invariants of all of them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_no_more_models_than_allowed(residents: list[Resident], verdict: Verdict
     assert plan_room(demand(1), residents, replace(BUDGET, max_models=2)) == verdict
 
 
-def test_what_never_fits_is_told_with_the_arithmetic() -> None:
+def test_what_never_fits_is_reported_with_the_arithmetic() -> None:
     residents = [taken("kept:1", 600, pinned=True), taken("other:1", 300)]
     verdict = plan_room(demand(300, 150, 900, replicas=1), residents, BUDGET)
     assert verdict == NeverFits(
@@ -157,7 +157,7 @@ def test_who_must_wait_waits_for_those_that_work_and_no_more_than_needed(
 
 @given(demands, residents_of, budgets)
 def test_it_ends(wants: Demand, residents: list[Resident], budget: Budget) -> None:
-    """Whoever does as told, time after time, has room in the end, and keeps the pinned."""
+    """Following the verdicts repeatedly makes room in the end, and never evicts a pinned model."""
     for _ in range(2 * len(residents) + 1):
         match plan_room(wants, residents, budget):
             case MustEvict(labels=labels):

@@ -20,8 +20,8 @@ FETCHING = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "SLMOPS_INDEX_U
 
 def test_no_secret_passes_whatever_the_process_is_for() -> None:
     variables = dict.fromkeys(SECRETS, "s")
-    for asks in ({}, {"network": True}, {"fetches": True, "network": True}):
-        assert allowed(variables, **asks) == {}
+    for options in ({}, {"network": True}, {"fetches": True, "network": True}):
+        assert allowed(variables, **options) == {}
 
 
 def test_what_computing_needs_passes() -> None:

@@ -16,7 +16,7 @@ from tests.doubles.engine_bench import Clock, EngineBench, Outcome
 pytestmark = pytest.mark.model
 
 NUM_TOKENS = 24
-ASKED = (
+PROMPTS = (
     "Hi!",
     "What is the capital of France?",
     "Write one sentence about the sea.",
@@ -40,7 +40,7 @@ def bench_of(folder: Path, **options: Any) -> EngineBench:
     return EngineBench(build_onnx_engine(folder, EngineOptions(num_slots=10, **options)), Clock())
 
 
-def told(outcome: Outcome) -> tuple[list[int], str]:
+def tokens_and_text(outcome: Outcome) -> tuple[list[int], str]:
     return outcome.token_ids, outcome.text
 
 
@@ -48,7 +48,10 @@ def told(outcome: Outcome) -> tuple[list[int], str]:
 def alone(folder: Path) -> Iterator[dict[str, list[tuple[list[int], str]]]]:
     """Each answer by itself, with nothing cached."""
     bench = bench_of(folder, prefix_cache_bytes=0)
-    yield {kind: [told(bench.answer(said, max_tokens=NUM_TOKENS, **params)) for said in ASKED] for kind, params in KINDS.items()}
+    yield {
+        kind: [tokens_and_text(bench.answer(prompt, max_tokens=NUM_TOKENS, **params)) for prompt in PROMPTS]
+        for kind, params in KINDS.items()
+    }
     bench.engine.close()
 
 
@@ -66,15 +69,15 @@ def test_a_batch_answers_as_each_request_alone(
     bench: EngineBench, alone: dict[str, list[tuple[list[int], str]]], cache: str, kind: str
 ) -> None:
     """All eight at once, joined by a long prompt that is chunked between their tokens; the second time, from the cache."""
-    numbers = [bench.submit(said, max_tokens=NUM_TOKENS, **KINDS[kind]) for said in ASKED]
+    numbers = [bench.submit(prompt, max_tokens=NUM_TOKENS, **KINDS[kind]) for prompt in PROMPTS]
     long = bench.submit(LONG, max_tokens=2, temperature=0)
     bench.run()
-    assert [told(bench.outcomes[number]) for number in numbers] == alone[kind]
+    assert [tokens_and_text(bench.outcomes[number]) for number in numbers] == alone[kind]
     cached = sum(bench.outcomes[number].end.usage.cached_tokens for number in [*numbers, long])
     if cache == "warm":
         assert cached > 0.9 * bench.outcomes[long].end.usage.prompt_tokens
 
 
 def test_the_answer_is_one(alone: dict[str, list[tuple[list[int], str]]]) -> None:
-    """Else equality above would say little: text comes out, and it names what was asked for."""
+    """Else equality above would prove little: the answers are text, and name what the prompts are about."""
     assert "Paris" in alone["greedy"][1][1]

@@ -26,7 +26,7 @@ def test_an_answer_and_its_usage() -> None:
     assert outcome.started.prompt_tokens == 7
 
 
-def test_each_token_is_told_in_the_step_that_made_it() -> None:
+def test_each_token_is_returned_in_the_step_that_made_it() -> None:
     bench = fake_bench()
     bench.submit("[[count: 3]]")
     pieces = []
@@ -48,8 +48,8 @@ def test_a_newcomer_is_admitted_in_the_next_step_beside_running_rows() -> None:
     report = bench.step()
     assert [started.request for started in report.started] == [second]
     later = [bench.step() for _ in range(4)]
-    told = [{chunk.request for chunk in report.chunks} for report in later]
-    assert told == [{first, second}] * 4
+    reported = [{chunk.request for chunk in report.chunks} for report in later]
+    assert reported == [{first, second}] * 4
 
 
 def test_rows_are_refilled_in_the_step_after_one_ends() -> None:
@@ -94,8 +94,8 @@ def test_chunks_of_a_long_prompt_go_between_the_steps_of_running_rows() -> None:
     long = bench.submit("x" * 400)
     gaps, gap = [], 0
     while bench.outcomes[long].started is None or not bench.outcomes[long].pieces:
-        told = {chunk.request for chunk in bench.step().chunks}
-        gap = 0 if running in told else gap + 1
+        reported = {chunk.request for chunk in bench.step().chunks}
+        gap = 0 if running in reported else gap + 1
         gaps.append(gap)
     assert len(gaps) > 40  # about 400 tokens in chunks of 16, each with a decode step behind it
     assert max(gaps) == 1
@@ -178,7 +178,7 @@ def test_after_a_step_that_raised_everything_is_forgotten_and_the_engine_serves(
     others = [bench.submit(ENDLESS), bench.submit("waits")]
     bench.step()
     bad = bench.submit("[[fail]]")
-    with pytest.raises(RuntimeError, match="told to fail"):
+    with pytest.raises(RuntimeError, match="failed as directed"):
         bench.run()
     assert sorted(bench.engine.fail_all()) == sorted([*others[:1], bad] if bench.outcomes[others[1]].finished else [*others, bad])
     assert bench.engine.num_unfinished == 0

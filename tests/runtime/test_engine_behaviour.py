@@ -1,4 +1,7 @@
-"""What every engine promises, asked of each that runs here, on the default model. What one cannot do, it refuses by name."""
+"""The contract of every engine, tested on each that runs here, with the default model.
+
+What an engine cannot do, it refuses by name.
+"""
 
 from __future__ import annotations
 
@@ -120,9 +123,9 @@ def test_characters_are_never_cut(tested: EngineUnderTest, bench: EngineBench) -
 
 
 def test_many_at_a_time_answer_as_each_alone(tested: EngineUnderTest, bench: EngineBench) -> None:
-    asked = [tested.story, "Hi!", "What is the capital of France?", SENTENCE * 4]
-    alone = [bench.answer(prompt, temperature=0, max_tokens=12).token_ids for prompt in asked]
-    numbers = [bench.submit(prompt, temperature=0, max_tokens=12) for prompt in asked]
+    requested = [tested.story, "Hi!", "What is the capital of France?", SENTENCE * 4]
+    alone = [bench.answer(prompt, temperature=0, max_tokens=12).token_ids for prompt in requested]
+    numbers = [bench.submit(prompt, temperature=0, max_tokens=12) for prompt in requested]
     bench.run()
     assert [bench.outcomes[number].token_ids for number in numbers] == alone
 
@@ -157,10 +160,10 @@ def test_a_call_is_made_where_it_is_required(tested: EngineUnderTest, bench: Eng
 def test_tokens_have_their_probabilities(tested: EngineUnderTest, bench: EngineBench, greedy: Outcome) -> None:
     if is_refused(tested, bench, "logprobs", 2):
         return
-    told = bench.answer(tested.story, temperature=0, max_tokens=8, logprobs=2).logprobs
-    assert [each.token_id for each in told] == greedy.token_ids[:8]
-    assert all(each.top[0].token_id == each.token_id and each.logprob == each.top[0].logprob <= 0 for each in told)
-    assert all(each.top[1].logprob <= each.top[0].logprob for each in told)
+    reported = bench.answer(tested.story, temperature=0, max_tokens=8, logprobs=2).logprobs
+    assert [each.token_id for each in reported] == greedy.token_ids[:8]
+    assert all(each.top[0].token_id == each.token_id and each.logprob == each.top[0].logprob <= 0 for each in reported)
+    assert all(each.top[1].logprob <= each.top[0].logprob for each in reported)
 
 
 # ---- its end ----
@@ -196,10 +199,10 @@ def test_a_stop_token_ends_an_answer(tested: EngineUnderTest, bench: EngineBench
 
 
 def test_min_tokens_keeps_the_end_away(tested: EngineUnderTest, bench: EngineBench, greedy: Outcome) -> None:
-    asked: dict[str, Any] = {"temperature": 0, "max_tokens": 24, "stop": (greedy.text[:2],)}
-    assert bench.answer(tested.story, **asked).end.usage.completion_tokens < 9
+    requested: dict[str, Any] = {"temperature": 0, "max_tokens": 24, "stop": (greedy.text[:2],)}
+    assert bench.answer(tested.story, **requested).end.usage.completion_tokens < 9
     if not is_refused(tested, bench, "min_tokens", 9):
-        assert bench.answer(tested.story, min_tokens=9, **asked).end.usage.completion_tokens >= 9
+        assert bench.answer(tested.story, min_tokens=9, **requested).end.usage.completion_tokens >= 9
 
 
 # ---- limits ----
@@ -244,9 +247,9 @@ def test_an_abort_takes_effect_before_the_next_step(tested: EngineUnderTest, ben
         bench.step()
     bench.engine.remove(gone)
     assert bench.engine.num_unfinished == 1
-    told = len(bench.outcomes[gone].pieces)
+    reported = len(bench.outcomes[gone].pieces)
     bench.run()
-    assert len(bench.outcomes[gone].pieces) == told
+    assert len(bench.outcomes[gone].pieces) == reported
     assert bench.outcomes[gone].finished is None
     assert bench.outcomes[stays].token_ids == greedy.token_ids
 

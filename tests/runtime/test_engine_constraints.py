@@ -79,11 +79,11 @@ def test_a_constraint_that_breaks_fails_its_row_alone(breaks_at: int) -> None:
     assert len(bench.outcomes[other].token_ids) == 6
 
 
-@pytest.mark.parametrize("asked", [{"min_tokens": 3}, {"ignore_eos": True}])
-def test_what_would_move_the_end_is_refused_beside_a_grammar(asked: dict[str, Any]) -> None:
+@pytest.mark.parametrize("requested", [{"min_tokens": 3}, {"ignore_eos": True}])
+def test_what_would_move_the_end_is_refused_beside_a_grammar(requested: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match="`form`") as caught:
-        two_kernel_bench().submit(PROMPT, grammar=planned(A_TO_Z), **asked)
-    assert caught.value.field == next(iter(asked))
+        two_kernel_bench().submit(PROMPT, grammar=planned(A_TO_Z), **requested)
+    assert caught.value.field == next(iter(requested))
 
 
 # ---- jumps ----
@@ -92,13 +92,13 @@ def test_what_would_move_the_end_is_refused_beside_a_grammar(asked: dict[str, An
 def test_few_forced_tokens_wait_for_the_steps_of_many_rows_unless_the_answer_must_be_repeatable() -> None:
     """Drawn without a seed beside four others: three forced tokens are not worth a chunk, six are."""
 
-    def chunks(num_forced: int, **asked: Any) -> list[tuple[int, int, int]]:
+    def chunks(num_forced: int, **requested: Any) -> list[tuple[int, int, int]]:
         bench = two_kernel_bench(num_slots=5)
         for _ in range(4):
             bench.submit(PROMPT, max_tokens=60, temperature=1.0, logit_bias={EOS: -100.0})
         while len(runner_of(bench).prefilled) < 4:
             bench.step()
-        number = bench.submit(PROMPT, grammar=planned(A_TO_Z, *single("x" * num_forced), A_TO_Z), **asked)
+        number = bench.submit(PROMPT, grammar=planned(A_TO_Z, *single("x" * num_forced), A_TO_Z), **requested)
         while bench.outcomes[number].finished is None:
             bench.step()
         assert len(bench.outcomes[number].token_ids) == num_forced + 2
@@ -118,28 +118,28 @@ def test_a_row_jumps_once_in_a_step_so_that_others_wait_for_one_chunk() -> None:
     while not bench.outcomes[beside].token_ids:
         bench.step()
     while bench.outcomes[jumping].finished is None:
-        before, told = len(runner_of(bench).prefilled), len(bench.outcomes[beside].token_ids)
+        before, reported = len(runner_of(bench).prefilled), len(bench.outcomes[beside].token_ids)
         bench.step()
         assert len(runner_of(bench).prefilled) - before <= 1
-        assert len(bench.outcomes[beside].token_ids) == told + 1
+        assert len(bench.outcomes[beside].token_ids) == reported + 1
 
 
 plans = st.lists(st.one_of(st.just((0, 1, 2)), st.integers(0, 40).map(lambda token: (token,))), min_size=1, max_size=30)
 
 
 @given(plans, st.sampled_from([{"temperature": 0.0}, {"temperature": 1.0, "seed": 3}]))
-def test_where_kernels_agree_jumps_change_nothing(places: list[tuple[int, ...]], asked: dict[str, Any]) -> None:
+def test_where_kernels_agree_jumps_change_nothing(places: list[tuple[int, ...]], requested: dict[str, Any]) -> None:
     def answer(grammar: Grammar) -> list[int]:
         bench = two_kernel_bench(agree=True)
         bench.submit(PROMPT, max_tokens=60, temperature=0)  # beside another
-        return bench.answer(PROMPT, grammar=grammar, **asked).token_ids
+        return bench.answer(PROMPT, grammar=grammar, **requested).token_ids
 
     # Without announcements a forced token is drawn as well, which takes a number from the generator: greedy answers alone compare.
-    told = answer(planned(*places))
-    assert len(told) == len(places)
-    assert all(token in place for token, place in zip(told, places, strict=True))
-    if not asked.get("seed"):
-        assert told == answer(planned(*places, announces=False))
+    reported = answer(planned(*places))
+    assert len(reported) == len(places)
+    assert all(token in place for token, place in zip(reported, places, strict=True))
+    if not requested.get("seed"):
+        assert reported == answer(planned(*places, announces=False))
 
 
 def test_preemption_computes_again_what_was_computed_together() -> None:
@@ -148,16 +148,16 @@ def test_preemption_computes_again_what_was_computed_together() -> None:
     prediction = bytes([0, 1, 5, 6] * 10).decode()
     prompts = [list(range(first, first + 20)) for first in range(6)]
 
-    def ask(bench: Any, prompt: list[int]) -> int:
+    def send(bench: Any, prompt: list[int]) -> int:
         return bench.submit(TokensPrompt(token_ids=prompt), grammar=plan, prediction=prediction, temperature=0)
 
     bench = two_kernel_bench(num_slots=4, kv_budget_bytes=4 * 120)
-    numbers = [ask(bench, prompt) for prompt in prompts]
+    numbers = [send(bench, prompt) for prompt in prompts]
     bench.run()
     assert bench.engine.stats().preemptions_total > 2
     for number, prompt in zip(numbers, prompts, strict=True):
         alone = two_kernel_bench()
-        ask(alone, prompt)
+        send(alone, prompt)
         alone.run()
         assert bench.outcomes[number].token_ids == alone.outcomes[1].token_ids
         assert bench.outcomes[number].end.usage == alone.outcomes[1].end.usage

@@ -19,9 +19,9 @@ SENTENCE = "The quick brown fox jumps over the lazy dog, and then once more over
 REPLY = f"[[reply: {SENTENCE}]]"
 
 
-def steps_of(prompt: str, **asked: Any) -> tuple[Outcome, int]:
+def steps_of(prompt: str, **requested: Any) -> tuple[Outcome, int]:
     bench = fake_bench()
-    outcome = bench.answer(prompt, **asked)
+    outcome = bench.answer(prompt, **requested)
     return outcome, bench.engine.stats().steps_total
 
 
@@ -92,7 +92,7 @@ def test_a_wrong_draft_leaves_no_trace_although_kernels_differ() -> None:
 
 
 @pytest.mark.parametrize(("behind", "is_taken"), [(0.2, True), (0.3, False)])
-def test_what_is_drafted_stands_where_kernels_could_not_tell_it_from_the_best(behind: float, is_taken: bool) -> None:
+def test_what_is_drafted_stands_where_kernels_could_not_distinguish_it_from_the_best(behind: float, is_taken: bool) -> None:
     bench = fake_bench()
     outcome = bench.answer(REPLY, prediction="TZe quick", temperature=0, logit_bias={ord("Z"): 50.0 - behind}, max_tokens=3)
     assert (outcome.text == "TZe") is is_taken
@@ -107,7 +107,7 @@ places = st.one_of(st.just((0, 1)), st.just((0, 1, 2)), st.integers(0, 5).map(la
 def test_where_kernels_agree_a_draft_changes_nothing(
     plan: list[tuple[int, ...]],
     changed: list[tuple[int, int, bool]],
-    asked: dict[str, Any],
+    requested: dict[str, Any],
     logprobs: int | None,
     presence_penalty: float,
 ) -> None:
@@ -116,7 +116,7 @@ def test_where_kernels_agree_a_draft_changes_nothing(
     def answer(prediction: str | None) -> Outcome:
         bench = two_kernel_bench(agree=True)
         bench.submit(PROMPT, max_tokens=100, temperature=0, logit_bias={EOS: -1000.0})
-        params = {"logprobs": logprobs, "presence_penalty": presence_penalty, "prediction": prediction, **asked}
+        params = {"logprobs": logprobs, "presence_penalty": presence_penalty, "prediction": prediction, **requested}
         return bench.answer(PROMPT, grammar=planned(*plan), **params)
 
     plain = answer(None)

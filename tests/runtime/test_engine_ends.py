@@ -1,4 +1,4 @@
-"""How a request ends, and what it is told: lengths, end tokens, stop strings, deadlines, aborts. Bytes are tokens here."""
+"""How a request ends, and its last event: lengths, end tokens, stop strings, deadlines, aborts. Bytes are tokens here."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_ignore_eos_goes_on() -> None:
     assert (outcome.text, outcome.end.reason) == ("ab", FinishReason.LENGTH)
 
 
-def test_special_tokens_are_shown_if_asked() -> None:
+def test_special_tokens_are_shown_if_requested() -> None:
     outcome = fake_bench().answer("[[reply: ab]]", ignore_eos=True, max_tokens=3, skip_special_tokens=False)
     assert outcome.text == "ab<|eos|>"
 
@@ -125,7 +125,7 @@ def test_a_stop_string_across_tokens_is_never_shown() -> None:
     assert outcome.token_ids == [*b"1 2 3 4 5 6 7 8"]
 
 
-def test_a_stop_string_is_shown_if_asked() -> None:
+def test_a_stop_string_is_shown_if_requested() -> None:
     assert fake_bench().answer("[[count: 20]]", stop=("3 4",), include_stop_str_in_output=True).text == "1 2 3 4"
 
 

@@ -79,13 +79,13 @@ requests = st.builds(
 follow_ups = st.tuples(st.integers(0, 7), st.integers(1, 25), st.lists(st.integers(0, 2), min_size=1, max_size=6), requests)
 
 
-def with_follow_ups(mix: list[Request], asked: list[tuple[int, int, list[int], Request]]) -> list[Request]:
+def with_follow_ups(mix: list[Request], requested: list[tuple[int, int, list[int], Request]]) -> list[Request]:
     """Conversations that go on: prompts made of an earlier one, some of its answer, and something new."""
     longer = list(mix)
-    for number, cut, said, request in asked:
+    for number, cut, expected_text, request in requested:
         first = mix[number % len(mix)]
         answer = alone(first)[0] if first.is_repeatable else ()
-        longer.append(replace(request, prompt=(*first.prompt, *answer[:cut], *said)))
+        longer.append(replace(request, prompt=(*first.prompt, *answer[:cut], *expected_text)))
     return longer
 
 
@@ -106,13 +106,13 @@ def alone(request: Request) -> tuple[tuple[int, ...], str, str]:
 @example([Request(SHARED, 20, 0.0, None, i, None, 0) for i in range(4)], [], 3, 400, 300)
 def test_each_answer_is_the_one_it_gets_alone(
     mix: list[Request],
-    asked: list[tuple[int, int, list[int], Request]],
+    requested: list[tuple[int, int, list[int], Request]],
     num_slots: int,
     prefix_cache_bytes: int,
     kv_budget_bytes: int,
 ) -> None:
     """Random mixes with shared prefixes, chunked prompts, aborts, priorities, principals, a cache budget, too little KV memory."""
-    mix = with_follow_ups(mix, asked)
+    mix = with_follow_ups(mix, requested)
     bench = two_kernel_bench(
         num_slots=num_slots,
         prefix_cache_bytes=prefix_cache_bytes,
@@ -148,13 +148,14 @@ def test_each_answer_is_the_one_it_gets_alone(
 
 def test_too_little_memory_makes_sequences_wait_again_and_changes_no_answer() -> None:
     bench = two_kernel_bench(num_slots=4, kv_budget_bytes=4 * 120)
-    asked = [Request(tuple(range(i, i + 20)), 60, 0.0, None, 0, None, 0) for i in range(5)]
+    requested = [Request(tuple(range(i, i + 20)), 60, 0.0, None, 0, None, 0) for i in range(5)]
     numbers = [
-        bench.submit(TokensPrompt(token_ids=list(r.prompt)), max_tokens=60, temperature=0, logit_bias={258: -100.0}) for r in asked
+        bench.submit(TokensPrompt(token_ids=list(r.prompt)), max_tokens=60, temperature=0, logit_bias={258: -100.0})
+        for r in requested
     ]
     bench.run()
     assert bench.engine.stats().preemptions_total > 0
-    for number, request in zip(numbers, asked, strict=True):
+    for number, request in zip(numbers, requested, strict=True):
         fresh = two_kernel_bench().answer(
             TokensPrompt(token_ids=list(request.prompt)), max_tokens=60, temperature=0, logit_bias={258: -100.0}
         )

@@ -58,14 +58,14 @@ def test_what_gave_way_goes_on_without_computing_anything_again() -> None:
 @pytest.mark.parametrize("prefix_cache_bytes", [0, 1 << 20])
 @pytest.mark.parametrize("num_steps", [2, 4, 9, 30])  # in the midst of its prompt, and of its answer
 def test_what_gave_way_answers_as_if_alone(prefix_cache_bytes: int, num_steps: int) -> None:
-    asked = {"max_tokens": 40, "temperature": 0, "logit_bias": {258: -100.0}}
+    requested = {"max_tokens": 40, "temperature": 0, "logit_bias": {258: -100.0}}
     prompt, other = TokensPrompt(token_ids=list(range(20, 70))), TokensPrompt(token_ids=[1, 2, 3])
-    alone = two_kernel_bench(num_slots=1).answer(prompt, **asked)
+    alone = two_kernel_bench(num_slots=1).answer(prompt, **requested)
     bench = two_kernel_bench(num_slots=2, prefix_cache_bytes=prefix_cache_bytes, max_token_gap_s=1e-9, tick=0.001)
-    answers = [bench.submit(prompt, group=1, **asked) for _ in range(2)]
+    answers = [bench.submit(prompt, group=1, **requested) for _ in range(2)]
     for _ in range(num_steps):
         bench.step()
-    bench.submit(other, **asked)
+    bench.submit(other, **requested)
     bench.run()
     assert bench.engine.stats().preemptions_total == 1
     for number in answers:

@@ -1,4 +1,6 @@
-"""Log probabilities are the model's own, of every token told, whatever was asked of the choice; of prompts, of each place."""
+"""Log probabilities are the model's own, for every delivered token and for each place of a prompt, whatever the sampling
+parameters.
+"""
 
 from __future__ import annotations
 
@@ -40,18 +42,18 @@ def expected(prompt: list[int], answer: list[int], num_top: int) -> list[TokenLo
     ]
 
 
-@pytest.mark.parametrize("asked", [{"temperature": 0}, {"temperature": 2.0, "seed": 1, "top_k": 3, "logit_bias": {7: 5.0}}])
-def test_each_token_has_the_probability_that_the_model_gave_it(asked: dict[str, Any]) -> None:
+@pytest.mark.parametrize("requested", [{"temperature": 0}, {"temperature": 2.0, "seed": 1, "top_k": 3, "logit_bias": {7: 5.0}}])
+def test_each_token_has_the_probability_that_the_model_gave_it(requested: dict[str, Any]) -> None:
     bench = two_kernel_bench()
     bench.submit(TokensPrompt(token_ids=[9] * 30), max_tokens=9)
-    outcome = bench.answer(PROMPT, max_tokens=6, logprobs=2, stop_token_ids=(EOS,), **asked)
-    told = [token for token in outcome.token_ids if token != EOS]
-    assert outcome.logprobs == expected(PROMPT.token_ids, told, 2)
-    assert [each.token_id for each in outcome.logprobs] == told
+    outcome = bench.answer(PROMPT, max_tokens=6, logprobs=2, stop_token_ids=(EOS,), **requested)
+    reported = [token for token in outcome.token_ids if token != EOS]
+    assert outcome.logprobs == expected(PROMPT.token_ids, reported, 2)
+    assert [each.token_id for each in outcome.logprobs] == reported
     assert outcome.end.cumulative_logprob == pytest.approx(sum(each.logprob for each in outcome.logprobs))
 
 
-def test_none_asked_none_told() -> None:
+def test_none_requested_none_reported() -> None:
     outcome = two_kernel_bench().answer(PROMPT, max_tokens=6)
     assert outcome.logprobs == []
     assert (outcome.end.logprobs, outcome.end.cumulative_logprob) == (None, None)
@@ -59,9 +61,9 @@ def test_none_asked_none_told() -> None:
 
 def test_the_alternatives_are_the_likeliest_not_the_allowed() -> None:
     outcome = two_kernel_bench().answer(PROMPT, grammar=planned(LETTERS), logprobs=3)
-    (told,) = outcome.logprobs
+    (reported,) = outcome.logprobs
     logits = logits_after(PROMPT.token_ids, prompt_len=20)
-    assert [each.token_id for each in told.top] == np.argsort(-logits, kind="stable")[:3].tolist()
+    assert [each.token_id for each in reported.top] == np.argsort(-logits, kind="stable")[:3].tolist()
 
 
 def test_a_token_that_was_forced_without_the_model_is_certain() -> None:
@@ -80,8 +82,8 @@ def test_special_tokens_are_named_by_their_text() -> None:
 # ---- prompts ----
 
 
-def scored(bench: EngineBench, prompt: list[int], **asked: Any) -> Outcome:
-    return bench.answer(TokensPrompt(token_ids=prompt), **asked)
+def scored(bench: EngineBench, prompt: list[int], **requested: Any) -> Outcome:
+    return bench.answer(TokensPrompt(token_ids=prompt), **requested)
 
 
 @given(st.integers(1, 200), st.integers(0, 2), st.sampled_from([1e-9, 0.1]))
@@ -95,13 +97,13 @@ def test_each_place_of_a_prompt_has_its_probability(size: int, num_top: int, gap
         bench.step()
     outcome = scored(bench, prompt, max_tokens=3, prompt_logprobs=num_top)
     assert outcome.started is not None
-    told = outcome.started.prompt_logprobs
-    assert told is not None
-    assert (len(told), told[0]) == (size, None)
+    reported = outcome.started.prompt_logprobs
+    assert reported is not None
+    assert (len(reported), reported[0]) == (size, None)
     assert outcome.started.cached_tokens == 0
     every = TwoKernelRunner(TwoKernelKV(1, 256)).prefill(0, np.array(prompt, np.int32), 0, num_logits=size)
     for place in range(1, size):
-        assert told[place] == token_logprob(every[place - 1], prompt[place], num_top, SPELL)
+        assert reported[place] == token_logprob(every[place - 1], prompt[place], num_top, SPELL)
 
 
 def test_a_request_for_the_prompt_alone_ends_with_it() -> None:
@@ -115,14 +117,14 @@ def test_a_request_for_the_prompt_alone_ends_with_it() -> None:
     assert scored(bench, [1] * 150, max_tokens=2).end.usage.cached_tokens > 100  # what it computed is there for others
 
 
-def test_scores_are_told_only_where_they_are_asked_for() -> None:
+def test_scores_are_returned_only_where_requested() -> None:
     outcome = two_kernel_bench().answer(PROMPT, max_tokens=1, logprobs=1)
     assert outcome.started is not None
     assert outcome.started.prompt_logprobs is None
     assert outcome.started.prompt_token_ids is None
 
 
-def test_a_prompts_tokens_come_back_if_asked() -> None:
+def test_a_prompts_tokens_come_back_if_requested() -> None:
     bench = two_kernel_bench()
     submit = Submit(request=1, prompt=PROMPT, params=SamplingParams(max_tokens=1), return_prompt_token_ids=True)
     bench.engine.add(bench.engine.prepare(submit))
@@ -130,5 +132,5 @@ def test_a_prompts_tokens_come_back_if_asked() -> None:
 
 
 def test_a_distribution_over_all_tokens() -> None:
-    (told,) = two_kernel_bench().answer(PROMPT, max_tokens=1, logprobs=VOCAB_SIZE, logit_bias={EOS: -100.0}).logprobs
-    assert sum(math.exp(each.logprob) for each in told.top) == pytest.approx(1)
+    (reported,) = two_kernel_bench().answer(PROMPT, max_tokens=1, logprobs=VOCAB_SIZE, logit_bias={EOS: -100.0}).logprobs
+    assert sum(math.exp(each.logprob) for each in reported.top) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""Thoughts and real grammars, through the engine: what is told of a thought, and answers of the asked form."""
+"""Reasoning and real grammars, through the engine: the reasoning's share of usage, and answers of the requested form."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.doubles.sequences import make_sequence
 
 
 class Rows:
-    """A scheduler with its rows filled, as an engine does it; sequences end when the test says so."""
+    """A scheduler with its rows filled, as an engine does it; sequences end under the test's control."""
 
     def __init__(self, num_rows: int = 4, max_waiting: int = 10_000) -> None:
         self.num_rows = num_rows
@@ -35,7 +35,7 @@ class Rows:
         return admitted
 
     def exchange(self) -> list[tuple[Sequence, Sequence]]:
-        """Carries out every exchange. Who lost a row to whom."""
+        """Carries out every exchange. Returns which sequence lost its row to which."""
         exchanged = []
         while (swap := self.scheduler.plan_exchange()) is not None:
             self.scheduler.preempt(swap.victim)

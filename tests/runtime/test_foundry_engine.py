@@ -29,7 +29,7 @@ RISING = "".join(ALPHABET)
 
 
 def write_genai_decoder(folder: Path) -> Path:
-    """The synthetic decoder with what onnxruntime-genai wants to be told beyond what we need."""
+    """The synthetic decoder with the configuration that only onnxruntime-genai needs."""
     write_synthetic_decoder(folder)
     path = folder / "genai_config.json"
     config = json.loads(path.read_text())
@@ -154,10 +154,12 @@ def test_neutral_values_are_no_refusal(bench: EngineBench) -> None:
 
 
 class HeldAnswers:
-    """Foundry's answers, each held at its first text until `go_on`: the tiny decoder may have told all before a step hears."""
+    """Foundry's answers, each held at its first text until `go_on`: the tiny decoder may have generated all of its text before a
+    step reads any.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.go_on, self.ended = threading.Event(), threading.Event()
         begin = FoundryModel.answer
 
@@ -168,14 +170,14 @@ class HeldAnswers:
 
         patch.setattr(FoundryModel, "answer", answer)
 
-    def _run(self, run: Callable[[Callable[[str], None]], Answered], tell: Callable[[str], None]) -> Answered:
-        def tell_and_wait(text: str) -> None:
-            self.told.append(text)
-            tell(text)
+    def _run(self, run: Callable[[Callable[[str], None]], Answered], on_text: Callable[[str], None]) -> Answered:
+        def send_and_wait(text: str) -> None:
+            self.reported.append(text)
+            on_text(text)
             assert self.go_on.wait(60)
 
         try:
-            return run(tell_and_wait)
+            return run(send_and_wait)
         finally:
             self.ended.set()
 
@@ -190,7 +192,7 @@ def test_an_abort_ends_the_session_and_frees_its_slot(bench: EngineBench) -> Non
         assert bench.engine.num_unfinished == 0
         held.go_on.set()
         assert held.ended.wait(60)
-    assert held.told == ["B"]
+    assert held.reported == ["B"]
     assert [bench.answer(letter, temperature=0, max_tokens=1).text for letter in "ABC"] == ["B", "C", "D"]
     assert bench.outcomes[gone].finished is None
 

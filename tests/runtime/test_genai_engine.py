@@ -115,9 +115,9 @@ def test_a_device_that_cannot_append_is_steered(bench: EngineBench, folder: Path
     """Its prompts go in whole, and genai's own search is left no other choice than ours."""
     monkeypatch.setattr(runtime.engines.genai.library, "_APPENDING", frozenset())
     steered = bench_of(folder)
-    asked = WIDE_OPEN | {"ignore_eos": False, "seed": 9}
+    requested = WIDE_OPEN | {"ignore_eos": False, "seed": 9}
     for prompt in ("4", RISING[:50]):
-        assert steered.answer(text(prompt), **asked).token_ids == bench.answer(text(prompt), **asked).token_ids
+        assert steered.answer(text(prompt), **requested).token_ids == bench.answer(text(prompt), **requested).token_ids
     assert steered.engine.stats().prefix_hits_total == 0
     with pytest.raises(InvalidRequest, match="ignore_eos"):
         steered.submit(text("4"), ignore_eos=True)

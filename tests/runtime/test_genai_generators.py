@@ -224,7 +224,7 @@ def test_a_generator_too_small_for_what_follows_is_not_used() -> None:
     assert [generator.capacity for generator in vendor.made] == [512, 1024]
 
 
-def test_a_model_that_cannot_rewind_starts_anew_and_keeps_nothing() -> None:
+def test_a_model_that_cannot_rewind_restarts_and_keeps_nothing() -> None:
     bench = bench_of(Vendor(can_rewind=False))
     for _ in range(3):
         outcome = answer(bench, "a long beginning")
@@ -292,11 +292,11 @@ def test_a_constraint_that_breaks_fails_its_request_alone() -> None:
     assert bench.outcomes[runs].text == "bcdef"
 
 
-@pytest.mark.parametrize("asked", [{"prompt_logprobs": 1}, {"prediction": "x"}])
-def test_what_generators_cannot_do_is_refused(asked: dict[str, Any]) -> None:
+@pytest.mark.parametrize("requested", [{"prompt_logprobs": 1}, {"prediction": "x"}])
+def test_what_generators_cannot_do_is_refused(requested: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match="engine onnx") as caught:
-        bench_of(Vendor()).submit(TextPrompt(text="a"), **asked)
-    assert (caught.value.field, caught.value.code) == (next(iter(asked)), "unsupported_parameter")
+        bench_of(Vendor()).submit(TextPrompt(text="a"), **requested)
+    assert (caught.value.field, caught.value.code) == (next(iter(requested)), "unsupported_parameter")
 
 
 def test_a_chat_gets_a_row_of_a_flood_whose_answers_go_on_where_they_were() -> None:

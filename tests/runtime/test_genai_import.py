@@ -24,7 +24,7 @@ from tests.doubles.engine_bench import Clock, EngineBench
 pytestmark = pytest.mark.model
 
 
-class Told:
+class RecordedProgress:
     """Remembers the stages."""
 
     def __init__(self) -> None:
@@ -44,8 +44,8 @@ def imported(tmp_path: Path) -> Path:
     return folder
 
 
-def run(source: Path, destination: Path, told: Told | None = None) -> Imported:
-    return OnnxFolderImporter().run(source, destination, ImportOptions(), told or Told())
+def run(source: Path, destination: Path, recorded: RecordedProgress | None = None) -> Imported:
+    return OnnxFolderImporter().run(source, destination, ImportOptions(), recorded or RecordedProgress())
 
 
 def change_config(folder: Path, **decoder: Any) -> None:
@@ -61,16 +61,16 @@ def change_graph(folder: Path, change: Any) -> None:
 
 
 def test_a_graph_that_can_batch_is_named_so(tmp_path: Path, imported: Path) -> None:
-    told = Told()
-    assert run(write_genai_decoder(tmp_path / "gqa"), imported, told).parameters["graph"] == "gqa"
-    assert told.stages == ["checking the model", "copying the model"]
+    recorded = RecordedProgress()
+    assert run(write_genai_decoder(tmp_path / "gqa"), imported, recorded).parameters["graph"] == "gqa"
+    assert recorded.stages == ["checking the model", "copying the model"]
 
 
 def test_another_attention_is_imported_for_genai_and_runs(tmp_path: Path, imported: Path) -> None:
-    told = Told()
-    result = run(write_genai_decoder(tmp_path / "plain", plain=True), imported, told)
+    recorded = RecordedProgress()
+    result = run(write_genai_decoder(tmp_path / "plain", plain=True), imported, recorded)
     assert (result.parameters["graph"], result.parameters["wrote_genai_config"]) == ("other", False)
-    assert "onnxruntime-genai will serve it" in told.stages[-1]
+    assert "onnxruntime-genai will serve it" in recorded.stages[-1]
     bench = EngineBench(build_genai_engine(imported, EngineOptions(threads=1), ProviderChoice()), Clock())
     assert bench.answer(TextPrompt(text="345"), temperature=0, max_tokens=4).text == "6789"
 

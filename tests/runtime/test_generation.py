@@ -77,7 +77,7 @@ def test_a_failure_reaches_a_reader_that_waits() -> None:
     asyncio.run(scenario())
 
 
-def test_an_abort_is_told_once_and_ends_the_reader() -> None:
+def test_an_abort_is_reported_once_and_ends_the_reader() -> None:
     async def scenario() -> None:
         reading = Reading()
         task = asyncio.create_task(reading.read())

@@ -41,17 +41,17 @@ def test_each_kind_of_prompt_becomes_tokens() -> None:
     assert prepare(HELLO).prompt.tolist() == [USER, *b"Hello", ASSISTANT]
 
 
-def test_what_was_not_asked_is_the_models_default() -> None:
+def test_what_was_not_requested_is_the_models_default() -> None:
     params = prepare(HELLO).params
     assert (params.temperature, params.top_k, params.top_p, params.min_p, params.repetition_penalty) == (0.6, 20, 0.9, 0.1, 1.1)
     assert params.typical_p == 1.0
     assert params.max_tokens == CONTEXT - 7
 
 
-def test_what_was_asked_wins_also_when_it_is_zero() -> None:
-    asked = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "max_tokens": 3}
-    params = prepare(HELLO, params=asked).params
-    assert {name: getattr(params, name) for name in asked} == asked
+def test_what_was_requested_wins_also_when_it_is_zero() -> None:
+    requested = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "max_tokens": 3}
+    params = prepare(HELLO, params=requested).params
+    assert {name: getattr(params, name) for name in requested} == requested
 
 
 def test_top_k_of_minus_one_is_off() -> None:
@@ -70,7 +70,7 @@ def test_deadlines_count_from_receipt() -> None:
     assert prepare(HELLO).arrived_at == 100.0
 
 
-def test_the_prompts_text_comes_back_if_asked() -> None:
+def test_the_prompts_text_comes_back_if_requested() -> None:
     assert prepare(HELLO).prompt_text is None
     assert prepare(HELLO, return_prompt_text=True).prompt_text == "<|user|>Hello<|assistant|>"
 

@@ -10,7 +10,7 @@ import pytest
 from runtime.pool.breaker import Breaker
 from runtime.pool.capacity import Budget, Fits, MustEvict, NeverFits, Resident
 from runtime.pool.ledger import Ledger, resident
-from runtime.pool.loaded_model import Candidate, Departure, LoadSpec
+from runtime.pool.loaded_model import Candidate, LoadSpec, UnloadReason
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.resident_model import ResidentModel
 from runtime.protocol.errors import NotReady
@@ -136,10 +136,10 @@ def test_who_is_busy_who_stays_and_who_goes() -> None:
         assert [(each.is_busy, each.is_pinned, each.is_leaving) for each in seen] == [(False, True, False), (True, False, False)]
         bench.model.hold()
         assert resident(bench.model).is_busy
-        bench.model.leave(Departure.ASKED)
+        bench.model.leave(UnloadReason.REQUESTED)
         left = resident(bench.model)
         assert (left.is_busy, left.is_leaving) == (True, True)
-        bench.model.let_go()
+        bench.model.release()
         assert not resident(bench.model).is_busy
 
     run(scenario)

@@ -1,4 +1,4 @@
-"""Who waits for room, in which order, and who makes way for whom: with a pool that exists only here."""
+"""Which loads wait for room, in which order, and which make way for which: with a fake pool."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def spec_of(label: str, replicas: int = 1) -> LoadSpec:
 
 
 class Room:
-    """verdicts: what `plan` says of each label, Fits of the others."""
+    """verdicts: the results of `plan` by label; Fits for the others."""
 
     def __init__(self) -> None:
         self.models: dict[str, ResidentModel] = {}
@@ -70,7 +70,7 @@ class Room:
             return True
         return False
 
-    async def ask(self, *labels: str, timeout_s: float = 60.0, principal: str = "") -> list[asyncio.Task[ResidentModel]]:
+    async def send(self, *labels: str, timeout_s: float = 60.0, principal: str = "") -> list[asyncio.Task[ResidentModel]]:
         deadline = time.monotonic() + timeout_s
         return await settle(*(self.queue.place(spec_of(label), deadline, principal) for label in labels))
 
@@ -87,15 +87,15 @@ def test_what_is_loaded_is_found_and_what_fits_is_begun_at_once() -> None:
     run(scenario)
 
 
-def test_one_load_for_all_who_ask() -> None:
+def test_one_load_for_all_requests() -> None:
     async def scenario() -> None:
         room = Room()
         room.verdicts["a:1"] = MustWait()
-        asked = await room.ask("a:1", "a:1", "a:1")
+        requested = await room.send("a:1", "a:1", "a:1")
         assert room.queue.labels == ("a:1",)
         del room.verdicts["a:1"]
         room.queue.look()
-        assert {id(await each) for each in asked} == {id(room.models["a:1"])}
+        assert {id(await each) for each in requested} == {id(room.models["a:1"])}
         assert len(room.begun) == 1
         assert not room.queue.labels
 
@@ -106,7 +106,7 @@ def test_first_come_first_served_though_the_second_would_fit() -> None:
     async def scenario() -> None:
         room = Room()
         room.verdicts["a:1"] = MustWait()
-        first, second = await room.ask("a:1", "b:1")
+        first, second = await room.send("a:1", "b:1")
         assert not second.done()
         room.verdicts.clear()
         room.queue.look()
@@ -121,12 +121,12 @@ def test_idle_models_are_evicted_and_then_it_is_looked_again() -> None:
         room = Room()
         room.add("idle:1")
         room.verdicts["a:1"] = MustEvict(("idle:1",))
-        (asked,) = await room.ask("a:1")
+        (requested,) = await room.send("a:1")
         assert room.evicted == ["idle:1"]
-        assert not asked.done()
+        assert not requested.done()
         del room.verdicts["a:1"]
         room.queue.look()
-        assert await asked is room.models["a:1"]
+        assert await requested is room.models["a:1"]
 
     run(scenario)
 
@@ -135,7 +135,7 @@ def test_what_never_fits_is_refused_and_those_behind_it_go_on() -> None:
     async def scenario() -> None:
         room = Room()
         room.verdicts |= {"a:1": MustWait(), "b:1": NeverFits("b:1 needs more than there is")}
-        first, second, third = await room.ask("a:1", "b:1", "c:1")
+        first, second, third = await room.send("a:1", "b:1", "c:1")
         del room.verdicts["a:1"]
         room.queue.look()
         with pytest.raises(NotReady, match="needs more than there is") as caught:
@@ -150,28 +150,28 @@ def test_what_broke_while_it_waited_is_refused() -> None:
     async def scenario() -> None:
         room = Room()
         room.verdicts["a:1"] = MustWait()
-        (asked,) = await room.ask("a:1")
+        (requested,) = await room.send("a:1")
         room.broken["a:1"] = NotReady("it failed 5 times in a row")
         del room.verdicts["a:1"]
         room.queue.look()
         with pytest.raises(NotReady, match="5 times"):
-            await asked
+            await requested
         assert room.begun == []
 
     run(scenario)
 
 
-@pytest.mark.parametrize("how", ["by time", "by leaving"])
-def test_who_gives_up_makes_way_for_the_next(how: str) -> None:
+@pytest.mark.parametrize("case", ["by time", "by leaving"])
+def test_who_gives_up_makes_way_for_the_next(case: str) -> None:
     async def scenario() -> None:
         room = Room()
         room.verdicts["a:1"] = MustWait()
-        (patient,) = await room.ask("a:1")
-        (second,) = await room.ask("b:1")
-        if how == "by leaving":
+        (patient,) = await room.send("a:1")
+        (second,) = await room.send("b:1")
+        if case == "by leaving":
             patient.cancel()
         else:
-            (impatient,) = await room.ask("a:1", timeout_s=0.0)
+            (impatient,) = await room.send("a:1", timeout_s=0.0)
             with pytest.raises(NotReady, match="no room for a:1"):
                 await impatient
             await settle()
@@ -188,8 +188,8 @@ def test_a_busy_model_that_has_had_its_turn_takes_nothing_new_until_the_other_ha
         room = Room()
         busy = room.add("busy:1", loaded_s_ago=60)
         room.verdicts["a:1"] = MustWait(("busy:1",))
-        (waiting,) = await room.ask("a:1")
-        (late,) = await room.ask("busy:1")
+        (waiting,) = await room.send("a:1")
+        (late,) = await room.send("busy:1")
         assert room.queue.labels == ("a:1", "busy:1")
         room.evict("busy:1")  # it became idle, and left
         del room.verdicts["a:1"]
@@ -211,8 +211,8 @@ def test_those_who_waited_for_a_model_that_made_way_for_nothing_get_it() -> None
         room = Room()
         busy = room.add("busy:1", loaded_s_ago=60)
         room.verdicts["a:1"] = MustWait(("busy:1",))
-        (waiting,) = await room.ask("a:1")
-        (late,) = await room.ask("busy:1")
+        (waiting,) = await room.send("a:1")
+        (late,) = await room.send("busy:1")
         waiting.cancel()
         assert await late is busy
 
@@ -220,14 +220,14 @@ def test_those_who_waited_for_a_model_that_made_way_for_nothing_get_it() -> None
 
 
 def test_a_model_that_has_just_loaded_has_its_turn_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody tells the queue that the turn is over: it looks by itself."""
+    """The queue notices by itself that the turn is over."""
 
     async def scenario() -> None:
         room = Room()
         room.add("new:1")
         room.add("newer:1", loaded_s_ago=-3600)
         room.verdicts["a:1"] = MustWait(("new:1", "newer:1"))
-        await room.ask("a:1")
+        await room.send("a:1")
         assert not await room.makes_way("new:1")
         while not await room.makes_way("new:1"):
             await room.looked.wait()
@@ -238,13 +238,13 @@ def test_a_model_that_has_just_loaded_has_its_turn_first(monkeypatch: pytest.Mon
     run(scenario)
 
 
-def test_a_model_that_loads_is_not_asked_to_make_way() -> None:
+def test_a_model_that_loads_is_not_evicted() -> None:
     async def scenario() -> None:
         room = Room()
         loading = cast(ResidentModel, SimpleNamespace(label="loading:1", loaded_at=None))
         room.models["loading:1"] = loading
         room.verdicts["a:1"] = MustWait(("loading:1",))
-        await room.ask("a:1")
+        await room.send("a:1")
         assert await room.queue.place(spec_of("loading:1"), 0.0) is loading
 
     run(scenario)
@@ -254,12 +254,12 @@ def test_a_load_that_waits_may_be_made_otherwise() -> None:
     async def scenario() -> None:
         room = Room()
         room.verdicts["a:1"] = MustWait()
-        (asked,) = await room.ask("a:1")
+        (requested,) = await room.send("a:1")
         room.queue.respecify(spec_of("a:1", replicas=2))
         room.queue.respecify(spec_of("unheard-of:1"))
         del room.verdicts["a:1"]
         room.queue.look()
-        await asked
+        await requested
         assert [spec.replicas for spec in room.begun] == [2]
 
     run(scenario)
@@ -269,27 +269,27 @@ def test_who_is_refused_in_the_moment_of_leaving_leaves_no_failure_behind(caplog
     async def scenario() -> None:
         room = Room()
         room.verdicts["a:1"] = MustWait()
-        (asked,) = await room.ask("a:1")
-        asked.cancel()
+        (requested,) = await room.send("a:1")
+        requested.cancel()
         room.queue.fail_all(NotReady("shutting down"))
         with pytest.raises(asyncio.CancelledError):
-            await asked
+            await requested
         assert room.queue.labels == ()
 
     run(scenario)
     assert caplog.records == []
 
 
-def test_who_asks_for_many_models_delays_anothers_load_by_one_at_most() -> None:
+def test_a_caller_of_many_models_delays_anothers_load_by_one_at_most() -> None:
     async def scenario() -> None:
         room = Room()
         many = [f"m{number}:1" for number in range(50)]
         room.verdicts |= dict.fromkeys([*many, "other:1"], MustWait())
-        flood = await room.ask(*many, principal="flood")
+        flood = await room.send(*many, principal="flood")
         del room.verdicts[many[0]]
         room.queue.look()
         assert [spec.label for spec in room.begun] == [many[0]]
-        (other,) = await room.ask("other:1", principal="other")
+        (other,) = await room.send("other:1", principal="other")
         assert room.queue.labels == ("other:1", *many[1:])
         room.verdicts.clear()
         room.queue.look()

@@ -18,11 +18,11 @@ def name(token: int) -> bytes:
 
 def test_a_small_distribution_by_hand() -> None:
     logits = np.log(np.array([0.1, 0.6, 0.3], np.float32))
-    told = token_logprob(logits, 2, 2, name)
-    assert (told.token_id, told.token) == (2, b"t2")
-    assert told.logprob == pytest.approx(math.log(0.3), abs=1e-6)
-    assert [(each.token_id, each.token) for each in told.top] == [(1, b"t1"), (2, b"t2")]
-    assert [each.logprob for each in told.top] == pytest.approx([math.log(0.6), math.log(0.3)], abs=1e-6)
+    reported = token_logprob(logits, 2, 2, name)
+    assert (reported.token_id, reported.token) == (2, b"t2")
+    assert reported.logprob == pytest.approx(math.log(0.3), abs=1e-6)
+    assert [(each.token_id, each.token) for each in reported.top] == [(1, b"t1"), (2, b"t2")]
+    assert [each.logprob for each in reported.top] == pytest.approx([math.log(0.6), math.log(0.3)], abs=1e-6)
 
 
 def test_the_lower_id_of_equals_comes_first() -> None:
@@ -30,7 +30,7 @@ def test_the_lower_id_of_equals_comes_first() -> None:
     assert [each.token_id for each in token_logprob(logits, 4, 3, name).top] == [1, 2, 3]
 
 
-def test_none_asked_none_named() -> None:
+def test_none_requested_none_named() -> None:
     assert token_logprob(np.zeros(4, np.float32), 0, 0, name).top == []
 
 
@@ -39,8 +39,8 @@ def test_more_than_the_vocabulary_is_all_of_it() -> None:
 
 
 def test_large_logits_do_not_overflow() -> None:
-    told = token_logprob(np.array([3e4, 3e4], np.float32), 1, 0, name)
-    assert told.logprob == pytest.approx(math.log(0.5))
+    reported = token_logprob(np.array([3e4, 3e4], np.float32), 1, 0, name)
+    assert reported.logprob == pytest.approx(math.log(0.5))
 
 
 @given(st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=200), st.integers(0, 20))

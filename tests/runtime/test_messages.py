@@ -61,12 +61,12 @@ FROM_WORKER = [
 
 
 @pytest.mark.parametrize("message", TO_WORKER, ids=lambda m: type(m).__name__)
-def test_what_a_worker_is_told_arrives(message: ToWorker) -> None:
+def test_what_is_sent_to_a_worker_arrives(message: ToWorker) -> None:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=ToWorker) == message
 
 
 @pytest.mark.parametrize("message", FROM_WORKER, ids=lambda m: type(m).__name__)
-def test_what_a_worker_tells_arrives(message: FromWorker) -> None:
+def test_what_a_worker_sends_arrives(message: FromWorker) -> None:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=FromWorker) == message
 
 

@@ -82,7 +82,7 @@ def test_sampling_defaults_count_only_from_a_model_that_samples(folder: Path) ->
         {"min_p": -0.1, "repetition_penalty": [1.1]},
     ],
 )
-def test_a_default_that_no_request_could_ask_for_is_left_out(folder: Path, wrong: dict[str, Any]) -> None:
+def test_a_default_that_no_request_could_set_is_left_out(folder: Path, wrong: dict[str, Any]) -> None:
     assert write(folder, "generation_config.json", wrong).defaults == GenerationDefaults()
 
 

@@ -167,13 +167,13 @@ def test_a_mix_answers_as_each_request_alone(
 ) -> None:
     """Alone; together; and together where earlier prompts are cached."""
 
-    def asked(request: tuple[str, float, int, int]) -> dict[str, Any]:
+    def requested(request: tuple[str, float, int, int]) -> dict[str, Any]:
         _, temperature, seed, max_tokens = request
         return {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
 
-    alone = [bench.answer(text(request[0]), **asked(request)).token_ids for request in mix]
+    alone = [bench.answer(text(request[0]), **requested(request)).token_ids for request in mix]
     for some in (bench, caching):
-        numbers = [some.submit(text(request[0]), **asked(request)) for request in mix]
+        numbers = [some.submit(text(request[0]), **requested(request)) for request in mix]
         some.run()
         assert [some.outcomes[number].token_ids for number in numbers] == alone
 
@@ -205,7 +205,7 @@ def test_a_prompt_that_fills_the_context_is_refused(bench: EngineBench) -> None:
         bench.submit(TokensPrompt(token_ids=[1] * CONTEXT))
 
 
-def test_a_shorter_context_may_be_asked_for(folder: Path) -> None:
+def test_a_shorter_context_may_be_requested(folder: Path) -> None:
     assert bench_of(folder, context_length=40).engine.info.context_length == 40
     assert bench_of(folder, context_length=10_000).engine.info.context_length == CONTEXT
 
@@ -266,9 +266,9 @@ def test_a_right_prediction_is_verified_in_few_steps(folder: Path) -> None:
 
 
 def test_a_drafted_answer_is_the_same_beside_others_and_disturbs_none(bench: EngineBench) -> None:
-    asked = [(prompt, prediction) for prompt in "4AS" for prediction in (None, RISING, RISING[:20] + "!!" + RISING[30:])]
-    alone = [bench.answer(prompt, temperature=0, prediction=prediction).token_ids for prompt, prediction in asked]
-    numbers = [bench.submit(prompt, temperature=0, prediction=prediction) for prompt, prediction in asked]
+    requested = [(prompt, prediction) for prompt in "4AS" for prediction in (None, RISING, RISING[:20] + "!!" + RISING[30:])]
+    alone = [bench.answer(prompt, temperature=0, prediction=prediction).token_ids for prompt, prediction in requested]
+    numbers = [bench.submit(prompt, temperature=0, prediction=prediction) for prompt, prediction in requested]
     bench.run()
     assert [bench.outcomes[number].token_ids for number in numbers] == alone
 
@@ -277,15 +277,15 @@ def test_a_prompts_probabilities_are_those_of_its_logits(bench: EngineBench, fol
     prompt = [5, 6, 7, 9, 10]
     outcome = bench.answer(TokensPrompt(token_ids=prompt), max_tokens=0, prompt_logprobs=1)
     assert outcome.started is not None
-    told = outcome.started.prompt_logprobs
-    assert told is not None
+    reported = outcome.started.prompt_logprobs
+    assert reported is not None
     decoder = decoder_of(folder)
     every = decoder.prefill(0, tokens(prompt), 0, num_logits=5)
     weights = np.exp(every - every.max(axis=1, keepdims=True))
     expected = np.log(weights / weights.sum(axis=1, keepdims=True))
-    assert told[0] is None
+    assert reported[0] is None
     for place in range(1, 5):
-        each = told[place]
+        each = reported[place]
         assert each is not None
         assert each.logprob == pytest.approx(expected[place - 1, prompt[place]], abs=1e-4)
         assert each.top[0].token_id == prompt[place - 1] + 1

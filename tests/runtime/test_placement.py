@@ -206,7 +206,7 @@ def test_nothing_is_lost_between_choices_and_rejections() -> None:
     assert len(placement.choices) + len(placement.rejected) == len(EVERY_FAMILY) * len(providers)
 
 
-def test_the_choice_carries_what_a_worker_must_be_told() -> None:
+def test_the_choice_carries_what_a_worker_needs() -> None:
     npu = provider(providers_of("qualcomm_laptop"), "qnn")
     choice = place("qualcomm_laptop", EVERY_FAMILY, Policy.MIN_POWER).choices[0]
     assert choice.provider == npu.choice()

@@ -18,7 +18,7 @@ from runtime.pool.loaded_model import ModelState
 from runtime.protocol.errors import EngineDead, NotReady
 from tests.doubles.engine_bench import Clock
 from tests.doubles.event_loops import LOOPS, run
-from tests.doubles.pool_bench import PATIENCE_S, ROOT, SPEC, ask, first_chunk, gone, new_pool, process_pool, spec_of, text_of
+from tests.doubles.pool_bench import PATIENCE_S, ROOT, SPEC, first_chunk, gone, new_pool, process_pool, send, spec_of, text_of
 
 pytestmark = pytest.mark.api
 
@@ -29,7 +29,7 @@ def test_a_killed_worker_ends_every_request_at_once_and_the_next_works(loop: str
     async def scenario() -> None:
         async with process_pool() as pool:
             lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
-            generations = [ask(lease, "[[endless]]") for _ in range(16)]
+            generations = [send(lease, "[[endless]]") for _ in range(16)]
             await asyncio.gather(*map(first_chunk, generations))
             killed_at = time.monotonic()
             os.kill(lease.info.pid, signal.SIGKILL)
@@ -38,8 +38,8 @@ def test_a_killed_worker_ends_every_request_at_once_and_the_next_works(loop: str
             assert [type(end) for end in ends] == [EngineDead] * 16
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as fresh:
                 assert fresh.info.pid != lease.info.pid
-                assert await text_of(ask(fresh, "again")) == "You said: again"
-                assert await text_of(ask(lease, "held")) == "You said: held"  # a lease outlives the worker
+                assert await text_of(send(fresh, "again")) == "You said: again"
+                assert await text_of(send(lease, "held")) == "You said: held"  # a lease outlives the worker
             (model,) = pool.loaded()
             assert (model.state, model.num_restarts, model.num_leases) == (ModelState.READY, 1, 1)
             lease.release()
@@ -49,16 +49,16 @@ def test_a_killed_worker_ends_every_request_at_once_and_the_next_works(loop: str
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal")
 @pytest.mark.parametrize("loop", LOOPS)
-def test_whatever_is_asked_of_a_worker_just_killed_ends_in_a_clear_error(loop: str) -> None:
+def test_whatever_is_sent_to_a_worker_just_killed_ends_in_a_clear_error(loop: str) -> None:
     """Submits and aborts, while its pipes are breaking one after the other."""
 
     async def scenario() -> None:
         async with process_pool() as pool:
             lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
-            endless = [ask(lease, "[[endless]]") for _ in range(4)]
+            endless = [send(lease, "[[endless]]") for _ in range(4)]
             os.kill(lease.info.pid, signal.SIGKILL)
             with pytest.raises(EngineDead):
-                await ask_until_it_is_noticed(lease)
+                await request_until_noticed(lease)
             ends = await asyncio.gather(*map(text_of, endless), return_exceptions=True)
             assert {type(end) for end in ends} == {EngineDead}
             lease.release()
@@ -71,24 +71,24 @@ def test_a_request_that_crashes_the_worker_does_not_stop_the_model() -> None:
         async with process_pool() as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
                 with pytest.raises(EngineDead, match="being restarted") as caught:
-                    await text_of(ask(lease, "[[crash]]"))
+                    await text_of(send(lease, "[[crash]]"))
                 assert caught.value.retry_after_s
                 with pytest.raises(EngineDead, match="being restarted"):
-                    ask(lease, "too early")
+                    send(lease, "too early")
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                assert await text_of(ask(lease, "later")) == "You said: later"
+                assert await text_of(send(lease, "later")) == "You said: later"
 
     run(scenario)
 
 
 def test_a_model_that_crashes_again_and_again_is_left_alone_until_it_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those who wait for its worker when it is given up are told why."""
+    """Those who wait for its worker when it is given up get the reason, too."""
 
     async def scenario() -> None:
         async with new_pool() as pool:
             for _ in range(breaker.MOST_IN_ROW):
                 with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                    crash = ask(lease, "[[crash]]")
+                    crash = send(lease, "[[crash]]")
                     with pytest.raises(EngineDead):
                         await text_of(crash)
             assert pool.loaded()[0].state is ModelState.RESTARTING
@@ -102,7 +102,7 @@ def test_a_model_that_crashes_again_and_again_is_left_alone_until_it_is_reset(mo
             pool.reset(SPEC.label)
             assert pool.load_failure(SPEC.label) is None
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                assert await text_of(ask(lease, "mended")) == "You said: mended"
+                assert await text_of(send(lease, "mended")) == "You said: mended"
 
     monkeypatch.setattr(breaker, "RETRY_DELAYS_S", (0.0,))
     run(scenario)
@@ -156,17 +156,17 @@ def test_a_reset_of_a_model_that_serves_changes_nothing() -> None:
             lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
             pool.reset(SPEC.label)
             with pytest.raises(EngineDead):
-                await text_of(ask(lease, "[[crash]]"))
+                await text_of(send(lease, "[[crash]]"))
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as fresh:
-                assert await text_of(ask(fresh, "again")) == "You said: again"
+                assert await text_of(send(fresh, "again")) == "You said: again"
             lease.release()
 
     run(scenario)
 
 
-async def ask_until_it_is_noticed(lease: Lease) -> None:
+async def request_until_noticed(lease: Lease) -> None:
     while True:
-        ask(lease, "hello").abort()
+        send(lease, "hello").abort()
         await asyncio.sleep(0)
 
 

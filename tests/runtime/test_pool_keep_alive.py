@@ -5,30 +5,30 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from runtime.pool.loaded_model import FOREVER, Departure, Left
+from runtime.pool.loaded_model import FOREVER, Left, UnloadReason
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import PATIENCE_S, ask, departures_of, first_chunk, gone, new_pool, process_pool, spec_of, text_of
+from tests.doubles.pool_bench import PATIENCE_S, departures_of, first_chunk, gone, new_pool, process_pool, send, spec_of, text_of
 
 pytestmark = pytest.mark.api
 
 TREE_SLACK_BYTES = 16 << 20
 
 
-@pytest.mark.parametrize("how", ["in its settings", "in a request", "in a later request"])
-def test_without_a_keep_alive_a_model_leaves_after_its_last_answer(how: str) -> None:
+@pytest.mark.parametrize("case", ["in its settings", "in a request", "in a later request"])
+def test_without_a_keep_alive_a_model_leaves_after_its_last_answer(case: str) -> None:
     async def scenario() -> None:
         async with new_pool() as pool:
             left = departures_of(pool)
-            spec = spec_of("brief:1", keep_alive_s=0.0 if how == "in its settings" else 600.0)
-            if how == "in a later request":
+            spec = spec_of("brief:1", keep_alive_s=0.0 if case == "in its settings" else 600.0)
+            if case == "in a later request":
                 (await pool.acquire(spec, timeout_s=PATIENCE_S)).release()
-            asked = None if how == "in its settings" else 0.0
-            with await pool.acquire(spec, timeout_s=PATIENCE_S, keep_alive_s=asked) as lease:
-                answer = ask(lease, "[[count: 5]]")
+            requested = None if case == "in its settings" else 0.0
+            with await pool.acquire(spec, timeout_s=PATIENCE_S, keep_alive_s=requested) as lease:
+                answer = send(lease, "[[count: 5]]")
                 await first_chunk(answer)
                 assert pool.loaded()[0].expires_at is None
                 assert (await text_of(answer)).endswith("5")
-            assert await left.get() == Left("brief:1", Departure.EXPIRED)
+            assert await left.get() == Left("brief:1", UnloadReason.EXPIRED)
             assert pool.loaded() == ()
             gone(lease.info.pid)
 
@@ -58,7 +58,7 @@ def test_a_pinned_model_stays_until_it_is_unpinned() -> None:
             (await pool.acquire(spec_of("kept:1", keep_alive_s=0.0, pinned=True), timeout_s=PATIENCE_S)).release()
             assert pool.loaded()[0].expires_at is None
             assert pool.pin("kept:1", False)
-            assert (await left.get()).departure is Departure.EXPIRED
+            assert (await left.get()).unload_reason is UnloadReason.EXPIRED
             assert not pool.pin("kept:1", True)
 
     run(scenario)
@@ -77,7 +77,7 @@ def test_memory_comes_back_with_every_unload() -> None:
             seen = []
             for _ in range(6):
                 with await pool.acquire(spec_of("round:1"), timeout_s=PATIENCE_S) as lease:
-                    assert await text_of(ask(lease, "[[count: 40]]"))
+                    assert await text_of(send(lease, "[[count: 40]]"))
                 assert await pool.unload("round:1", grace_s=PATIENCE_S)
                 seen.append(tree())
             num_processes, resident_bytes = zip(*seen, strict=True)

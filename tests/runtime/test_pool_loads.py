@@ -1,4 +1,4 @@
-"""Loads: shared by all who ask, told why when they fail, not stopped by who leaves."""
+"""Loads: shared by all requests, failed with the reason, not stopped by a caller that leaves."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from runtime.pool.loaded_model import ModelState
 from runtime.protocol.errors import NotReady
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import PATIENCE_S, SPEC, ask, new_pool, process_pool, spec_of, text_of
+from tests.doubles.pool_bench import PATIENCE_S, SPEC, new_pool, process_pool, send, spec_of, text_of
 
 pytestmark = pytest.mark.api
 
 
-def test_all_who_ask_at_once_share_one_process() -> None:
+def test_all_requests_at_once_share_one_process() -> None:
     async def scenario() -> None:
         async with process_pool() as pool:
             before = set(psutil.Process().children())
@@ -36,14 +36,14 @@ def test_all_who_ask_at_once_share_one_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "files", "says"),
+    ("engine", "files", "expected_text"),
     [
         ("onnx", {}, r"genai_config\.json is missing"),
         ("onnx", {"genai_config.json": "garbage"}, "not valid JSON"),
         ("unheard-of", {}, "known are onnx, genai, foundry and fake"),
     ],
 )
-def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path, engine: str, files: dict[str, str], says: str) -> None:
+def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path, engine: str, files: dict[str, str], expected_text: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     for name, content in files.items():
@@ -54,17 +54,17 @@ def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path, engine: str, fil
             spec = spec_of("bad:1", engine=engine, folder=folder)
             ends = await asyncio.gather(*(pool.acquire(spec, timeout_s=PATIENCE_S) for _ in range(2)), return_exceptions=True)
             for end in ends:
-                with pytest.raises(NotReady, match=says) as caught:
+                with pytest.raises(NotReady, match=expected_text) as caught:
                     raise end  # type: ignore[misc]
                 assert caught.value.code == "load_failed"
             assert pool.loaded() == ()
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                assert await text_of(ask(lease, "others")) == "You said: others"
+                assert await text_of(send(lease, "others")) == "You said: others"
 
     run(scenario)
 
 
-def test_whoever_does_not_want_to_wait_is_told_and_the_load_goes_on() -> None:
+def test_a_caller_that_does_not_wait_is_refused_and_the_load_goes_on() -> None:
     async def scenario() -> None:
         async with new_pool() as pool:
             with pytest.raises(NotReady, match="still loading after 0 s") as caught:

@@ -11,7 +11,7 @@ import pytest
 
 from runtime.pool import load_queue
 from runtime.pool.capacity import Budget, PoolLimits
-from runtime.pool.loaded_model import Departure, Left, LoadFailed, ModelState, PoolEvent
+from runtime.pool.loaded_model import Left, LoadFailed, ModelState, PoolEvent, UnloadReason
 from runtime.pool.model_pool import ModelPool
 from runtime.protocol.errors import NotReady
 from runtime.protocol.messages import EngineOptions
@@ -19,12 +19,12 @@ from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import (
     MIB,
     PATIENCE_S,
-    ask,
     departures_of,
     first_chunk,
     gone,
     new_pool,
     process_pool,
+    send,
     spec_of,
     text_of,
 )
@@ -42,14 +42,14 @@ def slots(pool: ModelPool) -> list[int]:
 
 @asynccontextmanager
 async def clients(pool: ModelPool) -> AsyncIterator[list[str]]:
-    """Ask all the time; every request must be answered."""
+    """Sends requests without a pause; each must be answered."""
     answers: list[str] = []
     done = asyncio.Event()
 
     async def client() -> None:
         while not done.is_set():
             with await pool.acquire(pool.spec_of("some:1") or NEW, timeout_s=PATIENCE_S) as lease:
-                answers.append(await text_of(ask(lease, "[[count: 9]][[delay: 0.002]]")))
+                answers.append(await text_of(send(lease, "[[count: 9]][[delay: 0.002]]")))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(4):
@@ -72,8 +72,8 @@ def test_no_request_fails_and_the_new_options_hold(limits: PoolLimits) -> None:
                 before = len(answers)
                 while len(answers) < before + 8:
                     with await pool.acquire(NEW, timeout_s=PATIENCE_S) as lease:
-                        await text_of(ask(lease, "and now?"))
-            assert await left.get() == Left("some:1", Departure.REPLACED)
+                        await text_of(send(lease, "and now?"))
+            assert await left.get() == Left("some:1", UnloadReason.REPLACED)
             gone(old.info.pid)
             assert slots(pool) == [8]
             assert left.empty()
@@ -88,12 +88,12 @@ def test_an_idle_model_makes_room_for_both() -> None:
         async with new_pool(PoolLimits(Budget(200 * MIB))) as pool:
             left = departures_of(pool)
             with await pool.acquire(OLD, timeout_s=PATIENCE_S) as lease:
-                long = ask(lease, "[[endless]]")
+                long = send(lease, "[[endless]]")
                 await first_chunk(long)
                 (await pool.acquire(spec_of("idle:1"), timeout_s=PATIENCE_S)).release()
                 (await pool.acquire(spec_of("idle:2"), timeout_s=PATIENCE_S)).release()
                 await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
-                assert await left.get() == Left("idle:1", Departure.EVICTED)
+                assert await left.get() == Left("idle:1", UnloadReason.EVICTED)
                 assert {model.spec.label for model in pool.loaded()} == {"some:1", "idle:2"}
                 assert pool.spec_of("some:1") is NEW
                 long.abort()
@@ -105,18 +105,18 @@ def test_a_long_answer_is_finished_by_the_old_while_the_new_serves() -> None:
     async def scenario() -> None:
         async with new_pool() as pool:
             with await pool.acquire(OLD, timeout_s=PATIENCE_S) as lease:
-                long = ask(lease, "[[endless]]")
+                long = send(lease, "[[endless]]")
                 await first_chunk(long)
                 await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
                 assert slots(pool) == [8, 4]
                 assert [model.state for model in pool.loaded()] == [ModelState.READY, ModelState.UNLOADING]
                 await first_chunk(long)
-                assert await text_of(ask(lease, "leased before")) == "You said: leased before"
+                assert await text_of(send(lease, "leased before")) == "You said: leased before"
                 with await pool.acquire(NEW, timeout_s=PATIENCE_S) as fresh:
                     assert fresh.info.num_slots == 8
                 left = departures_of(pool)
                 long.abort()
-            assert await left.get() == Left("some:1", Departure.REPLACED)
+            assert await left.get() == Left("some:1", UnloadReason.REPLACED)
             gone(lease.info.pid)
 
     run(scenario)
@@ -135,8 +135,8 @@ def test_the_new_one_keeps_its_own_keep_alive(keep_alive_s: float) -> None:
             if keep_alive_s:
                 assert pool.loaded()[0].expires_at is not None
                 return
-            departures = {(await left.get()).departure for _ in range(2)}
-            assert departures == {Departure.EXPIRED, Departure.REPLACED}
+            departures = {(await left.get()).unload_reason for _ in range(2)}
+            assert departures == {UnloadReason.EXPIRED, UnloadReason.REPLACED}
             assert pool.loaded() == ()
 
     run(scenario)
@@ -154,7 +154,7 @@ def test_when_the_new_one_cannot_load_the_old_goes_on() -> None:
                     await pool.reload(BROKEN, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
             with await pool.acquire(OLD, timeout_s=PATIENCE_S) as lease:
                 assert lease.info.pid == old.info.pid
-                assert await text_of(ask(lease, "still here")) == "You said: still here"
+                assert await text_of(send(lease, "still here")) == "You said: still here"
             assert slots(pool) == [4]
             assert pool.load_failure("some:1") is None
             assert sum(isinstance(event, LoadFailed) for event in events) == 6
@@ -182,13 +182,13 @@ def test_who_gives_up_a_reload_keeps_the_old() -> None:
             (await pool.acquire(OLD, timeout_s=PATIENCE_S)).release()
             with pytest.raises(NotReady, match="still loading after 0 s"):
                 await pool.reload(NEW, timeout_s=0.0, grace_s=PATIENCE_S)
-            asked = asyncio.create_task(pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S))
+            requested = asyncio.create_task(pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S))
             await asyncio.sleep(0)
             with pytest.raises(NotReady, match="being reloaded already"):
                 await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
-            asked.cancel()
+            requested.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await asked
+                await requested
             assert pool.spec_of("some:1") is OLD
             await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
             assert slots(pool)[0] == 8
@@ -196,14 +196,14 @@ def test_who_gives_up_a_reload_keeps_the_old() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("how", ["it expires", "it is evicted"])
-def test_when_the_old_leaves_meanwhile_the_new_takes_its_place(how: str) -> None:
+@pytest.mark.parametrize("case", ["it expires", "it is evicted"])
+def test_when_the_old_leaves_meanwhile_the_new_takes_its_place(case: str) -> None:
     async def scenario() -> None:
         async with new_pool() as pool:
             (await pool.acquire(OLD, timeout_s=PATIENCE_S)).release()
             reload = asyncio.create_task(pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S))
             await asyncio.sleep(0)
-            if how == "it expires":
+            if case == "it expires":
                 keep = asyncio.create_task(pool.acquire(OLD, timeout_s=PATIENCE_S, keep_alive_s=0.0))
                 (await keep).release()
             else:
@@ -243,7 +243,7 @@ def test_a_reload_of_what_is_not_loaded_loads_it() -> None:
 
 @pytest.mark.parametrize("loaded", [True, False], ids=["while it makes way", "while it waits for room"])
 def test_those_who_wait_for_their_turn_get_the_reloaded_model(loaded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They asked for it as it was, before the reload."""
+    """They requested it with its former spec, before the reload."""
 
     async def scenario() -> None:
         async with new_pool(TIGHT) as pool:
@@ -295,7 +295,7 @@ def test_the_end_of_the_pool_does_not_wait_for_a_grace_that_was_given_before() -
     async def scenario() -> None:
         async with new_pool() as pool:
             lease = await pool.acquire(OLD, timeout_s=PATIENCE_S)
-            long = ask(lease, "[[endless]]")
+            long = send(lease, "[[endless]]")
             await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=3600.0)
             await pool.close(grace_s=0.0)
             with pytest.raises(NotReady, match="shutting down"):

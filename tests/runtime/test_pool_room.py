@@ -8,11 +8,11 @@ import pytest
 
 from runtime.pool import load_queue
 from runtime.pool.capacity import Budget, PoolLimits
-from runtime.pool.loaded_model import Departure, Left, LoadedModel, LoadSpec, ModelState, PoolEvent
+from runtime.pool.loaded_model import Left, LoadedModel, LoadSpec, ModelState, PoolEvent, UnloadReason
 from runtime.pool.model_pool import ModelPool
 from runtime.protocol.errors import NotReady
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import MIB, PATIENCE_S, ask, first_chunk, gone, new_pool, spec_of, text_of
+from tests.doubles.pool_bench import MIB, PATIENCE_S, first_chunk, gone, new_pool, send, spec_of, text_of
 
 pytestmark = pytest.mark.api
 
@@ -29,21 +29,21 @@ def view_of(pool: ModelPool, label: str) -> LoadedModel:
     return next(model for model in pool.loaded() if model.spec.label == label)
 
 
-async def said(pool: ModelPool, spec: LoadSpec, text: str) -> str:
+async def expected_text(pool: ModelPool, spec: LoadSpec, text: str) -> str:
     with await pool.acquire(spec, timeout_s=PATIENCE_S) as lease:
-        return await text_of(ask(lease, text))
+        return await text_of(send(lease, text))
 
 
-def test_the_least_recently_used_makes_room_and_is_loaded_again_when_asked_for() -> None:
+def test_the_least_recently_used_makes_room_and_is_loaded_again_on_request() -> None:
     async def scenario() -> None:
         async with new_pool(TWO_MODELS) as pool:
             events: list[PoolEvent] = []
             pool.listeners.append(events.append)
             for spec in (A, B, A, C):  # B was used before A
-                assert await said(pool, spec, spec.label) == f"You said: {spec.label}"
+                assert await expected_text(pool, spec, spec.label) == f"You said: {spec.label}"
             assert sorted(labels(pool)) == ["a:1", "c:1"]
-            assert [event for event in events if isinstance(event, Left)] == [Left("b:1", Departure.EVICTED)]
-            assert await said(pool, B, "back") == "You said: back"
+            assert [event for event in events if isinstance(event, Left)] == [Left("b:1", UnloadReason.EVICTED)]
+            assert await expected_text(pool, B, "back") == "You said: back"
             assert sorted(labels(pool)) == ["b:1", "c:1"]
 
     run(scenario)
@@ -75,7 +75,7 @@ def test_a_busy_or_pinned_model_is_never_evicted() -> None:
                 await pool.acquire(B, timeout_s=PATIENCE_S)  # at once: waiting would not help
             assert labels(pool) == ["a:1"]
             pool.pin(A.label, False)
-            assert await said(pool, B, "room") == "You said: room"
+            assert await expected_text(pool, B, "room") == "You said: room"
 
     run(scenario)
 
@@ -101,7 +101,7 @@ def test_two_loads_that_wait_are_served_in_order_when_the_busy_model_is_done() -
     run(scenario)
 
 
-def test_a_waiting_load_gets_its_turn_although_the_busy_model_is_asked_for_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_load_gets_its_turn_although_the_busy_model_is_in_constant_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients whose requests overlap, so that the model is never idle by itself. None of them fails."""
 
     async def scenario() -> None:
@@ -110,18 +110,18 @@ def test_a_waiting_load_gets_its_turn_although_the_busy_model_is_asked_for_all_t
 
             async def keep_asking() -> None:
                 while not done.is_set():
-                    assert await said(pool, A, "[[count: 9]][[delay: 0.002]]") == "1 2 3 4 5 6 7 8 9"
+                    assert await expected_text(pool, A, "[[count: 9]][[delay: 0.002]]") == "1 2 3 4 5 6 7 8 9"
                     served[0] += 1
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(4):
                     group.create_task(keep_asking())
                 (await pool.acquire(A, timeout_s=PATIENCE_S)).release()
-                assert await said(pool, B, "my turn") == "You said: my turn"
+                assert await expected_text(pool, B, "my turn") == "You said: my turn"
                 before = served[0]
-                assert await said(pool, B, "again") == "You said: again"
+                assert await expected_text(pool, B, "again") == "You said: again"
                 while served[0] < before + 8:  # and they get theirs
-                    await asyncio.wait_for(said(pool, A, "go on"), PATIENCE_S)
+                    await asyncio.wait_for(expected_text(pool, A, "go on"), PATIENCE_S)
                 done.set()
 
     monkeypatch.setattr(load_queue, "TURN_S", 0.1)
@@ -133,7 +133,7 @@ def test_two_loads_at_once_do_not_take_the_same_room() -> None:
 
     async def scenario() -> None:
         async with new_pool(PoolLimits(Budget(100 * MIB))) as pool:
-            leases = await asyncio.gather(*(said(pool, spec_of(f"{name}:1", mib=60), name) for name in "abc"))
+            leases = await asyncio.gather(*(expected_text(pool, spec_of(f"{name}:1", mib=60), name) for name in "abc"))
             assert leases == [f"You said: {name}" for name in "abc"]
             assert len(pool.loaded()) == 1
 
@@ -144,7 +144,7 @@ def test_a_load_learns_what_its_model_really_takes() -> None:
     async def scenario() -> None:
         async with new_pool(PoolLimits(Budget(1 << 40))) as pool:
             lease = await pool.acquire(spec_of("a:1", mib=2), timeout_s=PATIENCE_S)
-            await first_chunk(ask(lease, "[[count: 20]]"))
+            await first_chunk(send(lease, "[[count: 20]]"))
             lease.release()
             model = view_of(pool, "a:1")
             assert model.stats is not None
@@ -153,31 +153,33 @@ def test_a_load_learns_what_its_model_really_takes() -> None:
     run(scenario)
 
 
-def test_a_model_that_is_evicted_in_the_moment_it_is_asked_for_is_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of those who ask, the first has been given the model, but has not woken yet, when it goes; the second asks just after."""
+def test_a_model_that_is_evicted_in_the_moment_it_is_requested_is_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first waiter has been given the model, but has not resumed yet, when the model leaves; the second request comes just
+    after.
+    """
 
     async def scenario() -> None:
         async with new_pool(ONE_MODEL) as pool:
             old = await pool.acquire(A, timeout_s=PATIENCE_S)
             gives_up = asyncio.create_task(pool.acquire(B, timeout_s=PATIENCE_S))
             await asyncio.sleep(0)
-            early = asyncio.create_task(said(pool, A, "early"))
+            early = asyncio.create_task(expected_text(pool, A, "early"))
             await asyncio.sleep(0)
             assert pool.waiting() == ("b:1", "a:1")
 
-            async def evict_and_ask() -> str:
+            async def evict_and_request() -> str:
                 assert pool.waiting() == (), "the early one has been given the model"
                 old.release()
-                other = asyncio.create_task(said(pool, C, "other"))
+                other = asyncio.create_task(expected_text(pool, C, "other"))
                 await asyncio.sleep(0)
                 assert view_of(pool, "a:1").state is ModelState.UNLOADING
                 assert not early.done()
-                late = await said(pool, A, "late")
+                late = await expected_text(pool, A, "late")
                 assert await other == "You said: other"
                 return late
 
             gives_up.cancel()
-            assert await asyncio.create_task(evict_and_ask()) == "You said: late"
+            assert await asyncio.create_task(evict_and_request()) == "You said: late"
             assert await early == "You said: early"
             gone(old.info.pid)
 

@@ -14,7 +14,7 @@ def submitted(number: int) -> Submit:
     return Submit(request=number, prompt=TextPrompt(text="x"))
 
 
-def test_the_first_ages_until_it_is_done_and_the_next_begins_anew() -> None:
+def test_the_first_ages_until_it_is_done_and_the_next_restarts() -> None:
     clock = Clock()
     queue = PreparationQueue(clock)
     assert queue.oldest() == (None, 0.0)

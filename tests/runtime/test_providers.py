@@ -1,4 +1,4 @@
-"""What a discovery means, on recorded machines and on what may be wrong with them; the child that asks, and its bad ends."""
+"""The reading of discoveries, of recorded machines and of their possible faults; and the failures of the child that queries."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_two_gpus_that_are_alike_are_two() -> None:
     assert [(each.device_index, each.memory) for each in found if each.short == "cuda"] == [(0, "nvidia:0"), (1, "nvidia:1")]
 
 
-# ---- the first thing missing is named, with what mends it ----
+# ---- the first thing missing is named, with its remedy ----
 
 
 def changed_desktop(**changes: object) -> RawDiscovery:
@@ -190,10 +190,10 @@ def test_short_names_are_unique() -> None:
     assert len({known.short for known in KNOWN}) == len(KNOWN)
 
 
-# ---- what the system tells ----
+# ---- what the operating system lists ----
 
 
-def test_linux_tells_of_devices_drivers_and_the_cpu(tmp_path: Path) -> None:
+def test_linux_lists_devices_drivers_and_the_cpu(tmp_path: Path) -> None:
     device = tmp_path / "sys/bus/pci/devices/0000:00:0b.0"
     device.mkdir(parents=True)
     for name, value in {"class": "0x120000", "vendor": "0x8086", "device": "0x643e"}.items():
@@ -216,7 +216,7 @@ def test_linux_tells_of_devices_drivers_and_the_cpu(tmp_path: Path) -> None:
     assert (hardware.accelerators, hardware.cpu, hardware.cpu_flags) == (["accel0"], "A CPU", ["avx2", "avx_vnni"])
 
 
-def test_a_system_without_these_folders_tells_of_its_cpu(tmp_path: Path) -> None:
+def test_a_system_without_these_folders_lists_its_cpu(tmp_path: Path) -> None:
     hardware = read_hardware(tmp_path)
     assert hardware.cpu
     assert hardware.pci_devices == []
@@ -231,7 +231,7 @@ def test_nvidia_smis_line_is_read_and_its_complaints_are_not() -> None:
 # ---- the child ----
 
 
-def asked(program: str, timeout_s: float = 20.0) -> tuple[list[str], str]:
+def requested_candidate(program: str, timeout_s: float = 20.0) -> tuple[list[str], str]:
     report = asyncio.run(ProviderDirectory((sys.executable, "-c", program), timeout_s).report())
     return [each.short for each in report.providers], report.problem or ""
 
@@ -248,10 +248,10 @@ def asked(program: str, timeout_s: float = 20.0) -> tuple[list[str], str]:
     ids=["hangs", "crashes", "fails", "rubbish", "incomplete"],
 )
 def test_a_child_that_gives_no_answer_leaves_the_cpu_and_a_reason(program: str, problem: str) -> None:
-    shorts, said = asked(program, timeout_s=0.2 if "600" in program else 20.0)
+    shorts, expected_text = requested_candidate(program, timeout_s=0.2 if "600" in program else 20.0)
     assert shorts == ["cpu"]
-    assert problem in said
-    assert "slmops doctor" in said
+    assert problem in expected_text
+    assert "slmops doctor" in expected_text
 
 
 def test_the_answer_is_kept_until_it_is_refreshed(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_the_answer_is_kept_until_it_is_refreshed(tmp_path: Path) -> None:
     raw = msgspec.json.encode(recorded("nvidia_desktop")).decode()
     program = f"import pathlib; pathlib.Path({str(answers)!r}).open('a').write('x'); print({raw!r})"
 
-    async def ask() -> list[int]:
+    async def send() -> list[int]:
         directory = ProviderDirectory((sys.executable, "-c", program))
         found = await asyncio.gather(*(directory.providers() for _ in range(5)))
         assert {len(each) for each in found} == {len(providers_of("nvidia_desktop"))}
@@ -269,7 +269,7 @@ def test_the_answer_is_kept_until_it_is_refreshed(tmp_path: Path) -> None:
         await asyncio.gather(*(directory.refresh() for _ in range(8)))
         return [*counts, answers.stat().st_size]
 
-    assert asyncio.run(ask()) == [1, 2, 4], "those that come while a child runs wait for one more, not for one each"
+    assert asyncio.run(send()) == [1, 2, 4], "those that come while a child runs wait for one more, not for one each"
 
 
 def test_the_real_child_finds_this_machines_cpu_and_onnxruntime_stays_out_of_this_process() -> None:

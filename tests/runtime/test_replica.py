@@ -26,7 +26,7 @@ LOAD = Load(engine="fake", folder="", options=EngineOptions())
 
 
 class Bench:
-    """A replica with everything that it tells."""
+    """A replica that records its callbacks."""
 
     def __init__(self, *script: Start, clock: Clock | None = None) -> None:
         self.started = FakeWorkers(script)
@@ -68,7 +68,7 @@ class Bench:
         return self.started.workers
 
 
-def saying(text: str) -> Submit:
+def chat_request(text: str) -> Submit:
     return Submit(request=1, prompt=ChatPrompt(messages=[{"role": "user", "content": text}]))
 
 
@@ -128,7 +128,7 @@ def test_an_answer_begins_a_new_row(delays: list[float], clock: Clock) -> None:
         for _ in range(3):
             await bench.crash()
             await bench.loaded()
-        assert await text_of(bench.replica.worker().submit(saying("Hello"))) == "You said: Hello"
+        assert await text_of(bench.replica.worker().submit(chat_request("Hello"))) == "You said: Hello"
         await bench.crash()
         await bench.loaded()
         assert delays == [*RETRY_DELAYS_S[:3], 0.0]
@@ -203,7 +203,7 @@ def test_a_load_that_takes_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch)
     run(scenario)
 
 
-def test_threads_are_told_only_when_they_change() -> None:
+def test_threads_are_sent_only_when_they_change() -> None:
     async def scenario() -> None:
         bench = Bench()
         bench.replica.set_threads(3)  # nobody is there yet

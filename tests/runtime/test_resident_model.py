@@ -10,7 +10,7 @@ import pytest
 
 from runtime.pool.breaker import Breaker
 from runtime.pool.generation import Generation
-from runtime.pool.loaded_model import FOREVER, Candidate, Departure, FellThrough, Loaded, LoadSpec, ModelState
+from runtime.pool.loaded_model import FOREVER, Candidate, FellThrough, Loaded, LoadSpec, ModelState, UnloadReason
 from runtime.pool.memory import MemoryEstimate
 from runtime.pool.resident_model import ResidentModel
 from runtime.pool.routing import MOST_IMBALANCE
@@ -47,7 +47,7 @@ class Bench:
     def workers(self) -> list[FakeWorker]:
         return self.started.workers
 
-    def say(self, text: str) -> int:
+    def send(self, text: str) -> int:
         """Submits it without an end. Which worker took it."""
         before = [len(worker.submitted) for worker in self.workers]
         self.submit(text + "[[endless]]")
@@ -98,7 +98,7 @@ def test_a_candidate_without_room_is_passed_over() -> None:
     run(scenario)
 
 
-def test_when_none_can_load_everyone_is_told_the_last_reason() -> None:
+def test_when_none_can_load_everyone_gets_the_last_reason() -> None:
     async def scenario() -> None:
         bench = Bench(Start(fails="no such device"), Start(fails="bad file"), folders=("a", "b"))
         waiting = await settle(*(bench.model.ready() for _ in range(3)))
@@ -124,12 +124,12 @@ def test_who_leaves_while_it_loads_does_not_stop_it() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("departure", [Departure.ASKED, Departure.REPLACED])
-def test_leaving_while_it_loads_tells_those_who_wait_and_ends_the_worker(departure: Departure) -> None:
+@pytest.mark.parametrize("unload_reason", [UnloadReason.REQUESTED, UnloadReason.REPLACED])
+def test_leaving_while_it_loads_fails_those_who_wait_and_ends_the_worker(unload_reason: UnloadReason) -> None:
     async def scenario() -> None:
         bench = Bench(Start(may_load=asyncio.Event()))
         (waiting,) = await settle(bench.model.ready())
-        bench.model.leave(departure)
+        bench.model.leave(unload_reason)
         await bench.model.unload(0.0, LEAVING)
         with pytest.raises(NotReady, match="being unloaded"):
             await waiting
@@ -149,10 +149,10 @@ def test_the_first_replica_serves_while_the_others_load() -> None:
         await bench.model.ready()
         await settle()
         assert [replica.state for replica in bench.model.replicas] == [ModelState.READY, ModelState.LOADING]
-        assert bench.say("hello") == 0
+        assert bench.send("hello") == 0
         may_load.set()
         await settle()
-        assert bench.say("hello") == 1  # which has less to do
+        assert bench.send("hello") == 1  # which has less to do
         assert sum(isinstance(event, Loaded) for event in bench.owner.events) == 1
 
     run(scenario)
@@ -164,25 +164,25 @@ def test_a_request_goes_where_its_beginning_was_computed_unless_that_is_too_busy
         await bench.model.ready()
         await settle()
         long = "A long introduction that many requests share. " * 20
-        assert bench.say(long + "one") == 0
-        assert bench.say("Something else. " * 40) == 1
-        assert bench.say(long + "two") == 0
+        assert bench.send(long + "one") == 0
+        assert bench.send("Something else. " * 40) == 1
+        assert bench.send(long + "two") == 0
         while bench.workers[0].num_open - bench.workers[1].num_open <= MOST_IMBALANCE:
-            assert bench.say(long + "more") == 0
-        assert bench.say(long + "last") == 1
+            assert bench.send(long + "more") == 0
+        assert bench.send(long + "last") == 1
 
     run(scenario)
 
 
-def test_the_replica_with_the_least_to_do_is_asked_about_tokens() -> None:
+def test_the_replica_with_the_least_to_do_is_queried_about_tokens() -> None:
     async def scenario() -> None:
         bench = Bench(replicas=2)
         await bench.model.ready()
         await settle()
-        assert bench.say("hello") == 0
+        assert bench.send("hello") == 0
         await bench.inquire()
         assert [len(worker.inquired) for worker in bench.workers] == [0, 1]
-        bench.model.leave(Departure.ASKED)
+        bench.model.leave(UnloadReason.REQUESTED)
         await bench.model.unload(0.0, LEAVING)
         with pytest.raises(NotReady, match="being unloaded"):
             await bench.inquire()
@@ -198,11 +198,11 @@ def test_a_dead_replica_is_avoided_and_comes_back() -> None:
         await settle()
         await bench.crash(0)
         assert bench.model.state is ModelState.READY
-        assert [bench.say("hello") for _ in range(3)] == [1, 1, 1]
+        assert [bench.send("hello") for _ in range(3)] == [1, 1, 1]
         assert await bench.model.ready() == bench.workers[1].info  # at once: the other one serves
         may_load.set()
         await settle()
-        assert bench.say("hello") == 2
+        assert bench.send("hello") == 2
 
     run(scenario)
 
@@ -217,12 +217,12 @@ def test_with_every_replica_down_the_first_that_is_back_serves() -> None:
         await bench.crash(0, 1)
         assert bench.model.state is ModelState.RESTARTING
         with pytest.raises(EngineDead, match="being restarted"):
-            bench.say("hello")
+            bench.send("hello")
         (waiting,) = await settle(bench.model.ready())
         may_load.set()
         assert await waiting == bench.workers[2].info
-        assert bench.say("hello") == 2
-        bench.model.leave(Departure.ASKED)
+        assert bench.send("hello") == 2
+        bench.model.leave(UnloadReason.REQUESTED)
         await bench.model.unload(0.0, LEAVING)
 
     run(scenario)
@@ -237,7 +237,7 @@ def test_a_replica_lost_for_good_leaves_the_others_and_the_last_takes_the_model_
         await settle()
         assert len(bench.model.replicas) == 1
         assert bench.owner.failures == []
-        assert bench.say("hello") == 1
+        assert bench.send("hello") == 1
         assert await text_of(bench.submit("Hello")) == "You said: Hello"
         await bench.crash(1)
         waiting = await settle(bench.model.ready(), bench.model.ready())
@@ -246,7 +246,7 @@ def test_a_replica_lost_for_good_leaves_the_others_and_the_last_takes_the_model_
             with pytest.raises(NotReady, match="no disk"):
                 await each
         with pytest.raises(NotReady, match="no disk"):
-            bench.say("with a lease from before")
+            bench.send("with a lease from before")
 
     run(scenario)
 
@@ -254,7 +254,7 @@ def test_a_replica_lost_for_good_leaves_the_others_and_the_last_takes_the_model_
 # ---- how long it stays ----
 
 
-def test_leases_tell_since_when_nobody_asks() -> None:
+def test_leases_report_since_when_they_are_idle() -> None:
     async def scenario() -> None:
         bench = Bench()
         await bench.model.ready()
@@ -262,23 +262,23 @@ def test_leases_tell_since_when_nobody_asks() -> None:
         assert bench.model.view().idle_since is not None
         bench.model.hold()
         bench.model.hold()
-        bench.model.let_go()
+        bench.model.release()
         assert (bench.model.view().idle_since, bench.model.view().num_leases) == (None, 1)
-        bench.model.let_go()
+        bench.model.release()
         assert bench.model.view().idle_since is not None
         assert not bench.model.is_busy
 
     run(scenario)
 
 
-def test_without_a_keep_alive_it_expires_as_soon_as_nobody_asks() -> None:
+def test_without_a_keep_alive_it_expires_as_soon_as_it_is_idle() -> None:
     async def scenario() -> None:
         bench = Bench(keep_alive_s=0)
         bench.model.hold()
         await bench.model.ready()
         await settle()
         assert bench.owner.expiries.empty()
-        bench.model.let_go()
+        bench.model.release()
         assert await bench.owner.expiries.get() is bench.model
 
     run(scenario)
@@ -295,7 +295,7 @@ def test_a_load_that_nobody_waits_for_any_more_expires_too() -> None:
 @pytest.mark.parametrize(
     ("keep_alive_s", "pinned", "expires"), [(600.0, False, True), (FOREVER, False, False), (600.0, True, False)]
 )
-def test_when_it_expires_is_told_only_while_nobody_asks(keep_alive_s: float, pinned: bool, expires: bool) -> None:
+def test_when_it_expires_is_reported_only_while_it_is_idle(keep_alive_s: float, pinned: bool, expires: bool) -> None:
     async def scenario() -> None:
         bench = Bench(keep_alive_s=keep_alive_s, pinned=pinned)
         await bench.model.ready()
@@ -308,7 +308,7 @@ def test_when_it_expires_is_told_only_while_nobody_asks(keep_alive_s: float, pin
             assert expires_at is None
         bench.model.hold()
         assert bench.model.view().expires_at is None
-        bench.model.let_go()
+        bench.model.release()
         assert (bench.model.view().expires_at is not None) is expires
 
     run(scenario)
@@ -336,7 +336,7 @@ def test_a_keep_alive_changed_while_busy_counts_once_idle() -> None:
         await settle()
         assert bench.owner.expiries.empty()
         assert bench.model.view().expires_at is None
-        bench.model.let_go()
+        bench.model.release()
         assert await bench.owner.expiries.get() is bench.model
 
     run(scenario)
@@ -362,11 +362,11 @@ def test_an_unload_once_idle_waits_for_the_leases() -> None:
         bench = Bench()
         bench.model.hold()
         await bench.model.ready()
-        bench.model.leave(Departure.REPLACED)
+        bench.model.leave(UnloadReason.REPLACED)
         (unload,) = await settle(bench.model.unload(60.0, LEAVING, once_idle=True))
         assert await text_of(bench.submit("leased before")) == "You said: leased before"
         assert bench.workers[0].calls == []
-        bench.model.let_go()
+        bench.model.release()
         await unload
         assert bench.workers[0].calls == ["drain"]
 
@@ -379,14 +379,14 @@ def test_leases_are_not_waited_for_beyond_the_grace(hurried: bool) -> None:
         bench = Bench(Start(lingers=True))
         bench.model.hold()
         await bench.model.ready()
-        bench.model.leave(Departure.REPLACED)
+        bench.model.leave(UnloadReason.REPLACED)
         (unload,) = await settle(bench.model.unload(60.0 if hurried else 0.0, LEAVING, once_idle=True))
         if hurried:
             await bench.model.unload(0.0, NotReady("closing"))
         await unload
         assert bench.workers[0].calls[-1] == "kill"
         with pytest.raises(NotReady, match="being unloaded"):
-            bench.say("too late")
+            bench.send("too late")
 
     run(scenario)
 
@@ -396,10 +396,10 @@ def test_what_left_does_not_come_back_when_its_last_lease_ends() -> None:
         bench = Bench(keep_alive_s=0)
         bench.model.hold()
         await bench.model.ready()
-        bench.model.leave(Departure.ASKED)
+        bench.model.leave(UnloadReason.REQUESTED)
         await bench.model.unload(0.0, LEAVING)
         num_changes = bench.owner.num_changes
-        bench.model.let_go()
+        bench.model.release()
         await settle()
         assert bench.owner.expiries.empty()
         assert bench.owner.num_changes == num_changes

@@ -11,8 +11,8 @@ from runtime.protocol.request import ChatPrompt, Prompt, TextPrompt, TokensPromp
 SYSTEM = "You answer briefly. " * 100
 
 
-def chat(*said: str) -> ChatPrompt:
-    return ChatPrompt(messages=[{"role": "user", "content": each} for each in said])
+def chat(*expected_text: str) -> ChatPrompt:
+    return ChatPrompt(messages=[{"role": "user", "content": each} for each in expected_text])
 
 
 @pytest.mark.parametrize(

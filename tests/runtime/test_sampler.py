@@ -51,9 +51,9 @@ answers = st.lists(st.integers(0, VOCAB - 1), max_size=5)
 
 @drawn(200)
 @given(st.integers(0, 2**31), params_strategy, answers)
-def test_only_tokens_of_the_reference_are_chosen(seed: int, asked: SamplingParams, answer: list[int]) -> None:
+def test_only_tokens_of_the_reference_are_chosen(seed: int, requested: SamplingParams, answer: list[int]) -> None:
     logits = random_logits(seed)
-    sequence = make_sequence([1, 2, 2, 9], asked, generated=answer)
+    sequence = make_sequence([1, 2, 2, 9], requested, generated=answer)
     allowed = distribution(logits[0], sequence, EOS_IDS)
     for _ in range(5):
         (token,) = sample(logits, [sequence])
@@ -69,9 +69,9 @@ def test_only_tokens_of_the_reference_are_chosen(seed: int, asked: SamplingParam
     st.sampled_from([0.3, 0.9, 1.0]),
 )
 def test_truncation_keeps_what_the_reference_keeps(seed: int, top_k: int, top_p: float, min_p: float, typical_p: float) -> None:
-    asked = SamplingParams(temperature=1.0, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p)
+    requested = SamplingParams(temperature=1.0, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p)
     logits = random_logits(seed)[0]
-    sequence = make_sequence([1], asked)
+    sequence = make_sequence([1], requested)
     expected = distribution(logits, sequence, EOS_IDS)
     kept = truncate(np.exp(logits - logits.max()), sequence.params)
     shares = kept.weights / kept.weights.sum()
@@ -92,7 +92,7 @@ def test_truncation_of_a_flat_and_of_a_peaked_distribution() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     [
         SamplingParams(temperature=1.0),
         SamplingParams(temperature=0.6),
@@ -103,10 +103,10 @@ def test_truncation_of_a_flat_and_of_a_peaked_distribution() -> None:
     ],
 )
 @pytest.mark.parametrize("vocab", [40, 700])
-def test_draws_are_as_frequent_as_they_should_be(asked: SamplingParams, vocab: int) -> None:
+def test_draws_are_as_frequent_as_they_should_be(requested: SamplingParams, vocab: int) -> None:
     """Chi-square over the tokens expected at least five times, the rest together; bound: mean + 5 standard deviations."""
     logits, draws = random_logits(5, vocab=vocab, spread=2.0), 4000
-    sequence = make_sequence([1, 2, 3], asked)
+    sequence = make_sequence([1, 2, 3], requested)
     expected = distribution(logits[0], sequence, EOS_IDS)
     counts = np.zeros(vocab)
     for _ in range(draws):
@@ -123,20 +123,20 @@ def test_draws_are_as_frequent_as_they_should_be(asked: SamplingParams, vocab: i
 
 @drawn(100)
 @given(st.integers(0, 2**31), st.lists(params_strategy, min_size=2, max_size=8), st.randoms(use_true_random=False))
-def test_a_choice_does_not_depend_on_the_batch(seed: int, asked: list[SamplingParams], order: Random) -> None:
+def test_a_choice_does_not_depend_on_the_batch(seed: int, requested: list[SamplingParams], order: Random) -> None:
     """The same rows alone, together, and in another order."""
-    logits = random_logits(seed, len(asked))
+    logits = random_logits(seed, len(requested))
 
     def rows() -> list[Sequence]:
-        return [make_sequence([1, 2, i], params, generated=[i, 5]) for i, params in enumerate(asked)]
+        return [make_sequence([1, 2, i], params, generated=[i, 5]) for i, params in enumerate(requested)]
 
     together = sample(logits, rows())
     alone = [sample(logits[i : i + 1], [row])[0] for i, row in enumerate(rows())]
-    places = list(range(len(asked)))
+    places = list(range(len(requested)))
     order.shuffle(places)
     shuffled = rows()
     mixed = sample(logits[places], [shuffled[i] for i in places])
-    assert together == alone == [mixed[places.index(i)] for i in range(len(asked))]
+    assert together == alone == [mixed[places.index(i)] for i in range(len(requested))]
 
 
 def test_the_same_seed_draws_the_same_tokens_and_another_seed_others() -> None:
@@ -158,8 +158,8 @@ def test_greedy_takes_the_lowest_id_of_equals() -> None:
 
 def test_greedy_is_unmoved_by_the_other_settings() -> None:
     logits = random_logits(3)
-    asked = SamplingParams(temperature=0, top_k=3, top_p=0.1, min_p=0.9, typical_p=0.1, seed=1)
-    assert sample(logits, [make_sequence([1], asked)]) == [int(logits.argmax())]
+    requested = SamplingParams(temperature=0, top_k=3, top_p=0.1, min_p=0.9, typical_p=0.1, seed=1)
+    assert sample(logits, [make_sequence([1], requested)]) == [int(logits.argmax())]
 
 
 def test_logit_bias_can_forbid_and_force() -> None:
@@ -173,9 +173,9 @@ def test_logit_bias_can_forbid_and_force() -> None:
 def test_the_end_waits_for_min_tokens(temperature: float) -> None:
     logits = np.zeros((1, VOCAB), np.float32)
     logits[0, [EOS, 5]] = 40.0
-    asked = SamplingParams(temperature=temperature, min_tokens=2, stop_token_ids=(5,))
-    assert sample(logits, [make_sequence([1], asked, generated=[9])])[0] not in (EOS, 5)
-    assert sample(logits, [make_sequence([1], asked, generated=[9, 9])])[0] in (EOS, 5)
+    requested = SamplingParams(temperature=temperature, min_tokens=2, stop_token_ids=(5,))
+    assert sample(logits, [make_sequence([1], requested, generated=[9])])[0] not in (EOS, 5)
+    assert sample(logits, [make_sequence([1], requested, generated=[9, 9])])[0] in (EOS, 5)
 
 
 def test_penalties_count_what_they_should() -> None:
@@ -183,8 +183,8 @@ def test_penalties_count_what_they_should() -> None:
     logits = np.full((1, VOCAB), 1.0, np.float32)
     logits[0, [10, 20, 30]] = [3.0, 2.9, 2.8]
 
-    def choice(**asked: Any) -> int:
-        return sample(logits, [make_sequence([10], SamplingParams(temperature=0, **asked), generated=[20, 20])])[0]
+    def choice(**requested: Any) -> int:
+        return sample(logits, [make_sequence([10], SamplingParams(temperature=0, **requested), generated=[20, 20])])[0]
 
     assert choice() == 10
     assert choice(repetition_penalty=1.5) == 30
@@ -220,18 +220,18 @@ def test_a_row_that_leaves_nothing_to_choose_has_no_token_and_the_others_do() ->
 # ---- constraints ----
 
 
-def held_to(allowed: set[int], asked: SamplingParams, *, vocab: int = VOCAB) -> Sequence:
-    sequence = make_sequence([1, 2], asked)
+def held_to(allowed: set[int], requested: SamplingParams, *, vocab: int = VOCAB) -> Sequence:
+    sequence = make_sequence([1, 2], requested)
     sequence.constraint = PlannedConstraint([frozenset(allowed)], vocab_size=vocab)
     return sequence
 
 
 @drawn(200)
 @given(st.integers(0, 2**31), params_strategy, st.sets(st.integers(0, VOCAB - 1), min_size=1, max_size=VOCAB))
-def test_nothing_but_what_is_allowed_is_chosen(seed: int, asked: SamplingParams, allowed: set[int]) -> None:
+def test_nothing_but_what_is_allowed_is_chosen(seed: int, requested: SamplingParams, allowed: set[int]) -> None:
     logits = random_logits(seed)
-    chosen = sample(logits, [held_to(allowed, asked)])[0]
-    excluded = {EOS, *asked.stop_token_ids} if asked.min_tokens else set()
+    chosen = sample(logits, [held_to(allowed, requested)])[0]
+    excluded = {EOS, *requested.stop_token_ids} if requested.min_tokens else set()
     if allowed <= excluded:
         assert isinstance(chosen, NothingToChoose)
     else:
@@ -240,14 +240,14 @@ def test_nothing_but_what_is_allowed_is_chosen(seed: int, asked: SamplingParams,
 
 @drawn(100)
 @given(st.integers(0, 2**31), params_strategy, st.sets(st.integers(0, VOCAB - 1), min_size=1, max_size=5))
-def test_among_the_allowed_the_choice_is_the_references(seed: int, asked: SamplingParams, allowed: set[int]) -> None:
+def test_among_the_allowed_the_choice_is_the_references(seed: int, requested: SamplingParams, allowed: set[int]) -> None:
     """As of a model whose other logits are minus infinity."""
     logits = random_logits(seed)
     masked = np.full_like(logits, -np.inf)
     masked[:, [*allowed]] = logits[:, [*allowed]]
-    assume(set(allowed) - {EOS, *asked.stop_token_ids})
-    plain = make_sequence([1, 2], asked)
-    assert sample(logits, [held_to(allowed, asked)]) == sample(masked, [plain])
+    assume(set(allowed) - {EOS, *requested.stop_token_ids})
+    plain = make_sequence([1, 2], requested)
+    assert sample(logits, [held_to(allowed, requested)]) == sample(masked, [plain])
 
 
 @pytest.mark.parametrize("truncation", [{}, {"top_k": 50}, {"top_p": 0.99}])

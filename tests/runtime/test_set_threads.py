@@ -19,7 +19,7 @@ pytestmark = pytest.mark.model
 
 PROMPT = np.arange(100, 140, dtype=np.int32)
 NUM_STEPS = 12
-ASKED = ("Count from one to fifty, in words.", "Write ten sentences about the sea.")
+PROMPTS = ("Count from one to fifty, in words.", "Write ten sentences about the sea.")
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +45,16 @@ def test_no_bit_of_the_logits_changes(folder: Path) -> None:
     with_two = logits_of(folder, {0: 2})
     switched = logits_of(folder, {0: 1, 4: 2, 8: 1})
     assert np.array_equal(with_two, switched)
-    assert len(np.unique(with_two, axis=0)) == 1 + NUM_STEPS, "else equality would say little"
+    assert len(np.unique(with_two, axis=0)) == 1 + NUM_STEPS, "else equality would prove little"
 
 
 def test_running_answers_and_what_is_cached_stay(folder: Path) -> None:
     bench = EngineBench(build_onnx_engine(folder, EngineOptions(num_slots=2, threads=2)), Clock())
-    alone = [bench.answer(said, max_tokens=24, temperature=0).token_ids for said in ASKED]
+    alone = [bench.answer(prompt, max_tokens=24, temperature=0).token_ids for prompt in PROMPTS]
     bench.engine.close()
 
     bench = EngineBench(build_onnx_engine(folder, EngineOptions(num_slots=2, threads=1)), Clock())
-    numbers = [bench.submit(said, max_tokens=24, temperature=0) for said in ASKED]
+    numbers = [bench.submit(prompt, max_tokens=24, temperature=0) for prompt in PROMPTS]
     for num_threads in (2, 1, 2):
         for _ in range(5):
             bench.step()
@@ -64,7 +64,7 @@ def test_running_answers_and_what_is_cached_stay(folder: Path) -> None:
     bench.run()
     assert [bench.outcomes[number].token_ids for number in numbers] == alone
     assert bench.engine.stats().preemptions_total == 0
-    again = bench.answer(ASKED[0], max_tokens=24, temperature=0)
+    again = bench.answer(PROMPTS[0], max_tokens=24, temperature=0)
     assert again.token_ids == alone[0]
     assert again.end.usage.cached_tokens > 0
     bench.engine.close()

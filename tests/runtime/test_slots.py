@@ -31,8 +31,8 @@ class Bench:
         self.rows = RecordedRows(num_rows(num_slots), CONTEXT)
         self.slots = Slots(self.rows, num_slots=num_slots, prefix_cache_bytes=prefix_cache_bytes)
 
-    def prefill(self, prompt: list[int], asked: SamplingParams | None = None) -> Sequence:
-        sequence = make_sequence(prompt, asked)
+    def prefill(self, prompt: list[int], requested: SamplingParams | None = None) -> Sequence:
+        sequence = make_sequence(prompt, requested)
         self.slots.place(sequence)
         compute(self.rows, sequence, sequence.prompt_len - sequence.num_computed)
         return sequence
@@ -44,8 +44,8 @@ class Bench:
             sequence.append(token)
         compute(self.rows, sequence, len(answer) - 1)
 
-    def finish(self, prompt: list[int], answer: list[int], asked: SamplingParams | None = None) -> Sequence:
-        sequence = self.prefill(prompt, asked)
+    def finish(self, prompt: list[int], answer: list[int], requested: SamplingParams | None = None) -> Sequence:
+        sequence = self.prefill(prompt, requested)
         self.decode(sequence, answer)
         self.slots.release(sequence, was_decoding=True)
         return sequence
@@ -128,16 +128,16 @@ def test_a_full_house_gives_up_what_was_used_least_recently() -> None:
     assert bench.prefill([1] * 8).num_cached == 6
 
 
-def test_memory_that_nobody_holds_is_given_back() -> None:
-    """A row that was left behind holds pages still: when memory is asked for, they go with the cached rows."""
+def test_unused_memory_is_released() -> None:
+    """A row that its sequence left still holds pages: when memory is short, they are freed with the cached rows."""
     bench = Bench(num_slots=2)
     running = bench.prefill([5] * 6)
     bench.finish([1] * 30, [2])
     assert bench.rows.backed_bytes() > 30 + 6
-    bench.slots.give_back()
+    bench.slots.release_unused_pages()
     assert bench.rows.backed_bytes() == 30 + 6
     bench.slots.shrink(0)
-    bench.slots.give_back()
+    bench.slots.release_unused_pages()
     assert bench.rows.backed_bytes() == running.num_computed
 
 

@@ -72,7 +72,7 @@ def test_text_without_stop_strings_passes_at_once() -> None:
 
 
 @pytest.mark.parametrize(("include", "text"), [(False, "one "), (True, "one END")])
-def test_the_stop_string_is_shown_only_if_asked(include: bool, text: str) -> None:
+def test_the_stop_string_is_shown_only_if_requested(include: bool, text: str) -> None:
     matcher = StopMatcher(("END",), include=include)
     assert matcher.feed("one EN").text == "one "
     released = matcher.feed("D two")

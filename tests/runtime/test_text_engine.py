@@ -25,17 +25,17 @@ from tests.doubles.engine_bench import Clock, EngineBench, text
 
 
 class Dictated:
-    """An answer that says what the test puts. `told` pieces, then an Answered or an exception."""
+    """An answer of the pieces that the test puts: `sent` pieces, then an Answered or an exception."""
 
     def __init__(self) -> None:
         self.script: queue.SimpleQueue[str | Answered | BaseException] = queue.SimpleQueue()
         self.is_cancelled = threading.Event()
 
-    def run(self, tell: Callable[[str], None]) -> Answered:
+    def run(self, on_text: Callable[[str], None]) -> Answered:
         while True:
             match self.script.get():
                 case str() as piece:
-                    tell(piece)
+                    on_text(piece)
                 case Answered() as end:
                     return end
                 case error:
@@ -50,7 +50,7 @@ class DictatedModel:
         self.answers: list[Dictated] = []
         self.is_closed = False
 
-    def check(self, asked: SamplingParams) -> None:
+    def check(self, requested: SamplingParams) -> None:
         """Takes everything."""
 
     def answer(self, text: str, params: ResolvedParams) -> Dictated:
@@ -102,7 +102,7 @@ def until_started(bench: EngineBench, number: int) -> None:
         bench.step()
 
 
-def until_told(bench: EngineBench, number: int, pieces: int) -> None:
+def until_reported(bench: EngineBench, number: int, pieces: int) -> None:
     while len(bench.outcomes[number].pieces) < pieces:
         bench.step()
 
@@ -128,8 +128,8 @@ def test_what_only_began_a_stop_string_comes_out_at_the_end(model: DictatedModel
     bench = dictated_bench(model)
     number = bench.submit(text("abc"), stop=("lot",))
     bench.step()
-    for told in ("Hel", "lo", END_OF_ANSWER):
-        model.answers[0].script.put(told)
+    for sent in ("Hel", "lo", END_OF_ANSWER):
+        model.answers[0].script.put(sent)
     bench.run()
     outcome = bench.outcomes[number]
     assert (outcome.text, outcome.end.reason, outcome.end.usage.completion_tokens) == ("Hello", FinishReason.STOP, 5)
@@ -148,8 +148,8 @@ def test_an_answer_that_breaks_fails_its_request_alone_and_quotes_nothing(
     broken, whole = bench.submit(text("abc")), bench.submit(text("abc"))
     bench.step()
     model.answers[0].script.put(error)
-    for told in ("fine", END_OF_ANSWER):
-        model.answers[1].script.put(told)
+    for sent in ("fine", END_OF_ANSWER):
+        model.answers[1].script.put(sent)
     bench.run()
     failed = bench.outcomes[broken].failed
     assert failed is not None
@@ -198,8 +198,8 @@ def test_a_cancelled_answer_keeps_its_slot_while_it_computes(model: DictatedMode
     while bench.outcomes[waits].started is None:
         bench.step()
     assert bench.outcomes[gone].pieces == []
-    for told in ("now", END_OF_ANSWER):
-        model.answers[1].script.put(told)
+    for sent in ("now", END_OF_ANSWER):
+        model.answers[1].script.put(sent)
     bench.run()
     assert bench.outcomes[waits].text == "now"
     bench.engine.close()

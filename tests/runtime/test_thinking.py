@@ -67,8 +67,8 @@ def test_an_answer_without_a_thought_counts_nothing() -> None:
 @pytest.mark.parametrize("is_one_token", [True, False])
 def test_a_thought_counts_from_its_tag_to_its_tag(is_one_token: bool) -> None:
     thought = thinking(is_one_token=is_one_token)
-    said = [OPEN, *b"so", CLOSE, *b"\n\nYes"] if is_one_token else list(b"<think>so</think>\n\nYes")
-    feed(thought, said)
+    expected_text = [OPEN, *b"so", CLOSE, *b"\n\nYes"] if is_one_token else list(b"<think>so</think>\n\nYes")
+    feed(thought, expected_text)
     assert thought.num_tokens == (4 if is_one_token else len("<think>so</think>"))
 
 
@@ -94,11 +94,11 @@ def test_a_thought_that_the_prompt_opened_counts_from_the_first_token() -> None:
 
 @given(st.lists(st.integers(1, 9), max_size=6))
 def test_tags_are_found_wherever_tokens_cut_them(cuts: list[int]) -> None:
-    said, pieces, at = b"<think>a</thin</think>b", {}, 0
+    expected_text, pieces, at = b"<think>a</thin</think>b", {}, 0
     for size in itertools.chain(cuts, itertools.repeat(3)):
-        if at >= len(said):
+        if at >= len(expected_text):
             break
-        pieces[len(pieces)] = said[at : at + size]
+        pieces[len(pieces)] = expected_text[at : at + size]
         at += size
     read = tags(is_one_token=False)
     cut = ThoughtTags(read.open, read.close, None, read.closing, (), pieces.__getitem__, VOCAB, read.eos_ids)

@@ -82,7 +82,7 @@ def test_the_byte_alphabet_is_the_librarys() -> None:
     assert sorted(table.values()) == list(range(256))
 
 
-def test_special_tokens_are_silent_unless_asked_for(bytes_tokenizer: ModelTokenizer) -> None:
+def test_special_tokens_are_silent_unless_requested(bytes_tokenizer: ModelTokenizer) -> None:
     ids = bytes_tokenizer.encode("the<|end|><think>cat", add_special_tokens=False)
     assert streamed(bytes_tokenizer, ids) == "the<think>cat"
     assert streamed(bytes_tokenizer, ids, skip_special_tokens=False) == "the<|end|><think>cat"

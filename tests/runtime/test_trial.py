@@ -1,4 +1,6 @@
-"""A folder is loaded once by a real worker: a sound one answers, a broken one says why, what cannot be tried says so."""
+"""A folder is loaded once by a real worker: a sound one answers, a broken one raises with the reason, and one that cannot be tried
+returns why.
+"""
 
 from __future__ import annotations
 

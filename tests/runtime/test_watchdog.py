@@ -1,4 +1,4 @@
-"""When a worker hangs, and when the gateway only did not listen; and the pulse that tells."""
+"""A worker that hangs, a gateway that was suspended, and the worker's pulse."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ def test_a_worker_whose_steps_are_silent_is_given_as_long_as_a_step() -> None:
     assert watchdog.look() == "it gave no sign of life for 11 s"
 
 
-def test_anything_told_ends_the_silence() -> None:
+def test_any_message_ends_the_silence() -> None:
     watchdog = Watchdog(PATIENCE)
     for _ in range(5):
         for _ in range(3):
             assert watchdog.look() is None
-        watchdog.heard()
+        watchdog.message_received()
 
 
 def test_time_alone_is_no_silence() -> None:
-    """When the gateway slept, no look was taken, whatever the clock says."""
+    """While the gateway was suspended, no look was taken, whatever the clock shows."""
     watchdog = Watchdog(PATIENCE)
-    watchdog.heard(Heartbeat(step_s=9.0))
+    watchdog.message_received(Heartbeat(step_s=9.0))
     assert watchdog.look() is None
 
 
 def test_a_step_that_takes_too_long_hangs_though_the_process_lives() -> None:
     watchdog = Watchdog(PATIENCE)
     for step_s in (8.0, 10.0):
-        watchdog.heard(Heartbeat(step_s=step_s))
+        watchdog.message_received(Heartbeat(step_s=step_s))
         assert watchdog.look() is None
-    watchdog.heard(Heartbeat(step_s=10.5))
+    watchdog.message_received(Heartbeat(step_s=10.5))
     assert watchdog.look() == "a step took longer than 10 s"
 
 
 def test_the_end_of_a_long_step_is_forgiven() -> None:
     watchdog = Watchdog(PATIENCE)
-    watchdog.heard(Heartbeat(step_s=10.5))
-    watchdog.heard()
+    watchdog.message_received(Heartbeat(step_s=10.5))
+    watchdog.message_received()
     assert watchdog.look() is None
 
 
-def test_the_pulse_tells_how_long_the_step_has_taken() -> None:
+def test_the_pulse_reports_how_long_the_step_has_taken() -> None:
     sent: list[Heartbeat] = []
     clock = Clock()
     pulse = Pulse(sent.append, lambda: (None, 0.0), clock)
@@ -67,17 +67,17 @@ def test_the_pulse_tells_how_long_the_step_has_taken() -> None:
 
 def test_a_preparation_that_takes_too_long_hangs_though_steps_go_on() -> None:
     watchdog = Watchdog(PATIENCE)
-    watchdog.heard(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.0))
+    watchdog.message_received(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.0))
     assert (watchdog.look(), watchdog.unprepared) == (None, None)
-    watchdog.heard(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.5))
-    watchdog.heard()
+    watchdog.message_received(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.5))
+    watchdog.message_received()
     assert (watchdog.look(), watchdog.unprepared) == ("the preparation of a request took longer than 10 s", 7)
 
 
 def test_the_end_of_a_long_preparation_is_forgiven() -> None:
     watchdog = Watchdog(PATIENCE)
-    watchdog.heard(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.5))
-    watchdog.heard(Heartbeat(step_s=0.0, preparing=8, preparing_s=0.5))
+    watchdog.message_received(Heartbeat(step_s=0.0, preparing=7, preparing_s=10.5))
+    watchdog.message_received(Heartbeat(step_s=0.0, preparing=8, preparing_s=0.5))
     assert (watchdog.look(), watchdog.unprepared) == (None, None)
 
 

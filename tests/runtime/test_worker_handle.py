@@ -45,7 +45,7 @@ class Bench:
         self._last_id += 1
         return self._last_id
 
-    def say(self, text: str) -> Generation:
+    def send(self, text: str) -> Generation:
         prompt = ChatPrompt(messages=[{"role": "user", "content": text}])
         return self.worker.submit(Submit(request=self.new_id(), prompt=prompt))
 
@@ -103,7 +103,7 @@ def test_a_started_worker_has_loaded(contract: Contract) -> None:
 
 def test_events_of_a_request_come_in_order_and_end_once(contract: Contract) -> None:
     async def scenario(bench: Bench) -> None:
-        events: list[Event] = [event async for event in bench.say("Hello €")]
+        events: list[Event] = [event async for event in bench.send("Hello €")]
         assert [type(event) for event in events] == [Started, *[Chunk] * (len(events) - 2), Finished]
         assert "".join(event.text for event in events if isinstance(event, Chunk | Finished)) == "You said: Hello €"
         assert bench.noticed == ["finished"]
@@ -115,11 +115,11 @@ def test_events_of_a_request_come_in_order_and_end_once(contract: Contract) -> N
 
 def test_an_abort_ends_its_request_and_no_other(contract: Contract) -> None:
     async def scenario(bench: Bench) -> None:
-        gone, stays = bench.say("[[endless]]"), bench.say("[[endless]]")
+        gone, stays = bench.send("[[endless]]"), bench.send("[[endless]]")
         await asyncio.gather(first_chunk(gone), first_chunk(stays))
         gone.abort()
         assert bench.worker.num_open == 1
-        assert await text_of(bench.say("next")) == "You said: next"  # in the row that has become free
+        assert await text_of(bench.send("next")) == "You said: next"  # in the row that has become free
         await first_chunk(stays)
         stays.abort()
         assert bench.noticed == ["finished"]
@@ -130,7 +130,7 @@ def test_an_abort_ends_its_request_and_no_other(contract: Contract) -> None:
 def test_a_refused_request_ends_with_its_reason(contract: Contract) -> None:
     async def scenario(bench: Bench) -> None:
         with pytest.raises(InvalidRequest) as refused:
-            await text_of(bench.say("x" * 9000))
+            await text_of(bench.send("x" * 9000))
         assert refused.value.code == "context_length_exceeded"
         assert (bench.noticed, bench.worker.num_open) == ([], 0)
 
@@ -142,25 +142,25 @@ def test_what_no_message_can_carry_is_refused_and_not_sent(contract: Contract) -
 
     async def scenario(bench: Bench) -> None:
         with pytest.raises(InvalidRequest):
-            bench.say("\ud800")
+            bench.send("\ud800")
         with pytest.raises(InvalidRequest):
             await bench.tokens_of("\ud800")
         assert bench.worker.num_open == 0
-        assert await text_of(bench.say("next")) == "You said: next"
+        assert await text_of(bench.send("next")) == "You said: next"
 
     contract(scenario)
 
 
 def test_all_that_is_open_can_be_failed_together(contract: Contract) -> None:
     async def scenario(bench: Bench) -> None:
-        endless, asked = bench.say("[[endless]]"), asyncio.create_task(bench.tokens_of("ab"))
+        endless, requested = bench.send("[[endless]]"), asyncio.create_task(bench.tokens_of("ab"))
         await asyncio.sleep(0)
         assert bench.worker.num_open == 2
         bench.worker.fail_open(NotReady("leaving"))
-        for each in (text_of(endless), asked):
+        for each in (text_of(endless), requested):
             with pytest.raises(NotReady, match="leaving"):
                 await each
-        assert await text_of(bench.say("next")) == "You said: next"
+        assert await text_of(bench.send("next")) == "You said: next"
 
     contract(scenario)
 
@@ -170,7 +170,7 @@ def test_all_that_is_open_can_be_failed_together(contract: Contract) -> None:
 
 def test_inquiries_are_answered_beside_requests(contract: Contract) -> None:
     async def scenario(bench: Bench) -> None:
-        endless = bench.say("[[endless]]")
+        endless = bench.send("[[endless]]")
         answers = await asyncio.gather(*map(bench.tokens_of, ("a", "b", "c")))
         assert answers == [[97], [98], [99]]
         text = await bench.worker.inquire(Detokenize(request=bench.new_id(), token_ids=[97]))
@@ -193,11 +193,11 @@ def test_a_refused_inquiry_raises(contract: Contract) -> None:
 
 def test_a_cancelled_inquiry_is_withdrawn(contract: Contract) -> None:
     async def scenario(bench: Bench) -> None:
-        asked = asyncio.create_task(bench.tokens_of("ab"))
+        requested = asyncio.create_task(bench.tokens_of("ab"))
         await asyncio.sleep(0)
-        asked.cancel()
+        requested.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asked
+            await requested
         assert bench.worker.num_open == 0
         assert await bench.tokens_of("cd") == [99, 100]
 
@@ -209,14 +209,14 @@ def test_a_cancelled_inquiry_is_withdrawn(contract: Contract) -> None:
 
 def test_a_drained_worker_finishes_what_it_was_sent(contract: Contract) -> None:
     async def scenario(bench: Bench) -> None:
-        answers = [asyncio.create_task(text_of(bench.say(f"[[reply: {i}]]"))) for i in range(4)]
-        asked = asyncio.create_task(bench.tokens_of("ab"))
+        answers = [asyncio.create_task(text_of(bench.send(f"[[reply: {i}]]"))) for i in range(4)]
+        requested = asyncio.create_task(bench.tokens_of("ab"))
         await asyncio.sleep(0)
         bench.worker.drain()
         bench.worker.drain()
         await bench.worker.wait_exit()
         assert [await each for each in answers] == ["0", "1", "2", "3"]
-        assert await asked == [97, 98]
+        assert await requested == [97, 98]
         assert bench.noticed == [*["finished"] * 4, "exit"]
         assert "exit code 0" in await bench.worker.reap()
 
@@ -226,14 +226,14 @@ def test_a_drained_worker_finishes_what_it_was_sent(contract: Contract) -> None:
 @pytest.mark.parametrize("by", ["a kill", "a crash"])
 def test_its_owner_learns_of_its_end_before_its_callers(contract: Contract, by: str) -> None:
     async def scenario(bench: Bench) -> None:
-        endless = [bench.say("[[endless]]") for _ in range(2)]
+        endless = [bench.send("[[endless]]") for _ in range(2)]
         await asyncio.gather(*map(first_chunk, endless))
         callers = [asyncio.create_task(bench.end_of(each)) for each in endless]
         if by == "a kill":
             bench.worker.kill()
         else:
             endless[0].abort()
-            crash = bench.say("[[crash]]")
+            crash = bench.send("[[crash]]")
             callers[0] = asyncio.create_task(bench.end_of(crash))
         await asyncio.gather(*callers)
         assert bench.noticed == ["exit", "caller", "caller"]
@@ -245,7 +245,7 @@ def test_its_owner_learns_of_its_end_before_its_callers(contract: Contract, by: 
 
 def test_an_inquiry_ends_with_its_worker(contract: Contract) -> None:
     async def scenario(bench: Bench) -> None:
-        endless = bench.say("[[endless]]")
+        endless = bench.send("[[endless]]")
         await first_chunk(endless)
         bench.worker.kill()
         with pytest.raises(EngineDead):
@@ -261,7 +261,7 @@ def test_after_its_end_nothing_is_taken_and_nothing_happens(contract: Contract) 
         bench.worker.kill()
         await bench.worker.wait_exit()
         with pytest.raises(EngineDead):
-            bench.say("too late")
+            bench.send("too late")
         with pytest.raises(EngineDead):
             await bench.tokens_of("too late")
         bench.worker.set_threads(2)

@@ -19,7 +19,7 @@ from runtime.worker.threads import FAILED
 from tests.doubles.event_loops import run
 from tests.doubles.pool_bench import text_of
 from tests.doubles.synthetic_decoder import write_synthetic_decoder
-from tests.doubles.worker_pipe import LOAD, ROOT, WORKER, saying, told
+from tests.doubles.worker_pipe import LOAD, ROOT, WORKER, chat_request, run_worker
 
 pytestmark = pytest.mark.api
 
@@ -56,13 +56,13 @@ def test_a_tokenizer_that_panics_fails_the_request_alone(tmp_path: Path) -> None
     load = panicking_model(tmp_path / "model")
     bad = [completing(PANICKING_TEXT, 1), Tokenize(request=2, prompt=TextPrompt(text=PANICKING_TEXT))]
     good = [completing("B", 3), Tokenize(request=4, prompt=TextPrompt(text="B"))]
-    said, _, code = told(WORKER, load, *bad, *good, Drain())
-    reports = [message for message in said if isinstance(message, StepReport)]
+    received, _, code = run_worker(WORKER, load, *bad, *good, Drain())
+    reports = [message for message in received if isinstance(message, StepReport)]
     failures = {failed.request: failed for report in reports for failed in report.failed}
     assert {(failed.kind, failed.code) for failed in failures.values()} == {("invalid_request", "tokenizer_error")}
     assert set(failures) == {1, 2}
     assert [finished.request for report in reports for finished in report.finished] == [3]
-    assert [message.token_ids for message in said if isinstance(message, Tokenized)] == [[33]]
+    assert [message.token_ids for message in received if isinstance(message, Tokenized)] == [[33]]
     assert code == 0
 
 
@@ -79,8 +79,10 @@ def test_a_tokenizer_that_panics_fails_the_request_alone(tmp_path: Path) -> None
     ],
 )
 def test_a_thread_that_fails_ends_the_worker_at_once(thread: str, injection: str) -> None:
-    said, printed, code = told(["-c", INJECTED.format(injection=injection)], LOAD, saying("[[endless]]"), saying("x", 2), Drain())
-    assert isinstance(said[0], Ready)
+    received, printed, code = run_worker(
+        ["-c", INJECTED.format(injection=injection)], LOAD, chat_request("[[endless]]"), chat_request("x", 2), Drain()
+    )
+    assert isinstance(received[0], Ready)
     assert code == FAILED
     assert b"Lost in " in printed, thread
 
@@ -108,9 +110,9 @@ def counted(load):
     return engine
 worker.build_engine = counted
 """
-    messages = (saying("a", 1), saying("b", 2), Abort(request=2), saying("c", 3), Drain())
-    said, printed, code = told(["-c", INJECTED.format(injection=slow)], LOAD, *messages)
-    reports = [message for message in said if isinstance(message, StepReport)]
+    messages = (chat_request("a", 1), chat_request("b", 2), Abort(request=2), chat_request("c", 3), Drain())
+    received, printed, code = run_worker(["-c", INJECTED.format(injection=slow)], LOAD, *messages)
+    reports = [message for message in received if isinstance(message, StepReport)]
     assert [finished.request for report in reports for finished in report.finished] == [1, 3]
     assert printed.decode().splitlines() == ["prepares 1", "prepares 3"]
     assert code == 0

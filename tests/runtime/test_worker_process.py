@@ -16,35 +16,35 @@ from runtime.protocol.errors import EngineDead, NotReady
 from runtime.protocol.framing import Encoder, read_frame
 from runtime.protocol.messages import Drain, EngineOptions, Load, LoadFailed, Ready, Stats, StepReport
 from tests.doubles.event_loops import LOOPS, run
-from tests.doubles.worker_pipe import LOAD, WORKER, saying, start_worker, told
+from tests.doubles.worker_pipe import LOAD, WORKER, chat_request, run_worker, start_worker
 
 pytestmark = pytest.mark.api
 
 
 def test_a_drained_worker_finishes_its_work_and_ends() -> None:
-    said, _, code = told(WORKER, LOAD, saying("[[count: 30]]"), Drain())
-    reports = [message for message in said if isinstance(message, StepReport)]
-    assert isinstance(said[0], Ready)
-    assert said[0].info.engine == "fake"
+    received, _, code = run_worker(WORKER, LOAD, chat_request("[[count: 30]]"), Drain())
+    reports = [message for message in received if isinstance(message, StepReport)]
+    assert isinstance(received[0], Ready)
+    assert received[0].info.engine == "fake"
     assert sum(len(report.finished) for report in reports) == 1
     assert code == 0
 
 
-def test_statistics_are_told_when_the_work_is_done() -> None:
-    said, _, _ = told(WORKER, LOAD, saying("[[count: 3]]"), Drain())
-    stats = [message for message in said if isinstance(message, Stats)]
+def test_statistics_are_sent_when_the_work_is_done() -> None:
+    received, _, _ = run_worker(WORKER, LOAD, chat_request("[[count: 3]]"), Drain())
+    stats = [message for message in received if isinstance(message, Stats)]
     assert stats
     assert stats[0].resident_bytes > 0
 
 
 def test_the_end_of_the_input_ends_the_worker() -> None:
-    said, _, code = told(WORKER, LOAD)
+    received, _, code = run_worker(WORKER, LOAD)
     assert code == 0
-    assert [type(message) for message in said[:1]] in ([], [Ready])
+    assert [type(message) for message in received[:1]] in ([], [Ready])
 
 
 def test_an_input_that_ends_before_the_load_ends_the_worker() -> None:
-    assert told(WORKER) == ([], b"", 0)
+    assert run_worker(WORKER) == ([], b"", 0)
 
 
 def test_garbage_for_input_ends_the_worker() -> None:
@@ -77,15 +77,15 @@ def noisy(load):
 worker.build_engine = noisy
 worker.main()
 """
-    said, printed, _ = told(["-c", program], LOAD, saying("Hello"), Drain())
-    assert isinstance(said[0], Ready)
+    received, printed, _ = run_worker(["-c", program], LOAD, chat_request("Hello"), Drain())
+    assert isinstance(received[0], Ready)
     assert b"a library greets" in printed
     assert b"a native library greets" in printed
 
 
-def test_a_load_that_fails_is_told() -> None:
-    said, printed, _ = told(WORKER, Load(engine="onnx", folder="/nowhere", options=EngineOptions()))
-    (failed,) = said
+def test_a_load_that_fails_is_reported() -> None:
+    received, printed, _ = run_worker(WORKER, Load(engine="onnx", folder="/nowhere", options=EngineOptions()))
+    (failed,) = received
     assert isinstance(failed, LoadFailed)
     assert "genai_config.json is missing" in failed.message
     assert b"Traceback" in printed
@@ -171,12 +171,12 @@ sys.stdin.buffer.read()
         worker = await impostor(program)
         exits: list[str] = []
         worker.watch(on_exit=lambda: exits.append("exit"), on_finished=lambda: None)
-        generation = worker.submit(saying("Hello", 1))
+        generation = worker.submit(chat_request("Hello", 1))
         with pytest.raises(EngineDead):
             await anext(generation)
         await worker.reap()
         assert exits == ["exit"]
         with pytest.raises(EngineDead):
-            worker.submit(saying("again", 2))
+            worker.submit(chat_request("again", 2))
 
     run(scenario, loop)

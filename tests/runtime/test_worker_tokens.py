@@ -1,4 +1,6 @@
-"""What a worker's tokenizer is asked, at both ends of the pipe: answered beside the engine, refused, withdrawn, or lost with it."""
+"""Inquiries to a worker's tokenizer, at both ends of the pipe: answered beside the engine, refused, withdrawn, or lost with the
+worker.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from runtime.protocol.messages import Abort, Detokenize, Detokenized, Drain, Eng
 from runtime.protocol.request import TextPrompt
 from runtime.worker.main import Worker
 from tests.doubles.event_loops import LOOPS, run
-from tests.doubles.worker_pipe import LOAD, WORKER, saying, told
+from tests.doubles.worker_pipe import LOAD, WORKER, chat_request, run_worker
 
 pytestmark = pytest.mark.api
 
@@ -25,25 +27,25 @@ def tokens_of(text: str, number: int = 2) -> Tokenize:
     return Tokenize(request=number, prompt=TextPrompt(text=text))
 
 
-# ---- the worker, told by hand ----
+# ---- the worker, with frames written by the test ----
 
 
-def test_what_the_tokenizer_is_asked_is_answered_or_refused() -> None:
-    said, printed, code = told(
+def test_what_is_sent_to_the_tokenizer_is_answered_or_refused() -> None:
+    received, printed, code = run_worker(
         WORKER, LOAD, tokens_of("ab"), Detokenize(request=3, token_ids=[97]), Detokenize(request=4, token_ids=[999]), Drain()
     )
-    assert [message for message in said if isinstance(message, Tokenized | Detokenized)] == [
+    assert [message for message in received if isinstance(message, Tokenized | Detokenized)] == [
         Tokenized(request=2, token_ids=[97, 98], tokens=[b"a", b"b"], context_length=8192),
         Detokenized(request=3, text="a"),
     ]
-    (report,) = [message for message in said if isinstance(message, StepReport)]
+    (report,) = [message for message in received if isinstance(message, StepReport)]
     (failed,) = report.failed
     assert (failed.request, failed.kind, failed.field) == (4, FailureKind.INVALID_REQUEST, "token_ids")
     assert (printed, code) == (b"", 0)
 
 
 class _Frames(io.BytesIO):
-    """Says when the first frame has been written."""
+    """Sets an event when the first frame has been written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +75,7 @@ def test_an_aborted_question_is_not_answered() -> None:
 def test_the_tokenizer_answers_while_a_step_takes_its_time(loop: str) -> None:
     async def scenario() -> None:
         worker = await LocalWorkers()("fake:1", LOAD)
-        slow = worker.submit(saying("[[endless]][[delay: 600]]", 1))
+        slow = worker.submit(chat_request("[[endless]][[delay: 600]]", 1))
         await anext(slow)  # its prompt is computed; the next step lasts for minutes
         answer = await worker.inquire(tokens_of("ab", 2))
         assert isinstance(answer, Tokenized)

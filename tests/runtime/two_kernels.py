@@ -85,7 +85,7 @@ class TwoKernelRunner:
         return logits
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: there is nothing to release."""
 
 
 def two_kernel_bench(*, tick: float = 0.0, context: int = 128, agree: bool = False, **options: Any) -> EngineBench:

@@ -28,7 +28,7 @@ def open_database(home: Path) -> None:
 def take_lock(home: Path) -> None:
     ownership = Ownership(home)
     ownership.take()
-    ownership.give_back()
+    ownership.release_unused_pages()
 
 
 def query(home: Path) -> None:
@@ -82,6 +82,6 @@ def test_the_kernels_memory_is_no_disk_and_other_peoples_code_is_theirs(home: Pa
         with FileLock(home / "theirs.lock"):
             pass
 
-    this_cpu()  # asks for the processor's name once
+    this_cpu()  # reads the processor's name once
     asyncio.run(on_the_loop())
     assert GUARD.found == []

@@ -1,4 +1,6 @@
-"""Every route says what it needs, and nobody enters without it: no scope, no foreign page, nothing undeclared."""
+"""Every route declares the access it requires, and refuses requests without it: missing scopes, foreign pages, undeclared
+routes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from server.http.access import Access, ForeignPage, GuardedRoute, check_declarat
 from server.http.security import OPEN_PATHS
 from server.principal import ANONYMOUS, LOCAL, AccessScope, InsufficientScope, Principal
 from server.settings.daemon import Settings
-from tests.doubles.live_server import ask, error_of
+from tests.doubles.live_server import call_app, error_of
 from tests.server.declared_routes import DeclaredRoute, declared_routes
 
 Make = Callable[..., Settings]
@@ -133,7 +135,7 @@ def test_every_route_refuses_every_key_without_its_scope(make_settings: Make, se
         for scope, secret in secrets.items():
             if not route.access.scopes or scope in (*route.access.scopes, AccessScope.ADMIN):
                 continue
-            error = error_of(ask(app, route.method, filled(route.path), headers=bearer(secret)), 403)
+            error = error_of(call_app(app, route.method, filled(route.path), headers=bearer(secret)), 403)
             assert (error["code"], error["type"]) == ("insufficient_scope", "permission_error"), name_of(route)
             assert all(f"`{each}`" in error["message"] for each in (*route.access.scopes, scope))
 
@@ -141,17 +143,17 @@ def test_every_route_refuses_every_key_without_its_scope(make_settings: Make, se
 def test_no_route_answers_without_a_key_but_the_open_ones(make_settings: Make, secrets: dict[AccessScope, str]) -> None:
     app = create_app(make_settings())
     for route in ROUTES:
-        response = ask(app, route.method, filled(route.path))
+        response = call_app(app, route.method, filled(route.path))
         assert (response.status_code == 401) == (route.path not in OPEN_PATHS), name_of(route)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_where_there_is_no_route_only_a_key_sees_that(make_settings: Make, secrets: dict[AccessScope, str], method: str) -> None:
     app = create_app(make_settings())
-    assert error_of(ask(app, method, "/nowhere"), 401)["code"] == "invalid_api_key"
+    assert error_of(call_app(app, method, "/nowhere"), 401)["code"] == "invalid_api_key"
     for secret in secrets.values():
-        assert error_of(ask(app, method, "/nowhere", headers=bearer(secret)), 404)["code"] == "unknown_url"
-    refused = ask(app, "PUT", "/v1/files", headers=bearer(secrets[AccessScope.READ]))
+        assert error_of(call_app(app, method, "/nowhere", headers=bearer(secret)), 404)["code"] == "unknown_url"
+    refused = call_app(app, "PUT", "/v1/files", headers=bearer(secrets[AccessScope.READ]))
     assert error_of(refused, 405)["code"] == "method_not_allowed"
 
 
@@ -163,7 +165,7 @@ def test_the_body_of_a_refused_request_is_not_read(make_settings: Make, secrets:
         read.append(True)
         yield b"{"
 
-    response = ask(app, "POST", "/admin/jobs", headers=bearer(secrets[AccessScope.READ]), content=body())
+    response = call_app(app, "POST", "/admin/jobs", headers=bearer(secrets[AccessScope.READ]), content=body())
     assert error_of(response, 403)["code"] == "insufficient_scope"
     assert read == []
 
@@ -171,11 +173,11 @@ def test_the_body_of_a_refused_request_is_not_read(make_settings: Make, secrets:
 def test_reasons_why_the_model_does_not_answer_are_details(make_settings: Make, secrets: dict[AccessScope, str]) -> None:
     app = create_app(make_settings(engine="onnx", model="nobody"))
     try:
-        without = error_of(ask(app, "GET", "/ready"), 503)["message"]
+        without = error_of(call_app(app, "GET", "/ready"), 503)["message"]
         assert "nobody" not in without
         assert "scope `read`" in without
-        assert "nobody" not in error_of(ask(app, "GET", "/ready", headers=bearer(secrets[AccessScope.JOBS])), 503)["message"]
-        assert "nobody" in error_of(ask(app, "GET", "/ready", headers=bearer(secrets[AccessScope.READ])), 503)["message"]
+        assert "nobody" not in error_of(call_app(app, "GET", "/ready", headers=bearer(secrets[AccessScope.JOBS])), 503)["message"]
+        assert "nobody" in error_of(call_app(app, "GET", "/ready", headers=bearer(secrets[AccessScope.READ])), 503)["message"]
     finally:
         app.state.parts.storage.close()
 
@@ -225,7 +227,7 @@ def test_which_page_may_do_what(apps: dict[bool, FastAPI], page: str, request_na
     page_headers, may_use, may_change = PAGES[page]
     method, path, request, changes = REQUESTS[request_name]
     headers = request.get("headers", {}) | page_headers | (bearer("k") if is_locked else {})
-    response = ask(apps[is_locked], method, path, **request | {"headers": headers})
+    response = call_app(apps[is_locked], method, path, **request | {"headers": headers})
     is_refused = response.status_code == 403
     assert is_refused != (may_change if changes else may_use), response.text
     if is_refused:
@@ -239,7 +241,7 @@ def test_no_route_that_changes_something_takes_it_from_a_page_of_another_port(
     apps: dict[bool, FastAPI], route: DeclaredRoute
 ) -> None:
     page = {"Origin": "http://localhost:3000"}
-    response = ask(apps[False], route.method, filled(route.path), headers=page)
+    response = call_app(apps[False], route.method, filled(route.path), headers=page)
     error = error_of(response, 403)
     assert error["code"] == "origin_not_allowed"
     assert "SLMOPS_CORS_ORIGINS" in error["message"]
@@ -248,29 +250,29 @@ def test_no_route_that_changes_something_takes_it_from_a_page_of_another_port(
 
 def test_a_wildcard_names_every_page(make_settings: Make) -> None:
     app = create_app(make_settings(cors_origins=["*"]))
-    response = ask(app, "DELETE", "/v1/files/file-1", headers={"Origin": "https://any.example"})
+    response = call_app(app, "DELETE", "/v1/files/file-1", headers={"Origin": "https://any.example"})
     assert error_of(response, 404)["code"] == "file_not_found"
 
 
 def test_the_host_check_is_for_requests_without_a_key(make_settings: Make, secrets: dict[AccessScope, str]) -> None:
     app = create_app(make_settings())
     named = {"Host": "slm.example"}
-    missing = error_of(ask(app, "GET", "/v1/models", headers=named), 403)
+    missing = error_of(call_app(app, "GET", "/v1/models", headers=named), 403)
     assert missing["code"] == "host_not_allowed"
     assert "send a valid API key" in missing["message"]
-    assert error_of(ask(app, "GET", "/health", headers=named), 403)["code"] == "host_not_allowed"
-    wrong = ask(app, "GET", "/v1/models", headers=named | bearer("slm_wrong"))
+    assert error_of(call_app(app, "GET", "/health", headers=named), 403)["code"] == "host_not_allowed"
+    wrong = call_app(app, "GET", "/v1/models", headers=named | bearer("slm_wrong"))
     assert error_of(wrong, 403)["code"] == "host_not_allowed"
     assert error_of(wrong, 403)["message"].startswith("The API key is wrong"), "the cause behind a proxy is the key, not the name"
-    found = ask(app, "GET", "/v1/models", headers=named | bearer(secrets[AccessScope.READ]))
+    found = call_app(app, "GET", "/v1/models", headers=named | bearer(secrets[AccessScope.READ]))
     assert found.status_code == 200, json.dumps(found.json())
 
 
 def test_a_listed_page_uses_a_key_under_any_host(make_settings: Make, secrets: dict[AccessScope, str]) -> None:
     app = create_app(make_settings(cors_origins=[LISTED]))
     headers = {"Host": "slm.example", "Origin": LISTED}
-    preflight = ask(app, "OPTIONS", "/v1/models", headers=headers | {"Access-Control-Request-Method": "GET"})
-    answer = ask(app, "GET", "/v1/models", headers=headers | bearer(secrets[AccessScope.READ]))
+    preflight = call_app(app, "OPTIONS", "/v1/models", headers=headers | {"Access-Control-Request-Method": "GET"})
+    answer = call_app(app, "GET", "/v1/models", headers=headers | bearer(secrets[AccessScope.READ]))
     assert (preflight.status_code, answer.status_code) == (204, 200)
     assert preflight.headers["access-control-allow-origin"] == answer.headers["access-control-allow-origin"] == LISTED
 

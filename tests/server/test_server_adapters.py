@@ -1,4 +1,4 @@
-"""Adapters on a served base, with real workers and OpenAI's client: attached while answers stream, listed, asked, detached."""
+"""Adapters on a served base, with real workers and OpenAI's client: attached while answers stream, listed, used, detached."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def api(server: LiveServer) -> Iterator[httpx.Client]:
 
 
 def completed(api: httpx.Client, model: str, **more: Any) -> httpx.Response:
-    asked = {"model": model, "prompt": "the cat in the the", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
-    return api.post("/v1/completions", json={**asked, **more})
+    requested = {"model": model, "prompt": "the cat in the the", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
+    return api.post("/v1/completions", json={**requested, **more})
 
 
 def text(api: httpx.Client, model: str) -> str:
@@ -94,18 +94,18 @@ def test_nothing_is_lost_while_an_adapter_comes_and_goes(server: LiveServer, api
     over = threading.Event()
     statuses: list[int] = []
 
-    def ask() -> None:
+    def send() -> None:
         with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as mine:
             while not over.is_set():
                 statuses.append(completed(mine, "tiny", max_tokens=64).status_code)
 
-    asking = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in asking:
+    senders = [threading.Thread(target=send) for _ in range(3)]
+    for thread in senders:
         thread.start()
     made = api.post(ADMIN, json={"name": "one", "adapter": "tuned"}).status_code
     gone = api.delete(f"{ADMIN}/one").status_code
     over.set()
-    for thread in asking:
+    for thread in senders:
         thread.join()
     assert (made, gone) == (201, 200)
     assert len(statuses) > 3
@@ -113,7 +113,7 @@ def test_nothing_is_lost_while_an_adapter_comes_and_goes(server: LiveServer, api
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "said"),
+    ("requested", "status", "expected_text"),
     [
         ({"name": "x", "adapter": "nobody"}, 404, "nobody"),
         ({"name": "x", "adapter": "tiny"}, 422, "has no adapter"),
@@ -125,11 +125,11 @@ def test_nothing_is_lost_while_an_adapter_comes_and_goes(server: LiveServer, api
     ],
 )
 def test_what_cannot_be_served_is_refused_and_nothing_changes(
-    api: httpx.Client, asked: dict[str, str], status: int, said: str
+    api: httpx.Client, requested: dict[str, str], status: int, expected_text: str
 ) -> None:
-    refused = api.post(ADMIN, json=asked)
+    refused = api.post(ADMIN, json=requested)
     assert refused.status_code == status, refused.text
-    assert said in refused.json()["error"]["message"]
+    assert expected_text in refused.json()["error"]["message"]
     assert api.get(ADMIN).json()["data"] == []
     assert text(api, "tiny")
 

@@ -1,4 +1,4 @@
-"""`/admin/models` with the real app, real workers and the fake engine: load, reload, unload, reset, and what the list tells."""
+"""`/admin/models` with the real app, real workers and the fake engine: load, reload, unload, reset, and the list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.pool.loaded_model import LoadedModel, LoadSpec, ModelState
 from runtime.pool.model_pool import ModelPool
 from server.app import create_app
 from server.settings.daemon import Settings
-from tests.doubles.live_server import LiveServer, ask, error_of, events_of, said
+from tests.doubles.live_server import LiveServer, call_app, chat_body, error_of, events_of
 
 CHAT = "/v1/chat/completions"
 ADMIN = "/admin/models"
@@ -63,7 +63,7 @@ def test_keep_alive_and_pin_hold_from_the_load_on(serve: Serve) -> None:
         (row,) = loaded(http)
         assert row["expires_at"] - row["idle_since"] == pytest.approx(3600, abs=1)
         http.post(f"{ADMIN}/{MODEL}/unload")
-        http.post(CHAT, json=said("hi"))
+        http.post(CHAT, json=chat_body("hi"))
         assert [(row["keep_alive_s"], row["pinned"]) for row in loaded(http)] == [(3600, False)]
 
 
@@ -81,13 +81,13 @@ def test_a_bad_load_is_refused_by_name(http: httpx.Client, body: Any, param: str
 def test_a_reload_changes_options_and_no_stream_breaks(serve: Serve) -> None:
     with serve() as http:
         (before,) = loaded(http)
-        with http.stream("POST", CHAT, json=said(SLOWLY, stream=True)) as response:
+        with http.stream("POST", CHAT, json=chat_body(SLOWLY, stream=True)) as response:
             events = events_of(response)
             next(events)
             row = http.post(f"{ADMIN}/{MODEL}/reload", json={"num_slots": 2, "context_length": 512, "replicas": 2}).json()
             assert (row["state"], row["num_slots"], row["context_length"], len(row["replicas"])) == ("ready", 4, 512, 2)
             assert row["pid"] != before["pid"]
-            assert http.post(CHAT, json=said("meanwhile")).status_code == 200
+            assert http.post(CHAT, json=chat_body("meanwhile")).status_code == 200
             rest = list(events)
         assert rest[-1] == "[DONE]"
         assert rest[-2]["choices"][0]["finish_reason"] == "stop"
@@ -98,7 +98,7 @@ def test_what_a_reload_changed_holds_for_the_next_load_and_the_next_reload(serve
     with serve() as http:
         http.post(f"{ADMIN}/{MODEL}/reload", json={"context_length": 512})
         http.post(f"{ADMIN}/{MODEL}/unload")
-        http.post(CHAT, json=said("hi"))
+        http.post(CHAT, json=chat_body("hi"))
         assert [row["context_length"] for row in loaded(http)] == [512]
         row = http.post(f"{ADMIN}/{MODEL}:1/reload", json={"num_slots": 3}).json()
         assert (row["context_length"], row["num_slots"]) == (512, 3)
@@ -156,7 +156,7 @@ def test_an_unknown_model_cannot_be_managed(http: httpx.Client) -> None:
 
 
 def test_an_unload_with_grace_lets_a_stream_finish(serve: Serve) -> None:
-    with serve() as http, http.stream("POST", CHAT, json=said(SLOWLY, stream=True)) as response:
+    with serve() as http, http.stream("POST", CHAT, json=chat_body(SLOWLY, stream=True)) as response:
         events = events_of(response)
         next(events)
         assert http.post(f"{ADMIN}/{MODEL}/unload", json={"grace_s": WAIT_S}).json() == {"unloaded": [f"{MODEL}:1"]}
@@ -165,7 +165,7 @@ def test_an_unload_with_grace_lets_a_stream_finish(serve: Serve) -> None:
 
 
 def test_an_unload_without_grace_ends_a_stream_with_an_error(serve: Serve) -> None:
-    with serve() as http, http.stream("POST", CHAT, json=said(ENDLESS, stream=True)) as response:
+    with serve() as http, http.stream("POST", CHAT, json=chat_body(ENDLESS, stream=True)) as response:
         events = events_of(response)
         next(events)
         http.post(f"{ADMIN}/{MODEL}/unload")
@@ -184,8 +184,8 @@ def test_a_model_that_crashes_in_a_row_is_refused_until_it_is_reset(serve: Serve
     monkeypatch.setattr(breaker, "RETRY_DELAYS_S", (0.0,))
     with serve() as http:
         for _ in range(breaker.MOST_IN_ROW):
-            error_of(http.post(CHAT, json=said("[[crash]]")), 503)
-        refused = http.post(CHAT, json=said("hi"))
+            error_of(http.post(CHAT, json=chat_body("[[crash]]")), 503)
+        refused = http.post(CHAT, json=chat_body("hi"))
         error = error_of(refused, 503)
         assert error["code"] == "model_broken"
         assert "exit code 139" in error["message"]
@@ -197,13 +197,13 @@ def test_a_model_that_crashes_in_a_row_is_refused_until_it_is_reset(serve: Serve
         assert "failed 5 times" in error_of(http.get("/ready"), 503)["message"]
         assert http.post(f"{ADMIN}/{MODEL}/reset").json() == {"reset": f"{MODEL}:1"}
         assert http.get("/ready").status_code == 200
-        assert http.post(CHAT, json=said("hi")).status_code == 200
+        assert http.post(CHAT, json=chat_body("hi")).status_code == 200
 
 
 # ---- the list ----
 
 
-def test_the_list_tells_each_models_place_and_the_budget(serve: Serve) -> None:
+def test_the_list_shows_each_models_place_and_the_budget(serve: Serve) -> None:
     with serve(memory_budget="1GiB", max_loaded_models=3, replicas=2, keep_alive="5m") as http:
         until(lambda: {each["state"] for each in loaded(http)[0]["replicas"]} == {"ready"}, "a replica did not load")
         body = http.get(ADMIN).json()
@@ -217,11 +217,11 @@ def test_the_list_tells_each_models_place_and_the_budget(serve: Serve) -> None:
     assert row["loaded_at"] <= row["idle_since"]
 
 
-def test_a_load_that_waits_for_room_is_told_and_gets_its_turn(serve: Serve) -> None:
+def test_a_load_that_waits_for_room_is_reported_and_gets_its_turn(serve: Serve) -> None:
     with serve(max_loaded_models=1, models={"other": {}}) as http, ThreadPoolExecutor() as threads:
-        with http.stream("POST", CHAT, json=said(ENDLESS, stream=True)) as response:
+        with http.stream("POST", CHAT, json=chat_body(ENDLESS, stream=True)) as response:
             next(events_of(response))
-            answer = threads.submit(http.post, CHAT, json=said("hi", model="other"))
+            answer = threads.submit(http.post, CHAT, json=chat_body("hi", model="other"))
             until(lambda: http.get(ADMIN).json()["waiting"] == ["other:1"], "it does not wait")
             assert [row["id"] for row in loaded(http)] == [f"{MODEL}:1"]  # busy, so it stays
         assert answer.result(WAIT_S).status_code == 200
@@ -239,8 +239,8 @@ def test_while_a_model_is_replaced_the_one_that_serves_counts(make_settings: Cal
             )
 
     app = create_app(make_settings(), pool=Reloading())
-    assert ask(app, "GET", "/ready").status_code == 200
-    scraped = ask(app, "GET", "/metrics").text.splitlines()
+    assert call_app(app, "GET", "/ready").status_code == 200
+    scraped = call_app(app, "GET", "/metrics").text.splitlines()
     (charged,) = [line for line in scraped if line.startswith("slmops_model_charged_bytes{")]
     assert charged.endswith("} 1.0")
     assert "slmops_memory_charged_bytes 7.0" in scraped

@@ -18,7 +18,7 @@ from runtime.text.formats.reader import AnswerParser
 from server.dialects.openai.chat import chat_completion
 from server.dialects.openai.chat_frames import ChatFrames, ChatStyle
 from server.dialects.openai.rendering import Identity
-from server.dialects.openai.wire.sampling import UsageWish
+from server.dialects.openai.wire.sampling import UsageReporting
 from server.inference.answer_parts import AnswerParsing, AnswerParts, parts_of
 from server.inference.inference import Answer, Indexed
 from server.inference.resolution import Resolution, ServedModel
@@ -160,10 +160,10 @@ def test_however_it_is_cut_a_stream_says_what_the_whole_answer_says(data: st.Dat
     pieces = [THOUGHT_AND_CALLS[a:b] for a, b in zip([0, *cuts], [*cuts, len(THOUGHT_AND_CALLS)], strict=True)]
     style = ChatStyle(with_logprobs=True, with_token_ids=True)
     message, chunks = whole([THOUGHT_AND_CALLS], style)["choices"][0]["message"], streamed(pieces, style)
-    told = joined(chunks)
-    assert told["content"] == message["content"]
-    assert told["reasoning_content"] == message["reasoning_content"]
-    assert told["tool_calls"] == [{"type": each["type"], "function": each["function"]} for each in message["tool_calls"]]
+    reported = joined(chunks)
+    assert reported["content"] == message["content"]
+    assert reported["reasoning_content"] == message["reasoning_content"]
+    assert reported["tool_calls"] == [{"type": each["type"], "function": each["function"]} for each in message["tool_calls"]]
     choices = [chunk["choices"][0] for chunk in chunks]
     tokens = [token["token"] for choice in choices if choice["logprobs"] for token in choice["logprobs"]["content"]]
     assert tokens == pieces
@@ -188,7 +188,7 @@ def test_log_probabilities_and_ids_of_a_chat_answer() -> None:
     assert body["service_tier"] == "default"
 
 
-def test_what_was_not_asked_for_is_not_told() -> None:
+def test_what_was_not_requested_is_not_reported() -> None:
     plain = Answer(
         "a", AnswerParts("a"), [1], None, Started(request=1, prompt_tokens=3, cached_tokens=0), answer_of(["a"]).finished
     )
@@ -203,7 +203,7 @@ def test_usage_counts_the_prompt_once() -> None:
     body = chat_completion(IDENTITY, [answer_of(["a"]), answer_of(["b", "c"])], ChatStyle(num_choices=2))
     assert (body.usage.prompt_tokens, body.usage.completion_tokens, body.usage.total_tokens) == (3, 5, 8)
     assert [choice.index for choice in body.choices] == [0, 1]
-    frames = ChatFrames(IDENTITY, Begun(), ChatStyle(num_choices=2, usage=UsageWish.LAST))
+    frames = ChatFrames(IDENTITY, Begun(), ChatStyle(num_choices=2, usage=UsageReporting.LAST))
     for choice, pieces in ((1, ["b", "c"]), (0, ["a"])):
         for event in events_of(pieces):
             frames.event(Indexed(choice, event))
@@ -212,7 +212,7 @@ def test_usage_counts_the_prompt_once() -> None:
 
 
 def test_usage_in_every_chunk_is_that_of_its_choice_so_far() -> None:
-    chunks = streamed(["a", "b"], ChatStyle(usage=UsageWish.ALWAYS))
+    chunks = streamed(["a", "b"], ChatStyle(usage=UsageReporting.ALWAYS))
     assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [0, 1, 2, 3]
     assert {chunk["usage"]["prompt_tokens"] for chunk in chunks} == {3}
 

@@ -114,7 +114,7 @@ def test_what_an_admin_is_and_what_nobody_is() -> None:
     assert not any(ANONYMOUS.allows(scope) for scope in AccessScope)
 
 
-def test_the_authenticator_asks_for_the_keys_and_the_time_of_each_request() -> None:
+def test_the_authenticator_reads_the_keys_and_the_time_of_each_request() -> None:
     stored: tuple[ApiKey, ...] = ()
     now = NOW
     authenticator = Authenticator(None, lambda: stored, is_local=True, now=lambda: now)

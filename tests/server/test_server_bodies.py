@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.doubles.live_server import LiveServer, error_of, said
+from tests.doubles.live_server import LiveServer, chat_body, error_of
 
 CHAT = "/v1/chat/completions"
 
@@ -62,7 +62,7 @@ def test_a_body_that_grows_too_large_is_refused(live: LiveServer, http: httpx.Cl
 
 
 def test_a_large_body_within_the_limit_meets_the_context_instead(http: httpx.Client) -> None:
-    error = error_of(http.post(CHAT, json=said("x" * 100_000)), 400)
+    error = error_of(http.post(CHAT, json=chat_body("x" * 100_000)), 400)
     assert error["code"] == "context_length_exceeded"
     assert "8192" in error["message"]
     assert "100" in error["message"]
@@ -132,7 +132,7 @@ def test_a_large_body_within_the_limit_meets_the_context_instead(http: httpx.Cli
     ],
 )
 def test_a_wrong_field_is_named(http: httpx.Client, field: str, value: Any) -> None:
-    error = error_of(http.post(CHAT, json=said("hi") | {field: value}), 400)
+    error = error_of(http.post(CHAT, json=chat_body("hi") | {field: value}), 400)
     assert error["param"].split(".")[0] == field
     assert field in error["message"]
 
@@ -182,5 +182,5 @@ def test_a_missing_field_is_named(http: httpx.Client) -> None:
 
 
 def test_errors_never_quote_what_was_written(http: httpx.Client) -> None:
-    response = http.post(CHAT, json=said("a secret", temperature="another secret", stop=5))
+    response = http.post(CHAT, json=chat_body("a secret", temperature="another secret", stop=5))
     assert "secret" not in response.text

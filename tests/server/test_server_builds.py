@@ -87,11 +87,11 @@ def test_ps_says_which_builds_are_not_used(server: LiveServer, api: httpx.Client
 
 
 def test_what_a_version_does_not_allow_is_refused_without_loading_it(api: httpx.Client) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = [
+    requested: list[tuple[str, dict[str, Any]]] = [
         ("/v1/completions", COMPLETION),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}),
     ]
-    for path, body in asked:
+    for path, body in requested:
         error = error_of(api.post(path, json={"model": "vectors", **body}), 400)
         assert (error["param"], error["code"]) == ("model", "unsupported_capability")
     assert "vectors:1" not in {row["id"] for row in api.get("/admin/models").json()["data"]}

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.doubles.live_server import LiveServer, error_of, events_of, said
+from tests.doubles.live_server import LiveServer, chat_body, error_of, events_of
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -16,15 +16,15 @@ WARM = {"temperature": 2, "logit_bias": {str(token): 49 for token in range(97, 1
 
 
 def test_choices_of_chat_share_a_prompt(http: httpx.Client) -> None:
-    alone = http.post(CHAT, json=said("[[reply: ok]]")).json()["usage"]
-    answer = http.post(CHAT, json=said("[[reply: ok]]", n=3)).json()
+    alone = http.post(CHAT, json=chat_body("[[reply: ok]]")).json()["usage"]
+    answer = http.post(CHAT, json=chat_body("[[reply: ok]]", n=3)).json()
     assert [(each["index"], each["message"]["content"]) for each in answer["choices"]] == [(0, "ok"), (1, "ok"), (2, "ok")]
     assert answer["usage"]["prompt_tokens"] == alone["prompt_tokens"]
     assert answer["usage"]["completion_tokens"] == 3 * alone["completion_tokens"]
 
 
 def test_choices_are_streamed_each_from_its_role_to_its_end(http: httpx.Client) -> None:
-    body = said("[[reply: hello]]", n=3, stream=True, stream_options={"include_usage": True})
+    body = chat_body("[[reply: hello]]", n=3, stream=True, stream_options={"include_usage": True})
     with http.stream("POST", CHAT, json=body) as response:
         *chunks, usage, done = events_of(response)
     assert done == "[DONE]"
@@ -73,32 +73,32 @@ def test_the_best_are_the_likeliest_and_all_are_counted(http: httpx.Client) -> N
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "asked", "param"),
+    ("path", "body", "requested", "param"),
     [
-        (CHAT, said("hi", n=13), "13 choices", "n"),
+        (CHAT, chat_body("hi", n=13), "13 choices", "n"),
         (COMPLETIONS, {"prompt": ["a", "b"], "n": 7}, "14 choices", "n"),
         (COMPLETIONS, {"prompt": "a", "best_of": 13}, "13 choices", "n"),
         (COMPLETIONS, {"prompt": ["a"] * 13}, "13 prompts", "prompt"),
     ],
 )
-def test_more_than_can_ever_fit_are_refused(http: httpx.Client, path: str, body: Any, asked: str, param: str) -> None:
+def test_more_than_can_ever_fit_are_refused(http: httpx.Client, path: str, body: Any, requested: str, param: str) -> None:
     error = error_of(http.post(path, json=body), 400)
-    assert f"{asked} are more than the 12" in error["message"]
+    assert f"{requested} are more than the 12" in error["message"]
     assert error["param"] == param
 
 
 def test_a_choice_that_fails_fails_the_request_and_ends_the_others(live: LiveServer, http: httpx.Client) -> None:
-    error = error_of(http.post(CHAT, json=said("[[fail]]", n=3)), 500)
+    error = error_of(http.post(CHAT, json=chat_body("[[fail]]", n=3)), 500)
     assert error["code"] == "step_failed"
     live.wait_idle()
     assert live.parts.pool.loaded()[0].num_leases == 0
 
 
-def test_how_many_were_asked_is_observed(http: httpx.Client) -> None:
-    def asked() -> float:
+def test_how_many_were_requested_is_observed(http: httpx.Client) -> None:
+    def requested() -> float:
         lines = http.get("/metrics").text.splitlines()
         return float(next(line for line in lines if line.startswith("vllm:request_params_n_sum")).rpartition(" ")[2])
 
-    before = asked()
-    http.post(CHAT, json=said("hi", n=4))
-    assert asked() == before + 4
+    before = requested()
+    http.post(CHAT, json=chat_body("hi", n=4))
+    assert requested() == before + 4

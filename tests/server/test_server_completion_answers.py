@@ -56,9 +56,9 @@ def test_an_echo_is_streamed_first() -> None:
     payload = b"".join(frames.event(Indexed(0, event)) for event in events_of(["c", "d"]))
     choices = [json.loads(each.removeprefix("data: "))["choices"][0] for each in payload.decode().split("\n\n") if each]
     assert "".join(choice["text"] for choice in choices) == "abécd"
-    told = [choice["logprobs"] for choice in choices if choice["logprobs"]]
-    assert [token for each in told for token in each["tokens"]] == ["a", "b", "é", "c", "d"]
-    assert [offset for each in told for offset in each["text_offset"]] == [0, 1, 2, 3, 4]
+    reported = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+    assert [token for each in reported for token in each["tokens"]] == ["a", "b", "é", "c", "d"]
+    assert [offset for each in reported for offset in each["text_offset"]] == [0, 1, 2, 3, 4]
     assert choices[-1]["finish_reason"] == "stop"
 
 

@@ -252,9 +252,9 @@ def test_http_1_0_gets_lengths_that_are_known(live: LiveServer) -> None:
 
 def test_pipelined_requests_are_answered_in_order(live: LiveServer) -> None:
     paths = ("/health", "/version", "/v1/models")
-    asked = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in paths]
-    asked[-1] = asked[-1].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    answers = _exchange(live, b"".join(asked))
+    requested = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in paths]
+    requested[-1] = requested[-1].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    answers = _exchange(live, b"".join(requested))
     found = [answers.index(mark) for mark in (b'"status"', b'"version"', b'"object":"list"')]
     assert answers.count(b"HTTP/1.1 200 OK") == 3
     assert found == sorted(found)

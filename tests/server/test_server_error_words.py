@@ -16,7 +16,7 @@ from server.dialects.openai.field_names import names_in
 from server.dialects.openai.wire.chat import ChatRequest
 from server.dialects.openai.wire.completions import CompletionRequest
 from server.http.errors import ErrorKind, ErrorReply, reply_to
-from tests.doubles.live_server import events_of, said
+from tests.doubles.live_server import chat_body, events_of
 
 TOOL = {"name": "f", "parameters": {}}
 
@@ -61,8 +61,8 @@ def test_what_the_dialect_refuses_it_names_itself() -> None:
         ({}, Field.THINKING_BUDGET, "thinking_token_budget"),
     ],
 )
-def test_a_request_is_told_the_name_that_it_used(fields: dict[str, Any], part: Field, name: str) -> None:
-    assert names_in(ChatRequest(**said("hi", **fields)))[part] == name
+def test_a_request_is_reported_the_name_that_it_used(fields: dict[str, Any], part: Field, name: str) -> None:
+    assert names_in(ChatRequest(**chat_body("hi", **fields)))[part] == name
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
@@ -72,7 +72,7 @@ def test_every_kind_of_error_has_a_type(kind: ErrorKind) -> None:
 
 def test_an_error_in_a_stream_has_the_requests_words(http: httpx.Client) -> None:
     """The answer follows the expression for a while, until that is too much."""
-    body = said(f"[[reply: {'abc_' * 100}]]", stream=True, guided_regex=r"(\w{1,1000}){1,1000}", max_tokens=400)
+    body = chat_body(f"[[reply: {'abc_' * 100}]]", stream=True, guided_regex=r"(\w{1,1000}){1,1000}", max_tokens=400)
     with http.stream("POST", "/v1/chat/completions", json=body) as response:
         assert response.status_code == 200
         *_, last = events_of(response)

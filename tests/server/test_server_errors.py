@@ -18,7 +18,7 @@ from server.dialects.openai.errors import OpenAIErrors
 from server.http.body_errors import BodyTooComplex, BodyTooLarge, InvalidBody, UnsupportedCoding
 from server.http.errors import DrainingError, ModelNotLoadedError, NotImplementedHere, reply_to
 from server.settings.daemon import Settings
-from tests.doubles.live_server import ask, error_of
+from tests.doubles.live_server import call_app, error_of
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_the_exception_says_of_field_and_code_wins() -> None:
     assert reply.code == "context_length_exceeded"
 
 
-def test_an_unexpected_exception_tells_nothing_of_itself() -> None:
+def test_an_unexpected_exception_reveals_nothing_of_itself() -> None:
     reply = reply_to(ValueError("the user's secret"))
     assert reply.status == 500
     assert b"secret" not in OpenAIErrors().body(reply)
@@ -88,13 +88,13 @@ def test_a_validation_error_names_its_field_by_dots() -> None:
 
 
 def test_an_unknown_path_is_named(make_settings: Callable[..., Settings]) -> None:
-    error = error_of(ask(create_app(make_settings()), "GET", "/v2/chat"), 404)
+    error = error_of(call_app(create_app(make_settings()), "GET", "/v2/chat"), 404)
     assert "GET /v2/chat" in error["message"]
     assert error["code"] == "unknown_url"
 
 
-def test_a_wrong_method_is_told_the_right_one(make_settings: Callable[..., Settings]) -> None:
-    response = ask(create_app(make_settings()), "DELETE", "/health")
+def test_a_wrong_method_is_answered_with_the_right_one(make_settings: Callable[..., Settings]) -> None:
+    response = call_app(create_app(make_settings()), "DELETE", "/health")
     assert "Use GET" in error_of(response, 405)["message"]
     assert response.headers["allow"] == "GET"
 
@@ -108,7 +108,7 @@ def test_an_exception_nobody_foresaw_is_answered_and_logged_without_its_text(
     async def boom() -> None:
         raise ValueError("the user's secret")
 
-    response = ask(app, "GET", "/boom")
+    response = call_app(app, "GET", "/boom")
     error = error_of(response, 500)
     assert error["code"] == "internal_error"
     assert "secret" not in response.text
@@ -116,7 +116,7 @@ def test_an_exception_nobody_foresaw_is_answered_and_logged_without_its_text(
 
 
 def test_openapi_describes_errors_and_both_kinds_of_answer(make_settings: Callable[..., Settings]) -> None:
-    document = ask(create_app(make_settings()), "GET", "/openapi.json").json()
+    document = call_app(create_app(make_settings()), "GET", "/openapi.json").json()
     chat = document["paths"]["/v1/chat/completions"]["post"]
     assert set(chat["responses"]) >= {"200", "400", "401", "403", "404", "413", "429", "500", "503"}
     assert set(chat["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}

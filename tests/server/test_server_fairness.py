@@ -16,7 +16,7 @@ from server.app import create_app
 from server.http.request_record import RequestRecord
 from server.principal import AccessScope, Principal
 from server.settings.daemon import Settings
-from tests.doubles.live_server import LiveServer, error_of, events_of, said
+from tests.doubles.live_server import LiveServer, chat_body, error_of, events_of
 
 CHAT = "/v1/chat/completions"
 ENDLESS = "[[endless]][[delay: 0.001]]"
@@ -24,7 +24,7 @@ NUM_SLOTS, MAX_WAITING = 4, 8
 
 
 class NamedPrincipals:
-    """The layer: who makes the request is what its header X-Test-Principal says."""
+    """A layer that takes the principal of a request from its header X-Test-Principal."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -51,11 +51,13 @@ def test_a_chat_is_answered_beside_a_request_for_more_answers_than_there_are_row
     live: LiveServer, http: httpx.Client, sender: str
 ) -> None:
     """Also where its answers fill the queue."""
-    body = said(ENDLESS, n=NUM_SLOTS + MAX_WAITING, stream=True)
+    body = chat_body(ENDLESS, n=NUM_SLOTS + MAX_WAITING, stream=True)
     with http.stream("POST", CHAT, json=body, headers={"X-Test-Principal": "same"}) as flood:
         events = events_of(flood)
         next(events)
-        answer = httpx.post(live.url + CHAT, json=said("Hello"), headers={"X-Test-Principal": sender}, timeout=30, trust_env=False)
+        answer = httpx.post(
+            live.url + CHAT, json=chat_body("Hello"), headers={"X-Test-Principal": sender}, timeout=30, trust_env=False
+        )
         assert answer.json()["choices"][0]["message"]["content"] == "You said: Hello"
         assert "error" not in next(events), "the flood goes on"
     live.wait_idle()
@@ -66,7 +68,7 @@ def test_hundreds_of_streams_of_one_key_get_the_429s_and_another_keys_chat_is_an
     num_held = NUM_SLOTS + MAX_WAITING
 
     async def stream(client: httpx.AsyncClient) -> httpx.Response:
-        request = client.build_request("POST", CHAT, json=said(ENDLESS, stream=True), headers={"X-Test-Principal": "flood"})
+        request = client.build_request("POST", CHAT, json=chat_body(ENDLESS, stream=True), headers={"X-Test-Principal": "flood"})
         return await client.send(request, stream=True)
 
     async def scenario() -> None:
@@ -76,7 +78,7 @@ def test_hundreds_of_streams_of_one_key_get_the_429s_and_another_keys_chat_is_an
             while len(refused := refusals(streams)) < num_streams - num_held:
                 await asyncio.wait({each for each in streams if not each.done()}, return_when=asyncio.FIRST_COMPLETED)
             assert all(int(each.headers["retry-after"]) >= 1 for each in refused)
-            answer = await client.post(CHAT, json=said("Hello"), headers={"X-Test-Principal": "chat"})
+            answer = await client.post(CHAT, json=chat_body("Hello"), headers={"X-Test-Principal": "chat"})
             assert answer.status_code == 200
             assert answer.json()["choices"][0]["message"]["content"] == "You said: Hello"
             for each in streams:
@@ -96,11 +98,11 @@ def refusals(streams: list[asyncio.Task[httpx.Response]]) -> list[httpx.Response
 
 
 def test_a_refused_request_says_why_and_when_to_come_again(live: LiveServer, http: httpx.Client) -> None:
-    """One that asks for as many answers as fit, while another holds the rows."""
-    with http.stream("POST", CHAT, json=said(ENDLESS, n=NUM_SLOTS, stream=True)) as running:
+    """One request for as many answers as fit, while another holds the rows."""
+    with http.stream("POST", CHAT, json=chat_body(ENDLESS, n=NUM_SLOTS, stream=True)) as running:
         events = events_of(running)
         next(events)
-        refused = httpx.post(live.url + CHAT, json=said(ENDLESS, n=NUM_SLOTS + MAX_WAITING), timeout=30, trust_env=False)
+        refused = httpx.post(live.url + CHAT, json=chat_body(ENDLESS, n=NUM_SLOTS + MAX_WAITING), timeout=30, trust_env=False)
         error = error_of(refused, 429)
     assert (error["type"], error["code"]) == ("rate_limit_error", "queue_full")
     assert "at most 8 answers may wait" in error["message"]

@@ -94,11 +94,11 @@ def test_a_model_is_tuned_and_chatted_with_at_once(client: openai.OpenAI, server
     events = client.fine_tuning.jobs.list_events(job.id, limit=3)
     assert events.has_more
     assert events.data[0].message == f"New fine-tuned model created: {name}. The job has successfully completed"
-    told = {event.message: event for event in client.fine_tuning.jobs.list_events(job.id)}
-    assert f"Created fine-tuning job: {job.id}" in told
-    step = next(event for message, event in told.items() if message.startswith("Step 1/4: training loss="))
+    reported = {event.message: event for event in client.fine_tuning.jobs.list_events(job.id)}
+    assert f"Created fine-tuning job: {job.id}" in reported
+    step = next(event for message, event in reported.items() if message.startswith("Step 1/4: training loss="))
     assert (step.type, step.data["step"], step.data["total_steps"]) == ("metrics", 1, 4)
-    assert any(": validation loss=" in message for message in told)
+    assert any(": validation loss=" in message for message in reported)
     assert len(list(client.fine_tuning.jobs.list_events(job.id, limit=3))) == len(list(client.fine_tuning.jobs.list_events(job.id)))
     (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(job.id).data
     assert (checkpoint.step_number, checkpoint.fine_tuning_job_id) == (4, job.id)
@@ -175,8 +175,10 @@ def test_duplicates_and_leaks_are_left_out_and_reported(client: openai.OpenAI) -
     whole = rows(4)
     training = upload(client, b"\xef\xbb\xbf" + whole + b"\n" + b"\n".join(whole.splitlines()[:3]))
     validation = upload(client, rows(1) + b"\n" + rows(1, "a dog"), "valid.jsonl")
-    asked = {"n_epochs": 1, "batch_size": 4}
-    job = client.fine_tuning.jobs.create(model="tiny", training_file=training, validation_file=validation, hyperparameters=asked)
+    requested = {"n_epochs": 1, "batch_size": 4}
+    job = client.fine_tuning.jobs.create(
+        model="tiny", training_file=training, validation_file=validation, hyperparameters=requested
+    )
     deadline, reported = time.monotonic() + PATIENCE_S, []
     while len(reported) < 2:
         assert time.monotonic() < deadline
@@ -184,12 +186,12 @@ def test_duplicates_and_leaks_are_left_out_and_reported(client: openai.OpenAI) -
         reported = [event.message for event in client.fine_tuning.jobs.list_events(job.id) if "left out" in event.message]
     client.fine_tuning.jobs.cancel(job.id)
     assert sorted(reported) == [
-        "train.jsonl: 3 lines (5, 6, 7) left out, which say the same as earlier ones.",
+        "train.jsonl: 3 lines (5, 6, 7) left out as duplicates of earlier ones.",
         "valid.jsonl: 1 line (1) left out, which are training data: validation must be new to the model.",
     ]
 
 
-def test_bad_data_is_told_with_its_line_and_no_job_is_made(client: openai.OpenAI) -> None:
+def test_bad_data_is_reported_with_its_line_and_no_job_is_made(client: openai.OpenAI) -> None:
     before = len(client.fine_tuning.jobs.list().data)
     training = upload(client, rows(2) + b'\n{"messages": []}')
     with pytest.raises(openai.BadRequestError, match=f"{training}:3: Its messages") as caught:
@@ -230,8 +232,8 @@ def test_files_are_listed_read_and_deleted(client: openai.OpenAI, server: LiveSe
 
 
 def test_hyperparameters_in_two_places_are_refused_by_name(server: LiveServer) -> None:
-    asked = {"model": "tiny", "training_file": "file-x", "method": {"type": "supervised"}, "hyperparameters": {"n_epochs": 2}}
-    answer = httpx.post(f"{server.url}/v1/fine_tuning/jobs", json=asked, trust_env=False)
+    requested = {"model": "tiny", "training_file": "file-x", "method": {"type": "supervised"}, "hyperparameters": {"n_epochs": 2}}
+    answer = httpx.post(f"{server.url}/v1/fine_tuning/jobs", json=requested, trust_env=False)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "hyperparameters")
 
 
@@ -260,8 +262,8 @@ def test_names_of_tuned_models_go_both_ways() -> None:
     assert written_name("base", "ft-support") is None
     assert registered_of("ft:base:other:x:0123abcd") is None
     assert registered_of("base:1") is None
-    asked = {"target": "ft:base:local:x:0123abcd", "data": ["file-1", 1]}
-    assert as_registered(asked) == {"target": "ft-x-0123abcd", "data": ["file-1", 1]}
+    requested = {"target": "ft:base:local:x:0123abcd", "data": ["file-1", 1]}
+    assert as_registered(requested) == {"target": "ft-x-0123abcd", "data": ["file-1", 1]}
 
 
 def test_the_result_file_has_a_line_per_step(tmp_path: Path) -> None:

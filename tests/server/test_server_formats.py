@@ -10,7 +10,7 @@ import pytest
 
 from server.settings.daemon import InvalidSettings, Settings
 from server.settings.models import ModelSettings
-from tests.doubles.live_server import LiveServer, error_of, events_of, said
+from tests.doubles.live_server import LiveServer, chat_body, error_of, events_of
 
 CHAT = "/v1/chat/completions"
 THOUGHT = "[[reply: <think>two and two</think>four]]"
@@ -18,7 +18,7 @@ THOUGHT = "[[reply: <think>two and two</think>four]]"
 
 @pytest.fixture(scope="module")
 def thinking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server whose model's thoughts are told apart."""
+    """A server that separates its model's reasoning from the answer."""
     home = tmp_path_factory.mktemp("home")
     settings = Settings(
         engine="fake", home=home, port=0, models={"smollm2-135m": ModelSettings(reasoning_format="think", tool_format="hermes")}
@@ -38,15 +38,15 @@ def test_formats_are_set_per_model(http: httpx.Client) -> None:
     assert (model["tool_format"], model["reasoning_format"]) == ("hermes", "think")
 
 
-def test_a_thought_is_told_beside_the_answer(http: httpx.Client) -> None:
-    answer = http.post(CHAT, json=said(THOUGHT)).json()
+def test_a_thought_is_returned_beside_the_answer(http: httpx.Client) -> None:
+    answer = http.post(CHAT, json=chat_body(THOUGHT)).json()
     message = answer["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("two and two", "four")
     assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == len("<think>two and two</think>")
 
 
 def test_a_thought_is_streamed_as_such(http: httpx.Client) -> None:
-    with http.stream("POST", CHAT, json=said(THOUGHT, stream=True)) as response:
+    with http.stream("POST", CHAT, json=chat_body(THOUGHT, stream=True)) as response:
         *chunks, _ = events_of(response)
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "two and two"
@@ -56,7 +56,7 @@ def test_a_thought_is_streamed_as_such(http: httpx.Client) -> None:
 
 
 def test_a_thought_can_be_left_out(http: httpx.Client) -> None:
-    message = http.post(CHAT, json=said(THOUGHT, include_reasoning=False)).json()["choices"][0]["message"]
+    message = http.post(CHAT, json=chat_body(THOUGHT, include_reasoning=False)).json()["choices"][0]["message"]
     assert message == {"role": "assistant", "content": "four", "refusal": None}
 
 
@@ -66,7 +66,7 @@ def test_the_text_of_completions_is_left_as_it_is(http: httpx.Client) -> None:
 
 
 def test_a_thought_ends_with_its_budget(http: httpx.Client) -> None:
-    body = said("[[reply: <think>round and round and round</think>yes]]", thinking_token_budget=10, max_tokens=100)
+    body = chat_body("[[reply: <think>round and round and round</think>yes]]", thinking_token_budget=10, max_tokens=100)
     answer = http.post(CHAT, json=body).json()
     message = answer["choices"][0]["message"]
     assert len(message["reasoning_content"]) <= 10
@@ -77,7 +77,7 @@ def test_a_reload_changes_them(http: httpx.Client) -> None:
     changed = http.post("/admin/models/smollm2-135m/reload", json={"reasoning_format": "none"}).json()
     assert changed["reasoning_format"] is None
     try:
-        message = http.post(CHAT, json=said(THOUGHT)).json()["choices"][0]["message"]
+        message = http.post(CHAT, json=chat_body(THOUGHT)).json()["choices"][0]["message"]
         assert message["content"] == "<think>two and two</think>four"
     finally:
         assert http.post("/admin/models/smollm2-135m/reload", json={"reasoning_format": "think"}).status_code == 200

@@ -30,7 +30,7 @@ def http(server: LiveServer) -> Iterator[httpx.Client]:
 
 @pytest.mark.parametrize("path", ["/admin/job-plans", "/admin/jobs"])
 @pytest.mark.parametrize(
-    ("kind", "params", "param", "said"),
+    ("kind", "params", "param", "expected_text"),
     [
         ("evaluate", {"target": SERVER, "data": "file-a"}, "target", "cannot be set by a job"),
         ("evaluate", {"target": {"endpoint": "x"}, "data": "file-a"}, "target.endpoint", "no endpoint 'x'"),
@@ -51,11 +51,11 @@ def http(server: LiveServer) -> Iterator[httpx.Client]:
     ],
 )
 def test_what_is_not_listed_is_refused_by_its_param(
-    http: httpx.Client, path: str, kind: str, params: dict[str, Any], param: str, said: str
+    http: httpx.Client, path: str, kind: str, params: dict[str, Any], param: str, expected_text: str
 ) -> None:
     answer = http.post(path, json={"kind": kind, "params": params})
     error = answer.json()["error"]
-    assert (answer.status_code, said in error["message"]) == (400, True), error
+    assert (answer.status_code, expected_text in error["message"]) == (400, True), error
     assert str(error["param"]).startswith(param)
     assert http.get("/admin/jobs").json()["data"] == []
 

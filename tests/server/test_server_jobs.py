@@ -96,12 +96,12 @@ def test_bad_data_is_refused_with_file_and_line(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/admin/jobs", "/admin/job-plans", "/admin/pipelines"])
-def test_a_body_that_is_no_json_is_told_as_such(http: httpx.Client, path: str) -> None:
+def test_a_body_that_is_no_json_is_reported_as_such(http: httpx.Client, path: str) -> None:
     answer = http.post(path, content=b"{bad")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
 
 
-def test_a_misspelt_param_is_told_with_those_that_there_are(http: httpx.Client) -> None:
+def test_a_misspelt_param_is_reported_with_those_that_there_are(http: httpx.Client) -> None:
     error = http.post("/admin/jobs", json={"kind": "finetune", "params": {"stepps": 1}}).json()["error"]
     assert (error["param"], error["code"]) == ("steps", "missing_required_parameter")
     assert "stepps: there is no such param; there are steps, gate" in error["message"]
@@ -115,12 +115,12 @@ def test_a_dry_run_queues_nothing(http: httpx.Client) -> None:
 
 def test_plans_are_two_at_a_time_and_end_with_their_requests(http: httpx.Client, server: LiveServer, tmp_path: Path) -> None:
     notes = [tmp_path / "first", tmp_path / "second"]
-    asked = [{"kind": "finetune", "params": {"steps": 1, "plan_note": str(note)}} for note in notes]
+    requested = [{"kind": "finetune", "params": {"steps": 1, "plan_note": str(note)}} for note in notes]
 
     async def leave_two() -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client:
             paths = ("/admin/job-plans", "/admin/jobs")
-            posts = [asyncio.create_task(client.post(path, json=body)) for path, body in zip(paths, asked, strict=True)]
+            posts = [asyncio.create_task(client.post(path, json=body)) for path, body in zip(paths, requested, strict=True)]
             async with asyncio.timeout(60):
                 while not all(written_in(note) for note in notes):
                     assert not any(post.done() for post in posts)

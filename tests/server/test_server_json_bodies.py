@@ -20,7 +20,7 @@ from server.dialects.openai.wire.completions import CompletionRequest
 from server.http.bodies import Gunzip, GunzippedReceive
 from server.http.body_errors import BodyTooLarge, InvalidBody, why_not_utf8
 from server.http.json_route import JsonLimits, JsonMeter, JsonRequest, TooComplex, measure
-from tests.doubles.live_server import error_of, said
+from tests.doubles.live_server import chat_body, error_of
 
 CHAT = "/v1/chat/completions"
 LIMITS = JsonLimits()
@@ -147,7 +147,7 @@ _SMALL = ("/admin/jobs", "/admin/job-plans", "/admin/pipelines", "/v1/fine_tunin
 
 
 @pytest.mark.parametrize("path", _SMALL)
-def test_routes_that_ask_for_little_take_little(http: httpx.Client, path: str) -> None:
+def test_routes_that_need_little_take_little(http: httpx.Client, path: str) -> None:
     assert error_of(http.post(path, content=b"[" + b"1," * 20_000), 400)["code"] == "body_too_complex"
     deep = b'{"params":' + b'{"a":' * 400 + b"1" + b"}" * 401
     assert error_of(http.post(path, content=deep), 400)["code"] == "body_too_complex"
@@ -223,7 +223,7 @@ def test_json_texts_within_fields_are_counted_too() -> None:
 
 
 def test_copies_of_a_large_prompt_are_limited(http: httpx.Client) -> None:
-    error = error_of(http.post(CHAT, json=said("x" * 4_000_000, n=128)), 400)
+    error = error_of(http.post(CHAT, json=chat_body("x" * 4_000_000, n=128)), 400)
     assert (error["param"], error["code"]) == ("n", "invalid_value")
 
 
@@ -232,13 +232,13 @@ def test_copies_of_a_large_prompt_are_limited(http: httpx.Client) -> None:
     [
         (b'{"messages": "\xff\xfe"}', "it is not UTF-8 (byte 14)"),
         (b'{"messages": "\xed\xa0\x80"}', "it is not UTF-8 (byte 14)"),
-        (json.dumps(said("hi")).encode("utf-16"), "it is UTF-16"),
-        (json.dumps(said("hi")).encode("utf-16-le"), "it is UTF-16"),
-        (json.dumps(said("hi")).encode("utf-16-be"), "it is UTF-16"),
-        (json.dumps(said("hi")).encode("utf-32"), "it is UTF-32"),
-        (json.dumps(said("hi")).encode("utf-32-be"), "it is UTF-32"),
-        (json.dumps(said("hé")).encode("latin-1").replace(b"\\u00e9", b"\xe9"), "it is not UTF-8"),
-        (gzip.compress(json.dumps(said("hi")).encode(), mtime=0), "send the header 'Content-Encoding: gzip'"),
+        (json.dumps(chat_body("hi")).encode("utf-16"), "it is UTF-16"),
+        (json.dumps(chat_body("hi")).encode("utf-16-le"), "it is UTF-16"),
+        (json.dumps(chat_body("hi")).encode("utf-16-be"), "it is UTF-16"),
+        (json.dumps(chat_body("hi")).encode("utf-32"), "it is UTF-32"),
+        (json.dumps(chat_body("hi")).encode("utf-32-be"), "it is UTF-32"),
+        (json.dumps(chat_body("hé")).encode("latin-1").replace(b"\\u00e9", b"\xe9"), "it is not UTF-8"),
+        (gzip.compress(json.dumps(chat_body("hi")).encode(), mtime=0), "send the header 'Content-Encoding: gzip'"),
         (b"\x28\xb5\x2f\xfd\x00", "Zstandard"),
         (b"PK\x03\x04\x14", "ZIP archive"),
     ],
@@ -254,7 +254,7 @@ def test_utf8_is_no_other_encoding(data: bytes) -> None:
 
 
 def test_a_byte_order_mark_is_read_over(http: httpx.Client) -> None:
-    assert http.post(CHAT, content=b"\xef\xbb\xbf" + json.dumps(said("hi")).encode()).status_code == 200
+    assert http.post(CHAT, content=b"\xef\xbb\xbf" + json.dumps(chat_body("hi")).encode()).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_half_a_surrogate_pair_that_is_the_whole_body(http: httpx.Client) -> Non
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip", "identity, gzip"])
 def test_gzip_is_read(http: httpx.Client, coding: str) -> None:
-    body = gzip.compress(json.dumps(said("hi")).encode())
+    body = gzip.compress(json.dumps(chat_body("hi")).encode())
     assert http.post(CHAT, content=body, headers={"Content-Encoding": coding}).status_code == 200
 
 
@@ -292,8 +292,8 @@ def test_other_compressions_say_what_is_read(http: httpx.Client, coding: str) ->
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: data[:20] + b"xxxx" + data[24:], lambda data: b"{}"])
-def test_damaged_gzip_is_said(http: httpx.Client, damage: Any) -> None:
-    body = damage(gzip.compress(json.dumps(said("hi" * 1000)).encode()))
+def test_damaged_gzip_is_reported(http: httpx.Client, damage: Any) -> None:
+    body = damage(gzip.compress(json.dumps(chat_body("hi" * 1000)).encode()))
     error = error_of(http.post(CHAT, content=body, headers={"Content-Encoding": "gzip"}), 400)
     assert "gzip data is damaged or incomplete" in error["message"]
 

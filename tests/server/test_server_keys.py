@@ -17,7 +17,7 @@ from model_registry.database import Database
 from model_registry.keys import KeyStore
 from server.app import create_app, why_refused
 from server.settings.daemon import Settings
-from tests.doubles.live_server import LiveServer, ask, error_of, events_of, said
+from tests.doubles.live_server import LiveServer, call_app, chat_body, error_of, events_of
 
 Make = Callable[..., Settings]
 ADMIN = "the-operators-key"
@@ -116,7 +116,7 @@ def test_either_header_carries_the_key(server: LiveServer, admin: httpx.Client) 
 def test_a_stream_that_runs_outlives_its_key_and_the_next_request_does_not(server: LiveServer, admin: httpx.Client) -> None:
     made = create(admin, "inference")
     with httpx.Client(base_url=server.url, timeout=30, headers=bearer(made["secret"])) as client:
-        body = said("[[reply: one two three]] [[delay: 0.01]]", stream=True)
+        body = chat_body("[[reply: one two three]] [[delay: 0.01]]", stream=True)
         with client.stream("POST", "/v1/chat/completions", json=body) as response:
             events = events_of(response)
             next(events)
@@ -137,20 +137,20 @@ def test_each_end_of_a_key_has_its_words_and_none_describes_the_key(make_setting
         revoked = store.create("revoked-name", ["admin"])
         store.revoke(revoked.key.id)
     app = create_app(settings)
-    said_of = {}
+    refusals = {}
     for name, headers in {
         "missing": {},
         "unknown": bearer("slm_unknown"),
         "expired": bearer(expired.secret),
         "revoked": bearer(revoked.secret),
     }.items():
-        response = ask(app, "GET", "/v1/models", headers=headers)
+        response = call_app(app, "GET", "/v1/models", headers=headers)
         error = error_of(response, 401)
-        said_of[name] = error["message"], error["code"]
+        refusals[name] = error["message"], error["code"]
         assert response.headers["www-authenticate"] == "Bearer"
         assert not any(word in response.text for word in ("-name", "slm_", "key-"))
-    assert len({message for message, _ in said_of.values()}) == 4
-    assert [code for _, code in said_of.values()] == [
+    assert len({message for message, _ in refusals.values()}) == 4
+    assert [code for _, code in refusals.values()] == [
         "invalid_api_key",
         "invalid_api_key",
         "expired_api_key",
@@ -160,11 +160,11 @@ def test_each_end_of_a_key_has_its_words_and_none_describes_the_key(make_setting
 
 def test_the_first_key_locks_a_daemon_that_runs(make_settings: Make) -> None:
     app = create_app(make_settings())
-    assert ask(app, "GET", "/v1/models").status_code == 200
-    made = ask(app, "POST", "/admin/keys", json={"name": "app", "scopes": ["inference"]}).json()
-    assert error_of(ask(app, "GET", "/v1/models"), 401)["code"] == "invalid_api_key"
-    assert ask(app, "GET", "/v1/models", headers=bearer(made["secret"])).status_code == 200
-    assert ask(app, "GET", "/health").status_code == 200
+    assert call_app(app, "GET", "/v1/models").status_code == 200
+    made = call_app(app, "POST", "/admin/keys", json={"name": "app", "scopes": ["inference"]}).json()
+    assert error_of(call_app(app, "GET", "/v1/models"), 401)["code"] == "invalid_api_key"
+    assert call_app(app, "GET", "/v1/models", headers=bearer(made["secret"])).status_code == 200
+    assert call_app(app, "GET", "/health").status_code == 200
     close(app)
 
 
@@ -184,7 +184,7 @@ def test_what_another_process_changes_holds_for_a_daemon_that_runs(server: LiveS
 def test_priority_below_zero_is_for_admins(server: LiveServer, admin: httpx.Client) -> None:
     secret = create(admin, "inference")["secret"]
     with httpx.Client(base_url=server.url, timeout=30, headers=bearer(secret)) as client:
-        for path, body in (("/v1/chat/completions", said("hi")), ("/v1/completions", {"prompt": PROMPT})):
+        for path, body in (("/v1/chat/completions", chat_body("hi")), ("/v1/completions", {"prompt": PROMPT})):
             for stream in (False, True):
                 error = error_of(client.post(path, json={**body, "stream": stream, "priority": -1}), 403)
                 assert (error["code"], error["param"]) == ("insufficient_scope", "priority")
@@ -204,8 +204,8 @@ def test_the_log_names_the_key_by_its_id(make_settings: Make, caplog: pytest.Log
         made = store.create("app", ["read"])
     app = create_app(settings)
     with caplog.at_level(logging.INFO, "slmops.access"):
-        ask(app, "GET", "/v1/models", headers=bearer(made.secret))
-        ask(app, "GET", "/v1/models", headers=bearer("slm_wrong"))
+        call_app(app, "GET", "/v1/models", headers=bearer(made.secret))
+        call_app(app, "GET", "/v1/models", headers=bearer("slm_wrong"))
     used, refused = (record.fields for record in caplog.records)  # type: ignore[attr-defined]
     assert used["key"] == made.key.id
     assert "key" not in refused
@@ -216,7 +216,7 @@ def test_the_log_names_the_key_by_its_id(make_settings: Make, caplog: pytest.Log
 def test_the_log_names_no_key_of_local_programs(make_settings: Make, caplog: pytest.LogCaptureFixture) -> None:
     app = create_app(make_settings())
     with caplog.at_level(logging.INFO, "slmops.access"):
-        ask(app, "GET", "/v1/models", headers=bearer("unused"))
+        call_app(app, "GET", "/v1/models", headers=bearer("unused"))
     assert "key" not in caplog.records[0].fields  # type: ignore[attr-defined]
 
 
@@ -253,12 +253,12 @@ def test_a_daemon_beyond_loopback_is_never_open(make_settings: Make) -> None:
         store = KeyStore(database)
         made = store.create("app", ["admin"])
     app = create_app(settings)
-    assert ask(app, "GET", "/v1/models", headers=bearer(made.secret)).status_code == 200
+    assert call_app(app, "GET", "/v1/models", headers=bearer(made.secret)).status_code == 200
     with Database(settings.home) as database:
         store = KeyStore(database)
         store.remove("app")
     app = create_app(settings)
-    assert error_of(ask(app, "GET", "/v1/models"), 401)["code"] == "invalid_api_key"
+    assert error_of(call_app(app, "GET", "/v1/models"), 401)["code"] == "invalid_api_key"
 
 
 def test_no_home_is_made_by_looking_for_keys(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_the_lease_is_given_back_once_the_end_is_read_even_before_it_is_sent() -
 
 
 @pytest.mark.parametrize("num_choices", [1, 2])
-def test_a_late_request_that_nobody_reads_is_aborted_and_gives_its_lease_back(num_choices: int) -> None:
+def test_a_late_request_that_nobody_reads_is_aborted_and_releases_its_lease(num_choices: int) -> None:
     aborted: list[int] = []
     bench = Bench(*(Generation(number, aborted.append) for number in range(num_choices)))
 

@@ -74,7 +74,7 @@ def variant(tmp_path: Path) -> Callable[..., Variant]:
 @pytest.fixture
 def plan(make_settings: Callable[..., Settings]) -> Callable[..., LoadSpec]:
     def make(*variants: Variant, machine: str | None = None, pool: Pool | None = None, **settings: Any) -> LoadSpec:
-        """machine: of a recorded discovery; None: asking it would fail."""
+        """machine: the name of a recorded discovery; None: a query would fail."""
         child = "raise SystemExit('asked')" if machine is None else f"print(open({str(DISCOVERIES / machine)!r} + '.json').read())"
         directory = ProviderDirectory((sys.executable, "-c", child))
         plans = LoadPlans(make_settings(**{"engine": "auto"} | settings), directory, pool or Pool())
@@ -87,7 +87,7 @@ def where(spec: LoadSpec) -> list[tuple[str, str, str]]:
     return [(each.variant, each.engine, each.provider.name) for each in spec.candidates]
 
 
-def test_a_model_for_the_cpu_is_placed_without_asking_the_machine(
+def test_a_model_for_the_cpu_is_placed_without_querying_the_machine(
     plan: Callable[..., LoadSpec], variant: Callable[..., Variant]
 ) -> None:
     spec = plan(variant("cpu-int8"))
@@ -124,7 +124,9 @@ def test_each_build_has_a_graph_of_its_own(plan: Callable[..., LoadSpec], varian
     assert spec.unused == ()
 
 
-def test_a_build_that_this_machine_cannot_run_is_told_of(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
+def test_a_build_that_this_machine_cannot_run_is_reported_of(
+    plan: Callable[..., LoadSpec], variant: Callable[..., Variant]
+) -> None:
     spec = plan(variant("cuda-fp16"), variant("cpu-int8"), machine="server")
     assert where(spec) == [("cpu-int8", "onnx", "CPUExecutionProvider")]
     assert [(each.variant, each.provider) for each in spec.unused] == [("cuda-fp16", "cuda")]
@@ -140,7 +142,7 @@ def test_a_preference_that_names_providers_excludes_the_others(
     assert refused.value.code == "no_provider"
 
 
-def test_an_engine_that_is_asked_for_is_the_only_one(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
+def test_an_engine_that_is_requested_is_the_only_one(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
     cpu = variant("cpu-int8")
     assert where(plan(cpu, machine="nvidia_desktop", engine="genai")) == [("cpu-int8", "genai", "CPUExecutionProvider")]
     with pytest.raises(NotReady, match="engine `onnx` runs `cpu-int4`"):
@@ -161,7 +163,7 @@ def test_a_device_without_room_is_passed_over(plan: Callable[..., LoadSpec], var
     assert [name for name, *_ in where(reloaded)] == ["cuda-int4", "cpu-int8"]
 
 
-def test_a_machine_that_cannot_be_asked_still_has_its_cpu(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
+def test_a_machine_that_cannot_be_queried_still_has_its_cpu(plan: Callable[..., LoadSpec], variant: Callable[..., Variant]) -> None:
     assert where(plan(variant("cpu-int8"), variant("cuda-int4"))) == [("cpu-int8", "onnx", "CPUExecutionProvider")]
 
 

@@ -1,4 +1,4 @@
-"""vLLM's metrics: the names, labels and buckets that dashboards ask for, and that they count right."""
+"""vLLM's metrics: the names, labels and buckets that dashboards query, and their values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.doubles.live_server import LiveServer, said
+from tests.doubles.live_server import LiveServer, chat_body
 
 LABELS = {"model_name": "smollm2-135m", "engine": "1"}
 HISTOGRAMS = [
@@ -109,7 +109,7 @@ def test_a_request_is_counted_once_in_every_place(http: httpx.Client) -> None:
     counts = ["vllm:time_to_first_token_seconds_count", "vllm:e2e_request_latency_seconds_count"]
     before = {name: total(http, name) for name in [*names, *counts]}
     stops = total(http, "vllm:request_success_total", finished_reason="stop")
-    usage = http.post("/v1/chat/completions", json=said("[[reply: twelve chars]]")).json()["usage"]
+    usage = http.post("/v1/chat/completions", json=chat_body("[[reply: twelve chars]]")).json()["usage"]
     grown = {name: total(http, name) - before[name] for name in [*names, *counts]}
     tokens = usage["completion_tokens"]
     assert list(grown.values()) == [usage["prompt_tokens"], tokens, tokens - 1, 1, 1]
@@ -118,7 +118,7 @@ def test_a_request_is_counted_once_in_every_place(http: httpx.Client) -> None:
 
 def test_failures_count_as_errors(http: httpx.Client) -> None:
     before = total(http, "vllm:request_success_total", finished_reason="error")
-    http.post("/v1/chat/completions", json=said("[[fail]]"))
+    http.post("/v1/chat/completions", json=chat_body("[[fail]]"))
     assert total(http, "vllm:request_success_total", finished_reason="error") == before + 1
 
 
@@ -132,8 +132,8 @@ def test_http_requests_are_counted_by_route_never_by_path(http: httpx.Client) ->
 
 def test_a_load_is_counted_once(live: LiveServer, http: httpx.Client) -> None:
     before = total(http, "slmops_model_loads_total")
-    http.post("/v1/chat/completions", json=said("hi"))
+    http.post("/v1/chat/completions", json=chat_body("hi"))
     assert total(http, "slmops_model_loads_total") == before
     http.post("/admin/models/smollm2-135m/unload")
-    http.post("/v1/chat/completions", json=said("hi"))
+    http.post("/v1/chat/completions", json=chat_body("hi"))
     assert total(http, "slmops_model_loads_total") == before + 1

@@ -13,7 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from runtime.pool.capacity import Budget, PoolLimits
 from runtime.pool.loaded_model import (
     Candidate,
-    Departure,
     Died,
     Fallback,
     FellThrough,
@@ -25,6 +24,7 @@ from runtime.pool.loaded_model import (
     LoadSpec,
     ModelState,
     PoolEvent,
+    UnloadReason,
 )
 from runtime.pool.memory import MemoryEstimate
 from runtime.protocol.messages import ProviderChoice, Stats
@@ -39,7 +39,7 @@ CPU = Candidate(Path("cpu"), "onnx", MemoryEstimate(1), ProviderChoice(), "cpu-i
 
 
 class Pool:
-    """Holds what it is told to."""
+    """Holds the given versions."""
 
     def __init__(self, *models: LoadedModel, waiting: tuple[str, ...] = ()) -> None:
         self.limits = PoolLimits(Budget(1000, 2))
@@ -84,7 +84,7 @@ def _short(name: str, labels: dict[str, str]) -> str:
         (LoadFailed(LABEL, "why"), {"slmops_model_load_failures_total": 1}),
         (FellThrough(LABEL, Fallback(GPU, "no driver")), {"slmops_provider_fallbacks_total CUDAExecutionProvider": 1}),
         (Died(LABEL, "killed"), {"slmops_worker_deaths_total": 1}),
-        *((Left(LABEL, departure), {f"slmops_model_unloads_total {departure.value}": 1}) for departure in Departure),
+        *((Left(LABEL, unload_reason), {f"slmops_model_unloads_total {unload_reason.value}": 1}) for unload_reason in UnloadReason),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -102,7 +102,7 @@ def test_every_reason_stands_at_zero_from_the_first_request_on() -> None:
     metrics = Metrics(Pool())
     metrics.of_model(LABEL)
     values = scraped(metrics)
-    assert {values[f"slmops_model_unloads_total {departure.value}"] for departure in Departure} == {0.0}
+    assert {values[f"slmops_model_unloads_total {unload_reason.value}"] for unload_reason in UnloadReason} == {0.0}
     assert values["slmops_worker_deaths_total"] == values["slmops_model_load_failures_total"] == 0.0
 
 
@@ -117,7 +117,7 @@ def test_every_reason_stands_at_zero_from_the_first_request_on() -> None:
             {"event": "provider could not load, trying the next", "provider": "CUDAExecutionProvider", "why": "no driver"},
         ),
         (Died(LABEL, "it hung"), "error", {"event": "worker died, restarting", "why": "it hung"}),
-        (Left(LABEL, Departure.EVICTED), "info", {"event": "model unloaded", "reason": "evicted"}),
+        (Left(LABEL, UnloadReason.EVICTED), "info", {"event": "model unloaded", "reason": "evicted"}),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -1,4 +1,4 @@
-"""What may be set for one model: what wins over what, what a worker is told, which providers may be asked for."""
+"""The settings of one model: their precedence, the options of its worker, the providers that can be chosen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_what_is_null_is_taken_from_beneath() -> None:
     assert over == ModelSettings(num_slots=3, threads=2, pin=False, keep_alive=0)
 
 
-def test_a_worker_is_told_what_is_set_and_defaults_for_the_rest() -> None:
+def test_a_worker_is_given_what_is_set_and_defaults_for_the_rest() -> None:
     assert ModelSettings().engine_options() == EngineOptions()
     assert ModelSettings(pin=True, keep_alive=5, replicas=2).engine_options() == EngineOptions()
     set_ = ModelSettings(num_slots=2, prefix_cache_bytes=ByteSize(0), kv_budget_bytes="1MiB", max_waiting=5)

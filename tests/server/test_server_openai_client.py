@@ -68,19 +68,19 @@ class Add(BaseModel):
     b: int
 
 
-ASK: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
+QUESTION: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 CALL = '{"tool_calls": [{"name": "Add", "arguments": {"a": 1, "b": 2}}]}'
 
 
 def test_a_parsed_answer(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.parse(model="smollm2-135m", messages=ASK, response_format=Person, seed=1)
+    answer = client.chat.completions.parse(model="smollm2-135m", messages=QUESTION, response_format=Person, seed=1)
     assert isinstance(answer.choices[0].message.parsed, Person)
 
 
 def test_a_parsed_call(client: openai.OpenAI) -> None:
     tools = [openai.pydantic_function_tool(Add)]
     answer = client.chat.completions.parse(
-        model="smollm2-135m", messages=ASK, tools=tools, tool_choice="required", parallel_tool_calls=False, seed=1
+        model="smollm2-135m", messages=QUESTION, tools=tools, tool_choice="required", parallel_tool_calls=False, seed=1
     )
     (call,) = answer.choices[0].message.tool_calls or ()
     assert isinstance(call.function.parsed_arguments, Add)
@@ -102,7 +102,7 @@ def test_a_streamed_call_and_its_result(client: openai.OpenAI) -> None:
 
 
 def test_choices_with_log_probabilities(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model="smollm2-135m", messages=ASK, n=2, logprobs=True, top_logprobs=2)
+    answer = client.chat.completions.create(model="smollm2-135m", messages=QUESTION, n=2, logprobs=True, top_logprobs=2)
     assert len(answer.choices) == 2
     for choice in answer.choices:
         assert choice.logprobs is not None

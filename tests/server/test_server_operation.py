@@ -13,11 +13,11 @@ from starlette.types import Message, Receive, Scope, Send
 from server.app import create_app
 from server.http.paths import PathsAndMethods
 from server.settings.daemon import Settings
-from tests.doubles.live_server import LiveServer, ask, error_of, said
+from tests.doubles.live_server import LiveServer, call_app, chat_body, error_of
 
 
 def test_alive_without_any_model(make_settings: Callable[..., Settings]) -> None:
-    assert ask(create_app(make_settings()), "GET", "/health").json() == {"status": "ok"}
+    assert call_app(create_app(make_settings()), "GET", "/health").json() == {"status": "ok"}
 
 
 def test_ready_once_the_default_model_is_loaded(http: httpx.Client) -> None:
@@ -27,16 +27,16 @@ def test_ready_once_the_default_model_is_loaded(http: httpx.Client) -> None:
 
 def test_not_ready_without_the_default_model(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(engine="onnx", model="nobody"))
-    response = ask(app, "GET", "/ready")
+    response = call_app(app, "GET", "/ready")
     assert "slmops pull nobody" in error_of(response, 503)["message"]
     assert int(response.headers["retry-after"]) >= 1
-    assert ask(app, "GET", "/health").status_code == 200
+    assert call_app(app, "GET", "/health").status_code == 200
 
 
 def test_an_empty_registry_has_no_models(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(engine="onnx"))
-    assert ask(app, "GET", "/v1/models").json() == {"object": "list", "data": []}
-    error = error_of(ask(app, "POST", "/v1/chat/completions", json=said("hi")), 404)
+    assert call_app(app, "GET", "/v1/models").json() == {"object": "list", "data": []}
+    error = error_of(call_app(app, "POST", "/v1/chat/completions", json=chat_body("hi")), 404)
     assert "slmops pull smollm2-135m" in error["message"]
 
 
@@ -60,7 +60,7 @@ def test_an_unknown_model_is_not_described(http: httpx.Client) -> None:
 
 
 def test_loaded_models_show_what_they_hold(http: httpx.Client) -> None:
-    http.post("/v1/chat/completions", json=said("hi"))
+    http.post("/v1/chat/completions", json=chat_body("hi"))
     (row,) = http.get("/admin/models").json()["data"]
     assert (row["id"], row["state"], row["engine"]) == ("smollm2-135m:1", "ready", "fake")
     assert (row["num_slots"], row["num_leases"], row["num_restarts"]) == (4, 0, 0)
@@ -90,7 +90,7 @@ def test_the_documentation_is_served(http: httpx.Client) -> None:
 def test_a_slash_at_the_end_means_nothing(http: httpx.Client) -> None:
     assert http.get("/v1/models/").json()["object"] == "list"
     assert http.get("/v1/models/smollm2-135m/").json()["id"] == "smollm2-135m"
-    answer = http.post("/v1/chat/completions/", json=said("hi"))
+    answer = http.post("/v1/chat/completions/", json=chat_body("hi"))
     assert (answer.status_code, answer.history) == (200, [])
     assert error_of(http.get("/v1/nothing/"), 404)["code"] == "unknown_url"
 

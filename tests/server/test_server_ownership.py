@@ -97,7 +97,7 @@ def test_anothers_file_is_not_there(callers: Callers, path: str) -> None:
     file = upload(callers.one)
     refused = error_of(callers.two.get(path.format(file)), 404)
     absent = error_of(callers.two.get(path.format("file-none")), 404)
-    assert refused == absent | {"message": absent["message"].replace("file-none", file)}, "nothing tells that it exists"
+    assert refused == absent | {"message": absent["message"].replace("file-none", file)}, "nothing reveals that it exists"
     for client in (callers.one, callers.admin):
         assert client.get(path.format(file)).status_code == 200
 

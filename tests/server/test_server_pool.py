@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from server.settings.daemon import Settings
-from tests.doubles.live_server import LiveServer, error_of, said
+from tests.doubles.live_server import LiveServer, chat_body, error_of
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 WAIT_S = 20
-BODIES: dict[str, dict[str, Any]] = {CHAT: said("hi"), COMPLETION: {"prompt": "hi"}}
+BODIES: dict[str, dict[str, Any]] = {CHAT: chat_body("hi"), COMPLETION: {"prompt": "hi"}}
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def test_a_request_says_how_long_its_model_stays(http: httpx.Client, path: str, 
 
 
 def test_a_request_that_says_nothing_changes_nothing(http: httpx.Client) -> None:
-    http.post(CHAT, json=said("hi", keep_alive="7m"))
-    http.post(CHAT, json=said("hi", keep_alive=None))
+    http.post(CHAT, json=chat_body("hi", keep_alive="7m"))
+    http.post(CHAT, json=chat_body("hi", keep_alive=None))
     assert [row["keep_alive_s"] for row in loaded(http)] == [420]
 
 
@@ -80,24 +80,24 @@ def test_a_bad_keep_alive_is_refused_by_name(http: httpx.Client, path: str, writ
 def test_both_models_are_listed_and_answer_in_turn(http: httpx.Client) -> None:
     assert [card["id"] for card in http.get("/v1/models").json()["data"]] == ["first", "second"]
     for name in ("first", "second", "first"):
-        answer = http.post(CHAT, json=said("hi", model=name))
+        answer = http.post(CHAT, json=chat_body("hi", model=name))
         assert (answer.status_code, answer.json()["model"]) == (200, name)
         assert [row["id"] for row in loaded(http)] == [f"{name}:1"]
 
 
 def test_a_pinned_model_does_not_make_room(http: httpx.Client) -> None:
     http.post("/admin/models/first/load", json={"pin": True})
-    error = error_of(http.post(CHAT, json=said("hi", model="second")), 503)
+    error = error_of(http.post(CHAT, json=chat_body("hi", model="second")), 503)
     assert error["code"] == "insufficient_memory"
     assert "first:1" in error["message"]
     assert "(pinned); 1 of at most 1 models are loaded (max_loaded_models)" in error["message"]
     http.post("/admin/models/first/load", json={"pin": False})
-    assert http.post(CHAT, json=said("hi", model="second")).status_code == 200
+    assert http.post(CHAT, json=chat_body("hi", model="second")).status_code == 200
 
 
 def test_a_model_that_cannot_fit_is_refused_with_the_arithmetic(make_settings: Callable[..., Settings]) -> None:
     with LiveServer(make_settings(memory_budget="50MiB")) as server, httpx.Client(base_url=server.url, trust_env=False) as http:
-        refused = http.post(CHAT, json=said("hi"))
+        refused = http.post(CHAT, json=chat_body("hi"))
         error = error_of(refused, 503)
         assert error["code"] == "insufficient_memory"
         assert "Retry-After" not in refused.headers, "there never will be room"
@@ -112,7 +112,7 @@ def test_a_model_that_cannot_fit_is_refused_with_the_arithmetic(make_settings: C
 # ---- at the start ----
 
 
-def test_pinned_models_are_loaded_and_unknown_ones_are_told(
+def test_pinned_models_are_loaded_and_unknown_ones_are_reported(
     make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = make_settings(model="first", models={"second": {"pin": True}, "first:7": {"num_slots": 2}})
@@ -125,12 +125,12 @@ def test_pinned_models_are_loaded_and_unknown_ones_are_told(
     assert caplog.records == []
 
 
-def test_settings_of_a_model_that_is_not_here_are_told_at_the_start(
+def test_settings_of_a_model_that_is_not_here_are_reported_at_the_start(
     make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = make_settings(engine="onnx", model="nobody", models={"absent": {"pin": True}})
     with caplog.at_level(logging.WARNING, "slmops.gateway"), LiveServer(settings):
         pass
-    told = {record.getMessage(): record.fields for record in caplog.records}
-    assert told["settings for an unknown model"]["model"] == "absent"
-    assert "slmops pull absent" in told["settings for an unknown model"]["why"]
+    reported = {record.getMessage(): record.fields for record in caplog.records}
+    assert reported["settings for an unknown model"]["model"] == "absent"
+    assert "slmops pull absent" in reported["settings for an unknown model"]["why"]

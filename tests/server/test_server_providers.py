@@ -52,7 +52,7 @@ def test_every_provider_is_shown_with_why_not_and_what_to_do() -> None:
     assert (webgpu["usable"], webgpu["remedy"]) == (False, "pip install 'slmops[webgpu]'")
 
 
-def test_the_machine_is_asked_again_only_on_request(tmp_path: Path) -> None:
+def test_the_machine_is_queried_again_only_on_request(tmp_path: Path) -> None:
     machine = tmp_path / "machine.json"
     machine.write_bytes((RECORDED / "server.json").read_bytes())
     with client(printing(machine)) as http:

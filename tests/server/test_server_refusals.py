@@ -1,4 +1,4 @@
-"""Every field that means something this server does not do is refused by name; values that ask for nothing are not."""
+"""Every field that requests something unsupported is refused by name; values without effect are not."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from server.dialects.openai.refusals import CHAT, COMPLETION, MESSAGE, Unsupport
 from server.dialects.openai.translate import translate_chat, translate_completion
 from server.dialects.openai.wire.chat import ChatRequest
 from server.dialects.openai.wire.completions import CompletionRequest
-from tests.doubles.live_server import error_of, said
+from tests.doubles.live_server import chat_body, error_of
 
 _ASKING = {"asking": "for something"}
 
 
 @pytest.mark.parametrize("row", CHAT, ids=lambda row: row.field)
 def test_chat_fields(row: Unsupported) -> None:
-    with pytest.raises(InvalidParam, match=f"'{row.field}' asks for") as caught:
-        translate_chat(ChatRequest(**said("hi"), **{row.field: _ASKING}))
+    with pytest.raises(InvalidParam, match=f"'{row.field}' requests") as caught:
+        translate_chat(ChatRequest(**chat_body("hi"), **{row.field: _ASKING}))
     assert (caught.value.param, caught.value.code) == (row.field, "unsupported_parameter")
     for value in (*row.harmless, None):
-        translate_chat(ChatRequest(**said("hi"), **{row.field: value}))
+        translate_chat(ChatRequest(**chat_body("hi"), **{row.field: value}))
 
 
 @pytest.mark.parametrize("row", COMPLETION, ids=lambda row: row.field)
 def test_completion_fields(row: Unsupported) -> None:
-    with pytest.raises(InvalidParam, match=f"'{row.field}' asks for"):
+    with pytest.raises(InvalidParam, match=f"'{row.field}' requests"):
         translate_completion(CompletionRequest(prompt="hi", **{row.field: _ASKING}))
     for value in (*row.harmless, None):
         translate_completion(CompletionRequest(prompt="hi", **{row.field: value}))
@@ -50,15 +50,15 @@ def test_completion_fields(row: Unsupported) -> None:
     ],
 )
 def test_over_http(http: httpx.Client, field: str, value: Any) -> None:
-    error = error_of(http.post("/v1/chat/completions", json=said("hi", **{field: value})), 400)
+    error = error_of(http.post("/v1/chat/completions", json=chat_body("hi", **{field: value})), 400)
     assert error["code"] == "unsupported_parameter"
     assert error["param"].split(".")[0] == field
     assert "leave it out" in error["message"]
 
 
 @pytest.mark.parametrize("field", ["format", "grammar", "regex", "chat_template"])
-def test_an_empty_text_asks_for_nothing(http: httpx.Client, field: str) -> None:
-    assert http.post("/v1/chat/completions", json=said("hi", **{field: ""})).status_code == 200
+def test_an_empty_text_has_no_effect(http: httpx.Client, field: str) -> None:
+    assert http.post("/v1/chat/completions", json=chat_body("hi", **{field: ""})).status_code == 200
 
 
 @pytest.mark.parametrize(("field", "value"), [("suffix", "end"), ("top_logprobs", 2), ("prompt_embeds", "AA==")])
@@ -77,15 +77,15 @@ def test_message_fields(http: httpx.Client, row: Unsupported) -> None:
 
 @pytest.mark.parametrize("tier", ["flex", "priority", "scale"])
 def test_tiers(http: httpx.Client, tier: str) -> None:
-    error = error_of(http.post("/v1/chat/completions", json=said("hi", service_tier=tier)), 400)
+    error = error_of(http.post("/v1/chat/completions", json=chat_body("hi", service_tier=tier)), 400)
     assert (error["param"], error["code"]) == ("service_tier", "unsupported_parameter")
 
 
 def test_custom_tools(http: httpx.Client) -> None:
     tool = {"type": "custom", "custom": {"name": "f"}}
-    error = error_of(http.post("/v1/chat/completions", json=said("hi", tools=[tool])), 400)
+    error = error_of(http.post("/v1/chat/completions", json=chat_body("hi", tools=[tool])), 400)
     assert (error["param"], error["code"]) == ("tools.0.type", "unsupported_parameter")
-    error = error_of(http.post("/v1/chat/completions", json=said("hi", tool_choice=tool)), 400)
+    error = error_of(http.post("/v1/chat/completions", json=chat_body("hi", tool_choice=tool)), 400)
     assert (error["param"], error["code"]) == ("tool_choice", "unsupported_parameter")
 
 
@@ -99,12 +99,12 @@ def test_parts_other_than_text(http: httpx.Client, kind: str) -> None:
 
 def test_fields_without_meaning_here_are_accepted(http: httpx.Client) -> None:
     harmless = {"user": "me", "metadata": {"a": "b"}, "parallel_tool_calls": True, "safety_identifier": "s", "brand_new": [1]}
-    assert http.post("/v1/chat/completions", json=said("hi", **harmless)).status_code == 200
+    assert http.post("/v1/chat/completions", json=chat_body("hi", **harmless)).status_code == 200
 
 
-def test_what_has_another_name_here_is_told() -> None:
+def test_what_has_another_name_here_is_reported() -> None:
     with pytest.raises(InvalidParam, match="this server has repetition_penalty: use that"):
-        translate_chat(ChatRequest(**said("hi"), repeat_penalty=1.2))
+        translate_chat(ChatRequest(**chat_body("hi"), repeat_penalty=1.2))
 
 
 _F = {"name": "f", "parameters": {"type": "object"}}
@@ -143,7 +143,7 @@ _SCHEMA = {"name": "n", "schema": {"type": "integer", "description": "x", "x-min
 )
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 def test_what_would_constrain_an_answer_is_never_ignored(http: httpx.Client, path: str, fields: Any, param: str) -> None:
-    plain = said("hi") if path.startswith("/v1/chat") else {"prompt": "hi"}
+    plain = chat_body("hi") if path.startswith("/v1/chat") else {"prompt": "hi"}
     error = error_of(http.post(path, json=plain | fields), 400)
     assert error["param"] == param
     assert param in error["message"]
@@ -169,7 +169,7 @@ def test_what_would_constrain_an_answer_is_never_ignored(http: httpx.Client, pat
     ],
 )
 def test_what_would_constrain_a_call_is_never_ignored(http: httpx.Client, fields: Any, param: str) -> None:
-    error = error_of(http.post("/v1/chat/completions", json=said("hi") | fields), 400)
+    error = error_of(http.post("/v1/chat/completions", json=chat_body("hi") | fields), 400)
     assert (error["param"], error["code"]) == (param, "unsupported_parameter")
 
 
@@ -185,7 +185,7 @@ def test_what_would_constrain_a_call_is_never_ignored(http: httpx.Client, fields
     ],
 )
 def test_what_clients_send_beside_it_passes_without_a_warning(http: httpx.Client, fields: Any) -> None:
-    answer = http.post("/v1/chat/completions", json=said("hi", max_tokens=1) | fields)
+    answer = http.post("/v1/chat/completions", json=chat_body("hi", max_tokens=1) | fields)
     assert answer.status_code == 200, answer.text
     assert "x-slmops-warning" not in answer.headers
 
@@ -206,13 +206,13 @@ def test_what_clients_send_beside_it_passes_without_a_warning(http: httpx.Client
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_other_near_misses_are_warned_of(http: httpx.Client, field: str, meant: str, stream: bool) -> None:
-    answer = http.post("/v1/chat/completions", json=said("hi", stream=stream, max_completion_tokens=1) | {field: 1})
+    answer = http.post("/v1/chat/completions", json=chat_body("hi", stream=stream, max_completion_tokens=1) | {field: 1})
     assert answer.status_code == 200
     assert f"The field {field} is unknown and ignored; use {meant}" in answer.headers["x-slmops-warning"]
 
 
 def test_options_of_a_stream_are_warned_of(http: httpx.Client) -> None:
-    body = said("hi", stream=True, stream_options={"includeUsage": True}, max_tokens=1)
+    body = chat_body("hi", stream=True, stream_options={"includeUsage": True}, max_tokens=1)
     assert "use stream_options.include_usage." in http.post("/v1/chat/completions", json=body).headers["x-slmops-warning"]
 
 
@@ -223,7 +223,7 @@ def test_completions_warn_too(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("name", ["max_tokens\r\nX-Evil: 1", "m\u00e1x_tokens", "max_tokens" * 100, ""])
 def test_a_warning_is_no_way_into_the_headers(http: httpx.Client, name: str) -> None:
-    answer = http.post("/v1/chat/completions", json=said("hi", max_tokens=1) | {name: 1})
+    answer = http.post("/v1/chat/completions", json=chat_body("hi", max_tokens=1) | {name: 1})
     assert answer.status_code == 200
     assert "x-slmops-warning" not in answer.headers
     assert "x-evil" not in answer.headers
@@ -231,12 +231,12 @@ def test_a_warning_is_no_way_into_the_headers(http: httpx.Client, name: str) -> 
 
 def test_many_unknown_fields_are_compared_to_a_few_only() -> None:
     unknown = {f"max_token{number}": 1 for number in range(10_000)}
-    assert len(warnings_of(ChatRequest(**said("hi"), **unknown))) <= 32
+    assert len(warnings_of(ChatRequest(**chat_body("hi"), **unknown))) <= 32
 
 
 def test_usage_in_every_chunk_needs_usage(http: httpx.Client) -> None:
     options = {"continuous_usage_stats": True}
-    error = error_of(http.post("/v1/chat/completions", json=said("hi", stream=True, stream_options=options)), 400)
+    error = error_of(http.post("/v1/chat/completions", json=chat_body("hi", stream=True, stream_options=options)), 400)
     assert error["param"] == "stream_options.continuous_usage_stats"
 
 

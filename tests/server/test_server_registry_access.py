@@ -26,7 +26,7 @@ from server.settings.daemon import Settings
 from server.storage.snapshots import RegistryAccess
 from server.storage.storage import Storage
 from server.storage.threads import LOCK_WAIT_S
-from tests.doubles.live_server import ask, error_of
+from tests.doubles.live_server import call_app, error_of
 
 PATIENCE_S = 30  # guards against a hang
 ADAPTERS = "/admin/models/tiny/adapters"
@@ -61,7 +61,7 @@ def settings_of(home: Path) -> Settings:
     return Settings(home=home, port=0, model="tiny", engine="onnx")
 
 
-def test_while_another_process_writes_others_are_answered_and_the_writer_is_told_to_retry(
+def test_while_another_process_writes_others_are_answered_and_the_writer_is_refused_with_a_retry_after(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapters, "LOCK_WAIT_S", 0.3)
@@ -89,14 +89,14 @@ def test_while_another_process_writes_others_are_answered_and_the_writer_is_told
 
 def test_what_another_process_has_just_pulled_is_found_at_once(home: Path) -> None:
     app = create_app(settings_of(home))
-    assert error_of(ask(app, "GET", "/v1/models/other"), 404)["code"] == "model_not_found"
+    assert error_of(call_app(app, "GET", "/v1/models/other"), 404)["code"] == "model_not_found"
     publish(home, "other")
-    assert ask(app, "GET", "/v1/models/other").status_code == 200
-    assert error_of(ask(app, "GET", "/admin/models/third/adapters"), 404)
+    assert call_app(app, "GET", "/v1/models/other").status_code == 200
+    assert error_of(call_app(app, "GET", "/admin/models/third/adapters"), 404)
     publish(home, "third")
-    assert ask(app, "GET", "/admin/models/third/adapters").json()["data"] == []
+    assert call_app(app, "GET", "/admin/models/third/adapters").json()["data"] == []
     publish(home, "fourth")
-    assert {model["id"] for model in ask(app, "GET", "/v1/models").json()["data"]} == {"tiny", "other", "third", "fourth"}
+    assert {model["id"] for model in call_app(app, "GET", "/v1/models").json()["data"]} == {"tiny", "other", "third", "fourth"}
     app.state.parts.storage.close()
 
 

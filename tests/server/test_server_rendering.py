@@ -17,7 +17,7 @@ from server.dialects.openai.chat_frames import ChatFrames, ChatStyle
 from server.dialects.openai.completion_frames import CompletionFrames, CompletionStyle
 from server.dialects.openai.rendering import MARK, ChunkTemplate, Identity, event_of
 from server.dialects.openai.wire.chat_answer import ChatChunk, ChatChunkChoice, Delta
-from server.dialects.openai.wire.sampling import UsageWish
+from server.dialects.openai.wire.sampling import UsageReporting
 from server.inference.inference import Indexed, total
 from server.inference.resolution import Resolution, ServedModel
 from server.logs import JsonFormatter, TextFormatter, configure, visible
@@ -42,7 +42,7 @@ class Begun:
 
 
 def chat_frames(style: ChatStyle | None = None) -> ChatFrames:
-    """Of a choice that has told its role."""
+    """The frames of a choice whose role was sent."""
     frames = ChatFrames(IDENTITY, Begun(), style or ChatStyle())
     frames.event(Indexed(0, Chunk(1, "", [])))
     return frames
@@ -90,7 +90,7 @@ def test_text_that_comes_with_the_end_is_sent_before_it() -> None:
 
 
 def test_usage_of_all_choices_is_summed() -> None:
-    frames = CompletionFrames(IDENTITY, Begun().started, CompletionStyle(usage=UsageWish.LAST))
+    frames = CompletionFrames(IDENTITY, Begun().started, CompletionStyle(usage=UsageReporting.LAST))
     frames.event(Indexed(0, finished()))
     frames.event(Indexed(1, finished()))
     usage, done = parsed(frames.closing())

@@ -12,7 +12,7 @@ from model_registry.keys import KeyStore
 from server.app import create_app, why_refused
 from server.http.security import Policy, host_of, is_loopback
 from server.settings.daemon import Settings
-from tests.doubles.live_server import ask, error_of
+from tests.doubles.live_server import call_app, error_of
 
 Make = Callable[..., Settings]
 
@@ -84,14 +84,14 @@ def test_origins(make_settings: Make, origin: str, is_allowed: bool) -> None:
 
 
 def test_a_rebound_host_is_refused_with_the_remedy(make_settings: Make) -> None:
-    error = error_of(ask(create_app(make_settings()), "GET", "/v1/models", headers={"Host": "evil.example"}), 403)
+    error = error_of(call_app(create_app(make_settings()), "GET", "/v1/models", headers={"Host": "evil.example"}), 403)
     assert error["code"] == "host_not_allowed"
     assert "SLMOPS_ALLOWED_HOSTS" in error["message"]
 
 
 def test_a_page_of_another_origin_is_refused(make_settings: Make) -> None:
     headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
-    response = ask(create_app(make_settings()), "POST", "/v1/chat/completions", headers=headers, content="{}")
+    response = call_app(create_app(make_settings()), "POST", "/v1/chat/completions", headers=headers, content="{}")
     assert error_of(response, 403)["code"] == "origin_not_allowed"
     assert "access-control-allow-origin" not in response.headers
 
@@ -99,18 +99,18 @@ def test_a_page_of_another_origin_is_refused(make_settings: Make) -> None:
 def test_an_allowed_origin_gets_cors_headers_on_answers_and_errors(make_settings: Make) -> None:
     app = create_app(make_settings())
     for path in ("/v1/models", "/nowhere"):
-        response = ask(app, "GET", path, headers={"Origin": "http://localhost:3000"})
+        response = call_app(app, "GET", path, headers={"Origin": "http://localhost:3000"})
         assert response.headers["access-control-allow-origin"] == "http://localhost:3000"
         assert response.headers["vary"] == "Origin"
 
 
 def test_an_allowed_page_can_read_the_refusals_of_every_layer(make_settings: Make) -> None:
     page = {"Origin": "http://localhost:3000"}
-    locked = ask(create_app(make_settings(api_key="k")), "GET", "/v1/models", headers=page)
+    locked = call_app(create_app(make_settings(api_key="k")), "GET", "/v1/models", headers=page)
     error_of(locked, 401)
     app = create_app(make_settings())
     app.state.parts.lifecycle.drain()
-    draining = ask(app, "GET", "/v1/models", headers=page)
+    draining = call_app(app, "GET", "/v1/models", headers=page)
     error_of(draining, 503)
     for response in (locked, draining):
         assert response.headers.get_list("access-control-allow-origin") == ["http://localhost:3000"]
@@ -118,13 +118,13 @@ def test_an_allowed_page_can_read_the_refusals_of_every_layer(make_settings: Mak
 
 
 def test_an_origin_that_is_no_address_is_refused(make_settings: Make) -> None:
-    response = ask(create_app(make_settings()), "GET", "/v1/models", headers={"Origin": "http://["})
+    response = call_app(create_app(make_settings()), "GET", "/v1/models", headers={"Origin": "http://["})
     assert error_of(response, 403)["code"] == "origin_not_allowed"
 
 
 def test_a_rebound_page_gets_no_cors_headers(make_settings: Make) -> None:
     headers = {"Host": "evil.example", "Origin": "http://evil.example"}
-    response = ask(create_app(make_settings()), "GET", "/v1/models", headers=headers)
+    response = call_app(create_app(make_settings()), "GET", "/v1/models", headers=headers)
     assert error_of(response, 403)["code"] == "host_not_allowed"
     assert "access-control-allow-origin" not in response.headers
 
@@ -136,7 +136,7 @@ def test_a_preflight_passes_without_a_key(make_settings: Make) -> None:
         "Access-Control-Request-Headers": "authorization, x-thing",
         "Access-Control-Request-Private-Network": "true",
     }
-    response = ask(create_app(make_settings(api_key="k")), "OPTIONS", "/v1/chat/completions", headers=headers)
+    response = call_app(create_app(make_settings(api_key="k")), "OPTIONS", "/v1/chat/completions", headers=headers)
     assert response.status_code == 204
     assert response.headers.get_list("access-control-allow-origin") == ["http://localhost:3000"]
     assert "POST" in response.headers["access-control-allow-methods"]
@@ -146,13 +146,13 @@ def test_a_preflight_passes_without_a_key(make_settings: Make) -> None:
 
 def test_a_preflight_of_another_origin_is_refused(make_settings: Make) -> None:
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
-    error_of(ask(create_app(make_settings()), "OPTIONS", "/v1/chat/completions", headers=headers), 403)
+    error_of(call_app(create_app(make_settings()), "OPTIONS", "/v1/chat/completions", headers=headers), 403)
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Bearer ", "k", "Basic k", "Bearer kk", "Bearer ké"])
 def test_a_wrong_key_is_refused(make_settings: Make, authorization: str | None) -> None:
     headers: Any = {"Authorization": authorization.encode()} if authorization else {}
-    response = ask(create_app(make_settings(api_key="k")), "GET", "/v1/models", headers=headers)
+    response = call_app(create_app(make_settings(api_key="k")), "GET", "/v1/models", headers=headers)
     assert error_of(response, 401)["code"] == "invalid_api_key"
     assert response.headers["www-authenticate"] == "Bearer"
 
@@ -160,21 +160,21 @@ def test_a_wrong_key_is_refused(make_settings: Make, authorization: str | None) 
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/docs", "/openapi.json", "/admin/models", "/nowhere"])
 def test_everything_but_the_probes_needs_the_key(make_settings: Make, path: str) -> None:
     app = create_app(make_settings(api_key="k"))
-    error_of(ask(app, "GET", path), 401)
-    assert ask(app, "GET", path, headers={"Authorization": "Bearer k"}).status_code != 401
+    error_of(call_app(app, "GET", path), 401)
+    assert call_app(app, "GET", path, headers={"Authorization": "Bearer k"}).status_code != 401
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/version"])
 def test_probes_are_open(make_settings: Make, path: str) -> None:
-    assert ask(create_app(make_settings(api_key="k")), "GET", path).status_code != 401
+    assert call_app(create_app(make_settings(api_key="k")), "GET", path).status_code != 401
 
 
 def test_a_request_id_is_kept_when_sound_and_made_up_when_not(make_settings: Make) -> None:
     app = create_app(make_settings())
-    assert ask(app, "GET", "/health", headers={"X-Request-Id": "mine-1"}).headers["x-request-id"] == "mine-1"
-    made_up = ask(app, "GET", "/health", headers={"X-Request-Id": "a b\x1b[31m"}).headers["x-request-id"]
+    assert call_app(app, "GET", "/health", headers={"X-Request-Id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    made_up = call_app(app, "GET", "/health", headers={"X-Request-Id": "a b\x1b[31m"}).headers["x-request-id"]
     assert made_up.startswith("req_")
-    refused = ask(app, "GET", "/health", headers={"Host": "evil.example", "X-Request-Id": "mine-2"})
+    refused = call_app(app, "GET", "/health", headers={"Host": "evil.example", "X-Request-Id": "mine-2"})
     assert refused.headers["x-request-id"] == "mine-2"
 
 

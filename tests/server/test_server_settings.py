@@ -268,7 +268,7 @@ def test_endpoints_own_their_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "expected_text"),
     [
         ({"url": "ftp://host/v1"}, "must be an address"),
         ({"url": "https://user:pw@host/v1"}, "no user and password"),
@@ -279,8 +279,8 @@ def test_endpoints_own_their_keys() -> None:
         ({}, "required"),
     ],
 )
-def test_endpoints_that_cannot_be_used(table: dict[str, str], said: str) -> None:
-    with pytest.raises(InvalidSettings, match=said) as caught:
+def test_endpoints_that_cannot_be_used(table: dict[str, str], expected_text: str) -> None:
+    with pytest.raises(InvalidSettings, match=expected_text) as caught:
         Settings(endpoints={"teacher": table})
     assert "s3cret" not in str(caught.value)
     assert "pw@" not in str(caught.value)

@@ -16,7 +16,7 @@ import pytest
 from server.app import serve
 from server.daemon import CannotListenError, open_socket
 from server.settings.daemon import Settings
-from tests.doubles.live_server import error_of, events_of, said
+from tests.doubles.live_server import chat_body, error_of, events_of
 from tests.doubles.logged_daemon import ROOT, DaemonProcess
 
 CHAT = "/v1/chat/completions"
@@ -32,13 +32,13 @@ def http() -> Iterator[httpx.Client]:
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_running_stream_finishes_while_new_requests_are_refused(tmp_path: Path, http: httpx.Client, number: Any) -> None:
     with DaemonProcess(tmp_path, shutdown_grace_s=20) as daemon:
-        body = said("[[count: 40]][[delay: 0.01]]", stream=True)
+        body = chat_body("[[count: 40]][[delay: 0.01]]", stream=True)
         with http.stream("POST", daemon.url + CHAT, json=body) as response:
             events = events_of(response)
             next(events)
             daemon.signal(number)
             daemon.wait_for("draining; a second signal ends at once")
-            refused = http.post(daemon.url + CHAT, json=said("me too"))
+            refused = http.post(daemon.url + CHAT, json=chat_body("me too"))
             assert error_of(refused, 503)["code"] == "draining"
             assert int(refused.headers["retry-after"]) >= 1
             assert error_of(http.get(daemon.url + "/ready"), 503)["message"] == "The server is shutting down."
@@ -51,7 +51,7 @@ def test_a_running_stream_finishes_while_new_requests_are_refused(tmp_path: Path
 
 def test_a_stream_that_outlives_the_grace_period_ends_with_an_error_event(tmp_path: Path, http: httpx.Client) -> None:
     with DaemonProcess(tmp_path, shutdown_grace_s=0.2) as daemon:
-        body = said("[[endless]][[delay: 0.01]]", stream=True)
+        body = chat_body("[[endless]][[delay: 0.01]]", stream=True)
         with http.stream("POST", daemon.url + CHAT, json=body) as response:
             events = events_of(response)
             next(events)
@@ -63,7 +63,7 @@ def test_a_stream_that_outlives_the_grace_period_ends_with_an_error_event(tmp_pa
 
 def test_a_second_signal_ends_at_once(tmp_path: Path, http: httpx.Client) -> None:
     with DaemonProcess(tmp_path, shutdown_grace_s=600) as daemon:
-        body = said("[[endless]][[delay: 0.01]]", stream=True)
+        body = chat_body("[[endless]][[delay: 0.01]]", stream=True)
         with http.stream("POST", daemon.url + CHAT, json=body) as response:
             events = events_of(response)
             next(events)
@@ -84,9 +84,9 @@ def test_an_idle_daemon_ends_with_no_error_and_no_warning(tmp_path: Path) -> Non
 
 def test_the_log_has_ids_counts_and_times_but_no_content(tmp_path: Path, http: httpx.Client) -> None:
     with DaemonProcess(tmp_path, log_level="debug") as daemon:
-        answer = http.post(daemon.url + CHAT, json=said("my secret"), headers={"X-Request-Id": "mine"})
+        answer = http.post(daemon.url + CHAT, json=chat_body("my secret"), headers={"X-Request-Id": "mine"})
         assert "my secret" in answer.text
-        http.post(daemon.url + CHAT, json=said("my secret [[fail]]"))
+        http.post(daemon.url + CHAT, json=chat_body("my secret [[fail]]"))
         http.post(daemon.url + CHAT, json={"messages": "my secret", "stop": "my secret"})
         http.get(daemon.url + "/v1/models/my-secret?secret=1")
         daemon.signal(signal.SIGTERM)

@@ -17,7 +17,7 @@ from model_registry.keys import KeyStore
 from server.app import create_app
 from server.settings.daemon import Settings
 from server.storage.storage import Storage
-from tests.doubles.live_server import LiveServer, ask, error_of
+from tests.doubles.live_server import LiveServer, call_app, error_of
 
 FILE = {"file": ("a.jsonl", b"{}"), "purpose": (None, "fine-tune")}
 
@@ -53,9 +53,9 @@ def test_one_database_serves_models_files_jobs_keys_and_evaluations(tmp_path: Pa
 def test_the_fake_engine_needs_no_home(tmp_path: Path) -> None:
     (tmp_path / "home").touch()  # nothing can be made there
     app = create_app(Settings(engine="fake", home=tmp_path / "home", port=0))
-    assert ask(app, "GET", "/v1/models").status_code == 200
-    assert ask(app, "GET", "/admin/keys").json() == {"object": "list", "data": []}
-    error_of(ask(app, "POST", "/admin/keys", json={"name": "app", "scopes": ["admin"]}), 507)
+    assert call_app(app, "GET", "/v1/models").status_code == 200
+    assert call_app(app, "GET", "/admin/keys").json() == {"object": "list", "data": []}
+    error_of(call_app(app, "POST", "/admin/keys", json={"name": "app", "scopes": ["admin"]}), 507)
     app.state.parts.storage.close()
 
 
@@ -71,8 +71,8 @@ def test_a_locked_database_is_503_for_who_creates_a_key(tmp_path: Path) -> None:
     app = create_app(Settings(engine="fake", home=tmp_path, port=0), database=database)
     with closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert ask(app, "GET", "/admin/keys").status_code == 200, "who reads waits for no writer"
-        response = ask(app, "POST", "/admin/keys", json={"name": "app", "scopes": ["admin"]})
+        assert call_app(app, "GET", "/admin/keys").status_code == 200, "who reads waits for no writer"
+        response = call_app(app, "POST", "/admin/keys", json={"name": "app", "scopes": ["admin"]})
     assert error_of(response, 503)["code"] == "registry_busy"
     assert response.headers["Retry-After"] == "2"
     app.state.parts.storage.close()

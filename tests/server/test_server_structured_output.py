@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.doubles.live_server import error_of, events_of, said
+from tests.doubles.live_server import chat_body, error_of, events_of
 
 CHAT = "/v1/chat/completions"
 SCHEMA = {
@@ -41,13 +41,13 @@ def is_person(text: str) -> bool:
 )
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_a_schema_holds_whatever_the_model_would_say(http: httpx.Client, fields: dict[str, Any], temperature: float) -> None:
-    choice = choice_of(http, said("[[reply: no JSON at all]]", temperature=temperature, max_tokens=200, **fields))
+    choice = choice_of(http, chat_body("[[reply: no JSON at all]]", temperature=temperature, max_tokens=200, **fields))
     assert is_person(choice["message"]["content"])
     assert choice["finish_reason"] == "stop"
 
 
 def test_a_schema_holds_in_a_stream_and_in_completions(http: httpx.Client) -> None:
-    body = said("hi", response_format=FORMAT, max_tokens=200, stream=True)
+    body = chat_body("hi", response_format=FORMAT, max_tokens=200, stream=True)
     with http.stream("POST", CHAT, json=body) as response:
         *chunks, _ = events_of(response)
     assert is_person("".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks))
@@ -56,25 +56,25 @@ def test_a_schema_holds_in_a_stream_and_in_completions(http: httpx.Client) -> No
 
 
 def test_any_object(http: httpx.Client) -> None:
-    choice = choice_of(http, said('[[reply: {"a": [1, true]}]]', response_format={"type": "json_object"}, max_tokens=200))
+    choice = choice_of(http, chat_body('[[reply: {"a": [1, true]}]]', response_format={"type": "json_object"}, max_tokens=200))
     assert json.loads(choice["message"]["content"]) == {"a": [1, True]}
 
 
 @pytest.mark.parametrize(
-    ("asked", "pattern"),
+    ("requested", "pattern"),
     [
         ({"regex": "[a-c]{3}-[0-9]{2}"}, "[a-c]{3}-[0-9]{2}"),
         ({"choice": ["ja", "n\u00e9in"]}, "ja|n\u00e9in"),
         ({"grammar": 'start: "a" ("b" | "c") "d"'}, "abd|acd"),
     ],
 )
-def test_other_forms(http: httpx.Client, asked: dict[str, Any], pattern: str) -> None:
-    choice = choice_of(http, said("hi", structured_outputs=asked, max_tokens=50))
+def test_other_forms(http: httpx.Client, requested: dict[str, Any], pattern: str) -> None:
+    choice = choice_of(http, chat_body("hi", structured_outputs=requested, max_tokens=50))
     assert re.fullmatch(pattern, choice["message"]["content"])
 
 
 def test_an_answer_that_was_cut_says_so(http: httpx.Client) -> None:
-    assert choice_of(http, said("hi", response_format=FORMAT, max_tokens=5))["finish_reason"] == "length"
+    assert choice_of(http, chat_body("hi", response_format=FORMAT, max_tokens=5))["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_an_answer_that_was_cut_says_so(http: httpx.Client) -> None:
     ],
 )
 def test_what_cannot_be_held_to_is_named(http: httpx.Client, fields: dict[str, Any], param: str, named: str) -> None:
-    error = error_of(http.post(CHAT, json=said("hi", **fields)), 400)
+    error = error_of(http.post(CHAT, json=chat_body("hi", **fields)), 400)
     assert error["param"] == param
     assert named in error["message"]
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_held_to_is_named(http: httpx.Client, fields: dict[str, A
     ],
 )
 def test_a_required_call_is_made_and_valid(http: httpx.Client, choice: Any, names: set[str]) -> None:
-    body = said("[[reply: I will not]]", tools=TOOLS, tool_choice=choice, parallel_tool_calls=False, max_tokens=300)
+    body = chat_body("[[reply: I will not]]", tools=TOOLS, tool_choice=choice, parallel_tool_calls=False, max_tokens=300)
     answered = choice_of(http, body)
     (call,) = answered["message"]["tool_calls"]
     assert call["function"]["name"] in names
@@ -127,7 +127,7 @@ def test_a_required_call_is_made_and_valid(http: httpx.Client, choice: Any, name
 
 def test_a_required_call_of_the_older_form(http: httpx.Client) -> None:
     functions = [tool["function"] for tool in TOOLS]
-    body = said("[[reply: I will not]]", functions=functions, function_call={"name": "part"}, max_tokens=300)
+    body = chat_body("[[reply: I will not]]", functions=functions, function_call={"name": "part"}, max_tokens=300)
     answered = choice_of(http, body)
     assert answered["message"]["function_call"]["name"] == "part"
     assert is_person(answered["message"]["function_call"]["arguments"])
@@ -135,7 +135,7 @@ def test_a_required_call_of_the_older_form(http: httpx.Client) -> None:
 
 
 def test_an_expression_that_outgrows_a_limit_is_the_requests_fault(http: httpx.Client) -> None:
-    body = said(f"[[reply: {'abc_' * 100}]]", structured_outputs={"regex": r"(\w{1,1000}){1,1000}"}, max_tokens=400)
+    body = chat_body(f"[[reply: {'abc_' * 100}]]", structured_outputs={"regex": r"(\w{1,1000}){1,1000}"}, max_tokens=400)
     error = error_of(http.post(CHAT, json=body), 400)
     assert (error["param"], error["code"]) == ("structured_outputs.regex", "grammar_too_complex")
 
@@ -144,6 +144,6 @@ def test_an_expression_that_outgrows_a_limit_is_the_requests_fault(http: httpx.C
 def test_a_strict_schema_that_cannot_be_held_to_is_refused(http: httpx.Client, field: str, param: str) -> None:
     function = {"name": "f", "strict": True, "parameters": {"type": "object", "minProperties": 2, "uniqueItems": True}}
     tools = [function] if field == "functions" else [{"type": "function", "function": function}]
-    error = error_of(http.post(CHAT, json=said("hi", **{field: tools})), 400)
+    error = error_of(http.post(CHAT, json=chat_body("hi", **{field: tools})), 400)
     assert error["param"].partition(".")[0] == param
     assert error["code"] == "unsupported_schema"

@@ -28,7 +28,7 @@ def test_a_text_becomes_its_tokens(http: httpx.Client) -> None:
     assert answer == {"count": 3, "max_model_len": 8192, "tokens": [0x68, 0xC3, 0xA9]}
 
 
-def test_texts_of_tokens_come_if_asked_for(http: httpx.Client) -> None:
+def test_texts_of_tokens_come_if_requested(http: httpx.Client) -> None:
     assert tokenized(http, prompt="h\u00e9", return_token_strs=True)["token_strs"] == ["h", "\ufffd", "\ufffd"]
     assert "token_strs" not in tokenized(http, prompt="h", return_token_strs=False)
 
@@ -77,7 +77,7 @@ def test_tokens_become_their_text_again(http: httpx.Client, text: str) -> None:
     assert response.json() == {"prompt": text}
 
 
-def test_half_a_character_is_told_as_such(http: httpx.Client) -> None:
+def test_half_a_character_is_reported_as_such(http: httpx.Client) -> None:
     assert http.post("/detokenize", json={"tokens": [0xC3]}).json() == {"prompt": "\ufffd"}
 
 
@@ -145,7 +145,7 @@ def test_functions_are_refused_by_the_name_that_they_came_with(make_settings: Ca
         assert error_of(http.post("/v1/chat/completions/input_tokens", json=body), 400)["param"] == "functions"
 
 
-def test_the_log_says_what_was_asked_but_not_the_text(
+def test_the_log_says_what_was_requested_but_not_the_text(
     live: LiveServer, http: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("DEBUG"):
@@ -158,7 +158,7 @@ def test_the_log_says_what_was_asked_but_not_the_text(
 
 
 def test_nothing_stays_held(live: LiveServer, http: httpx.Client) -> None:
-    """What was asked of the tokenizer was open work, and is not any more."""
+    """The inquiry to the tokenizer was open work, and is not any more."""
     tokenized(http, prompt="abc")
     error_of(http.post("/detokenize", json={"tokens": [500]}), 400)
     live.wait_idle()

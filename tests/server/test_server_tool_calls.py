@@ -1,4 +1,4 @@
-"""Tool calls over HTTP with a real worker: a fake model that calls, whole and streamed, and hears of the results."""
+"""Tool calls over HTTP with a real worker: a fake model that calls, whole and streamed, and gets the results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from runtime.text.formats.answer_parser import answer_parser
 from runtime.text.formats.recognition import tool_format_by_name
 from server.inference.answer_parts import joined
-from tests.doubles.live_server import error_of, events_of, said
+from tests.doubles.live_server import chat_body, error_of, events_of
 
 CHAT = "/v1/chat/completions"
 FUNCTION = {
@@ -31,7 +31,7 @@ def choice_of(http: httpx.Client, body: dict[str, Any]) -> Any:
 
 
 def test_a_call(http: httpx.Client) -> None:
-    choice = choice_of(http, said(f"[[reply: {CALL}]]", tools=TOOLS))
+    choice = choice_of(http, chat_body(f"[[reply: {CALL}]]", tools=TOOLS))
     assert choice["finish_reason"] == "tool_calls"
     (call,) = choice["message"]["tool_calls"]
     assert call["id"].startswith("call_")
@@ -41,13 +41,13 @@ def test_a_call(http: httpx.Client) -> None:
 
 
 def test_several_calls_have_ids_of_their_own(http: httpx.Client) -> None:
-    calls = choice_of(http, said(f"[[reply: {TWO}]]", tools=TOOLS))["message"]["tool_calls"]
+    calls = choice_of(http, chat_body(f"[[reply: {TWO}]]", tools=TOOLS))["message"]["tool_calls"]
     assert [json.loads(call["function"]["arguments"])["a"] for call in calls] == [1, 3]
     assert calls[0]["id"] != calls[1]["id"]
 
 
 def test_a_streamed_call(http: httpx.Client) -> None:
-    with http.stream("POST", CHAT, json=said(f"[[reply: {TWO}]]", tools=TOOLS, stream=True)) as response:
+    with http.stream("POST", CHAT, json=chat_body(f"[[reply: {TWO}]]", tools=TOOLS, stream=True)) as response:
         *chunks, done = events_of(response)
     assert done == "[DONE]"
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
@@ -66,7 +66,7 @@ def test_a_streamed_call(http: httpx.Client) -> None:
 
 
 def test_a_function_call_of_the_older_form(http: httpx.Client) -> None:
-    choice = choice_of(http, said(f"[[reply: {CALL}]]", functions=[FUNCTION]))
+    choice = choice_of(http, chat_body(f"[[reply: {CALL}]]", functions=[FUNCTION]))
     assert choice["finish_reason"] == "function_call"
     assert choice["message"]["function_call"]["name"] == "add"
     assert json.loads(choice["message"]["function_call"]["arguments"]) == {"a": 1, "b": 2}
@@ -74,41 +74,41 @@ def test_a_function_call_of_the_older_form(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"tools": TOOLS, "tool_choice": "none"}, {"tools": []}])
 def test_what_looks_like_a_call_is_text_where_nothing_can_be_called(http: httpx.Client, fields: dict[str, Any]) -> None:
-    choice = choice_of(http, said(f"[[reply: {CALL}]]", **fields))
+    choice = choice_of(http, chat_body(f"[[reply: {CALL}]]", **fields))
     assert (choice["message"]["content"], choice["finish_reason"]) == (CALL, "stop")
     assert "tool_calls" not in choice["message"]
 
 
 def test_an_answer_without_a_call_is_text(http: httpx.Client) -> None:
-    choice = choice_of(http, said("[[reply: hello]]", tools=TOOLS))
+    choice = choice_of(http, chat_body("[[reply: hello]]", tools=TOOLS))
     assert (choice["message"]["content"], choice["finish_reason"]) == ("hello", "stop")
 
 
 def test_a_call_that_was_cut_keeps_what_there_is(http: httpx.Client) -> None:
-    choice = choice_of(http, said(f"[[reply: {CALL}]]", tools=TOOLS, max_tokens=len(CALL) - 12))
+    choice = choice_of(http, chat_body(f"[[reply: {CALL}]]", tools=TOOLS, max_tokens=len(CALL) - 12))
     assert choice["finish_reason"] == "length"
     (call,) = choice["message"]["tool_calls"]
     assert call["function"]["arguments"].startswith('{"a"')
 
 
 def test_results_go_back_to_the_model(http: httpx.Client) -> None:
-    """The fake model says what it was told last: a result is told as a turn."""
-    asked = said("add", tools=TOOLS)
+    """The fake model repeats the last user turn, and a tool's result is such a turn."""
+    requested = chat_body("add", tools=TOOLS)
     call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
-    asked["messages"] += [
+    requested["messages"] += [
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": "the sum is 3"},
     ]
-    assert "the sum is 3" in choice_of(http, asked)["message"]["content"]
+    assert "the sum is 3" in choice_of(http, requested)["message"]["content"]
 
 
 def test_log_probabilities_of_a_call_are_whole(http: httpx.Client) -> None:
-    body = said(f"[[reply: {CALL}]]", tools=TOOLS, logprobs=True)
+    body = chat_body(f"[[reply: {CALL}]]", tools=TOOLS, logprobs=True)
     whole = choice_of(http, body)["logprobs"]["content"]
     with http.stream("POST", CHAT, json=body | {"stream": True}) as response:
         *chunks, _ = events_of(response)
-    told = [chunk["choices"][0]["logprobs"] for chunk in chunks]
-    assert [token for each in told if each for token in each["content"]] == whole
+    reported = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    assert [token for each in reported if each for token in each["content"]] == whole
     assert bytes(byte for token in whole for byte in token["bytes"]).decode() == CALL
 
 
@@ -122,7 +122,7 @@ def test_log_probabilities_of_a_call_are_whole(http: httpx.Client) -> None:
     ],
 )
 def test_wrong_tools_are_named(http: httpx.Client, fields: dict[str, Any], param: str) -> None:
-    assert error_of(http.post(CHAT, json=said("hi", **fields)), 400)["param"] == param
+    assert error_of(http.post(CHAT, json=chat_body("hi", **fields)), 400)["param"] == param
 
 
 @pytest.mark.parametrize("num_chars", range(1, len(CALL)))
@@ -134,10 +134,10 @@ def test_a_required_call_that_was_cut_leaves_no_markup(num_chars: int) -> None:
 
 
 def test_a_call_cut_by_a_stop_text_ends_for_the_stop(http: httpx.Client) -> None:
-    choice = choice_of(http, said(f"[[reply: {CALL}]]", tools=TOOLS, stop=['"b"']))
+    choice = choice_of(http, chat_body(f"[[reply: {CALL}]]", tools=TOOLS, stop=['"b"']))
     assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", '"b"')
 
 
 def test_functions_with_a_choice_among_tools(http: httpx.Client) -> None:
-    error = error_of(http.post(CHAT, json=said("hi", functions=[FUNCTION], tool_choice="required")), 400)
+    error = error_of(http.post(CHAT, json=chat_body("hi", functions=[FUNCTION], tool_choice="required")), 400)
     assert error["param"] == "functions"

@@ -11,7 +11,7 @@ from runtime.protocol.request import ChatPrompt, ToolChoice, ToolMode
 from server.dialects.openai.errors import InvalidParam
 from server.dialects.openai.translate import translate_chat
 from server.dialects.openai.wire.chat import ChatRequest
-from tests.doubles.live_server import said
+from tests.doubles.live_server import chat_body
 
 pytestmark = pytest.mark.unit
 
@@ -21,7 +21,7 @@ TOOLS = [{"type": "function", "function": ADD}, {"type": "function", "function":
 
 
 def prompt_of(**fields: Any) -> ChatPrompt:
-    prompt = translate_chat(ChatRequest(**said("hi", **fields))).prompts[0]
+    prompt = translate_chat(ChatRequest(**chat_body("hi", **fields))).prompts[0]
     assert isinstance(prompt, ChatPrompt)
     return prompt
 
@@ -34,7 +34,7 @@ def allowed(mode: str, *names: str) -> dict[str, Any]:
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named(name) for name in names]}}
 
 
-def test_tools_are_told_as_templates_expect_them() -> None:
+def test_tools_are_passed_as_templates_expect_them() -> None:
     tools = prompt_of(tools=[{"type": "function", "function": ADD | {"strict": True, "returns": {}}}, TOOLS[1]]).tools
     assert tools == [
         {"type": "function", "function": ADD | {"strict": True}},
@@ -137,5 +137,5 @@ def test_choices_of_what_is_not_there(fields: dict[str, Any], param: str) -> Non
 )
 def test_what_is_no_tool_is_named(fields: dict[str, Any], location: tuple[str | int, ...]) -> None:
     with pytest.raises(ValidationError) as caught:
-        ChatRequest(**said("hi", **fields))
+        ChatRequest(**chat_body("hi", **fields))
     assert caught.value.errors()[0]["loc"] == location

@@ -14,7 +14,7 @@ from server.dialects.openai.structured_output import form_param
 from server.dialects.openai.translate import translate_chat, translate_completion
 from server.dialects.openai.wire.chat import ChatRequest
 from server.dialects.openai.wire.completions import CompletionRequest
-from tests.doubles.live_server import said
+from tests.doubles.live_server import chat_body
 
 pytestmark = pytest.mark.unit
 
@@ -22,7 +22,7 @@ SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {"type
 
 
 def params(**fields: Any) -> SamplingParams:
-    return translate_chat(ChatRequest(**said("hi", **fields))).params
+    return translate_chat(ChatRequest(**chat_body("hi", **fields))).params
 
 
 def completion_params(**fields: Any) -> SamplingParams:
@@ -136,7 +136,7 @@ def test_choices_of_a_prompt_take_seeds_in_a_row() -> None:
 def test_forms_of_the_answer(fields: dict[str, Any], grammar: Grammar | None, param: str) -> None:
     assert params(**fields).grammar == grammar
     assert completion_params(**fields).grammar == grammar
-    assert form_param(ChatRequest(**said("hi", **fields))) == param
+    assert form_param(ChatRequest(**chat_body("hi", **fields))) == param
 
 
 def test_a_schema_keeps_numbers_beyond_64_bits() -> None:
@@ -148,7 +148,7 @@ def test_a_schema_keeps_numbers_beyond_64_bits() -> None:
 def test_the_older_name_of_a_budget_and_of_reasoning() -> None:
     assert params(thinking_token_budget=-1).thinking_budget is None
     assert params(thinking_token_budget=0).thinking_budget == 0
-    prompt = translate_chat(ChatRequest(**said("hi", reasoning_effort="max"))).prompts[0]
+    prompt = translate_chat(ChatRequest(**chat_body("hi", reasoning_effort="max"))).prompts[0]
     assert isinstance(prompt, ChatPrompt)
     assert prompt.reasoning_effort == "xhigh"
 
@@ -227,7 +227,7 @@ def _deep(depth: int) -> Any:
 )
 def test_contradictions_in_chat(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidParam) as caught:
-        translate_chat(ChatRequest(**said("hi", **fields)))
+        translate_chat(ChatRequest(**chat_body("hi", **fields)))
     assert caught.value.param == param
 
 
@@ -256,7 +256,7 @@ def test_arguments_beyond_64_bits_are_named() -> None:
 
 @pytest.mark.parametrize("request_type", [ChatRequest, CompletionRequest])
 def test_every_field_is_described(request_type: type[BaseModel]) -> None:
-    """The OpenAPI document says of every field what it is."""
+    """The OpenAPI document describes every field."""
     schema = request_type.model_json_schema()
     for model in (schema, *schema["$defs"].values()):
         for name, field in model.get("properties", {}).items():

@@ -1,4 +1,4 @@
-"""What of OpenAI's API is not there says so, and what to use instead, whatever is sent to it."""
+"""Routes of OpenAI's API that are not supported answer so, and name an alternative, whatever is sent to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from server.app import create_app
 from server.settings.daemon import Settings
-from tests.doubles.live_server import LiveServer, ask, error_of
+from tests.doubles.live_server import LiveServer, call_app, error_of
 
 PATHS = [
     "/v1/moderations",
@@ -72,7 +72,7 @@ def test_a_body_without_end_is_not_waited_for(live: LiveServer) -> None:
 
 
 def test_openapi_lists_them_with_their_only_answer(make_settings: Callable[..., Settings]) -> None:
-    document = ask(create_app(make_settings()), "GET", "/openapi.json").json()
+    document = call_app(create_app(make_settings()), "GET", "/openapi.json").json()
     for path in PATHS:
         operation = document["paths"][path]["post"]
         assert "501" in operation["responses"]

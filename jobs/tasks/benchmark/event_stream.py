@@ -16,11 +16,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _TEXT = re.compile(rb'"(?:(?:reasoning_)?content|text)": ?"[^"]')  # a delta, or a plain choice, that carries text
-_USAGE_TAIL_BYTES = 8192  # the usage stands in the last events of a stream
+_USAGE_TAIL_BYTES = 8192  # the usage is in the last events of a stream
 
 
 class StreamFailed(Exception):
-    """The request got no complete answer; the message says what came instead."""
+    """The request got no complete answer; the message describes what arrived instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,9 @@ class Answer:
 
     @classmethod
     def timed(cls, sent: float, instants: Sequence[float], *, completion: int, prompt: int, cached: int = 0) -> Answer:
-        """Of a request sent at `sent` whose text arrived at `instants` (at least one); of the same clock."""
+        """The timings of a request that was sent at `sent` and whose text arrived at `instants` (at least one), by the same
+        clock.
+        """
         gaps = tuple(later - earlier for earlier, later in pairwise(instants))
         return cls(instants[0] - sent, gaps, completion, prompt, cached)
 

@@ -130,7 +130,7 @@ async def run_load(target: Target, load: Load) -> LoadReport:
     answers: list[Answer] = []
     errors: list[str] = []
 
-    async def ask(text: str, answered: list[Answer], failed: list[str]) -> None:
+    async def send_request(text: str, answered: list[Answer], failed: list[str]) -> None:
         try:
             async with asyncio.timeout(load.timeout_s):
                 answered.append(await stream.complete(_body(target, load, text)))
@@ -141,9 +141,9 @@ async def run_load(target: Target, load: Load) -> LoadReport:
 
     async def client(texts: Iterator[str]) -> None:
         for text in texts:
-            await ask(text, answers, errors)
+            await send_request(text, answers, errors)
 
-    await ask(WARM_UP, [], [])
+    await send_request(WARM_UP, [], [])
     remaining = iter(prompts(load))
     started = time.perf_counter()
     await asyncio.gather(*(client(remaining) for _ in range(load.num_clients)))
@@ -151,9 +151,9 @@ async def run_load(target: Target, load: Load) -> LoadReport:
 
 
 def _body(target: Target, load: Load, text: str) -> dict[str, Any]:
-    asked = {"messages": [{"role": "user", "content": text}]} if target.is_chat else {"prompt": text}
+    prompt_fields = {"messages": [{"role": "user", "content": text}]} if target.is_chat else {"prompt": text}
     body: dict[str, Any] = {
-        **asked,
+        **prompt_fields,
         "max_tokens": load.max_tokens,
         "temperature": 0,
         "stream": True,

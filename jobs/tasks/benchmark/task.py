@@ -70,20 +70,22 @@ class Benchmark:
 
 
 def regressions(before: Evaluation, metrics: Mapping[str, float], spreads: Mapping[str, float]) -> list[str]:
-    """A sentence for each figure that is worse than before, beyond the noise of both measurements and 5 %; and for a leak."""
-    told = []
+    """One sentence for each figure that is worse than before by more than 5 % and the noise of both measurements, and for a
+    leak.
+    """
+    warnings = []
     for name, value in metrics.items():
         old = before.metrics.get(name)
         if name == "leaked_bytes" and value > 0:
-            told.append(f"Memory grew by {value / 1e6:.0f} MB from round to round.")
+            warnings.append(f"Memory grew by {value / 1e6:.0f} MB from round to round.")
         if not old:
             continue
         more_is_better = name.startswith("tokens_per_s")
         worse = (old - value if more_is_better else value - old) / old
         noise = _NOISE * max(spreads.get(name, 0.0), before.details.get("spreads", {}).get(name, 0.0))
         if worse > max(_LEAST_CHANGE, noise):
-            told.append(f"{name} is {worse:.0%} worse than of {before.version}: {value:.4g} against {old:.4g}.")
-    return told
+            warnings.append(f"{name} is {worse:.0%} worse than of {before.version}: {value:.4g} against {old:.4g}.")
+    return warnings
 
 
 def _like(earlier: Evaluation, params: BenchmarkParams) -> bool:

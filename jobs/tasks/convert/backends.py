@@ -36,7 +36,7 @@ def missing_for(backend: Backend) -> str | None:
 def importers_of(
     backend: Backend, order: BuildOrder | None, options: dict[str, object], context: TaskContext
 ) -> tuple[Importer, ...]:
-    """In the order they are asked. order: None when only slmops' own may be asked."""
+    """The backends in the order they are tried. order: None when only the importers of slmops may be used."""
     own = all_importers() if backend in (Backend.AUTO, Backend.SLMOPS) else ()
     if order is None:
         return own
@@ -45,7 +45,7 @@ def importers_of(
 
 
 def _builder(backend: Backend) -> Builder:
-    """Its module is imported when it builds."""
+    """The backend's builder, whose module is imported when it builds."""
 
     def by_genai(checkpoint: Path, folder: Path, scratch: Path, order: BuildOrder, progress: Progress) -> None:
         from jobs.tasks.convert.model_builder import build

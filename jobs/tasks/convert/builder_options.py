@@ -73,59 +73,59 @@ class BuilderOptions(Params):
     paged_attention: bool = Field(False, description="For cuda with fp16: a paged KV cache, so that requests share steps.")
 
     def options(self) -> dict[str, Any]:
-        """Those that differ from their defaults, as JSON values."""
+        """The options that differ from their defaults, as JSON values."""
         fields = BuilderOptions.model_fields
         given = self.model_dump(mode="json", include=set(fields))
         return {name: value for name, value in given.items() if value != fields[name].get_default(call_default_factory=True)}
 
-    def order(self, wish: Precision) -> BuildOrder:
+    def order(self, requested: Precision) -> BuildOrder:
         """Raises ValueError, with the reason, for what does not go together."""
         possible = PRECISIONS[self.execution_provider]
-        precision = possible[0] if wish is Precision.AUTO else wish
+        precision = possible[0] if requested is Precision.AUTO else requested
         if precision not in possible:
             raise ValueError(f"the model builder makes {', '.join(possible)} for {self.execution_provider}, not {precision}")
         _check(self, precision)
         provider = _THEIR_NAMES.get(self.execution_provider, str(self.execution_provider))
-        return BuildOrder(precision, provider, MappingProxyType(_in_their_words(self, precision)))
+        return BuildOrder(precision, provider, MappingProxyType(_builder_arguments(self, precision)))
 
 
-def _check(asked: BuilderOptions, precision: Precision) -> None:
-    given = asked.options()
+def _check(options: BuilderOptions, precision: Precision) -> None:
+    given = options.options()
     rounding = {"algorithm", "block_size", "accuracy_level", "symmetric", "keep_float", "quantize_embedding", "qdq"}
     if precision not in _ROUNDED and (wrong := sorted(rounding & given.keys())):
         raise ValueError(f"{wrong[0]} is for int4 and int8, and nothing is rounded in {precision}")
     if precision is not Precision.INT4 and (wrong := sorted({"int8_head", "int8_sensitive_layers", "cuda_bf16"} & given.keys())):
         raise ValueError(f"{wrong[0]} is for int4")
     for name, provider in (("cuda_bf16", "cuda"), ("cuda_graph", "cuda"), ("paged_attention", "cuda"), ("webgpu_fp32", "webgpu")):
-        if name in given and asked.execution_provider != provider:
+        if name in given and options.execution_provider != provider:
             raise ValueError(f"{name} is for the execution provider {provider}")
-    if asked.paged_attention and precision is not Precision.FP16:
+    if options.paged_attention and precision is not Precision.FP16:
         raise ValueError("paged_attention is for fp16")
-    if asked.qdq and precision is Precision.INT8:
+    if options.qdq and precision is Precision.INT8:
         raise ValueError("qdq is for int4; products of 8 bits have no such form")
-    if any("," in node for node in asked.keep_float):
+    if any("," in node for node in options.keep_float):
         raise ValueError("keep_float lists nodes one by one, without commas")
 
 
-def _in_their_words(asked: BuilderOptions, precision: Precision) -> dict[str, str]:
-    mixed = {"last_matmul": asked.int8_head, "mixed_layers": asked.int8_sensitive_layers}
+def _builder_arguments(options: BuilderOptions, precision: Precision) -> dict[str, str]:
+    mixed = {"last_matmul": options.int8_head, "mixed_layers": options.int8_sensitive_layers}
     named: dict[str, Any] = {
-        "algo_config": asked.algorithm,
-        "block_size": asked.block_size,
-        "accuracy_level": asked.accuracy_level,
-        "is_symmetric": asked.symmetric,
+        "algo_config": options.algorithm,
+        "block_size": options.block_size,
+        "accuracy_level": options.accuracy_level,
+        "is_symmetric": options.symmetric,
         "matmul_mixed_precision": ",".join(f"{group}:int8" for group, keeps in mixed.items() if keeps) or None,
-        "nodes_to_exclude": ",".join(asked.keep_float) or None,
-        "op_types_to_quantize": "MatMul/Gather" if asked.quantize_embedding else None,
-        "shared_embeddings": asked.shared_embedding,
-        "fuse_qkv": asked.fuse_qkv,
-        "use_qdq": asked.qdq or None,
-        "use_cuda_bf16": asked.cuda_bf16 or None,
-        "enable_cuda_graph": asked.cuda_graph or None,
-        "use_webgpu_fp32": asked.webgpu_fp32 or None,
-        "use_paged_attention": asked.paged_attention or None,
+        "nodes_to_exclude": ",".join(options.keep_float) or None,
+        "op_types_to_quantize": "MatMul/Gather" if options.quantize_embedding else None,
+        "shared_embeddings": options.shared_embedding,
+        "fuse_qkv": options.fuse_qkv,
+        "use_qdq": options.qdq or None,
+        "use_cuda_bf16": options.cuda_bf16 or None,
+        "enable_cuda_graph": options.cuda_graph or None,
+        "use_webgpu_fp32": options.webgpu_fp32 or None,
+        "use_paged_attention": options.paged_attention or None,
     }
-    if asked.execution_provider is Provider.CPU:
+    if options.execution_provider is Provider.CPU:
         named["windowed_kv_cache"] = False  # our engine keeps every layer's KV over the whole context
     named["hf_token"] = False  # it would look one up
     named["hf_remote"] = False  # it would run the code of a model's folder

@@ -73,7 +73,7 @@ Builder = Callable[[Path, Path, Path, BuildOrder, Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class BuiltImporter:
-    """name: the backend's. builder: (checkpoint, empty folder, scratch folder, order, progress). options: as they were asked."""
+    """name: the backend's. builder: (checkpoint, empty folder, scratch folder, order, progress). options: as requested."""
 
     name: str
     builder: Builder
@@ -85,7 +85,7 @@ class BuiltImporter:
         return GgufImporter().can_import(path) or is_checkpoint(path)
 
     def run(self, path: Path, destination: Path, options: ImportOptions, progress: Progress) -> Imported:
-        """Also raises JobFailure, and Stopped."""
+        """Builds and imports the model. Also raises JobFailure, and Stopped."""
         with self.context.registry.staging() as staging:
             checkpoint, built, scratch = (staging / name for name in ("checkpoint", "built", "scratch"))
             for folder in (checkpoint, built, scratch):

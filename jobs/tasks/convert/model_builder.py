@@ -1,4 +1,6 @@
-"""onnxruntime-genai's model builder: a checkpoint as a folder that onnxruntime-genai loads. Owns how it is called and heard.
+"""onnxruntime-genai's model builder: a checkpoint as a folder that onnxruntime-genai loads.
+
+Owns its call and the parsing of its output.
 
 It prints what it does, which goes to the job's log and becomes progress here.
 """
@@ -36,17 +38,17 @@ def build(checkpoint: Path, folder: Path, scratch: Path, order: BuildOrder, prog
     texts = [f"{name}={value}" for name, value in order.extra.items()]
     places = (None, str(checkpoint), str(folder), str(order.precision), order.provider, str(scratch))
     progress.stage("building the graph")
-    heard: Any = _Heard(progress, _num_layers(checkpoint))
+    output: Any = _BuilderOutput(progress, _num_layers(checkpoint))
     try:
-        with contextlib.redirect_stdout(heard):
+        with contextlib.redirect_stdout(output):
             options = builder.parse_extra_options(*places, texts)
             builder.create_model(*places, **options)
     except Exception as error:
-        raise _told(error, checkpoint) from error
+        raise _as_job_error(error, checkpoint) from error
 
 
-class _Heard(io.TextIOBase):
-    """Lines on their way to the log, of which those that name a layer are progress."""
+class _BuilderOutput(io.TextIOBase):
+    """A stream that passes lines on to the log; those that name a layer are reported as progress."""
 
     def __init__(self, progress: Progress, num_layers: int | None) -> None:
         super().__init__()
@@ -68,8 +70,8 @@ def _num_layers(checkpoint: Path) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def _told(error: Exception, checkpoint: Path) -> Exception:
-    """What the builder raised, as ours; what is none of its own, as it is."""
+def _as_job_error(error: Exception, checkpoint: Path) -> Exception:
+    """The builder's exception as an error of a job; an exception that is not the builder's is returned unchanged."""
     if isinstance(error, Stopped | MemoryError | ImportError) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
         return error
     if isinstance(error, NotImplementedError):

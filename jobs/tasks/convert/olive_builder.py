@@ -21,7 +21,7 @@ _TARGETS = {
 
 
 def workflow(checkpoint: Path, scratch: Path, order: BuildOrder) -> dict[str, Any]:
-    """For any device: what is built needs none."""
+    """The workflow of the build. It targets no particular device."""
     device, provider = _TARGETS[order.provider]
     target = {"type": "LocalSystem", "accelerators": [{"device": device, "execution_providers": [provider]}]}
     built = {"type": "ModelBuilder", "precision": str(order.precision), "extra_options": dict(order.extra)}
@@ -36,7 +36,7 @@ def workflow(checkpoint: Path, scratch: Path, order: BuildOrder) -> dict[str, An
 
 
 def build(checkpoint: Path, folder: Path, scratch: Path, order: BuildOrder, progress: Progress) -> None:
-    """As the model builder's `build`. Raises JobFailure for whatever fails inside Olive."""
+    """Has the contract of the model builder's `build`. Raises JobFailure for failures inside Olive."""
     progress.stage("loading Olive")
     olive = import_olive(scratch / "builder")
     progress.stage("building the graph")
@@ -49,6 +49,6 @@ def build(checkpoint: Path, folder: Path, scratch: Path, order: BuildOrder, prog
         message = f"Olive failed with {type(error).__name__}: {why}. The job's log has the details."
         raise JobFailure(message, code="olive_failed") from error
     if not output.has_output_model():
-        raise JobFailure("Olive made no model; the job's log says why.", code="olive_failed")
+        raise JobFailure("Olive made no model; the job's log has the reason.", code="olive_failed")
     for file in (scratch / "output").iterdir():
         shutil.move(file, folder / file.name)

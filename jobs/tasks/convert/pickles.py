@@ -22,11 +22,11 @@ def write_checkpoint(path: Path, folder: Path, progress: Progress) -> None:
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    asked: dict[str, Any] = {"gguf_file": path.name, "dtype": torch.float32, "trust_remote_code": False}
-    if hasattr(transformers, "GgufConfig"):  # later releases keep the blocks unless they are told not to
-        asked["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    arguments: dict[str, Any] = {"gguf_file": path.name, "dtype": torch.float32, "trust_remote_code": False}
+    if hasattr(transformers, "GgufConfig"):  # later releases keep the blocks by default
+        arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
-        model = AutoModelForCausalLM.from_pretrained(path.parent, **asked)
+        model = AutoModelForCausalLM.from_pretrained(path.parent, **arguments)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     except Exception as error:  # whatever its many converters stumble over
         if isinstance(error, MemoryError | ImportError) or (isinstance(error, OSError) and error.errno is not None):
@@ -60,7 +60,7 @@ def readable(path: Path, scratch: Path, progress: Progress, *, allow_pickle: boo
     if not allow_pickle:
         raise UnsupportedModel(
             f"The weights of {path.name} are pickles ({pickles[0].name}), which can run code when they are read. Save the model "
-            "with transformers' save_pretrained, or ask with `allow_pickle`: true, which reads nothing but tensors from them."
+            "with transformers' save_pretrained, or set `allow_pickle`: true, which reads nothing but tensors from them."
         )
     linked_texts(path, scratch)
     progress.stage("reading pickled weights")

@@ -1,4 +1,4 @@
-"""Task `convert`: a model from anywhere as a version that is served. Owns what such a job is asked; importing is the registry's
+"""Task `convert`: a model from anywhere as a version that is served. Owns the params of such a job; importing is the registry's
 and the backends'."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jobs.tasks.checkpoints import StagedProgress
 from jobs.tasks.convert.backends import LIBRARIES, Backend, importers_of, missing_for
 from jobs.tasks.convert.builder_options import BuilderOptions, BuildOrder, Provider, parse_builds
 from jobs.tasks.convert.pickles import readable
-from jobs.tasks.outputs import tried
+from jobs.tasks.outputs import try_build
 from model_registry.errors import InvalidName, InvalidReference
 from model_registry.progress import Progress
 from model_registry.pull import PullOptions, PullPlan, plan_pull, pull
@@ -72,20 +72,20 @@ class ConvertParams(BuilderOptions):
 
     @property
     def who(self) -> Backend:
-        """What only the builder can do is asked of it at once."""
+        """A request that only the builder can fulfil goes to it directly."""
         return Backend.GENAI_BUILDER if self.backend is Backend.AUTO and self.options() else self.backend
 
     def build_order(self) -> BuildOrder | None:
-        """None when only slmops' own importers may be asked. Raises ValueError."""
+        """None when only the importers of slmops may be used. Raises ValueError."""
         only_ours = self.who is Backend.AUTO and self.precision in (Precision.MIXED, Precision.FP16)  # of those for the CPU
         if self.who is Backend.SLMOPS or only_ours:
             return None
         return self.order(self.precision)
 
     def requested(self) -> dict[str, Any]:
-        """What tells this wish from a plain pull's. Empty for one that a plain pull could fulfil alike."""
-        wish: dict[str, Any] = {} if self.who in (Backend.AUTO, Backend.SLMOPS) else {"backend": str(self.who)}
-        return wish | self.options() | ({"builds": list(self.builds)} if self.builds else {})
+        """The fields in which this request differs from a plain pull. Empty when a plain pull would have the same result."""
+        requested_fields: dict[str, Any] = {} if self.who in (Backend.AUTO, Backend.SLMOPS) else {"backend": str(self.who)}
+        return requested_fields | self.options() | ({"builds": list(self.builds)} if self.builds else {})
 
     def made_by(self) -> str:
         """Who makes this build, and for what, for plans."""
@@ -104,7 +104,7 @@ class ConvertParams(BuilderOptions):
 
 
 class Convert:
-    """Safe to run again: a download goes on where it was, and what was published is found."""
+    """Safe to run again: a download is resumed, and a published version is found."""
 
     kind: ClassVar[JobKind] = JobKind.CONVERT
     params: ClassVar[type[Params]] = ConvertParams
@@ -135,7 +135,7 @@ class Convert:
             ),
             prepare=prepare,
             files=FileChoice(wants_checkpoint=wants_checkpoint, allow_pickle=params.allow_pickle),
-            trial=tried,
+            trial=try_build,
             requested=params.requested(),
             libraries=LIBRARIES if builders != {Backend.SLMOPS} else (),
         )

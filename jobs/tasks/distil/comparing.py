@@ -52,7 +52,7 @@ def compared(
 
 
 def _served(context: TaskContext, checkpoint: Path, folder: Path) -> Path:
-    """Only what is served of a checkpoint."""
+    """The variants of a checkpoint that are served."""
     CheckpointImporter().run(checkpoint, folder, ImportOptions(Precision.AUTO), StagedProgress(context))
     return folder
 
@@ -72,7 +72,7 @@ def _figures(params: DistilParams, questions: Sequence[Question], folder: Path, 
         if score is None:
             figures[metric] = measured_together(metric, [each.answer for each in questions], [each.text for each in answers])
         else:
-            figures[metric] = measured([score(each, said) for each, said in zip(questions, answers, strict=True)])
+            figures[metric] = measured([score(each, actual) for each, actual in zip(questions, answers, strict=True)])
     one, eight = decode_speed(folder, context)
     size = float(sum(file.stat().st_size for file in folder.iterdir()))
     plain: Mapping[str, float] = {"tokens_per_s_1": one, "tokens_per_s_8": eight, "size_bytes": size, "resident_bytes": resident}

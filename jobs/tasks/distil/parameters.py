@@ -13,7 +13,7 @@ from jobs.tasks.evaluate.endpoints import Endpoint
 
 _LABEL: Mapping[str, Any] = {"samples": 1, "temperature": 0.0, "max_tokens": 16, "filters": {"max_chars": 80}}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # open answers: several ways to say it, none like another
+    # open answers: several phrasings, none like another
     "conversation": {"samples": 2, "temperature": 0.7, "max_tokens": 256, "filters": {"min_chars": 8, "near_duplicates": 0.8}},
     # short facts: the answer that most samples give
     "qa": {"samples": 3, "temperature": 0.5, "max_tokens": 64, "filters": {"agreement": 0.5, "max_chars": 400}},
@@ -55,7 +55,9 @@ class Logits(BaseModel):
 
 
 class Filters(BaseModel):
-    """agreement: of several samples, only those that say what most say; by their last number where they have one."""
+    """agreement: of several samples, keep those whose answer is the most frequent one; compared by their last number if they have
+    one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -91,15 +93,15 @@ class DistilParams(Params):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if isinstance(self.teacher, Endpoint) and (self.logits or isinstance(self.student, Cut)):
-            raise ValueError("an endpoint tells neither its logits nor its layers: name a teacher of the registry")
-        if (self.judge is None) != (self.wish.min_grade is None):
+            raise ValueError("an endpoint returns neither its logits nor its layers: name a teacher of the registry")
+        if (self.judge is None) != (self.chosen_filters.min_grade is None):
             raise ValueError("filters.min_grade needs a judge, and a judge a min_grade")
         if self.num_samples > 1 and self.heat == 0:
             raise ValueError("several samples at temperature 0 are all the same")
         return self
 
     @property
-    def wish(self) -> Filters:
+    def chosen_filters(self) -> Filters:
         return self.filters or Filters(**PRESETS[self.preset]["filters"])
 
     @property

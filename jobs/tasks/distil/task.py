@@ -30,7 +30,7 @@ _CHARS_PER_TOKEN = 4.0  # of English, roughly
 
 
 class Distil:
-    """Answers and checkpoints are kept: a run that was interrupted asks nothing twice and ends with the same student."""
+    """Answers and checkpoints are kept: an interrupted run sends no prompt twice and ends with the same student."""
 
     kind: ClassVar[JobKind] = JobKind.DISTIL
     params: ClassVar[type[Params]] = DistilParams
@@ -48,7 +48,7 @@ class Distil:
             left_out += _questions(params.validation).left_out
         num_answers = len(questions) * params.num_samples
         tokens = num_answers * params.num_tokens
-        summary = [f"Asks {teacher} {len(questions)} prompts, {params.num_samples} times each: at most {tokens} tokens."]
+        summary = [f"Sends {len(questions)} prompts to {teacher}, {params.num_samples} times each: at most {tokens} tokens."]
         if isinstance(params.teacher, Endpoint) and params.teacher.price_per_million_tokens is not None:
             summary.append(_cost(params.teacher.price_per_million_tokens, tokens, questions, params.num_samples))
         student = f"{params.student.layers} layers of {base.label}" if isinstance(params.student, Cut) else base.label
@@ -160,7 +160,7 @@ def _check_training(params: DistilParams, tune: FinetuneParams) -> None:
         "text_template": tune.text_template is not None,
         "loss": tune.loss is not None and params.logits is not None,
     }
-    for name in [name for name, is_asked in meaningless.items() if is_asked]:
+    for name in [name for name, is_requested in meaningless.items() if is_requested]:
         message = f"training.{name} has no meaning in a distillation{' by logits' if name == 'loss' else ''}: leave it out."
         raise InvalidJob([Problem(message, param=f"training.{name}")])
 
@@ -185,7 +185,7 @@ def _merged(trained: Trained, checkpoint: Path, adapter: Path) -> Any:
 
 
 def _check_vocabulary(params: DistilParams, base: ModelVersion, context: TaskContext) -> None:
-    """Before anything is asked. Raises InvalidJob."""
+    """Checks the request before any prompt is sent. Raises InvalidJob."""
     assert isinstance(params.teacher, str)
     versions = (context.registry.resolve(params.teacher), base)
     teacher, student = ((served_variant(version).folder / "tokenizer.json").read_bytes() for version in versions)

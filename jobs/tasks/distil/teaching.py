@@ -24,13 +24,13 @@ _SHINGLE = 3  # words
 
 
 def taught(params: DistilParams, questions: Sequence[Question], context: TaskContext) -> tuple[Path, dict[str, int]]:
-    """(the file of what is learned, how many answers were asked and kept)."""
+    """(the file of training data, the numbers of answers requested and kept)."""
     path, made = context.folder / _ANSWERS, context.folder / _TAUGHT
     total = len(questions) * params.num_samples
     found = kept_answers(path)
     missing = [(number, questions[number // params.num_samples]) for number in range(total) if number not in found]
     if missing:
-        context.stage("asking the teacher")
+        context.stage("querying the teacher")
         teacher = open_target(params.teacher, context)
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -45,15 +45,15 @@ def taught(params: DistilParams, questions: Sequence[Question], context: TaskCon
     rows: list[tuple[Question, Answered]] = []
     for index, question in enumerate(questions):
         samples = [found[index * params.num_samples + sample] for sample in range(params.num_samples)]
-        rows += [(question, samples[place]) for place in kept(samples, params.wish)]
+        rows += [(question, samples[place]) for place in kept(samples, params.chosen_filters)]
     if params.judge is not None and rows:
         rows = _graded(params, rows, context)
-    if params.wish.near_duplicates is not None:
+    if params.chosen_filters.near_duplicates is not None:
         texts = [f"{question.messages[-1].get('content')} {answered.text}" for question, answered in rows]
-        places = without_near_duplicates(texts, params.wish.near_duplicates)
+        places = without_near_duplicates(texts, params.chosen_filters.near_duplicates)
         rows = [rows[place] for place in places]
     if not rows:
-        raise JobFailure("No answer of the teacher passed the filters. Loosen them, or ask another teacher.", code="nothing_kept")
+        raise JobFailure("No answer of the teacher passed the filters. Loosen them, or use another teacher.", code="nothing_kept")
     beside = made.with_suffix(".new")
     beside.write_text("".join(json.dumps(_row(*row)) + "\n" for row in rows), encoding="utf-8")
     beside.replace(made)
@@ -64,14 +64,14 @@ def taught(params: DistilParams, questions: Sequence[Question], context: TaskCon
 
 def _graded(params: DistilParams, rows: list[tuple[Question, Answered]], context: TaskContext) -> list[tuple[Question, Answered]]:
     assert params.judge is not None
-    assert params.wish.min_grade is not None
+    assert params.chosen_filters.min_grade is not None
     context.stage("grading")
     judge = open_target(params.judge, context)
     try:
         given = grades(judge, [row[0] for row in rows], [row[1] for row in rows], "Judge correctness first, then clarity.")
     finally:
         judge.close()
-    least = (params.wish.min_grade - 1) / 4
+    least = (params.chosen_filters.min_grade - 1) / 4
     return [row for row, grade in zip(rows, given, strict=True) if grade is not None and grade >= least]
 
 
@@ -91,9 +91,9 @@ def kept(samples: Sequence[Answered], filters: Filters) -> list[int]:
     """Which samples of one prompt are kept, by their places; equal ones once."""
     sound = [index for index, each in enumerate(samples) if is_sound(each, filters)]
     if filters.agreement and sound:
-        said = [gist(samples[index].text) for index in sound]
-        most, count = Counter(said).most_common(1)[0]
-        sound = [index for index, each in zip(sound, said, strict=True) if each == most]
+        gists = [gist(samples[index].text) for index in sound]
+        most, count = Counter(gists).most_common(1)[0]
+        sound = [index for index, each in zip(sound, gists, strict=True) if each == most]
         if count < filters.agreement * len(samples):
             return []
     seen: set[tuple[str, str]] = set()

@@ -1,7 +1,7 @@
 """Servers of the configuration: how a job names one, and the one place where a connection to one is opened.
 
-A name that means an address of this machine or its network is asked only where the configuration says so, and the address that was
-checked is the one that is connected to, whatever the name means a moment later. Redirects are not followed.
+A name that resolves to an address of this machine or its network is used only where the configuration allows it, and the address
+that was checked is the one that is connected to, whatever the name means a moment later. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Endpoint(BaseModel):
         if isinstance(given, Mapping) and (wrong := [name for name in _CONFIGURED if name in given]):
             raise ValueError(
                 f"{' and '.join(wrong)} cannot be set by a job: add [endpoints.NAME] with url and key_env to slmops.toml, start "
-                'the daemon anew, and name it here as {"endpoint": "NAME"}'
+                'restart the daemon, and name it here as {"endpoint": "NAME"}'
             )
         return given
 
@@ -52,15 +52,18 @@ def access_to(endpoint: Endpoint, context: TaskContext, param: str) -> EndpointA
     """Raises InvalidJob for one that was not granted."""
     access = context.grants.endpoints.get(endpoint.endpoint)
     if access is None:
-        message = f"The configuration has no endpoint {endpoint.endpoint!r}: add it to slmops.toml, and start the daemon anew."
+        message = f"The configuration has no endpoint {endpoint.endpoint!r}: add it to slmops.toml, and restart the daemon."
         raise InvalidJob([Problem(message, param=f"{param}.endpoint", code="not_allowed")])
     return access
 
 
 def check_endpoint(endpoint: Endpoint, context: TaskContext, param: str) -> str:
-    """Its name, never the label of a version here. Raises InvalidJob, also when its name means an address that it may not mean."""
+    """Returns the endpoint's name, which is never a label of a version.
+
+    Raises InvalidJob, also when its host resolves to a forbidden address.
+    """
     access = access_to(endpoint, context, param)
-    with contextlib.suppress(OSError):  # it may be found when it is asked
+    with contextlib.suppress(OSError):  # it may resolve when it is called
         _addresses(endpoint, access, param)
     place = urlsplit(access.url).netloc
     return f"{place}/{endpoint.model}" if endpoint.model else place
@@ -92,7 +95,7 @@ class EndpointClient:
             return _addresses(endpoint, access, "target")[0]
         except OSError as error:
             message = f"The host of the endpoint {endpoint.endpoint!r} cannot be found ({error.strerror})."
-            raise JobFailure(message, code="endpoint_failed", may_pass=True) from error
+            raise JobFailure(message, code="endpoint_failed", retryable=True) from error
 
 
 def _addresses(endpoint: Endpoint, access: EndpointAccess, param: str) -> list[IpAddress]:

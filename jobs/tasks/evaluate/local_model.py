@@ -46,7 +46,7 @@ class LocalModel:
     def answers(
         self, questions: Sequence[tuple[int, Question]], max_tokens: int, temperature: float = 0.0, seed: int = 0
     ) -> Iterator[tuple[int, Answered]]:
-        asked = [
+        prompts = [
             (
                 number,
                 self._prompt(question),
@@ -55,15 +55,15 @@ class LocalModel:
             for number, question in questions
         ]
         tools = {number: bool(question.tools) for number, question in questions}
-        for number, text, started, _ in self.run(asked):
+        for number, text, started, _ in self.run(prompts):
             yield number, self._read(text, started, has_tools=tools[number])
 
-    def run(self, asked: Sequence[tuple[int, Prompt, SamplingParams]]) -> Iterator[tuple[int, str, Started, Finished]]:
+    def run(self, prompts: Sequence[tuple[int, Prompt, SamplingParams]]) -> Iterator[tuple[int, str, Started, Finished]]:
         """Every request's text, in the order in which they end. Raises JobFailure when one cannot be answered, Stopped."""
         numbers: dict[int, int] = {}
         texts: dict[int, list[str]] = {}
         begun: dict[int, Started] = {}
-        waiting = iter(asked)
+        waiting = iter(prompts)
         while True:
             while len(numbers) < NUM_SLOTS and (following := next(waiting, None)) is not None:
                 number, prompt, params = following
@@ -88,8 +88,8 @@ class LocalModel:
     def losses(self, examples: Sequence[Tokens]) -> Iterator[tuple[int, float, int]]:
         """(number, negative log likelihood of what is learned of it in nats, tokens of that), in the order in which they end."""
         params = SamplingParams(max_tokens=0, prompt_logprobs=0)
-        asked = [(number, TokensPrompt(token_ids=each.input_ids), params) for number, each in enumerate(examples)]
-        for number, _, started, _ in self.run(asked):
+        prompts = [(number, TokensPrompt(token_ids=each.input_ids), params) for number, each in enumerate(examples)]
+        for number, _, started, _ in self.run(prompts):
             logprobs = started.prompt_logprobs or []
             learned = [
                 found.logprob for found, label in zip(logprobs, examples[number].labels, strict=True) if found and label != IGNORED

@@ -1,4 +1,7 @@
-"""What answers are worth, 0 to 1 each unless said otherwise, and how sure that is. Pure; BLEU, chrF, ROUGE are the field's."""
+"""Metrics of answers, from 0 to 1 unless stated otherwise, with confidence intervals.
+
+Pure; BLEU, chrF and ROUGE come from their libraries.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """value, with the bounds between which it lies with 95 %. scores: of each example; None where only all together have one."""
+    """A value with its 95 % confidence interval. scores: of each example; None for metrics of the whole set only."""
 
     value: float
     low: float
@@ -43,44 +46,44 @@ def exact_match(question: Question, answered: Answered) -> float:
 
 def accuracy(question: Question, answered: Answered) -> float:
     """The answer begins with the label, whatever explanation follows."""
-    label, said = normalised(question.answer).split(), normalised(answered.text).split()
-    return float(bool(label) and said[: len(label)] == label)
+    label, actual = normalised(question.answer).split(), normalised(answered.text).split()
+    return float(bool(label) and actual[: len(label)] == label)
 
 
 def f1(question: Question, answered: Answered) -> float:
-    """Of the words of answer and reference."""
-    right, said = normalised(question.answer).split(), normalised(answered.text).split()
-    same = sum((Counter(right) & Counter(said)).values())
-    if not right or not said:
-        return float(right == said)
-    precision, recall = same / len(said), same / len(right)
+    """The F1 score of the answer's words against the reference's."""
+    right, actual = normalised(question.answer).split(), normalised(answered.text).split()
+    same = sum((Counter(right) & Counter(actual)).values())
+    if not right or not actual:
+        return float(right == actual)
+    precision, recall = same / len(actual), same / len(right)
     return 2 * precision * recall / (precision + recall) if same else 0.0
 
 
 def last_number(question: Question, answered: Answered) -> float:
     """The last number of both is the same, as GSM8K is scored."""
-    right, said = (re.findall(r"-?\d[\d,]*\.?\d*", text) for text in (question.answer, answered.text))
-    return float(bool(right) and bool(said) and _number(right[-1]) == _number(said[-1]))
+    right, actual = (re.findall(r"-?\d[\d,]*\.?\d*", text) for text in (question.answer, answered.text))
+    return float(bool(right) and bool(actual) and _number(right[-1]) == _number(actual[-1]))
 
 
 def json_validity(question: Question, answered: Answered) -> float:
     """Whether it is JSON; of the same keys, where the reference is an object."""
     try:
-        said = json.loads(answered.text)
+        actual = json.loads(answered.text)
     except ValueError:
         return 0.0
     try:
         right = json.loads(question.answer)
     except ValueError:
         return 1.0
-    return float(not isinstance(right, dict) or (isinstance(said, dict) and said.keys() == right.keys()))
+    return float(not isinstance(right, dict) or (isinstance(actual, dict) and actual.keys() == right.keys()))
 
 
 def tool_call_match(question: Question, answered: Answered) -> float:
     """The right calls, in any order, with equal arguments; none where none is right."""
-    right = [_said(call) for call in question.calls or ()]
-    said = [_said(call) for call in answered.calls]
-    return float(sorted(right) == sorted(said))
+    right = [_canonical(call) for call in question.calls or ()]
+    actual = [_canonical(call) for call in answered.calls]
+    return float(sorted(right) == sorted(actual))
 
 
 SCORES: Mapping[str, Score] = {
@@ -93,18 +96,18 @@ SCORES: Mapping[str, Score] = {
 }
 
 
-def bleu(right: Sequence[str], said: Sequence[str]) -> float:
+def bleu(right: Sequence[str], actual: Sequence[str]) -> float:
     """0 to 100; sacrebleu's defaults."""
     import sacrebleu
 
-    return float(sacrebleu.corpus_bleu(list(said), [list(right)]).score)
+    return float(sacrebleu.corpus_bleu(list(actual), [list(right)]).score)
 
 
-def chrf(right: Sequence[str], said: Sequence[str]) -> float:
+def chrf(right: Sequence[str], actual: Sequence[str]) -> float:
     """0 to 100; sacrebleu's chrF2."""
     import sacrebleu
 
-    return float(sacrebleu.corpus_chrf(list(said), [list(right)]).score)
+    return float(sacrebleu.corpus_chrf(list(actual), [list(right)]).score)
 
 
 CORPUS: Mapping[str, Callable[[Sequence[str], Sequence[str]], float]] = {"bleu": bleu, "chrf": chrf}
@@ -125,13 +128,13 @@ def measured(scores: Sequence[float], seed: int = 0) -> Measured:
     return Measured(sum(scores) / count, means[int(0.025 * _ROUNDS)], means[int(0.975 * _ROUNDS)], tuple(scores))
 
 
-def measured_together(metric: str, right: Sequence[str], said: Sequence[str], seed: int = 0, rounds: int = 100) -> Measured:
+def measured_together(metric: str, right: Sequence[str], actual: Sequence[str], seed: int = 0, rounds: int = 100) -> Measured:
     """A metric that only all answers together have."""
     of = CORPUS[metric]
     chance = random.Random(seed)  # noqa: S311 - resampling, not secrets
     drawn = [chance.choices(range(len(right)), k=len(right)) for _ in range(rounds)]
-    values = sorted(of([right[i] for i in each], [said[i] for i in each]) for each in drawn)
-    return Measured(of(right, said), values[int(0.025 * rounds)], values[int(0.975 * rounds)])
+    values = sorted(of([right[i] for i in each], [actual[i] for i in each]) for each in drawn)
+    return Measured(of(right, actual), values[int(0.025 * rounds)], values[int(0.975 * rounds)])
 
 
 def perplexity(losses: Sequence[tuple[float, int]], seed: int = 0) -> Measured:
@@ -147,7 +150,7 @@ def perplexity(losses: Sequence[tuple[float, int]], seed: int = 0) -> Measured:
 
 
 def difference(one: Sequence[float], two: Sequence[float], seed: int = 0) -> Measured:
-    """Of two's mean over one's, on the same questions in the same order: a paired bootstrap."""
+    """The excess of two's mean over one's, on the same questions in the same order, by a paired bootstrap."""
     return measured([b - a for a, b in zip(one, two, strict=True)], seed)
 
 
@@ -155,7 +158,7 @@ def _number(text: str) -> float:
     return float(text.replace(",", "").rstrip("."))
 
 
-def _said(call: Call | tuple[str, Mapping[str, Any] | None]) -> str:
+def _canonical(call: Call | tuple[str, Mapping[str, Any] | None]) -> str:
     name, arguments = call
     return json.dumps([name, _with_plain_numbers(arguments)], sort_keys=True)
 

@@ -32,7 +32,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a target said. calls: the tools it called, whose arguments are None when they are no JSON object."""
+    """A target's answer. calls: its tool calls; arguments are None when they are no JSON object."""
 
     text: str
     calls: tuple[tuple[str, Mapping[str, Any] | None], ...] = ()

@@ -34,10 +34,10 @@ def page(title: str, facts: Sequence[str], columns: Sequence[Column]) -> str:
     head = "".join(f"<th>{html.escape(column.name)}</th>" for column in columns)
     cells = {name: "".join(f"<td>{_figure(column.figures.get(name))}</td>" for column in columns) for name in names}
     rows = "".join(f"<tr><th>{html.escape(name)}</th>{cells[name]}</tr>" for name in names)
-    told = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
+    items = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
     return (
         f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1><ul>{told}</ul><table><tr><th></th>{head}</tr>{rows}</table>{plot(columns, names)}\n"
+        f"<h1>{html.escape(title)}</h1><ul>{items}</ul><table><tr><th></th>{head}</tr>{rows}</table>{plot(columns, names)}\n"
     )
 
 

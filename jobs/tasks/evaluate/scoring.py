@@ -45,10 +45,13 @@ Answer B:
 Reply with A, B or tie alone."""
 
 
-def ask(
+def collect_answers(
     path: Path, opener: Callable[[], Target], questions: Sequence[Question], max_tokens: int, context: TaskContext
 ) -> list[Answered]:
-    """Those that were kept in the file, and the others, kept as they come. Nothing is opened when nothing is missing."""
+    """The answers to all questions, in their order: those in the file, and the missing ones, which are added to it as they arrive.
+
+    Opens no target when none is missing.
+    """
     found = kept_answers(path)
     missing = [(number, question) for number, question in enumerate(questions) if number not in found]
     if missing:
@@ -68,20 +71,20 @@ def ask(
 def scores(
     metrics: Collection[str], questions: Sequence[Question], answers: Sequence[Answered], seed: int = 0
 ) -> dict[str, Measured]:
-    """Of those metrics that answers alone decide."""
+    """The values of the metrics that depend on answers alone."""
     figures: dict[str, Measured] = {}
     for metric in metrics:
         if metric in CORPUS:
-            right, said = [each.answer for each in questions], [each.text for each in answers]
-            figures[metric] = measured_together(metric, right, said, seed)
+            right, answer = [each.answer for each in questions], [each.text for each in answers]
+            figures[metric] = measured_together(metric, right, answer, seed)
         elif metric in SCORES or metric == "rouge_l":
             score = SCORES.get(metric, rouge_l)
-            figures[metric] = measured([score(each, said) for each, said in zip(questions, answers, strict=True)], seed)
+            figures[metric] = measured([score(each, answer) for each, answer in zip(questions, answers, strict=True)], seed)
     return figures
 
 
 def answer_perplexity(folder: Path, data: Path, num_questions: int, context: TaskContext, seed: int = 0) -> Measured:
-    """Of the right answers in a data file that was found sound, given their questions, by the model in `folder`."""
+    """The perplexity that the model in `folder` has for the right answers in a checked data file, given their questions."""
     from jobs.tasks.finetune.material import read_material
     from jobs.tasks.finetune.rendering import Renderer
 
@@ -100,12 +103,12 @@ def answer_perplexity(folder: Path, data: Path, num_questions: int, context: Tas
 
 def grades(judge: Target, questions: Sequence[Question], answers: Sequence[Answered], rubric: str) -> list[float | None]:
     """0 to 1 for 1 to 5; None where the judge gave no grade."""
-    asked = [
-        _asked(number, _GRADE.format(rubric=rubric, question=_text(each), reference=each.answer, answer=said.text))
-        for number, (each, said) in enumerate(zip(questions, answers, strict=True))
+    prompts = [
+        _numbered_question(number, _GRADE.format(rubric=rubric, question=_text(each), reference=each.answer, answer=answer.text))
+        for number, (each, answer) in enumerate(zip(questions, answers, strict=True))
     ]
-    found: list[float | None] = [None] * len(asked)
-    for number, reply in judge.answers(asked, 4):
+    found: list[float | None] = [None] * len(prompts)
+    for number, reply in judge.answers(prompts, 4):
         digit = _DIGIT.match(reply.text)
         found[number] = (int(digit[1]) - 1) / 4 if digit else None
     return found
@@ -114,22 +117,22 @@ def grades(judge: Target, questions: Sequence[Question], answers: Sequence[Answe
 def preferences(
     judge: Target, questions: Sequence[Question], one: Sequence[Answered], two: Sequence[Answered], rubric: str
 ) -> list[float]:
-    """1 where the first is better, 0 where the second is, else a half. Each pair is asked in both orders, against position bias
+    """1 where the first is better, 0 where the second is, else a half. Each pair is judged in both orders, against position bias
     (https://arxiv.org/abs/2306.05685)."""
-    asked = []
+    prompts = []
     for number, question in enumerate(questions):
         for turn, (a, b) in enumerate(((one[number], two[number]), (two[number], one[number]))):
             text = _PAIR.format(rubric=rubric, question=_text(question), one=a.text, two=b.text)
-            asked.append(_asked(2 * number + turn, text))
-    votes = [0.5] * len(asked)
-    for number, reply in judge.answers(asked, 4):
-        said = _VOTE.match(reply.text)
-        vote = {"a": 1.0, "b": 0.0}.get(said[1].lower(), 0.5) if said else 0.5
+            prompts.append(_numbered_question(2 * number + turn, text))
+    votes = [0.5] * len(prompts)
+    for number, reply in judge.answers(prompts, 4):
+        vote_match = _VOTE.match(reply.text)
+        vote = {"a": 1.0, "b": 0.0}.get(vote_match[1].lower(), 0.5) if vote_match else 0.5
         votes[number] = vote if number % 2 == 0 else 1 - vote
     return [(votes[index] + votes[index + 1]) / 2 for index in range(0, len(votes), 2)]
 
 
-def _asked(number: int, text: str) -> tuple[int, Question]:
+def _numbered_question(number: int, text: str) -> tuple[int, Question]:
     return number, Question(0, [{"role": "user", "content": text}], "")
 
 

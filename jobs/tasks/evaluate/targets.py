@@ -18,7 +18,7 @@ from jobs.tasks.evaluate.questions import Answered, Question
 from jobs.tasks.finetune.rendering import arguments_of
 
 _BUSY = 429
-_PATIENCE = 6  # times that a question is asked of a server that is too busy
+_PATIENCE = 6  # attempts per question while the server is too busy
 
 
 class Target(Protocol):
@@ -31,7 +31,7 @@ class Target(Protocol):
 
 
 def check_target(target: str | Endpoint, context: TaskContext, param: str) -> str:
-    """Its name. Raises InvalidJob, RegistryError."""
+    """Returns the target's name. Raises InvalidJob, RegistryError."""
     if isinstance(target, str):
         version = context.registry.resolve(target)
         served_variant(version)
@@ -52,7 +52,7 @@ def open_target(target: str | Endpoint, context: TaskContext) -> Target:
 
 
 class RemoteModel:
-    """Asks a server, several questions at a time."""
+    """Sends questions to a server, several at a time."""
 
     def __init__(self, endpoint: Endpoint, context: TaskContext) -> None:
         self._endpoint = endpoint
@@ -65,17 +65,17 @@ class RemoteModel:
         self, questions: Sequence[tuple[int, Question]], max_tokens: int, temperature: float = 0.0, seed: int = 0
     ) -> Iterator[tuple[int, Answered]]:
         with ThreadPoolExecutor(self._endpoint.concurrency) as threads:
-            asked: dict[Future[Answered], int] = {
-                threads.submit(self._ask, each, max_tokens, temperature, seed + number): number for number, each in questions
+            pending: dict[Future[Answered], int] = {
+                threads.submit(self._query, each, max_tokens, temperature, seed + number): number for number, each in questions
             }
             try:
-                while asked:
-                    done, _ = wait(asked, timeout=0.2, return_when=FIRST_COMPLETED)
+                while pending:
+                    done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                     self._context.check()
                     for future in done:
-                        yield asked.pop(future), future.result()
+                        yield pending.pop(future), future.result()
             finally:
-                for future in asked:
+                for future in pending:
                     future.cancel()
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class RemoteModel:
         while (left := moment_s - time.monotonic()) > 0 and self._context.reporter.stop is None:
             time.sleep(min(left, 0.2))
 
-    def _ask(self, question: Question, max_tokens: int, temperature: float, seed: int) -> Answered:
+    def _query(self, question: Question, max_tokens: int, temperature: float, seed: int) -> Answered:
         body: dict[str, Any] = {"messages": list(question.messages), "max_tokens": max_tokens, "temperature": temperature}
         body |= {"seed": seed} if temperature else {}
         body |= {"model": self._endpoint.model} if self._endpoint.model else {}
@@ -105,16 +105,16 @@ class RemoteModel:
             message = response.json()["choices"][0]["message"]
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
-            raise JobFailure(_refusal(status, self._endpoint), code="endpoint_refused", may_pass=status >= _BUSY) from error
+            raise JobFailure(_refusal(status, self._endpoint), code="endpoint_refused", retryable=status >= _BUSY) from error
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             message = f"The endpoint did not answer as OpenAI's API does ({type(error).__name__}). Does it run at its url?"
-            raise JobFailure(message, code="endpoint_failed", may_pass=True) from error
+            raise JobFailure(message, code="endpoint_failed", retryable=True) from error
         functions = [call["function"] for call in message.get("tool_calls") or ()]
         calls = tuple((function["name"], arguments_of(function["arguments"])) for function in functions)
         return Answered(message.get("content") or "", calls)
 
     def _answer(self, body: dict[str, Any]) -> httpx.Response:
-        """What it says, once it is not too busy to say anything else; at last, that it is."""
+        """The server's response. Retries while the server is busy; after the last attempt, returns the refusal."""
         for attempt in range(_PATIENCE):
             self._wait_for_turn()
             response = self._client.post("chat/completions", body)
@@ -126,9 +126,9 @@ class RemoteModel:
 
 
 def busy_s(retry_after: str | None, attempt: int) -> float:
-    """How long to leave a server alone that is too busy: as it says, else 1, 2, 4... seconds; a minute at most."""
-    said = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 2.0**attempt
-    return min(said, 60.0)
+    """The delay in seconds before the next attempt at a busy server: its Retry-After, else 1, 2, 4...; at most 60."""
+    delay_s = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 2.0**attempt
+    return min(delay_s, 60.0)
 
 
 def _refusal(status: int, endpoint: Endpoint) -> str:
@@ -140,7 +140,7 @@ def _refusal(status: int, endpoint: Endpoint) -> str:
         case 301 | 302 | 303 | 307 | 308:
             advice = " It sends requests elsewhere, which is not followed: write the address that it means into slmops.toml."
         case 429 | 503:
-            advice = f" It was asked {_PATIENCE} times: lower concurrency or requests_per_minute."
+            advice = f" It was tried {_PATIENCE} times: lower concurrency or requests_per_minute."
         case _:
             advice = ""
     return f"The endpoint answered {status}.{advice}"

@@ -16,7 +16,7 @@ from jobs.tasks.evaluate.endpoints import Endpoint
 from jobs.tasks.evaluate.metrics import Measured, measured
 from jobs.tasks.evaluate.questions import Answered, Question, QuestionData, read_questions
 from jobs.tasks.evaluate.report import Column, write_reports
-from jobs.tasks.evaluate.scoring import answer_perplexity, ask, grades, preferences, scores
+from jobs.tasks.evaluate.scoring import answer_perplexity, collect_answers, grades, preferences, scores
 from jobs.tasks.evaluate.targets import check_target, open_target
 from model_registry.evaluations import Evaluation
 
@@ -55,14 +55,14 @@ class EvaluateParams(Params):
         if {"judge", "win_rate"} & set(self.metrics) and self.judge is None:
             raise ValueError("judge and win_rate need a judge")
         if "win_rate" in self.metrics and self.against is None:
-            raise ValueError("win_rate needs against, whom the target is compared with")
+            raise ValueError("win_rate needs against, the model to compare the target with")
         if "perplexity" in self.metrics and isinstance(self.target, Endpoint):
-            raise ValueError("perplexity needs a version of the registry: endpoints do not tell it")
+            raise ValueError("perplexity needs a version of the registry: endpoints do not return it")
         return self
 
 
 class Evaluate:
-    """Answers are kept as they come: a run that was interrupted asks no target twice. Judges are asked again."""
+    """Answers are kept as they arrive: an interrupted run sends no question to a target twice. Judges are queried again."""
 
     kind: ClassVar[JobKind] = JobKind.EVALUATE
     params: ClassVar[type[Params]] = EvaluateParams
@@ -72,8 +72,8 @@ class Evaluate:
         questions = data.questions
         targets = {"target": params.target, "against": params.against, "judge": params.judge}
         names = {name: check_target(target, context, name) for name, target in targets.items() if target is not None}
-        summary = [f"Asks {names['target']} {len(questions)} questions and measures {', '.join(params.metrics)}."]
-        summary += [f"Asks {names['against']} the same."] if "against" in names else []
+        summary = [f"Sends {len(questions)} questions to {names['target']} and measures {', '.join(params.metrics)}."]
+        summary += [f"Sends the same questions to {names['against']}."] if "against" in names else []
         summary += [f"Lets {names['judge']} judge."] if "judge" in names else []
         seconds = len(questions) * params.max_tokens * len(names) / _TOKENS_PER_S
         return Plan(tuple(summary), num_steps=len(questions), duration_s=seconds, warnings=data.left_out)
@@ -119,7 +119,7 @@ def _intervals(figures: Mapping[str, Measured]) -> dict[str, list[float]]:
 
 
 def _checked(params: EvaluateParams, context: TaskContext) -> tuple[str, str]:
-    """The names of target and against, before anybody is asked anything. Raises InvalidJob, RegistryError."""
+    """Resolves the names of target and against, before any question is sent. Raises InvalidJob, RegistryError."""
     if params.judge is not None:
         check_target(params.judge, context, "judge")
     other = "" if params.against is None else check_target(params.against, context, "against")
@@ -136,9 +136,9 @@ def _questions(params: EvaluateParams) -> QuestionData:
 def _answers(
     who: str, target: str | Endpoint, questions: Sequence[Question], params: EvaluateParams, context: TaskContext
 ) -> list[Answered]:
-    context.stage(f"asking the {who}")
+    context.stage(f"querying the {who}")
     path = context.folder / f"answers-{who}.jsonl"
-    return ask(path, lambda: open_target(target, context), questions, params.max_tokens, context)
+    return collect_answers(path, lambda: open_target(target, context), questions, params.max_tokens, context)
 
 
 def _figures(params: EvaluateParams, questions: Sequence[Question], answers: Sequence[Answered]) -> dict[str, Measured]:

@@ -18,7 +18,7 @@ _LIBRARIES_BYTES = 700 << 20
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Of the model: num_weights with embeddings, hidden_size, num_layers, vocab_size."""
+    """The size of a model: num_weights with embeddings, hidden_size, num_layers, vocab_size."""
 
     num_weights: int
     hidden_size: int

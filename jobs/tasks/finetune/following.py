@@ -1,4 +1,4 @@
-"""Tells a job how its trainer gets on, and stops the trainer with the job: transformers' callback."""
+"""A callback of transformers' trainer that reports its progress to a job, and stops it with the job."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ class Follower(TrainerCallback):
 
 
 class KeepingFollower(Follower):
-    """For a trainer that is out of reach: keeps what it logged. log_history: as transformers' state has it, once it has ended."""
+    """For a trainer that another library builds: keeps its log.
+
+    log_history: that of transformers' state, once the training has ended.
+    """
 
     def __init__(self, context: TaskContext) -> None:
         super().__init__(context)
@@ -71,7 +74,7 @@ class KeepingFollower(Follower):
 
 
 def figures_in(logs: Mapping[str, Any]) -> dict[str, float]:
-    """What of a trainer's log means something to a job's owner, and is a number."""
+    """The finite numbers of a trainer's log that concern a job's owner."""
     return {name: float(value) for name, value in logs.items() if name in _REPORTED and math.isfinite(float(value))}
 
 

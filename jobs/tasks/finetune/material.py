@@ -191,7 +191,7 @@ def _rendered(data: Data, examples: Iterator[Example], renderer: Renderer, max_l
 
 
 def read_material(path: Path, renderer: Renderer) -> Material:
-    """Of conversations or completions of any length."""
+    """Reads conversations or completions of any length."""
     data = Data(path)
     material = _read_material(data, _rendered(data, stream(data), renderer))
     if data.problems:
@@ -209,7 +209,7 @@ class PackedRow:
 
 
 def best_fit(lengths: Sequence[int], capacity: int, seed: int) -> list[list[int]]:
-    """Rows of indices whose lengths sum up to capacity at most. An index stands in one row; no length is over capacity."""
+    """Rows of indices whose lengths sum up to capacity at most. Each index is in exactly one row; no length exceeds capacity."""
     order = list(range(len(lengths)))
     random.Random(seed).shuffle(order)  # noqa: S311 - neighbours among examples of one length, no secret
     rows: list[list[int]] = []

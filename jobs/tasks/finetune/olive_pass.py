@@ -33,7 +33,7 @@ def check_olive() -> None:
 def train_with_olive(
     params: FinetuneParams, checkpoint: Path, training: Material, validation: Material | None, context: TaskContext
 ) -> Trained:
-    """As `trainer.train`; its adapter is a folder. Goes on from the newest checkpoint in the job's folder."""
+    """Like `trainer.train`, but its adapter is a folder. Resumes from the newest checkpoint in the job's folder."""
     os.environ["HF_DATASETS_CACHE"] = str(context.folder / "datasets")  # else the data would be kept under the user's home
     import_olive(context.folder / "scratch")
     import olive.passes.pytorch.lora as passes
@@ -112,13 +112,13 @@ def _data(part: str) -> dict[str, Any]:
 def _arguments(
     params: FinetuneParams, training: Material, context: TaskContext, last: Path | None, *, has_validation: bool
 ) -> dict[str, Any]:
-    """Of transformers' trainer, by Olive's way of telling them."""
+    """The arguments of transformers' trainer, in Olive's form."""
     settings = trainer_settings(params, training, context.folder / "checkpoints", has_validation=has_validation)
     return settings | {"resume_from_checkpoint": str(last) if last else None, "warmup_ratio": 0.0, "optim": "adamw_torch"}
 
 
-def _check_all_taken(asked: dict[str, Any], taken: Any) -> None:
+def _check_all_taken(requested: dict[str, Any], taken: Any) -> None:
     """Olive leaves out, with a warning, what this version of transformers does not know. Raises JobFailure."""
     known = {**taken.model_dump(), **taken.extra_args}
-    if missing := sorted(name for name, value in asked.items() if known.get(name) != value):
+    if missing := sorted(name for name, value in requested.items() if known.get(name) != value):
         raise JobFailure(f"Olive does not take {', '.join(missing)} here. Choose backend trl.", code="unsupported_setting")

@@ -42,7 +42,7 @@ class FinetuneParams(Params):
     method: Method = Field(Method.LORA, description="full, lora, dora, or qlora: lora on a base in 4 bits.")
     backend: Backend = Field(Backend.TRL, description="trl, or olive: Olive's fine-tuning pass, with fewer settings.")
     objective: Literal["supervised", "dpo"] = Field("supervised", description="Learn answers, or prefer one of two.")
-    text_template: str | None = Field(None, description="For other columns: `{name}` stands for a column's text.")
+    text_template: str | None = Field(None, description="For other columns: `{name}` is replaced by a column's text.")
     epochs: Annotated[float, Field(gt=0, le=1000)] = Field(3.0, description="Passes over the data.")
     max_steps: Positive | None = Field(None, description="Steps at most, however many the epochs have.")
     batch_size: Positive = Field(8, le=1024, description="Examples computed together.")
@@ -79,7 +79,7 @@ class FinetuneParams(Params):
                 "early_stopping": self.early_stopping is not None,
                 "targets with qlora": self.method is Method.QLORA and self.targets != "all-linear",
             }
-            if wrong := [name for name, is_asked in lacking.items() if is_asked]:
+            if wrong := [name for name, is_requested in lacking.items() if is_requested]:
                 raise ValueError(f"backend olive has no {' and no '.join(wrong)}: leave it out, or choose backend trl")
         return self
 

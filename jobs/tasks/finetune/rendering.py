@@ -51,7 +51,7 @@ class PreferenceTokens:
 
     @property
     def length(self) -> int:
-        """Of the prompt with the longer answer."""
+        """The number of tokens of the prompt with the longer answer."""
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
 
@@ -128,12 +128,12 @@ class Renderer:
 def _after(beginning: str, text: str) -> str:
     """What follows. Raises InvalidRequest when the text begins otherwise."""
     if not text.startswith(beginning):
-        raise InvalidRequest("The model's chat template writes earlier turns anew: only the last turn can be learned.")
+        raise InvalidRequest("The model's chat template rewrites earlier turns: only the last turn can be learned.")
     return text.removeprefix(beginning)
 
 
 def chat_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """As `ChatPrompt` takes them: the arguments of calls as objects, developer's messages as the system's."""
+    """Messages in the form of `ChatPrompt`: arguments of calls as objects, developer messages as system messages."""
     return [_message(message) for message in messages]
 
 

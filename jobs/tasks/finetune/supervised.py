@@ -28,7 +28,7 @@ _MEGABATCH = 50  # batches that are sorted among themselves
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Rows to tensors. Packed ones have position_ids and no mask: attention finds the borders where positions begin anew."""
+    """Rows to tensors. Packed ones have position_ids and no mask: attention finds the borders where positions restart."""
 
     pad_id: int
 
@@ -164,7 +164,7 @@ class LengthGroupedOrder(Sampler[int]):
 
 
 class OrderedDPOTrainer(DPOTrainer):
-    """TRL's, in this order, on token ids of our own: TRL would encode texts anew, and end answers twice."""
+    """TRL's, in this order, on token ids of our own: TRL would encode texts again, and end answers twice."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset

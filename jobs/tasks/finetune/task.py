@@ -141,7 +141,7 @@ def _shape(folder: Path, base: ModelVersion) -> estimate.Shape:
     layers = decoder["decoder"]
     hidden, vocabulary = int(layers["hidden_size"]), int(decoder["vocab_size"])
     served = served_variant(base)
-    bytes_per_weight = 4 if served.precision is Precision.FP32 else 1  # int8 builds, with their scales; others lie near it
+    bytes_per_weight = 4 if served.precision is Precision.FP32 else 1  # int8 builds, with their scales; others are close to it
     num_weights = max(served.size_bytes // bytes_per_weight, hidden * vocabulary)
     return estimate.Shape(num_weights, hidden, int(layers["num_hidden_layers"]), vocabulary)
 

@@ -32,7 +32,7 @@ class Trained:
     history: list[dict[str, float]]
 
     def save_adapter(self, folder: Path) -> None:
-        """In PEFT's layout. Of low-rank tuning."""
+        """Writes the adapter of a low-rank tuning in PEFT's layout."""
         if self.adapter is None:
             self.model.save_pretrained(folder)
         else:

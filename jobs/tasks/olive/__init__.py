@@ -1,1 +1,1 @@
-"""Olive's workflows as a job runs them: what is asked, what is silenced, what comes out."""
+"""Olive's workflows as a job runs them: their request, their suppressed side effects, their output."""

@@ -49,7 +49,7 @@ def check_runs_no_code(workflow: Mapping[str, Any], *, has_own_model: bool) -> N
 
 
 def model_path_of(workflow: Mapping[str, Any]) -> str | None:
-    """Where its input model lies, as it is written there. Of a workflow that was checked."""
+    """The path of a checked workflow's input model, as it is written there."""
     model = workflow.get("input_model") or {}
     found = [part["model_path"] for _, part in _parts(model, "") if "model_path" in part]
     return found[-1] if found else None
@@ -173,7 +173,7 @@ def _parts(given: Mapping[str, Any], place: str) -> Iterator[tuple[str, Mapping[
 
 
 def _settings(given: Mapping[str, Any], names: frozenset[str], place: str, *others: str) -> Found:
-    """Nothing but these settings, in the object or in its `config`. others: beside `type` and `config`."""
+    """Refuses all but these settings, in the object or in its `config`. others: allowed keys beside `type` and `config`."""
     yield from _keys(given, names | {"type", "config", *others}, place, names)
     if given.get("config") is not None:
         yield from _mapping(given["config"], f"{place}.config")
@@ -202,7 +202,7 @@ def _scalar(value: Any, place: str) -> Found:
 
 
 def _mapping(value: Any, place: str) -> Found:
-    """No code would make it right: what is no object is a mistake."""
+    """Raises InvalidJob for a value that is no object, which no permission could make valid."""
     if not isinstance(value, Mapping):
         yield Problem(f"{place}: must be an object.", param=place)
 
@@ -220,7 +220,7 @@ def _keys(given: Mapping[str, Any], allowed: Any, place: str, shown: Any) -> Fou
 
 def _problem(place: str, what: str, allowed: Any) -> Problem:
     listed = f"; allowed are {', '.join(allowed)}" if allowed else ""
-    remedy = "Where workflows may run code, set allow_code = true in [jobs] of slmops.toml, and start the daemon anew."
+    remedy = "Where workflows may run code, set allow_code = true in [jobs] of slmops.toml, and restart the daemon."
     return Problem(f"{place}: {what}{listed}. {remedy}", param=place, code="code_not_allowed")
 
 
@@ -240,7 +240,7 @@ def _names_code(path: Path) -> bool:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError):
-        return False  # no library can read it either, and says so
+        return False  # no library can read it either; loading it fails with the reason
     return _has_auto_map(content)
 
 

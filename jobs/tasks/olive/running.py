@@ -33,7 +33,7 @@ _KEPT = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
 
 
 class Follower(logging.Handler):
-    """Hears Olive. last_error: what it said last of a failure, which it may not raise."""
+    """Follows Olive's log. last_error: its last message about a failure, since Olive may not raise one."""
 
     def __init__(self, context: TaskContext, num_passes: int) -> None:
         super().__init__(logging.INFO)
@@ -70,7 +70,7 @@ def run_workflow(olive: Any, workflow: Mapping[str, Any], context: TaskContext) 
             raise _failure(f"{type(error).__name__}: {_first_line(error)}") from error
     context.check()  # Olive swallows what its log raises
     if not output.has_output_model():
-        raise _failure(follower.last_error or "it says no reason")
+        raise _failure(follower.last_error or "it gave no reason")
     return output
 
 
@@ -86,7 +86,7 @@ def _followed(context: TaskContext, workflow: Mapping[str, Any]) -> Iterator[Fol
 
 
 def _failure(why: str) -> JobFailure:
-    return JobFailure(f"Olive made no model ({why}). The job's log has what each pass said.", code="olive_failed")
+    return JobFailure(f"Olive made no model ({why}). The job's log has the output of each pass.", code="olive_failed")
 
 
 def _first_line(error: BaseException) -> str:
@@ -95,7 +95,7 @@ def _first_line(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One model that Olive made, where it lies. adapter: beside a checkpoint. metrics: Olive's own, by name."""
+    """One model that Olive made, at its path. adapter: beside a checkpoint. metrics: Olive's own, by name."""
 
     path: Path
     adapter: Path | None = None
@@ -108,7 +108,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Servable:
-    """As `Output` takes it."""
+    """The arguments of an `Output`."""
 
     variants: tuple[StagedVariant, ...]
     architecture: str
@@ -162,7 +162,7 @@ def _mend_logits(folder: Path) -> None:
     decoder = json.loads((folder / GENAI_CONFIG).read_text(encoding="utf-8")).get("model", {}).get("decoder", {})
     path, wanted = folder / str(decoder.get("filename", "")), decoder.get("outputs", {}).get("logits", "logits")
     if not path.is_file():
-        return  # the import tells what is wrong
+        return  # the import reports what is wrong
     graph = onnx.load_model(path, load_external_data=False)
     outputs = {value.name: value for value in graph.graph.output}
     renamed = [name for name in outputs if re.fullmatch(re.escape(wanted) + r"_Q\d+", name)]

@@ -34,7 +34,7 @@ class OliveParams(Params):
 
 
 class Olive:
-    """A job that was killed goes on from Olive's cache, which lies in its folder."""
+    """A killed job continues from Olive's cache, which is in its folder."""
 
     kind: ClassVar[JobKind] = JobKind.OLIVE
     params: ClassVar[type[Params]] = OliveParams
@@ -92,7 +92,7 @@ class Olive:
     ) -> tuple[list[ModelVersion], list[str]]:
         """(versions, best first; for each model that stays a file, where and why)."""
         registered, kept = [], []
-        asked = {**params.model_dump(mode="json", exclude_none=True), "workflow_sha256": workflow_sha256}
+        requested = {**params.model_dump(mode="json", exclude_none=True), "workflow_sha256": workflow_sha256}
         for model in models:
             with context.registry.staging() as staging:
                 try:
@@ -107,7 +107,7 @@ class Olive:
                     importer=str(JobKind.OLIVE),
                     base=base,
                     variants=found.variants,
-                    parameters={**asked, **found.parameters},
+                    parameters={**requested, **found.parameters},
                     metrics=found.metrics,
                     data_sha256=workflow_sha256,
                     architecture=found.architecture,
@@ -120,7 +120,7 @@ class Olive:
 
 
 def _check_code(workflow: dict[str, Any], params: OliveParams, context: TaskContext) -> None:
-    """Before Olive is imported. Raises InvalidJob for a workflow that could run code, unless the configuration allows that."""
+    """Raises InvalidJob for a workflow that could run code, unless the configuration allows that. Runs before Olive is imported."""
     if context.grants.allow_code:
         return
     check_runs_no_code(workflow, has_own_model=params.model is not None)

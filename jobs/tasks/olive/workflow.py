@@ -16,7 +16,7 @@ from jobs.datasets.lines import of_broken_utf8, what_it_looks_like
 from jobs.task import InvalidJob, Problem
 
 _PLACES = ("output_dir", "cache_dir", "cache_config", "clean_cache", "clean_evaluation_cache", "enable_shared_cache", "log_to_file")
-_REFUSED = {"packaging_config": "what comes out is registered, not packaged: leave it out"}
+_REFUSED = {"packaging_config": "the result is registered, not packaged: leave it out"}
 
 
 def read_workflow(given: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,9 @@ def read_workflow(given: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def placed(workflow: Mapping[str, Any], folder: Path, input_model: Path | None) -> dict[str, Any]:
-    """With output and cache in the job's folder, and the checkpoint `input_model`, if any, in its own model's place."""
+    """The workflow with its output and cache in the job's folder, and with the checkpoint `input_model`, if any, as its input
+    model.
+    """
     own = copy.deepcopy(dict(workflow))
     engine = dict(own.get("engine") or {})
     problems = [Problem(f"{name}: {why}.", param="workflow") for name, why in _REFUSED.items() if name in own or name in engine]
@@ -53,7 +55,7 @@ def placed(workflow: Mapping[str, Any], folder: Path, input_model: Path | None) 
 
 
 def sha256_of(workflow: Mapping[str, Any]) -> str:
-    """Of the workflow as it was asked, whatever its file's form."""
+    """The digest of the workflow as requested, independent of its file's format."""
     return hashlib.sha256(json.dumps(workflow, sort_keys=True).encode()).hexdigest()
 
 
@@ -67,7 +69,7 @@ def pass_types(workflow: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def check(workflow: Mapping[str, Any]) -> None:
-    """By Olive's own model, which must have been imported. Raises InvalidJob with every problem."""
+    """Checks the workflow by Olive's own model, which must have been imported. Raises InvalidJob with every problem."""
     from olive.package_config import OlivePackageConfig
     from olive.workflows.run.config import RunConfig
 
@@ -76,7 +78,7 @@ def check(workflow: Mapping[str, Any]) -> None:
     for name, kind in pass_types(workflow):
         problems += _problems_of_pass(known, name, kind)
     if not any(True for _ in pass_types(workflow)):
-        problems.append(Problem("The workflow has no passes, so nothing would come out.", param="workflow.passes"))
+        problems.append(Problem("The workflow has no passes, so it would have no result.", param="workflow.passes"))
     try:
         config = RunConfig.parse_file_or_obj(copy.deepcopy(dict(workflow)))
     except ValidationError as error:
@@ -123,7 +125,9 @@ def _problem(location: tuple[int | str, ...], message: str) -> Problem:
 
 
 def _text(path: Path) -> str:
-    """As training data is read: a byte order mark is taken off, another encoding or a compression named with the remedy."""
+    """Decodes the file as training data is decoded: removes a byte order mark; another encoding or a compression raises with the
+    remedy.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:

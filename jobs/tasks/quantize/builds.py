@@ -1,4 +1,4 @@
-"""Builds of one checkpoint, each made and measured once: they and their figures lie in the job's folder until it has ended."""
+"""Builds of one checkpoint, each made and measured once: they and their figures are kept in the job's folder until it has ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobs.task import JobFailure, TaskContext
 from jobs.tasks.benchmark.closed_loop import decode_speed
 from jobs.tasks.checkpoints import StagedProgress
 from jobs.tasks.quantize.calibration import Examples
-from jobs.tasks.quantize.parameters import Tried
+from jobs.tasks.quantize.parameters import BuildResult
 from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter, open_checkpoint
 from model_registry.conversion.importer import ImportOptions
 from model_registry.conversion.measure.calibration import TEXT
@@ -74,7 +74,7 @@ class Builds:
         return value
 
     def build(self, name: str, recipe: Recipe) -> Path:
-        """The folder of the build; `parameters` tells what the importer decided."""
+        """The folder of the build; `parameters` has the importer's decisions."""
         precision = Precision.FP32 if recipe.bits >= HALF_BITS else Precision.INT8
         options = ImportOptions(precision, measure=False, recipe=recipe)
         provenance: dict[str, str] = {}
@@ -90,7 +90,7 @@ class Builds:
         return self.made(name, write)
 
     def parameters(self, name: str) -> Mapping[str, Any]:
-        """Of a build."""
+        """The parameters of a build."""
         return dict(self.kept(f"parameters of {name}", dict))
 
     def made(self, name: str, write: Callable[[Path], None]) -> Path:
@@ -104,7 +104,7 @@ class Builds:
         return folder
 
     def ratio(self, name: str, folder: Path) -> float:
-        """Its perplexity over the source's."""
+        """The build's perplexity over the source's."""
 
         def measure() -> float:
             self.context.stage("measuring the perplexity")
@@ -144,7 +144,7 @@ class Builds:
         """What the build in the folder predicts where it counts, [tokens, vocabulary] of each text."""
         return self._guiding.predicting(folder_logits(folder, self._guiding.windows, self.context.threads))
 
-    def tried(self, folders: Mapping[str, Path]) -> list[Tried]:
+    def measured(self, folders: Mapping[str, Path]) -> list[BuildResult]:
         """What each is worth, by its name."""
         ratios = {name: self.ratio(name, folder) for name, folder in folders.items()}
         speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in folders}
@@ -153,7 +153,7 @@ class Builds:
                 one, eight = self.kept(f"speed of {name}, {number}", partial(decode_speed, folder, self.context))
                 speeds[name].append((one, eight))
         best = {name: (max(one for one, _ in found), max(eight for _, eight in found)) for name, found in speeds.items()}
-        return [Tried(name, ratios[name], _size_bytes(folder), best[name]) for name, folder in folders.items()]
+        return [BuildResult(name, ratios[name], _size_bytes(folder), best[name]) for name, folder in folders.items()]
 
 
 def remove_builds(context: TaskContext) -> None:

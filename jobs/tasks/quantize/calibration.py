@@ -35,11 +35,11 @@ class Examples:
         return self._texts(self.tokens[0::2], num_tokens)
 
     def guiding(self) -> Texts:
-        """Of the others: what a rounding was made for does not tell what it is worth."""
+        """The examples that `measured` leaves out: the text that a rounding was fitted to cannot measure it."""
         return self._texts(self.tokens[1::2], GUIDING_TOKENS)
 
     def _texts(self, examples: Sequence[Tokens], num_tokens: int) -> Texts:
-        """Only answers count."""
+        """The examples as windows, in which only the tokens of answers count."""
         windows: list[Ids] = []
         counts: list[NDArray[np.bool_]] = []
         total = 0

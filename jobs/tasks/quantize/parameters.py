@@ -22,21 +22,21 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """What a candidate is worth. ratio: its perplexity over the source's. tokens_per_s: for one client and for eight."""
+class BuildResult:
+    """The measurements of one build. ratio: its perplexity over the source's. tokens_per_s: for one client and for eight."""
 
     name: str
     ratio: float
     size_bytes: int
     tokens_per_s: tuple[float, float]
 
-    def speed(self, other: Tried) -> float:
+    def speed(self, other: BuildResult) -> float:
         """How many times as fast as the other: the geometric mean over one client and eight."""
         one, eight = (mine / theirs for mine, theirs in zip(self.tokens_per_s, other.tokens_per_s, strict=True))
         return float((one * eight) ** 0.5)
 
 
-def asked(
+def requested_candidate(
     precision: str,
     int4: Collection[Group],
     num_layers: int,
@@ -62,24 +62,24 @@ def asked(
     return Candidate("-".join(words), recipe)
 
 
-def choose(tried: Sequence[Tried], max_ratio: float) -> tuple[Tried, tuple[str, ...]]:
-    """(the fastest within the ratio, why), the first of `tried` being int8. Without one within it, the one that loses least."""
-    first = tried[0]
-    within = [each for each in tried if each.ratio <= max_ratio]
-    chosen = max(within, key=lambda each: each.speed(first)) if within else min(tried, key=lambda each: each.ratio)
-    all_told = [told(each, first) for each in tried]
+def choose(results: Sequence[BuildResult], max_ratio: float) -> tuple[BuildResult, tuple[str, ...]]:
+    """(the fastest within the ratio, why), the first of `results` being int8. Without one within it, the one that loses least."""
+    first = results[0]
+    within = [each for each in results if each.ratio <= max_ratio]
+    chosen = max(within, key=lambda each: each.speed(first)) if within else min(results, key=lambda each: each.ratio)
+    descriptions = [describe_build(each, first) for each in results]
     if not within:
-        return chosen, (*all_told, f"None is within x {max_ratio:g}; {chosen.name} loses least.")
-    why = f"{chosen.name} is the fastest of the {len(within)} of {len(tried)} builds within x {max_ratio:g}."
-    return chosen, (*all_told, why)
+        return chosen, (*descriptions, f"None is within x {max_ratio:g}; {chosen.name} loses least.")
+    why = f"{chosen.name} is the fastest of the {len(within)} of {len(results)} builds within x {max_ratio:g}."
+    return chosen, (*descriptions, why)
 
 
-def told(tried: Tried, other: Tried) -> str:
-    """What a build is worth beside another one, as a sentence."""
-    one, eight = tried.tokens_per_s
+def describe_build(result: BuildResult, other: BuildResult) -> str:
+    """The measurements of a build beside those of another one, as a sentence."""
+    one, eight = result.tokens_per_s
     return (
-        f"{tried.name}: perplexity x {tried.ratio:.4f}, {tried.size_bytes / 1e6:.0f} MB, {one:.0f} tokens/s for one client and "
-        f"{eight:.0f} for eight, {tried.speed(other):.2f} times as fast as {other.name}."
+        f"{result.name}: perplexity x {result.ratio:.4f}, {result.size_bytes / 1e6:.0f} MB, {one:.0f} tokens/s for one client and "
+        f"{eight:.0f} for eight, {result.speed(other):.2f} times as fast as {other.name}."
     )
 
 
@@ -114,9 +114,9 @@ class QuantizeParams(Params):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.precision == "mixed") != bool(self.int4_layers):
-            raise ValueError("int4_layers says what is int4 when precision is mixed, and only then")
+            raise ValueError("int4_layers and the precision mixed go together: give both or neither")
         if self.precision == "auto" and (self.block_size or self.head_bits or self.symmetry):
-            raise ValueError("auto chooses by itself: leave block_size, symmetry and head_bits out")
+            raise ValueError("auto makes its own choice: leave block_size, symmetry and head_bits out")
         has_int4 = self.precision in ("auto", "int4", "mixed") or self.head_bits == 4
         if self.algorithm not in (None, "rtn") and not has_int4:
             raise ValueError(f"{self.algorithm} is for 4 bits: at {self.precision}, the nearest value is as good")

@@ -9,8 +9,8 @@ from jobs.task import InvalidJob, Problem, TaskContext
 from jobs.tasks.evaluate.local_model import LocalModel
 from jobs.tasks.evaluate.metrics import Measured
 from jobs.tasks.evaluate.questions import Question, QuestionData, read_questions
-from jobs.tasks.evaluate.scoring import answer_perplexity, ask, scores
-from jobs.tasks.quantize.parameters import QuantizeParams, Tried
+from jobs.tasks.evaluate.scoring import answer_perplexity, collect_answers, scores
+from jobs.tasks.quantize.parameters import BuildResult, QuantizeParams
 
 
 def questions_of(params: QuantizeParams) -> QuestionData | None:
@@ -26,11 +26,11 @@ def questions_of(params: QuantizeParams) -> QuestionData | None:
 def task_scores(
     who: str, folder: Path, params: QuantizeParams, questions: Sequence[Question], context: TaskContext
 ) -> dict[str, Measured]:
-    """Of the build in `folder`. who: under which name its answers are kept."""
+    """The scores of the build in `folder`. who: the name under which its answers are kept."""
     if params.data is None:
         return {}
-    context.stage(f"asking the model {who}")
-    answers = ask(
+    context.stage(f"querying the model {who}")
+    answers = collect_answers(
         context.folder / f"answers-{who}.jsonl", lambda: LocalModel(folder, context), questions, params.max_tokens, context
     )
     figures = scores(params.chosen_metrics, questions, answers)
@@ -40,11 +40,15 @@ def task_scores(
 
 
 def markdown(
-    label: str, before: Tried, tried: Sequence[Tried], why: Sequence[str], scores: Mapping[str, tuple[Measured, Measured]]
+    label: str,
+    before: BuildResult,
+    results: Sequence[BuildResult],
+    why: Sequence[str],
+    scores: Mapping[str, tuple[Measured, Measured]],
 ) -> str:
     """scores: of each metric, before and after."""
     head = ["| build | perplexity over source | MB | tokens/s, 1 client | tokens/s, 8 clients |", "|---|---|---|---|---|"]
-    lines = [f"# Quantization of {label}", "", *head, *(_row(each) for each in (before, *tried)), "", *why, ""]
+    lines = [f"# Quantization of {label}", "", *head, *(_row(each) for each in (before, *results)), "", *why, ""]
     if scores:
         lines += ["| score | before | after |", "|---|---|---|"]
         lines += [f"| {metric} | {_figure(one)} | {_figure(two)} |" for metric, (one, two) in scores.items()]
@@ -52,8 +56,8 @@ def markdown(
     return "\n".join(lines)
 
 
-def _row(tried: Tried) -> str:
-    cells = (tried.name, f"{tried.ratio:.4f}", f"{tried.size_bytes / 1e6:.0f}", *map(round, tried.tokens_per_s))
+def _row(result: BuildResult) -> str:
+    cells = (result.name, f"{result.ratio:.4f}", f"{result.size_bytes / 1e6:.0f}", *map(round, result.tokens_per_s))
     return f"| {' | '.join(map(str, cells))} |"
 
 

@@ -17,7 +17,7 @@ INT8, INT4, INT4_HEAD, MIXED = "int8", "int4", "int4-head4", "mixed"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """folders: the builds by name, int8 first; parameters: what a manifest tells of each. why: what was found out, in sentences."""
+    """folders: the builds by name, int8 first; parameters: of each build, for its manifest. why: the findings, in sentences."""
 
     folders: dict[str, Path]
     parameters: dict[str, dict[str, Any]]

@@ -1,4 +1,6 @@
-"""Task `quantize`: a version built anew with other numbers of bits, measured against its source and what it was on this machine."""
+"""Task `quantize`: a version rebuilt with other numbers of bits, and measured against its source and its former build on this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from jobs.tasks.evaluate.questions import Question, QuestionData
 from jobs.tasks.outputs import Output, checked_name, made_by, register
 from jobs.tasks.quantize.builds import Builds, remove_builds
 from jobs.tasks.quantize.calibration import Examples, read_examples
-from jobs.tasks.quantize.parameters import QuantizeParams, Tried, asked, choose, told
+from jobs.tasks.quantize.parameters import BuildResult, QuantizeParams, choose, describe_build, requested_candidate
 from jobs.tasks.quantize.scores import markdown, questions_of, task_scores
 from jobs.tasks.quantize.searching import search
 from model_registry.artifacts import StagedVariant
@@ -31,10 +33,10 @@ _TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
 class _Chosen:
     """What is registered: its figures, its folder, what the importer decided, and why it was chosen."""
 
-    tried: Tried
+    measured: BuildResult
     folder: Path
     parameters: dict[str, Any]
-    others: tuple[Tried, ...]
+    others: tuple[BuildResult, ...]
     why: tuple[str, ...]
 
 
@@ -56,7 +58,7 @@ class Quantize:
         summary = [f"Builds {version.label} as {what}, and measures perplexity, size, speed."]
         if examples is not None:
             summary += [f"Rounds for {len(examples.tokens)} examples, and measures perplexity by the answers of every other one."]
-        summary += [f"Asks {version.label} and the build {len(questions)} questions each."] if questions else []
+        summary += [f"Sends {len(questions)} questions each to {version.label} and the build."] if questions else []
         summary += [f"Registers the {'fastest within the loss allowed' if is_search else 'build'} as {name}."]
         search_s = _SEARCH_S if examples is None else _SEARCH_FOR_EXAMPLES_S
         seconds = size * (search_s if is_search else _BUILD_S) + 2 * len(questions) * params.max_tokens / _TOKENS_PER_S
@@ -93,8 +95,8 @@ class Quantize:
             place: {metric: [each[number].low, each[number].high] for metric, each in scores.items()}
             for number, place in enumerate(("before", "after"))
         }
-        tried = [asdict(each) for each in chosen.others]
-        details = {"why": list(chosen.why), "tried": tried, "before": asdict(before), "intervals": intervals}
+        measured = [asdict(each) for each in chosen.others]
+        details = {"why": list(chosen.why), "tried": measured, "before": asdict(before), "intervals": intervals}
         return Outcome(version.label, dict(version.manifest.metrics), (_REPORT,), details)
 
 
@@ -110,9 +112,9 @@ def _left_out(examples: Examples | None, data: QuestionData | None) -> tuple[str
     return tuple(sentence for each in (examples, data) if each is not None for sentence in each.left_out)
 
 
-def _built(label: str, served: Path, builds: Builds, params: QuantizeParams) -> tuple[Tried, _Chosen]:
-    """(what it was, the build that was asked for)."""
-    candidate = asked(
+def _built(label: str, served: Path, builds: Builds, params: QuantizeParams) -> tuple[BuildResult, _Chosen]:
+    """(the measured original, the requested build)."""
+    candidate = requested_candidate(
         params.precision,
         params.int4_layers,
         builds.architecture.num_layers,
@@ -122,41 +124,41 @@ def _built(label: str, served: Path, builds: Builds, params: QuantizeParams) -> 
         is_symmetric=None if params.symmetry is None else params.symmetry == "symmetric",
     )
     folder = builds.build(candidate.name, candidate.recipe)
-    before, found = builds.tried({label: served, candidate.name: folder})
-    return before, _Chosen(found, folder, dict(builds.parameters(candidate.name)), (found,), (told(found, before),))
+    before, found = builds.measured({label: served, candidate.name: folder})
+    return before, _Chosen(found, folder, dict(builds.parameters(candidate.name)), (found,), (describe_build(found, before),))
 
 
-def _searched(label: str, served: Path, builds: Builds, params: QuantizeParams) -> tuple[Tried, _Chosen]:
+def _searched(label: str, served: Path, builds: Builds, params: QuantizeParams) -> tuple[BuildResult, _Chosen]:
     """(what it was, the fastest build within the loss)."""
     algorithm = params.algorithm or "k-quant"
     found = search(builds, algorithm, params.max_quality_loss)
-    before, *tried = builds.tried({label: served, **found.folders})
-    best, why = choose(tried, params.max_quality_loss)
+    before, *measured = builds.measured({label: served, **found.folders})
+    best, why = choose(measured, params.max_quality_loss)
     parameters = {"algorithm": algorithm, **found.parameters[best.name]}
-    return before, _Chosen(best, found.folders[best.name], parameters, tuple(tried), (*found.why, *why))
+    return before, _Chosen(best, found.folders[best.name], parameters, tuple(measured), (*found.why, *why))
 
 
 def _scores(
     before: Path, after: Path, params: QuantizeParams, questions: Sequence[Question], context: TaskContext
 ) -> dict[str, tuple[Measured, Measured]]:
-    """Of each metric, before and after."""
+    """The values of each metric, before and after."""
     one, two = (task_scores(who, each, params, questions, context) for who, each in (("before", before), ("after", after)))
     return {metric: (one[metric], two[metric]) for metric in one}
 
 
-def _metrics(before: Tried, chosen: _Chosen, scores: dict[str, tuple[Measured, Measured]]) -> dict[str, float]:
+def _metrics(before: BuildResult, chosen: _Chosen, scores: dict[str, tuple[Measured, Measured]]) -> dict[str, float]:
     """Figures of what was chosen, under `before_` those of what it was."""
     metrics: dict[str, float] = {}
-    for prefix, each in (("", chosen.tried), ("before_", before)):
+    for prefix, each in (("", chosen.measured), ("before_", before)):
         metrics |= {
             f"{prefix}perplexity_ratio": each.ratio,
             f"{prefix}size_bytes": float(each.size_bytes),
             f"{prefix}tokens_per_s_1": each.tokens_per_s[0],
             f"{prefix}tokens_per_s_8": each.tokens_per_s[1],
         }
-    metrics["speed_over_before"] = chosen.tried.speed(before)
+    metrics["speed_over_before"] = chosen.measured.speed(before)
     if len(chosen.others) > 1:
-        metrics["speed_over_int8"] = chosen.tried.speed(chosen.others[0])
+        metrics["speed_over_int8"] = chosen.measured.speed(chosen.others[0])
     for metric, (one, two) in scores.items():
         metrics |= {metric: two.value, f"before_{metric}": one.value}
     return metrics
@@ -184,7 +186,7 @@ def _registered(
             importer=str(JobKind.QUANTIZE),
             base=base,
             variants=[StagedVariant(precision, "cpu", served), StagedVariant.checkpoint(weights)],
-            parameters={**params.model_dump(mode="json", exclude_none=True), "build": chosen.tried.name, **chosen.parameters},
+            parameters={**params.model_dump(mode="json", exclude_none=True), "build": chosen.measured.name, **chosen.parameters},
             metrics=metrics,
             data_sha256=sha256,
         )

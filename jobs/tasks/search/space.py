@@ -33,7 +33,7 @@ class Range:
 
 
 def ranges(params: Any, path: str = "") -> Iterator[Range]:
-    """Those in the params, in order. Raises ValueError for a marker that means nothing."""
+    """The ranges in the params, in order. Raises ValueError for an invalid marker."""
     if isinstance(params, Mapping):
         if len(params) == 1 and (name := next(iter(params))) in _KINDS:
             yield _range(path, _KINDS[name], params[name])

@@ -41,13 +41,15 @@ class SearchParams(Params):
     direction: Literal["minimize", "maximize"] = Field("minimize")
     trials: int = Field(10, ge=1, le=1000, description="Trials in all.")
     timeout_s: float | None = Field(None, gt=0, description="No trial begins after so long in one attempt.")
-    prune_on: str | None = Field(None, description="A figure told on the way, by which hopeless trials end early.")
+    prune_on: str | None = Field(
+        None, description="A figure that is reported during a trial; hopeless trials are ended early by it."
+    )
     output: str = Field("search", description="Begins the names of models that trials make; only the best one's stays.")
     seed: int = Field(0, ge=0, lt=2**32)
 
     @classmethod
     def declared(cls, params: Any) -> Declared:
-        """Those of the other kind's params, in any trial."""
+        """The placed values of the other kind's params, in any trial."""
         kind = params.get("kind") if isinstance(params, Mapping) else None
         if isinstance(kind, str) and kind in set(JobKind) - {JobKind.SEARCH}:
             yield from declared_fields(task_for(JobKind(kind)).params, params.get("params"), ("params",))
@@ -100,7 +102,7 @@ class Search:
         import optuna
 
         trial = study.ask()
-        asked = filled(params.params, lambda each: _suggested(trial, each))
+        trial_params = filled(params.params, lambda each: _suggested(trial, each))
         folder = context.folder / "trials" / str(trial.number)
         folder.mkdir(parents=True, exist_ok=True)
         reporter = _TrialReporter(context.reporter, trial, params.prune_on)
@@ -108,7 +110,7 @@ class Search:
             context, job=f"{context.job}-{trial.number}", folder=folder, reporter=reporter, attempt=1, shared=context.folder
         )
         try:
-            outcome = task_for(params.kind).run(_validated(params, asked, trial.number), inner)
+            outcome = task_for(params.kind).run(_validated(params, trial_params, trial.number), inner)
         except optuna.TrialPruned:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             context.reporter.message(f"Trial {trial.number} was hopeless and ended early.")
@@ -119,8 +121,8 @@ class Search:
             trial.study.set_user_attr(f"failed-{trial.number}", error.code)
             return
         if params.objective not in outcome.metrics:
-            told = ", ".join(sorted(outcome.metrics))
-            raise JobFailure(f"The outcome has no figure {params.objective!r}; it has {told}.", code="no_objective")
+            known = ", ".join(sorted(outcome.metrics))
+            raise JobFailure(f"The outcome has no figure {params.objective!r}; it has {known}.", code="no_objective")
         if outcome.version is not None:
             trial.set_user_attr("version", outcome.version)
         study.tell(trial, outcome.metrics[params.objective])
@@ -129,7 +131,7 @@ class Search:
 
 @dataclass(slots=True)
 class _TrialReporter:
-    """Passes on what a trial tells, but its steps, which would be taken for the search's; and prunes it."""
+    """Forwards a trial's reports, except its steps, which would be taken for the search's; and prunes it."""
 
     outer: Reporter
     trial: Any
@@ -154,16 +156,16 @@ class _TrialReporter:
         self.outer.message(text, level)
 
     def checkpoint(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
-        """A trial's own; the search goes on from its study."""
+        """Ignores a trial's own checkpoints: the search continues from its study."""
 
 
-def _validated(params: SearchParams, asked: dict[str, Any], number: int) -> Any:
+def _validated(params: SearchParams, trial_params: dict[str, Any], number: int) -> Any:
     """Raises InvalidJob."""
     model = task_for(params.kind).params
     if "output" in model.model_fields:
-        asked = {**asked, "output": f"{params.output}-{number}"}
+        trial_params = {**trial_params, "output": f"{params.output}-{number}"}
     try:
-        return model.model_validate(asked)
+        return model.model_validate(trial_params)
     except ValidationError as error:
         problems = [Problem(f"params.{each.message}", param=f"params.{each.param}") for each in problems_of(error)]
         raise InvalidJob(problems) from None
@@ -200,8 +202,8 @@ def _outcome(params: SearchParams, study: Any, context: TaskContext) -> Outcome:
             if any(model.name == name for model in context.registry.models()):
                 context.registry.remove(name)
     place = next(index for index, trial in enumerate(complete) if trial.number == best.number)
-    values, asked = [trial.value for trial in complete], [trial.params for trial in complete]
-    (context.folder / _REPORT).write_text(page(f"Search of {params.objective}", values, asked, place), encoding="utf-8")
+    values, trial_params = [trial.value for trial in complete], [trial.params for trial in complete]
+    (context.folder / _REPORT).write_text(page(f"Search of {params.objective}", values, trial_params, place), encoding="utf-8")
     details = {"params": best.params, "trial": best.number, "num_trials": len(study.trials), "num_complete": len(complete)}
     return Outcome(best.user_attrs.get("version"), {params.objective: best.value}, (_REPORT,), details)
 

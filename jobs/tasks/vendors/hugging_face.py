@@ -20,7 +20,7 @@ _LOGGER = "bitsandbytes.backends.cpu.ops"  # it warns that it found none
 
 
 def use_no_hub_kernels() -> None:
-    """For the rest of the process; to be called before such libraries are imported. To them the package is not installed."""
+    """Hides the package `kernels` from libraries for the rest of the process. Call it before such libraries are imported."""
     os.environ["USE_HUB_KERNELS"] = "NO"
     modules: dict[str, Any] = sys.modules
     modules.setdefault(_PACKAGE, None)
@@ -35,7 +35,7 @@ def check_four_bits() -> None:
 
 
 def in_four_bits(compute: Any) -> Any:
-    """As the paper has it: NF4, and its scales rounded to 8 bits. compute: the torch.dtype of the arithmetic."""
+    """Quantizes as in the QLoRA paper: NF4, and its scales rounded to 8 bits. compute: the torch.dtype of the arithmetic."""
     import transformers
 
     config: Any = transformers.BitsAndBytesConfig
@@ -43,7 +43,7 @@ def in_four_bits(compute: Any) -> Any:
 
 
 def be_offline() -> None:
-    """For the rest of the process, whatever was imported before."""
+    """Keeps libraries from the network for the rest of the process, even those that were imported before."""
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
     use_no_hub_kernels()
     constants: Any = sys.modules.get("huggingface_hub.constants")

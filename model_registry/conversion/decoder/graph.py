@@ -60,7 +60,7 @@ class ExternalData:
         return tensor
 
     def view(self, tensor: TensorProto, name: str, shape: tuple[int, ...]) -> TensorProto:
-        """The same bytes under another name and shape; they lie in the file once."""
+        """The same bytes under another name and shape; they are stored once."""
         from onnx import TensorProto
 
         viewed = TensorProto()
@@ -194,7 +194,7 @@ class Graph:
         return self.node("Add", [x, name], [f"{path}/biased"], f"{path}/Add")
 
     def gather(self, ids: str, matrix: Matrix, weight: str, path: str) -> str:
-        """Rows of the stored matrix by id, as floats. Only the rows that are asked for are read from the file."""
+        """Rows of the stored matrix by id, as floats. Only the requested rows are read from the file."""
         output = f"{path}/output"
         if matrix.bits == HALF_BITS:
             rows = self.node("Gather", [weight, ids], [f"{path}/half"], f"{path}/Gather")

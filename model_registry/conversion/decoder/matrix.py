@@ -12,9 +12,9 @@ from model_registry.conversion.decoder.architecture import Architecture
 from model_registry.conversion.quantizers.recipe import (
     BLOCK,
     HALF_BITS,
-    How,
     InputFigures,
     Recipe,
+    RoundingSpec,
     choose_bits,
     choose_block,
     is_exact,
@@ -28,7 +28,7 @@ PIECE_VALUES = 1 << 20  # weights handled at a time: 4 MB as float32
 
 
 def rotary_order(num_heads: int, head_size: int) -> NDArray[np.intp]:
-    """Where each row of a rotate-half q or k lies among the rows that llama.cpp's converter interleaved."""
+    """For each row of a rotate-half q or k, its index among the rows that llama.cpp's converter interleaved."""
     return np.arange(num_heads * head_size).reshape(num_heads, head_size // 2, 2).swapaxes(1, 2).reshape(-1)
 
 
@@ -50,7 +50,7 @@ class Matrix:
 
     factors: of the columns, [columns]: the input comes divided by them. They undo the exactness of exact types.
     outliers: columns that are stored once more, each in a block of its own after the others; for 8 bits.
-    how: of a matrix that is rounded as a recipe says, even if its source's type could be kept exactly.
+    rounding: of a matrix that a recipe rounds, even if its source's type could be kept exactly.
     """
 
     source: TensorSource
@@ -61,7 +61,7 @@ class Matrix:
     columns: int
     factors: NDArray[np.float32] | None = None
     outliers: tuple[int, ...] = ()
-    how: How | None = None
+    rounding: RoundingSpec | None = None
 
     @property
     def width(self) -> int:
@@ -70,9 +70,9 @@ class Matrix:
 
     @property
     def has_zeros(self) -> bool:
-        """Whether `blocks` come with zeros: if not told, 8 bits where not every part is as the file has it."""
-        if self.how is not None:
-            return not self.how.is_symmetric
+        """Whether `blocks` have zero points. Without a rounding: 8-bit blocks, unless every part keeps the file's own blocks."""
+        if self.rounding is not None:
+            return not self.rounding.is_symmetric
         is_kept = self.factors is None and all(is_exact(self._info(part).exact_bits, self.bits) for part in self.parts)
         return self.bits == 8 and not is_kept
 
@@ -88,12 +88,12 @@ class Matrix:
 
     def _encoded(self, part: Part, rows: Rows) -> Blocks:
         """Exactly as the source has them, where that is wanted and possible, else rounded."""
-        is_plain = self.how is None and self.factors is None
+        is_plain = self.rounding is None and self.factors is None
         if is_plain and is_exact(self._info(part).exact_bits, self.bits):
             return self.source.read_blocks(_weight(part), rows, self.bits)
         values = self.source.read_rows(_weight(part), rows)
         values = values if self.factors is None else values * self.factors
-        rounded = quantize if self.how is None else self.how.blocks
+        rounded = quantize if self.rounding is None else self.rounding.blocks
         return rounded(values, self.bits, self.block)
 
     def floats(self) -> Iterator[NDArray[np.float32]]:
@@ -167,9 +167,9 @@ def make_matrix(
     else:
         bits = recipe.bits_of(parts[0].name, is_head=is_head)
         block = recipe.block_of(bits, columns)
-    how = None
+    rounding = None
     if recipe is not None and bits < HALF_BITS:
-        how = How(recipe.rounding_of(bits), recipe.is_symmetric(bits), inputs)
+        rounding = RoundingSpec(recipe.rounding_of(bits), recipe.is_symmetric(bits), inputs)
     if bits < HALF_BITS and columns % BLOCK:
         raise UnsupportedModel(
             f"Tensor {_weight(parts[0])} has rows of {columns} values, not a multiple of {BLOCK}, so it cannot be "
@@ -177,7 +177,7 @@ def make_matrix(
         )
     num_rows = sum(info.num_rows for info in tensors)
     isolated = outliers if bits == 8 else ()
-    return Matrix(source, parts, bits, block, num_rows, columns, factors, isolated, how)
+    return Matrix(source, parts, bits, block, num_rows, columns, factors, isolated, rounding)
 
 
 def attention_parts(architecture: Architecture, layer: int, value_divisors: NDArray[np.float32] | None) -> tuple[Part, Part, Part]:

@@ -253,7 +253,7 @@ class _DecoderWriter:
         return self.graph.linear(x, matrix, path)
 
     def _inputs(self, name: str) -> InputFigures | None:
-        """Of what the matrix is given, which is kept under the first of those that share it."""
+        """The statistics of the matrix's input, which are stored under the first of the matrices that share it."""
         _, layer, kind = name.split(".")
         return self.smoothing.layers[int(layer)].inputs.get("ffn_gate" if kind == "ffn_up" else kind)
 

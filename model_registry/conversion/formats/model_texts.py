@@ -83,14 +83,14 @@ class _TokenizerConfig(Struct, frozen=True):
 
 
 def read_generation(folder: Path) -> Generation:
-    """Of a folder's generation_config.json; without one, nothing is said. Raises CorruptModel."""
+    """The contents of a folder's generation_config.json; empty without one. Raises CorruptModel."""
     path = folder / "generation_config.json"
     return checked(read_object(path), Generation, path.name) if path.is_file() else Generation()
 
 
-def ids_of(said: int | Sequence[int] | None) -> list[int]:
+def ids_of(ids: int | Sequence[int] | None) -> list[int]:
     """One id, several or none, as a list."""
-    return [] if said is None else [said] if isinstance(said, int) else list(said)
+    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -120,7 +120,7 @@ def panics_are_damage(file: str) -> Iterator[None]:
 
 
 def check_texts(folder: Path) -> tuple[str, ...]:
-    """Of a folder that was imported. The warnings, in whole sentences. Raises CorruptModel."""
+    """Checks the texts of an imported folder. Returns warnings, in whole sentences. Raises CorruptModel."""
     genai, tokenizer_config = folder / "genai_config.json", folder / "tokenizer_config.json"
     model = checked(read_object(genai), GenaiConfig, genai.name).model if genai.is_file() else _Model()
     config = _TokenizerConfig()

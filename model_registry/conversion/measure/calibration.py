@@ -39,15 +39,15 @@ _FIRST = tuple(names[0] for names in SITES)
 
 
 def plan_num_tokens(num_parameters: int) -> int:
-    """How much of the text to read: a channel's spread shows within few tokens."""
+    """The number of tokens of the text to read: few suffice for a channel's spread."""
     return max(MIN_TOKENS, min(MAX_TOKENS, PRODUCT_BUDGET // max(1, num_parameters)))
 
 
 def can_smooth(source: TensorSource, precision: Precision, layer: int, names: Sequence[str], recipe: Recipe | None = None) -> bool:
-    """Whether the matrices, which share an input, are rounded to 8 bits: what is kept exactly is left as it is."""
+    """Whether the matrices, which share an input, are rounded to 8 bits. Matrices that are kept exactly cannot be smoothed."""
     if recipe is not None:
-        told = {recipe.bits_of(f"blk.{layer}.{name}", is_head=False) for name in names}
-        return told == {8} or (4 in told and recipe.smooths_4 and max(told) <= 8)
+        widths = {recipe.bits_of(f"blk.{layer}.{name}", is_head=False) for name in names}
+        return widths == {8} or (4 in widths and recipe.smooths_4 and max(widths) <= 8)
     exact = [source.tensors[f"blk.{layer}.{name}.weight"].exact_bits for name in names]
     bits = choose_bits(exact, precision, is_head=False)
     return bits == 8 and not any(is_exact(each, bits) for each in exact)
@@ -91,7 +91,7 @@ def calibrate(
 
 
 class _Observed:
-    """Of each site's input, over all windows: mean squares per channel; on demand the Gram matrix and samples."""
+    """Statistics of each site's input over all windows: mean squares per channel; on demand the Gram matrix and samples."""
 
     def __init__(self, recipe: Recipe | None) -> None:
         self._recipe = recipe
@@ -126,7 +126,7 @@ class _Observed:
         return self._sums[name] / np.float32(self._counts[name])
 
     def samples(self, name: str) -> Floats:
-        """At most MAX_SAMPLES of the inputs, [samples, columns], from all over the text."""
+        """At most MAX_SAMPLES of the inputs, [samples, columns], spread over the whole text."""
         every = np.concatenate(self._samples[name])
         return every[:: -(-len(every) // MAX_SAMPLES)]
 

@@ -37,7 +37,7 @@ class Texts:
     counts: Counts = None
 
     def predicting(self, logits: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """Of each window's logits, [tokens, vocabulary], the rows that predict a token that counts."""
+        """The rows of each window's logits, [tokens, vocabulary], that predict a token that counts."""
         for number, rows in enumerate(logits):
             yield rows if self.counts is None else rows[:-1][self.counts[number][1:]]
 
@@ -66,7 +66,7 @@ def text_windows(folder: Path, text: Path, num_tokens: int, context_length: int)
 
 
 def num_predicted(windows: Sequence[Ids], counts: Counts = None) -> int:
-    """Every token of a window but its first is predicted, and counts unless told otherwise."""
+    """Every token of a window but its first is predicted, and counts by default."""
     if counts is None:
         return sum(len(window) - 1 for window in windows)
     return sum(int(each[1:].sum()) for each in counts)
@@ -92,7 +92,7 @@ def perplexity(logits: Iterable[NDArray[np.float32]], windows: Sequence[Ids], co
 
 
 def folder_perplexity(folder: Path, windows: Sequence[Ids], threads: int = 0, counts: Counts = None) -> float:
-    """Of the model in an onnxruntime-genai folder, on the CPU. threads: 0 means the runtime's default.
+    """The perplexity of the model in an onnxruntime-genai folder, on the CPU. threads: 0 means the runtime's default.
 
     Raises CorruptModel when the folder's model cannot run.
     """
@@ -102,10 +102,10 @@ def folder_perplexity(folder: Path, windows: Sequence[Ids], threads: int = 0, co
 def divergence(truth: Iterable[NDArray[np.float32]], logits: Iterable[NDArray[np.float32]]) -> float:
     """How far what `logits` predict is from what `truth` does: the mean Kullback-Leibler divergence per token, in nats."""
     total, count = 0.0, 0
-    for right, said in zip(truth, logits, strict=True):
+    for right, computed in zip(truth, logits, strict=True):
         for start in range(0, len(right), _ROWS_AT_A_TIME):
             rows = slice(start, start + _ROWS_AT_A_TIME)
-            one, two = _log_softmax(right[rows]), _log_softmax(said[rows])
+            one, two = _log_softmax(right[rows]), _log_softmax(computed[rows])
             total += float((np.exp(one) * (one - two)).sum(dtype=np.float64))
         count += len(right)
     return total / max(1, count)
@@ -130,7 +130,7 @@ def _losses(logits: NDArray[np.float32], targets: Ids) -> NDArray[np.float64]:
 
 
 def folder_logits(folder: Path, windows: Sequence[Ids], threads: int = 0) -> Iterator[NDArray[np.float32]]:
-    """Of each window, [tokens, vocabulary], on the CPU. Raises CorruptModel."""
+    """The logits of each window, [tokens, vocabulary], on the CPU. Raises CorruptModel."""
     turn_off_telemetry()
     import onnxruntime
 

@@ -24,7 +24,9 @@ def measurable_tokens(source: TensorSource, most: int) -> int:
 
 
 def measurable_windows(source: TensorSource, folder: Path) -> tuple[measure.Ids, ...]:
-    """Of the shipped text, in the tokens of the folder's tokenizer; none when the model is too large, or not its tokenizer's."""
+    """Windows of the shipped text, in the tokens of the folder's tokenizer; none when the model is too large or the tokenizer does
+    not fit it.
+    """
     num_tokens = measurable_tokens(source, measure.MAX_TOKENS)
     if num_tokens == 0:
         return ()

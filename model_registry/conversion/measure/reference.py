@@ -24,7 +24,7 @@ from model_registry.conversion.source import (
 )
 
 TOKENS_AT_A_TIME = 128  # of logits, which are [tokens, vocabulary]
-Observer = Callable[[str, Floats], None]  # told a matrix's name, such as `ffn_up`, and its input [tokens, columns]
+Observer = Callable[[str, Floats], None]  # called with a matrix's name, such as `ffn_up`, and its input [tokens, columns]
 
 
 def reference_logits(source: TensorSource, windows: Sequence[NDArray[np.int64]]) -> Iterator[Floats]:

@@ -58,7 +58,7 @@ def _output_error(matrices: Sequence[Rounded], samples: Floats, scales: Floats) 
 
 
 def _rounded(x: Floats, block: int) -> Floats:
-    """As MatMulNBits rounds its input: 8 bits, symmetric, per block."""
+    """The input as MatMulNBits rounds it: 8 bits, symmetric, per block."""
     blocks = x.reshape(len(x), -1, block)
     steps = np.abs(blocks).max(axis=-1, keepdims=True) / np.float32(127)
     steps = np.where(steps > 0, steps, np.float32(1))

@@ -17,12 +17,12 @@ _CUTS = np.array([-0.06, -0.03, 0.0, 0.03, 0.06, 0.1, 0.14, 0.18, 0.23, 0.28], n
 _VALUES_AT_A_TIME = 1 << 16  # 256 KB: what a try reads again and again stays in the processor's cache
 
 
-def quantize_k(values: Floats, bits: int, block: int, loudness: Floats | None = None, *, is_symmetric: bool = False) -> Blocks:
-    """[rows, columns] as blocks. loudness: mean squares of the columns' inputs, [columns], by which errors are weighed."""
+def quantize_k(values: Floats, bits: int, block: int, importance: Floats | None = None, *, is_symmetric: bool = False) -> Blocks:
+    """[rows, columns] as blocks. importance: mean squares of the columns' inputs, [columns], by which errors are weighed."""
     rows, columns = values.shape
     step = max(1, _VALUES_AT_A_TIME // columns)
     shape = (1, columns // block, block)
-    weights = np.ones(shape, np.float32) if loudness is None else _usable(loudness).reshape(shape)
+    weights = np.ones(shape, np.float32) if importance is None else _usable(importance).reshape(shape)
     pieces = [
         _search(values[start : start + step].reshape(-1, columns // block, block), weights, bits, is_symmetric=is_symmetric)
         for start in range(0, rows, step)
@@ -31,9 +31,9 @@ def quantize_k(values: Floats, bits: int, block: int, loudness: Floats | None = 
     return Blocks(pack_pairs(integers) if bits == 4 else integers, scales, None if is_symmetric else zeros)
 
 
-def _usable(loudness: Floats) -> Floats:
+def _usable(importance: Floats) -> Floats:
     """Around 1, and never quite 0: a channel that was silent may speak later."""
-    finite = np.where(np.isfinite(loudness), loudness, 0)
+    finite = np.where(np.isfinite(importance), importance, 0)
     mean = float(finite.mean(dtype=np.float64)) or 1.0
     return (finite / mean + 0.01).astype(np.float32)
 

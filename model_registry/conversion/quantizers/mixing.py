@@ -31,7 +31,7 @@ _PATHS = {
     "ffn_up": "mlp/up_proj",
     "ffn_down": "mlp/down_proj",
 }
-MATRICES = tuple(_PATHS)  # of a layer; attn_q stands for fused q, k and v
+MATRICES = tuple(_PATHS)  # of a layer; attn_q means fused q, k and v
 _FUSED = {"attn_q": ("attn_q", "attn_k", "attn_v")}
 MAX_BANDS = 6  # of layers: neighbours are alike, and each unit takes a second or two to measure
 _FLOAT32_ACTIVATIONS = 1  # MatMulNBits accuracy_level

@@ -62,8 +62,11 @@ class Recipe:
         return self.exception_bits if name in self.exceptions else self.bits
 
     def block_of(self, bits: int, columns: int) -> int:
-        wish = self.block_4 if bits == 4 else self.block_8
-        return next((block for block in (wish, wish // 2, wish // 4) if block >= BLOCK and columns % block == 0), min(wish, BLOCK))
+        preferred = self.block_4 if bits == 4 else self.block_8
+        return next(
+            (block for block in (preferred, preferred // 2, preferred // 4) if block >= BLOCK and columns % block == 0),
+            min(preferred, BLOCK),
+        )
 
     def rounding_of(self, bits: int) -> Rounding:
         return self.rounding_4 if bits == 4 else "nearest"
@@ -117,18 +120,21 @@ def choose_block(exact: Collection[int | None], bits: int, columns: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class InputFigures:
-    """Of what a matrix is given (smoothed, if it will be), on calibration text.
+    """Statistics of a matrix's inputs on calibration text, after smoothing if there is any.
 
-    loudness: mean squares, [columns]. upper: for GPTQ, of the Gram matrix; None where nobody asked for it.
+    importance: mean squares, [columns]. upper: for GPTQ, the upper factor of the Gram matrix; None if not requested.
     """
 
-    loudness: Floats
+    importance: Floats
     upper: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class How:
-    """inputs: None when nothing is known of them: then every column weighs the same, and GPTQ rounds as k-quant."""
+class RoundingSpec:
+    """The algorithm of a rounding.
+
+    inputs: None if unknown: then every column has the same weight, and GPTQ rounds as k-quant does.
+    """
 
     rounding: Rounding
     is_symmetric: bool
@@ -141,5 +147,5 @@ class How:
         upper = None if self.inputs is None else self.inputs.upper
         if self.rounding == "gptq" and upper is not None:
             return quantize_gptq(values, block, upper, is_symmetric=self.is_symmetric)
-        loudness = None if self.inputs is None else self.inputs.loudness
-        return quantize_k(values, bits, block, loudness, is_symmetric=self.is_symmetric)
+        importance = None if self.inputs is None else self.inputs.importance
+        return quantize_k(values, bits, block, importance, is_symmetric=self.is_symmetric)

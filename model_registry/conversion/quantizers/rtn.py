@@ -1,7 +1,7 @@
 """Weights as blocks of integers with one scale each, as MatMulNBits and GatherBlockQuantized read them; round to nearest. Pure.
 
-value = scale * (integer - zero). 8 bits have a zero of each block's own, 4 bits 8, the middle of the range, unless told otherwise;
-4-bit integers lie two to a byte, low half first.
+value = scale * (integer - zero). 8 bits have a zero of each block's own, 4 bits 8, the middle of the range, by default; 4-bit
+integers are stored two to a byte, low half first.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def quantize(values: NDArray[np.float32], bits: int, block: int, *, is_symmetric
 
 
 def _to_own_zero(blocks: NDArray[np.float32], bits: int) -> Blocks:
-    """From the least value (or 0) to the greatest (or 0)."""
+    """Blocks whose range reaches from the least value (or 0) to the greatest (or 0)."""
     top = np.float32(2**bits - 1)
     low, high = np.minimum(blocks.min(axis=-1), 0), np.maximum(blocks.max(axis=-1), 0)
     scales = (high / top - low / top).astype(np.float32)  # the difference itself may overflow
@@ -67,7 +67,7 @@ def _to_middle_zero(blocks: NDArray[np.float32], bits: int) -> Blocks:
 
 
 def packed(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """As they are stored: 4 bits two to a byte."""
+    """The integers as stored: 4-bit ones two to a byte."""
     return pack_pairs(integers) if bits == 4 else integers
 
 

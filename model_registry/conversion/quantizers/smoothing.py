@@ -23,7 +23,7 @@ MAX_OCTAVES = 10  # up or down: a channel that was silent in the calibration may
 STEPS_PER_OCTAVE = 4  # coarse on purpose: sums that differ in their last bits between machines still give the same build
 
 
-MAX_OUTLIERS, LOUD = 2, 8.0  # channels isolated at most; how many times louder than the median one they are
+MAX_OUTLIERS, OUTLIER_RATIO = 2, 8.0  # the most channels to isolate; the least ratio of their rms to the median channel's
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class LayerSmoothing:
 
     attention: [hidden], of q, k and v columns. value: [kv_heads * head_size], of v rows; the query heads of a group share
     them. ffn: [hidden], of gate and up columns. gated: [ffn], of up rows and down columns.
-    inputs: by the name of the first of the matrices that share an input: what that is like, smoothed; where a recipe asks for it.
+    inputs: statistics of the smoothed inputs, by the name of the first of the matrices that share one; only where a recipe needs
+    them.
     """
 
     attention: Floats | None = None
@@ -48,7 +49,7 @@ class LayerSmoothing:
 
 @dataclass(frozen=True, slots=True)
 class Smoothing:
-    """Of every layer, and the channels of the head's input that are isolated."""
+    """The smoothing of every layer, and the channels of the head's input that are isolated."""
 
     layers: tuple[LayerSmoothing, ...]
     outliers: tuple[int, ...] = ()
@@ -65,23 +66,23 @@ class Smoothing:
 
 
 def find_outliers(inputs: Floats) -> tuple[int, ...]:
-    """The loudest channels by their mean squares, loudest first, if they drown their neighbours."""
+    """The channels with the largest mean squares, largest first, if they far exceed the median channel."""
     squares = np.where(np.isfinite(inputs), inputs, 0)
-    loudest = np.argsort(-squares, kind="stable")[:MAX_OUTLIERS]
-    return tuple(int(channel) for channel in loudest if squares[channel] > LOUD**2 * np.median(squares))
+    largest = np.argsort(-squares, kind="stable")[:MAX_OUTLIERS]
+    return tuple(int(channel) for channel in largest if squares[channel] > OUTLIER_RATIO**2 * np.median(squares))
 
 
 def balance(inputs: Floats, weights: Floats, of_inputs: float = 0.5, of_weights: float = 0.5) -> Floats:
     """rms of input^of_inputs / rms of weights^of_weights per channel, around a geometric mean of 1. Both: squares, in any unit.
 
-    A channel of which either is zero or not finite is left alone.
+    A channel for which either is zero or not finite is not scaled.
     """
     usable = np.isfinite(inputs) & np.isfinite(weights) & (inputs > 0) & (weights > 0)
     if not usable.any():
         return np.ones(inputs.shape, np.float32)
     logs = np.zeros(inputs.shape)
-    loud, heavy = (np.log(squares[usable], dtype=np.float64) / 2 for squares in (inputs, weights))
-    logs[usable] = of_inputs * loud - of_weights * heavy
+    log_inputs, log_weights = (np.log(squares[usable], dtype=np.float64) / 2 for squares in (inputs, weights))
+    logs[usable] = of_inputs * log_inputs - of_weights * log_weights
     logs[usable] -= logs[usable].mean()
     octaves = np.clip(logs / np.log(2), -MAX_OCTAVES, MAX_OCTAVES)
     scales: Floats = np.exp2(np.round(octaves * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE).astype(np.float32)

@@ -1,7 +1,7 @@
 """The folder that Foundry Local is shown of a model: links to its files, and configuration of our own.
 
 Foundry Local takes chat messages only and renders them by the model's template. Here the template gives the message back as it is,
-so that the text is ours: rendered in our sandbox, or not at all. Knows nothing of the SDK.
+so that the text is rendered in our sandbox, or not at all. Knows nothing of the SDK.
 """
 
 from __future__ import annotations

@@ -113,17 +113,17 @@ class FoundryModel:
             stack.callback(self._model.unload)
             self._open = stack.pop_all()
 
-    def check(self, asked: SamplingParams) -> None:
+    def check(self, requested: SamplingParams) -> None:
         neutral = SamplingParams()
         for field in _NO_FIELDS:
-            if getattr(asked, field) != getattr(neutral, field):
+            if getattr(requested, field) != getattr(neutral, field):
                 raise _unsupported(field)
         for field, off in ((Field.MIN_P, 0.0), (Field.TYPICAL_P, 1.0), (Field.REPETITION_PENALTY, 1.0)):
-            if getattr(asked, field) not in (None, off):
+            if getattr(requested, field) not in (None, off):
                 raise _unsupported(field)
-        if not asked.skip_special_tokens:
+        if not requested.skip_special_tokens:
             raise _unsupported(Field.SKIP_SPECIAL_TOKENS)
-        if asked.temperature is not None and asked.temperature > HOTTEST:
+        if requested.temperature is not None and requested.temperature > HOTTEST:
             message = f"{Field.TEMPERATURE.quoted} may be at most {HOTTEST}: Foundry Local serves this model."
             raise InvalidRequest(message, field=Field.TEMPERATURE)
 
@@ -144,7 +144,7 @@ def _register(manager: FoundryLocalManager, folder: Path) -> IModel:
 
 def _wire_request(text: str, params: ResolvedParams) -> dict[str, Any]:
     """Every parameter is named, since the runtime has defaults of its own (top_k 50). Seeds have 31 bits."""
-    seed = params.asked.seed
+    seed = params.requested.seed
     return {
         "model": _MODEL_ID,
         "messages": [{"role": "user", "content": text}],
@@ -166,7 +166,7 @@ class _FoundryAnswer:
         self._running: Any = None
         self._cancelled = False
 
-    def run(self, tell: Callable[[str], None]) -> Answered:
+    def run(self, on_text: Callable[[str], None]) -> Answered:
         import foundry_local_sdk as sdk
 
         with sdk.ChatSession(self._model) as session, sdk.Request() as request:
@@ -177,7 +177,7 @@ class _FoundryAnswer:
                     if self._cancelled:  # before the SDK had begun, where cancelling does nothing
                         break
                     if isinstance(item, sdk.TextItem) and (text := _text_of(item.text)):
-                        tell(text)
+                        on_text(text)
                 with stream.final_response as final:
                     usage = final.get_usage()
                     is_full = final.finish_reason is sdk.FinishReason.LENGTH

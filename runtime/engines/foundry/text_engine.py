@@ -27,12 +27,12 @@ from runtime.protocol.request import Prompt
 from runtime.text.tokenizer import Tokenizer
 
 HUNG_S = 300.0  # a cancelled answer that computes for so long never ends
-WAIT_S = 0.02  # how long a step waits for text; also how late it may see a new request or an abort while nobody is told anything
+WAIT_S = 0.02  # how long a step waits for text; also the delay of new requests and aborts while no text arrives
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """From an answering thread: new text, the end, or what went wrong."""
+class _StreamItem:
+    """An item from an answering thread: new text, the end, or an exception."""
 
     request: int
     what: str | Answered | BaseException
@@ -77,8 +77,10 @@ class TextEngine:
         self._texts: dict[int, str] = {}  # of requests that wait, as the model will read them
         self._running: dict[int, _Running] = {}
         self._threads: set[threading.Thread] = set()
-        self._cancelled: dict[threading.Thread, float] = {}  # of these, the ones whose answer nobody wants, and since when
-        self._told: queue.SimpleQueue[_Told] = queue.SimpleQueue()
+        self._cancelled: dict[
+            threading.Thread, float
+        ] = {}  # of these, the ones whose answer is not wanted any more, and since when
+        self._items: queue.SimpleQueue[_StreamItem] = queue.SimpleQueue()
 
     @property
     def num_unfinished(self) -> int:
@@ -112,10 +114,10 @@ class TextEngine:
         while (sequence := self._queue.scheduler.first_waiting()) is not None and self._can_start(sequence):
             self._start(sequence, report)
         with contextlib.suppress(queue.Empty):
-            told = self._told.get(timeout=WAIT_S)
+            item = self._items.get(timeout=WAIT_S)
             while True:
-                self._hear(told, report)
-                told = self._told.get_nowait()
+                self._deliver(item, report)
+                item = self._items.get_nowait()
         return self._queue.end_step()
 
     def stats(self) -> Stats:
@@ -141,33 +143,33 @@ class TextEngine:
         thread.start()
 
     def _serve(self, request: int, answer: Answer) -> None:
-        """On the request's own thread."""
+        """Runs on the request's own thread."""
         try:
-            ended: Answered | BaseException = answer.run(lambda text: self._told.put(_Told(request, text)))
+            ended: Answered | BaseException = answer.run(lambda text: self._items.put(_StreamItem(request, text)))
         except BaseException as error:  # a library's panic too: a thread that ended in silence would leave its request open
             ended = error
         self._threads.discard(threading.current_thread())
-        self._told.put(_Told(request, ended))
+        self._items.put(_StreamItem(request, ended))
 
-    def _hear(self, told: _Told, report: StepReport) -> None:
-        """What is told of a request that has left is the rest of an answer that was cancelled."""
-        running = self._running.get(told.request)
+    def _deliver(self, item: _StreamItem, report: StepReport) -> None:
+        """Items of a request that has left are the rest of a cancelled answer."""
+        running = self._running.get(item.request)
         if running is None:
             return
-        match told.what:
+        match item.what:
             case str() as text:
                 try:
                     self._on_text(running, text, report)
                 except RuntimeFailure as failure:  # its tokenizer cannot read what the model wrote
-                    self._queue.fail(running.sequence, failed(told.request, failure))
+                    self._queue.fail(running.sequence, failed(item.request, failure))
             case Answered() as answered:
                 self._on_end(running, answered, report)
             case BaseException() as error:
                 traceback.print_tb(error.__traceback__)
-                self._queue.fail(running.sequence, broken(told.request, error))
+                self._queue.fail(running.sequence, broken(item.request, error))
 
     def _on_text(self, running: _Running, text: str, report: StepReport) -> None:
-        """Token ids are read back from the text: the model tells none."""
+        """Token ids are computed from the text: the model returns none."""
         sequence = running.sequence
         if sequence.first_token_at is None:
             sequence.first_token_at = self._clock()
@@ -225,7 +227,10 @@ class TextEngine:
             raise EngineBroken(f"a cancelled answer has not ended for {HUNG_S:g} s")
 
     def _can_start(self, sequence: Sequence) -> bool:
-        """While a cancelled answer still computes, it takes its slot. A request that runs alone always has memory."""
+        """Whether a request can start. A cancelled answer keeps its slot while it computes.
+
+        A request that runs alone always has memory.
+        """
         if len(self._threads) >= self._options.num_slots:
             return False
         needed = self._bytes_of(sequence)

@@ -53,7 +53,7 @@ class TextIntake:
         self._intake.close()
 
     def tokens(self, prompt: Prompt) -> list[int]:
-        """As any engine's. Raises InvalidRequest."""
+        """Tokens, as for any engine. Raises InvalidRequest."""
         return self._intake.tokens(prompt)
 
     def prepare(self, submit: Submit) -> TextRequest:

@@ -23,17 +23,20 @@ class Answered:
 class Answer(Protocol):
     """One text being answered."""
 
-    def run(self, tell: Callable[[str], None]) -> Answered:
-        """Blocks; tells the text in whole characters as it comes. Once it was cancelled it may raise anything."""
+    def run(self, on_text: Callable[[str], None]) -> Answered:
+        """Blocks; calls `on_text` with whole characters as they arrive. After a cancel it may raise any exception."""
         ...
 
     def cancel(self) -> None:
-        """From any thread: `run` ends as soon as the model can, at the latest with its next text. No-op when it has ended."""
+        """Makes `run` end as soon as the model can, at the latest with its next text. Thread-safe.
+
+        Does nothing when it has ended.
+        """
         ...
 
 
 class TextModel(Protocol):
-    def check(self, asked: SamplingParams) -> None:
+    def check(self, requested: SamplingParams) -> None:
         """Raises InvalidRequest for what this model cannot do. Thread-safe."""
         ...
 
@@ -42,5 +45,5 @@ class TextModel(Protocol):
         ...
 
     def close(self) -> None:
-        """When no answer runs."""
+        """Releases the model. To be called when no answer runs."""
         ...

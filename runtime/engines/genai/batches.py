@@ -23,7 +23,7 @@ class TurnFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """eos_id: the token delivered where genai says only that an end-of-sequence token was chosen."""
+    """eos_id: the token to deliver where genai reports only that an end-of-sequence token was chosen."""
 
     context: int
     vocab_size: int
@@ -63,18 +63,18 @@ class BatchDecoder:
 
     def check(self, sequence: Sequence) -> None:
         refuse_beyond(sequence, (Field.LOGPROBS, Field.PROMPT_LOGPROBS, Field.PREDICTION, Field.THINKING_BUDGET))
-        asked = sequence.params.asked
+        requested = sequence.params.requested
         beyond = {
             Field.MIN_P: sequence.params.min_p > 0,
             Field.TYPICAL_P: sequence.params.typical_p < 1,
-            Field.PRESENCE_PENALTY: asked.presence_penalty != 0,
-            Field.FREQUENCY_PENALTY: asked.frequency_penalty != 0,
-            Field.LOGIT_BIAS: bool(asked.logit_bias),
-            Field.IGNORE_EOS: asked.ignore_eos,
-            Field.SEED: asked.seed is not None and not self._is_dynamic,
+            Field.PRESENCE_PENALTY: requested.presence_penalty != 0,
+            Field.FREQUENCY_PENALTY: requested.frequency_penalty != 0,
+            Field.LOGIT_BIAS: bool(requested.logit_bias),
+            Field.IGNORE_EOS: requested.ignore_eos,
+            Field.SEED: requested.seed is not None and not self._is_dynamic,
         }
-        for field, is_asked in beyond.items():
-            if is_asked:
+        for field, is_requested in beyond.items():
+            if is_requested:
                 raise InvalidRequest(f"This model's engine samples by itself and has no {field.quoted}. Leave it out.", field=field)
 
     def can_start(self, sequence: Sequence) -> bool:
@@ -93,7 +93,7 @@ class BatchDecoder:
     def _options(self, sequence: Sequence, request: Any) -> Any:
         params, options = sequence.params, self._og.TurnOptions(request)
         options.set_max_generated_tokens(params.max_tokens)
-        options.set_min_generated_tokens(min(params.asked.min_tokens, params.max_tokens))
+        options.set_min_generated_tokens(min(params.requested.min_tokens, params.max_tokens))
         options.set_repetition_penalty(params.repetition_penalty)
         options.set_do_sample(params.temperature > 0)
         if params.temperature > 0:
@@ -147,11 +147,11 @@ class BatchDecoder:
         return sum(turn.sequence.num_computed for turn in self._turns.values()) * self._limits.kv_bytes_per_token
 
     def cached_bytes(self) -> int:
-        """What genai may keep of ended requests it does not tell."""
+        """genai does not report what it keeps of ended requests."""
         return 0
 
     def reset(self) -> None:
-        """A new engine: the old one says after some errors that it cannot go on."""
+        """A new engine: after some errors the old one refuses to continue."""
         self._turns.clear()
         self._open()
 

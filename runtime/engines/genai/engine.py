@@ -29,7 +29,7 @@ from runtime.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A sequence's next token, or the error for which it has none. logprob: where the request asks for it."""
+    """A sequence's next token, or the error in its place. logprob: if requested."""
 
     sequence: Sequence
     token: int | None = None
@@ -38,9 +38,9 @@ class Decoded:
 
 
 def refuse_beyond(sequence: Sequence, fields: Iterable[Field]) -> None:
-    """Raises InvalidRequest where one of these is asked for, which the engine does not have."""
+    """Raises InvalidRequest if one of these fields is set, since the engine does not support it."""
     for field in fields:
-        if getattr(sequence.params.asked, field) is not None:
+        if getattr(sequence.params.requested, field) is not None:
             raise InvalidRequest(
                 f"The engine of this model has no {field.quoted}. Leave it out, or serve the model with the engine onnx.",
                 field=field,
@@ -67,7 +67,7 @@ class Decoder(Protocol):
         ...
 
     def start(self, sequence: Sequence) -> None:
-        """Takes it in, and sets how much of its prompt is cached."""
+        """Admits the sequence, and sets how much of its prompt is cached."""
         ...
 
     def prefill_budget(self, num_decoding: int) -> int:
@@ -218,7 +218,7 @@ class GenaiEngine:
         if has_ended:
             self._queue.end(sequence)
         else:
-            self._delivery.tell(sequence, report)
+            self._delivery.flush_chunk(sequence, report)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         self._decoder.discard(sequence)

@@ -104,7 +104,7 @@ class GeneratorDecoder:
 
     def check(self, sequence: Sequence) -> None:
         refuse_beyond(sequence, (Field.PROMPT_LOGPROBS, Field.PREDICTION))
-        if sequence.params.asked.ignore_eos and not self._limits.can_append:
+        if sequence.params.requested.ignore_eos and not self._limits.can_append:
             raise InvalidRequest(
                 f"This model's device cannot go on after an end-of-sequence token. Leave {Field.IGNORE_EOS.quoted} out.",
                 field=Field.IGNORE_EOS,
@@ -128,7 +128,7 @@ class GeneratorDecoder:
         self.prefix_hits += sequence.num_cached
 
     def _continue(self, sequence: Sequence) -> _Held | None:
-        """The kept generator that holds most of the prompt, rewound to it. Its last tokens are computed anew, as prompt."""
+        """The kept generator that holds most of the prompt, rewound to it. Its last tokens are recomputed, as prompt."""
         repeatable = sequence.is_repeatable
         fitting = ((key, held) for key, held in self._kept.items() if held.capacity >= len(sequence.tokens))
         reusable = ((key, held.tokens[: held.num_exact] if repeatable else held.tokens) for key, held in fitting)
@@ -155,7 +155,7 @@ class GeneratorDecoder:
     def _rewind(self, held: _Held, num_tokens: int) -> bool:
         try:
             held.generator.rewind_to(num_tokens)
-        except RuntimeError:  # genai's only way to say that a model's state cannot be cut
+        except RuntimeError:  # genai's only sign that a model's state cannot be cut
             self._can_rewind = False
             self._kept.clear()
             return False
@@ -187,7 +187,7 @@ class GeneratorDecoder:
         return [one for one in decoded if one is not None]
 
     def _num_next(self, sequence: Sequence) -> int:
-        """Of a decoding sequence: one, or all that a constraint has forced."""
+        """The number of a decoding sequence's next tokens: one, or all that a constraint has forced."""
         return sequence.num_pending if self._limits.can_append else 1
 
     def _advance(self, sequence: Sequence, num_tokens: int) -> Decoded | None:
@@ -208,7 +208,7 @@ class GeneratorDecoder:
         return self._choose(sequence, logits.reshape(1, logits.shape[-1]))
 
     def _choose(self, sequence: Sequence, logits: NDArray[np.float32]) -> Decoded:
-        num_top = sequence.params.asked.logprobs
+        num_top = sequence.params.requested.logprobs
         raw = None if num_top is None else logits[0].copy()
         choice = self._sampler.sample(logits, [sequence])[0]
         if not isinstance(choice, int):

@@ -84,7 +84,7 @@ class _Loaded:
 
 
 def _library() -> Any:
-    """onnxruntime-genai, told to report nothing to its maker. The variable, set before, stops what the call does not."""
+    """onnxruntime-genai with its telemetry off. The variable, set before the import, stops what the call does not."""
     turn_off_telemetry()
     import onnxruntime_genai as og
 
@@ -148,13 +148,13 @@ def _generator(og: Any, model: Any, capacity: int) -> Any:
 
 
 def _kv_bytes_per_token(generator: Any, folder: ModelFolder) -> int:
-    """From the KV tensors of a generator: layers may differ, and a hybrid model has layers without KV."""
+    """KV bytes per token, from the KV tensors of a generator: layers may differ, and a hybrid model has layers without KV."""
     total = 0
     for layer in range(folder.decoder.num_layers):
         for pattern in (folder.decoder.past_key, folder.decoder.past_value):
             try:
                 past = generator.get_input(pattern % layer)
-            except RuntimeError:  # genai's only way to say that there is no such input
+            except RuntimeError:  # genai's only sign that there is no such input
                 continue
             total += past.shape[1] * past.shape[-1] * past.itemsize
     return total

@@ -1,10 +1,10 @@
 """LoRA adapters in a decoder's graph: rows of one step have different ones, or none. Knows no session and no rows' places.
 
-All adapters lie side by side along their rank. Of an input x of a matrix product W x of a layer, t = mask * (down @ x) is computed,
-where the mask, an added input float32 [batch, 1, width], is 1 for the ranks of the row's own adapter and 0 elsewhere. A product of
-8 bits then reads x and t together by a wider matrix, [W up] [x t]; others have up @ t added. So whatever mixture of adapters a step
-has, its arithmetic is dense, and no matrices are copied per row (as S-LoRA's gathering kernels avoid it). Products that read the
-same input share one `down`.
+All adapters are stored side by side along their rank. Of an input x of a matrix product W x of a layer, t = mask * (down @ x) is
+computed, where the mask, an added input float32 [batch, 1, width], is 1 for the ranks of the row's own adapter and 0 elsewhere. A
+product of 8 bits then reads x and t together by a wider matrix, [W up] [x t]; others have up @ t added. So whatever mixture of
+adapters a step has, its arithmetic is dense, and no matrices are copied per row (as S-LoRA's gathering kernels avoid it). Products
+that read the same input share one `down`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class GraphAdapters:
         is_rounded = any(product.block for product in products)
         if self._factors is None and is_rounded and model.producer_name == _OUR_IMPORTER:
             raise UnsupportedModel(
-                "This build does not tell how its weights were smoothed, so no adapter can be served on it. It was imported by an "
+                "This build lacks its smoothing factors, so no adapter can be served on it. It was imported by an "
                 "older slmops: import the model again."
             )
         sizes = {(product.layer, module): (rows, product.columns) for product in products for module, rows in product.modules}
@@ -185,7 +185,7 @@ def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> N
 
 
 def _padded(size: int, block: int) -> int:
-    """To whole blocks."""
+    """The matrix, padded to whole blocks."""
     return -(-size // block) * block
 
 

@@ -120,7 +120,7 @@ class OnnxDecoder:
         self.close()
         del self._session  # first: its weights and the next one's need not be in memory together
         self._session = _session(self._graph(), self._shape.path.parent, num_threads)
-        give_back_scratch()
+        release_scratch()
 
     def close(self) -> None:
         """Bindings hold addresses of the KV arrays: they go first."""
@@ -174,9 +174,9 @@ class OnnxDecoder:
         return logits
 
 
-def give_back_scratch() -> None:
+def release_scratch() -> None:
     """Loading leaves freed heap behind: some 30 MB of the weights' reading, up to 250 MB of a large vocabulary's. glibc keeps it
-    unless told (malloc_trim(3)); other systems do not."""
+    unless called to (malloc_trim(3)); other systems do not need it."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 

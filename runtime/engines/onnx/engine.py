@@ -13,7 +13,7 @@ from runtime.batching.engine import BatchingEngine, Limits
 from runtime.batching.intake import Intake
 from runtime.engines.model_folder import read_model_folder
 from runtime.engines.onnx.adapters import GraphAdapters
-from runtime.engines.onnx.decoder import OnnxDecoder, give_back_scratch
+from runtime.engines.onnx.decoder import OnnxDecoder, release_scratch
 from runtime.machine.hardware import usable_cores
 from runtime.protocol.messages import EngineOptions, ModelInfo
 
@@ -27,7 +27,7 @@ def build_onnx_engine(path: Path, options: EngineOptions) -> BatchingEngine:
     adapters = GraphAdapters({name: Path(each) for name, each in options.adapters.items()}, path) if options.adapters else None
     runner = OnnxDecoder(folder, num_slots=options.num_slots, threads=threads, context=context, adapters=adapters)
     intake = Intake.of_folder(folder, context, options, adapters=tuple(options.adapters))
-    give_back_scratch()
+    release_scratch()
     process = psutil.Process()
     info = ModelInfo(
         engine="onnx",

@@ -88,7 +88,7 @@ class SideBranches:
         return parts
 
     def widen(self, widened: Widened, masked: str, path: str) -> None:
-        """The product goes on from its input and `masked` beside it."""
+        """Extends the product: it reads its input and `masked` beside it."""
         node, joined = widened.product.node, f"{path}/joined"
         self._nodes.append(helper.make_node("Concat", [node.input[0], masked], [joined], name=f"{path}/Concat", axis=-1))
         node.input[0] = joined
@@ -137,7 +137,7 @@ _AFTER_HEAD = {"Cast", "Mul", "Div", "Tanh", "Add", "Identity"}
 
 
 class UnsupportedGraph(ValueError):
-    """The graph is sound, but continuous batching cannot run it; the message says why."""
+    """The graph is sound, but continuous batching cannot run it; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class ByteBlocks:
 
 
 def layer_products(graph: onnx.GraphProto, kv_size: int) -> Iterator[Product]:
-    """In the graph's order. kv_size: rows of k, and of v, where a product stacks them behind q."""
+    """The products in the graph's order. kv_size: rows of k, and of v, where a product stacks them behind q."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Transpose" and node.input[0] in shapes:
@@ -88,7 +88,7 @@ def to_byte_blocks(weights: NDArray[np.float32], block: int) -> ByteBlocks:
 class Widened:
     """A product's matrix with further columns. tensors: its own, which it no longer reads, by the place among the node's inputs.
 
-    Read anew by `array`, one at a time: both matrices are as large as the model.
+    Read again by each call of `array`, one at a time: both matrices are as large as the model.
     """
 
     product: Product
@@ -106,7 +106,7 @@ class Widened:
 
 
 def widen(product: Product, more: ByteBlocks, graph: onnx.GraphProto, folder: Path) -> Widened:
-    """Tells the node that its input is wider; who calls names the new tensors and the new input."""
+    """Widens the node's input attributes; the caller names the new tensors and the new input."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     own = {place: tensors[name] for place, name in enumerate(product.node.input[:4]) if place and name}
     for attribute in product.node.attribute:
@@ -116,7 +116,7 @@ def widen(product: Product, more: ByteBlocks, graph: onnx.GraphProto, folder: Pa
 
 
 def read_tensor(tensor: onnx.TensorProto, folder: Path) -> NDArray[Any]:
-    """An initializer's values, also where they lie in a file beside the model."""
+    """An initializer's values, also if they are in a file beside the model."""
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return numpy_helper.to_array(tensor)
     place = {entry.key: entry.value for entry in tensor.external_data}

@@ -1,4 +1,4 @@
-"""Grammars compiled once and shared by the rows that ask for them. Knows no row's state."""
+"""Compiles grammars once and shares them among rows. Knows no row's state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Trial = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class _Complaint:
-    """In place of what a grammar compiles to: the same one is refused again without another attempt."""
+    """The cached refusal of a grammar, so that the same one is refused again without another attempt."""
 
     text: str
 
@@ -32,7 +32,7 @@ class _Complaint:
 class GrammarCompiler:
     """Thread-safe. eos_ids: tokens that end an answer, at least one. vocab_size: logits per row.
 
-    trial: says what is wrong with a Lark grammar (None: nothing) before it is compiled here, where a compilation without end could
+    trial: returns the fault of a Lark grammar (None: it has none) before it is compiled here, where an endless compilation could
     not be stopped. None: every grammar is compiled at once.
     """
 

@@ -1,4 +1,4 @@
-"""What an engine asks of a row's constraint. Knows no grammar and no model."""
+"""The interface of a row's constraint. Knows no grammar and no model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Constraint(Protocol):
 
     @property
     def is_complete(self) -> bool:
-        """Nothing may follow: the answer ends here, without an end-of-sequence token."""
+        """Whether the answer must end here, without an end-of-sequence token."""
         ...
 
 

@@ -43,7 +43,7 @@ def to_lark(grammar: Grammar) -> str:
 
 
 def either(calls: str, form: Grammar) -> str:
-    """A Lark grammar of answers that follow one of both. calls: Lark; form: not Lark, whose rules could bear the same names.
+    """A Lark grammar of answers that follow one of both. calls: Lark; form: not Lark, whose rules could have the same names.
 
     Raises InvalidRequest, as `to_lark`.
     """
@@ -52,7 +52,7 @@ def either(calls: str, form: Grammar) -> str:
 
 
 def refusal(grammar: Grammar, complaint: str) -> InvalidRequest:
-    """complaint: what llguidance says about the grammar of `to_lark`, with excerpts of it, which are left out."""
+    """complaint: llguidance's error for the grammar of `to_lark`, with excerpts of it, which are left out."""
     reason = re.sub(r"\s*\n\s*", " ", _EXCERPT.sub("", _NOISE.sub("", complaint)).strip())
     reason = reason if len(reason) <= MAX_REASON_CHARS else f"{reason[:_HALF]} ... {reason[-_HALF:]}"
     is_own_text = grammar.kind is GrammarKind.LARK
@@ -60,13 +60,13 @@ def refusal(grammar: Grammar, complaint: str) -> InvalidRequest:
     if (remedy := _schema_remedy(reason)) is not None:
         return InvalidRequest(f"The JSON Schema cannot be followed: {remedy}", field=grammar.field, code="unsupported_schema")
     if grammar.kind is GrammarKind.JSON_SCHEMA:
-        message = f"The JSON Schema cannot be followed: {reason.rstrip('.')}. Change it, or ask for a simpler one."
+        message = f"The JSON Schema cannot be followed: {reason.rstrip('.')}. Change it, or use a simpler one."
         return InvalidRequest(message, field=grammar.field, code="unsupported_schema")
-    return _invalid(grammar, f"{reason.rstrip('.')}. Change it, or ask for a simpler one")
+    return _invalid(grammar, f"{reason.rstrip('.')}. Change it, or use a simpler one")
 
 
 def _schema_remedy(reason: str) -> str | None:
-    """What schemas most often meet, said better than the compiler does."""
+    """Clearer messages for the most frequent errors of schemas."""
     if match := re.search(r"Unimplemented keys: \[(.*?)\]", reason):
         several = "," in match[1]
         return f"{match[1]} {'are' if several else 'is'} not supported. Leave {'them' if several else 'it'} out."

@@ -56,7 +56,7 @@ def _unsupported(schema: dict[str, Any]) -> str | None:
         return f'"multipleOf" has a divisor above {MAX_DIVISOR}. Use a rounder or smaller one.'
     num_free = _count(schema.get("minProperties")) - len(_required(schema))
     if num_free > 1:
-        return f'"minProperties" asks for {num_free} keys more than "required" names, and a key could be written twice. Name them.'
+        return f'"minProperties" needs {num_free} keys more than "required" names, and a key could be written twice. Name them.'
     return None
 
 
@@ -92,7 +92,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def subschemas(schema: dict[str, Any]) -> Iterator[Any]:
-    """The schemas directly inside this one, and what stands in their places."""
+    """The schemas directly inside this one, and other values in the places of schemas."""
     for keyword in _SCHEMAS:
         match schema.get(keyword):
             case list(several):

@@ -71,7 +71,7 @@ def token(text: str) -> str:
 def json_rule(schema: Any, *, field: Field = Field.TOOLS, lenient: bool = False) -> str:
     """A JSON text that follows the schema, written as `json.dumps` does. May stand wherever a rule's name may.
 
-    schema: parsed; draft 2020-12 unless its `$schema` says otherwise. lenient: what grammars cannot express is passed over.
+    schema: parsed; draft 2020-12 unless its `$schema` names another. lenient: ignore what grammars cannot express.
     Raises InvalidRequest (`unsupported_schema`) that names `field` and the keyword; more is found when the grammar is compiled.
     """
     if not lenient:
@@ -107,7 +107,7 @@ MAX_BRANCHES = 5 * MAX_SCHEMAS  # an optional property makes four
 
 
 def new_matcher(tokens: LLTokenizer, lark: str) -> LLMatcher:
-    """lark: without marks of `lark.token`. Its `is_error` and `get_error` say what is wrong with it."""
+    """lark: without marks of `lark.token`. Its `is_error` and `get_error` have the error."""
     from llguidance import LLMatcher, LLParserLimits
 
     limits = LLParserLimits(max_items_in_row=MAX_BRANCHES, verbose_errors=False)
@@ -115,7 +115,7 @@ def new_matcher(tokens: LLTokenizer, lark: str) -> LLMatcher:
 
 
 def complaint(lark: str) -> str | None:
-    """What llguidance says against it; None: it compiles."""
+    """llguidance's error; None: it compiles."""
     matcher = new_matcher(_bytes(), with_tokens(lark, lambda _: None))
     return matcher.get_error() if matcher.is_error() else None
 

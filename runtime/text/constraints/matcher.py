@@ -25,9 +25,9 @@ PAUSE_S = 0.05  # a few steps of a small model
 
 
 class Vocabulary:
-    """Thread-safe. Built when it is first asked for: 0.2 s for 49,000 tokens, 1.4 s for 262,000. vocab_size: logits per row.
+    """Thread-safe. Built on first use: 0.2 s for 49,000 tokens, 1.4 s for 262,000. vocab_size: logits per row.
 
-    No other thread runs while the library builds its trie, so it is told the tokens, not the tokenizer's file, which would take it
+    No other thread runs while the library builds its trie, so it is given the tokens, not the tokenizer's file, which would take it
     thrice as long, and builds in two parts, with a pause for others between: 0.5 s each for 262,000 tokens.
     """
 
@@ -44,7 +44,7 @@ class Vocabulary:
 
     @cached_property
     def not_special(self) -> NDArray[np.int32]:
-        """A bit for each token that stands for text or ends an answer, as in a mask."""
+        """A bit for each token that has text or ends an answer, as in a mask."""
         tokens = self.tokens
         special = np.array([tokens.is_special_token(number) for number in range(tokens.vocab_size)])
         special[tokens.eos_tokens] = False
@@ -68,7 +68,7 @@ class Vocabulary:
 
 
 class _Spelled:
-    """A tokenizer given by the bytes of its tokens; what llguidance's TokenizerWrapper asks for."""
+    """A tokenizer given by the bytes of its tokens; the interface that llguidance's TokenizerWrapper needs."""
 
     bos_token_id = None
 
@@ -119,7 +119,7 @@ class Masks:
             mask[:num_words] &= self.only
 
     def bits(self, mask: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """As `Constraint.allowed` gives them."""
+        """The bits in the form of `Constraint.allowed`."""
         return mask.view(np.uint8)[: (self.vocab_size + 7) // 8]
 
 

@@ -35,7 +35,7 @@ class ThoughtTags:
 
     open_token: the opening tag where it is one token. closing: the tokens that end a thought whose budget is used up.
     spilling: tokens in which something else than white space follows what may be the end of a closing tag.
-    token_bytes: what each token stands for, special ones among them. eos_ids: tokens that end an answer.
+    token_bytes: the bytes of each token, including special ones. eos_ids: tokens that end an answer.
     """
 
     open: bytes
@@ -121,7 +121,9 @@ class Thinking:
             self._place, self._left = _Place.CLOSING, list(self._tags.closing)
 
     def _allowed_within(self) -> Mask:
-        """Neither the end of the answer, nor a token that closes the thought and goes on: the grammar could not see its rest."""
+        """Neither the end of the answer, nor a token that closes the thought and has more text: the grammar could not see its
+        rest.
+        """
         tail, close, read = self._tail, self._tags.close, self._tags.token_bytes
         if not any(tail.endswith(close[:size]) for size in range(1, len(close))):
             return self._within

@@ -38,8 +38,8 @@ class _ThoughtFirst:
         return self._thought.feed(text) + self._hand_over()
 
     def finish(self) -> list[Delta]:
-        said = [] if self._thought.is_done else self._thought.finish() + self._hand_over()
-        return said + self._body.finish()
+        deltas = [] if self._thought.is_done else self._thought.finish() + self._hand_over()
+        return deltas + self._body.finish()
 
     def _hand_over(self) -> list[Delta]:
         return self._body.feed(self._thought.take_rest()) if self._thought.is_done else []

@@ -79,7 +79,7 @@ def _call_rules(tools: Sequence[Tool], choice: ToolChoice, call: str) -> Iterato
 
 
 def arguments_schema(function: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a tool's arguments: an object with the properties that are named, unless the schema says more of others."""
+    """The schema of a tool's arguments: an object with the properties that are named, unless the schema allows others."""
     schema: dict[str, Any] | None = function.get("parameters")
     if schema is None:
         return _NO_ARGUMENTS

@@ -64,7 +64,7 @@ def is_instruction(message: Message) -> bool:
 
 
 def in_user_turns(messages: Sequence[Message]) -> list[Message]:
-    """For templates without a system role: instructions stand at the beginning of the user's next turn, as Gemma is used.
+    """For templates without a system role: moves instructions to the beginning of the user's next turn, as is usual with Gemma.
 
     A turn is made where none follows, or where it is not the user's; instructions after the user's last turn join that turn.
     """

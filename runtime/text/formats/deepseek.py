@@ -75,7 +75,7 @@ class DeepSeek:
 
 
 def _read_answer(reader: Reader) -> Script[None]:
-    while (yield from reader.say_until((BEGIN,))) is not None:
+    while (yield from reader.emit_until((BEGIN,))) is not None:
         yield from reader.attempt(_read_block)
 
 
@@ -94,7 +94,7 @@ def _read_block(reader: Reader) -> Script[bool]:
 
 
 def _read_call(reader: Reader) -> Script[bool]:
-    """False: none; nothing was said, and the place is undefined."""
+    """False: there is none; nothing was emitted, and the reading position is undefined."""
     if not (yield from reader.accept(CALL_BEGIN)):
         return False
     head = yield from reader.until(SEPARATOR, MAX_NAME_CHARS)
@@ -110,7 +110,7 @@ def _read_call(reader: Reader) -> Script[bool]:
     if not name or not name.strip() or (yield from reader.peek()) != "{":
         return False
     reader.begin_call(name.strip())
-    if (yield from reader.json(reader.say_arguments)) is not None:
+    if (yield from reader.json(reader.emit_arguments)) is not None:
         yield from reader.spaces()
         yield from reader.accept("```")
         yield from reader.spaces()

@@ -1,4 +1,4 @@
-"""Gemma 2 and 3, whose templates know no tools: they are taught in the first user turn, as Google's guide says.
+"""Gemma 2 and 3, whose templates know no tools: the first user turn describes them, as Google's guide recommends.
 
 {"name": "get_weather", "parameters": {"city": "Paris"}}
 """

@@ -1,4 +1,4 @@
-"""For chat models that were not trained on calls, or on a way that is not known here: the system message says how to call.
+"""For chat models that were not trained on calls, or on a notation that is unknown here: the system message describes the notation.
 
 {"tool_calls": [{"name": "get_weather", "arguments": {"city": "Paris"}}]}
 """

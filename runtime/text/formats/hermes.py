@@ -21,7 +21,7 @@ from runtime.text.formats.reader import AnswerParser, Reader, Script, ScriptedPa
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
-# As Qwen's templates say it.
+# The text of Qwen's templates.
 _INSTRUCTIONS = """# Tools
 
 You may call one or more functions to assist with the user query.
@@ -59,7 +59,7 @@ class Hermes:
 
 def read_answer(reader: Reader) -> Script[None]:
     """Text and calls in tags; the tag may hold an object, or a list of them."""
-    while (yield from reader.say_until((OPEN,))) is not None:
+    while (yield from reader.emit_until((OPEN,))) is not None:
         yield from reader.attempt(_read_block)
 
 

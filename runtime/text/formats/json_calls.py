@@ -38,7 +38,7 @@ def read_calls(reader: Reader, *, separator: str | None = None, needs_arguments:
 def read_calls_or_text(reader: Reader) -> Script[None]:
     """An answer that is calls, from a brace on, maybe in a fence; else it is text."""
     yield from reader.attempt(read_bare_calls)
-    yield from reader.say_until(())
+    yield from reader.emit_until(())
 
 
 def read_bare_calls(reader: Reader) -> Script[bool]:
@@ -74,9 +74,9 @@ def _read_wrapped(reader: Reader) -> Script[bool]:
 
 
 def read_call(reader: Reader, *, needs_arguments: bool = False) -> Script[bool]:
-    """One object. False: it is no call, nothing was said, and the place is undefined.
+    """Reads one object. False: it is no call; nothing was emitted, and the reading position is undefined.
 
-    The arguments are said as they come once the name is known. Other keys are passed over.
+    The arguments are emitted as they arrive once the name is known. Other keys are skipped.
     needs_arguments: an object without them is no call, but some other JSON.
     """
     if not (yield from reader.accept("{")):
@@ -89,11 +89,11 @@ def read_call(reader: Reader, *, needs_arguments: bool = False) -> Script[bool]:
         key = yield from _read_key(reader)
         if key is None:
             return begun
-        tell = None
+        on_text = None
         if key in ARGUMENTS_KEYS and name and not begun and (yield from reader.peek()) == "{":
             reader.begin_call(name)
-            begun, tell = True, reader.say_arguments
-        value = yield from reader.json(tell)
+            begun, on_text = True, reader.emit_arguments
+        value = yield from reader.json(on_text)
         if value is None:
             return begun
         if key == "name" and not name:
@@ -107,7 +107,7 @@ def read_call(reader: Reader, *, needs_arguments: bool = False) -> Script[bool]:
         return begun
     if not name or (needs_arguments and arguments is None):
         return False
-    return _say_whole(reader, name, arguments)
+    return _emit_whole(reader, name, arguments)
 
 
 def _read_key(reader: Reader) -> Script[str | None]:
@@ -122,8 +122,8 @@ def _read_key(reader: Reader) -> Script[str | None]:
     return _text_of(key)
 
 
-def _say_whole(reader: Reader, name: str, arguments: str | None) -> bool:
-    """A call whose arguments could not be said as they came: some models write them as an object's JSON text, or not at all."""
+def _emit_whole(reader: Reader, name: str, arguments: str | None) -> bool:
+    """A call whose arguments could not be emitted as they arrived: some models write them as a string of JSON, or not at all."""
     text = arguments or "{}"
     if text.startswith('"'):
         text = (_text_of(text) or "").strip()
@@ -132,12 +132,12 @@ def _say_whole(reader: Reader, name: str, arguments: str | None) -> bool:
     if not text.startswith("{"):
         return False
     reader.begin_call(name)
-    reader.say_arguments(text)
+    reader.emit_arguments(text)
     return True
 
 
 def _text_of(value: str) -> str | None:
-    """What a JSON string says; None if it is none."""
+    """The value of a JSON string; None if it is none."""
     if not value.startswith('"'):
         return None
     try:

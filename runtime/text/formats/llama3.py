@@ -19,7 +19,7 @@ from runtime.text.formats.reader import AnswerParser, Reader, Script, ScriptedPa
 
 PYTHON_TAG = "<|python_tag|>"
 
-# As Llama's templates say it.
+# The text of Llama's templates.
 _INSTRUCTIONS = """You have access to the following functions. To call a function, please respond with JSON for a function call.
 Respond in the format {{"name": function name, "parameters": dictionary of argument name and its value}}. Do not use variables.
 
@@ -48,9 +48,9 @@ class Llama3:
 
 
 def _read_answer(reader: Reader) -> Script[None]:
-    """Without the special token, calls are only what begins the answer."""
+    """Reads an answer. Without the special token, only text at the beginning of the answer is a call."""
     yield from reader.attempt(read_bare_calls)
-    while (yield from reader.say_until((PYTHON_TAG,))) is not None:
+    while (yield from reader.emit_until((PYTHON_TAG,))) is not None:
         yield from reader.attempt(read_bare_calls)
 
 

@@ -54,7 +54,7 @@ class Mistral:
 
 
 def _read_answer(reader: Reader) -> Script[None]:
-    while (yield from reader.say_until((MARK,))) is not None:
+    while (yield from reader.emit_until((MARK,))) is not None:
         yield from reader.attempt(_read_block)
 
 
@@ -68,7 +68,7 @@ def _read_block(reader: Reader) -> Script[bool]:
         return False
     reader.back_to(reader.at - 1)
     reader.begin_call(found[1])
-    yield from reader.json(reader.say_arguments)
+    yield from reader.json(reader.emit_arguments)
     return True
 
 

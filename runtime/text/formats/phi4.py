@@ -1,4 +1,4 @@
-"""Phi-4-mini's calls: one list between special tokens; some templates ask for a list behind the word `functools` instead.
+"""Phi-4-mini's calls: one list between special tokens; some templates require a list after the word `functools` instead.
 
 <|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris"}}]<|/tool_call|>
 functools[{"name": "get_weather", "arguments": {"city": "Paris"}}]
@@ -25,7 +25,7 @@ _SYSTEM = "You are a helpful assistant with some tools."
 
 @dataclass(frozen=True, slots=True)
 class Phi4:
-    """functools: the way that calls are asked for. Both are read."""
+    """functools: the notation that the template requires. Both are read."""
 
     name: str = "phi4"
     special_tokens: tuple[str, ...] = (OPEN, CLOSE)
@@ -59,7 +59,7 @@ class Phi4:
 
 
 def _read_answer(reader: Reader) -> Script[None]:
-    while (mark := (yield from reader.say_until((OPEN, f"{FUNCTOOLS}[")))) is not None:
+    while (mark := (yield from reader.emit_until((OPEN, f"{FUNCTOOLS}[")))) is not None:
         yield from reader.attempt(_read_block if mark == OPEN else _read_functools)
 
 

@@ -19,7 +19,7 @@ class ToolFormat(Protocol):
 
     @property
     def name(self) -> str:
-        """As settings and `ModelInfo.tool_format` say it: `hermes`, `llama3`, `mistral`..."""
+        """The name in settings and `ModelInfo.tool_format`: `hermes`, `llama3`, `mistral`..."""
         ...
 
     @property
@@ -44,7 +44,7 @@ class ToolFormat(Protocol):
         ...
 
     def parser(self) -> AnswerParser:
-        """For one answer, without its thought."""
+        """A parser for one answer, without its reasoning."""
         ...
 
 
@@ -61,14 +61,14 @@ class ReasoningFormat:
         return prompt.rstrip().endswith(self.open)
 
     def read(self, reader: Reader, *, in_thought: bool) -> Script[None]:
-        """Says the thought, if the answer begins with one. in_thought: the prompt ended in one."""
+        """Emits the reasoning, if the answer begins with it. in_thought: whether the prompt ended in it."""
         place = reader.at
         yield from reader.spaces()
         if not (yield from reader.accept(self.open)) and not in_thought:
             reader.back_to(place)
             return
         yield from reader.spaces()
-        if (yield from reader.say_until((self.close,), ReasoningDelta)) is not None:
+        if (yield from reader.emit_until((self.close,), ReasoningDelta)) is not None:
             yield from reader.spaces()
 
 

@@ -47,7 +47,7 @@ class AnswerParser(Protocol):
     """Reads an answer in any pieces: the concatenated result is the same however the text is cut. Never raises."""
 
     def feed(self, text: str) -> list[Delta]:
-        """What this much more text says. What could still become something else is held back."""
+        """The deltas of this further text. Text that could still become a mark is held back."""
         ...
 
     def finish(self) -> list[Delta]:
@@ -71,7 +71,7 @@ class JsonValue:
         self.is_complete = self.is_broken = False
 
     def scan(self, text: str, start: int) -> int:
-        """Reads on from `start`, where the last scan stopped. Returns the place behind what belongs to the value."""
+        """Continues at `start`, where the last scan stopped. Returns the position after the characters of the value."""
         for at in range(start, len(text)):
             if self._in_string:
                 self._read_in_string(text[at])
@@ -91,7 +91,7 @@ class JsonValue:
             self.is_complete = not self._closers
 
     def _read(self, char: str) -> bool:
-        """Whether the character belongs to the value."""
+        """Whether the character is part of the value."""
         if self._in_scalar and char not in _SCALARS:
             self._in_scalar = False
             if not self._closers:
@@ -117,7 +117,7 @@ Script = Generator[None, None, T]
 
 
 class Reader:
-    """The text of one answer, the place that it was read to, and what it said so far."""
+    """The text of one answer, the reading position, and the deltas that were not taken yet."""
 
     __slots__ = ("_at", "_deltas", "_ended", "_mark_from", "_num_calls", "_text")
 
@@ -129,22 +129,22 @@ class Reader:
         self._deltas: list[Delta] = []
         self._num_calls = 0
 
-    # ---- for those who feed it ----
+    # ---- for the caller that feeds it ----
 
     def feed(self, text: str) -> None:
         self._text += text
 
     def end(self) -> None:
-        """No more comes."""
+        """No more text follows."""
         self._ended = True
 
-    def take_said(self) -> list[Delta]:
-        """What was said since the last time."""
+    def take_deltas(self) -> list[Delta]:
+        """The deltas since the last call."""
         deltas, self._deltas = self._deltas, []
         return deltas
 
     def take_rest(self) -> str:
-        """The text that came and was not read."""
+        """The text that arrived and was not read."""
         text, self._text, self._at = self._text[self._at :], "", 0
         return text
 
@@ -152,7 +152,7 @@ class Reader:
 
     @property
     def at(self) -> int:
-        """The place, to come back to. Valid until `say_until`."""
+        """The reading position, for `back_to`. Valid until `emit_until`."""
         return self._at
 
     def back_to(self, place: int) -> None:
@@ -169,7 +169,7 @@ class Reader:
             self._at += 1
 
     def accept(self, literal: str) -> Script[bool]:
-        """Reads the literal, if it comes next."""
+        """Reads the literal, if the text continues with it."""
         while not self._text.startswith(literal, self._at):
             if self._ended or not literal.startswith(self._text[self._at :]):
                 return False
@@ -178,7 +178,7 @@ class Reader:
         return True
 
     def until(self, mark: str, limit: int) -> Script[str | None]:
-        """Reads the text before the mark, and the mark. None where it does not come within so many characters."""
+        """Reads the text before the mark, and the mark. None if it does not occur within `limit` characters."""
         start, end = self._at, self._at + limit + len(mark)
         while (found := self._text.find(mark, start, end)) < 0:
             if self._ended or len(self._text) >= end:
@@ -187,36 +187,36 @@ class Reader:
         self._at = found + len(mark)
         return self._text[start:found]
 
-    def json(self, tell: Callable[[str], None] | None = None) -> Script[str | None]:
-        """Reads a JSON value, telling its text as it comes. None where none comes, or it is broken or cut."""
+    def json(self, on_text: Callable[[str], None] | None = None) -> Script[str | None]:
+        """Reads a JSON value and passes its text to `on_text` as it arrives. None if there is none, or it is broken or cut."""
         start, value = self._at, JsonValue()
         while True:
             begin, self._at = self._at, value.scan(self._text, self._at)
-            if tell is not None:
-                tell(self._text[begin : self._at])
+            if on_text is not None:
+                on_text(self._text[begin : self._at])
             if value.is_complete:
                 return self._text[start : self._at]
             if value.is_broken or self._ended:
                 return None
             yield
 
-    # ---- for scripts: saying ----
+    # ---- for scripts: emitting ----
 
-    def say_until(self, marks: tuple[str, ...], kind: type[ContentDelta | ReasoningDelta] = ContentDelta) -> Script[str | None]:
-        """Says the text before the first of the marks, but for the space right before it, and reads the mark.
+    def emit_until(self, marks: tuple[str, ...], kind: type[ContentDelta | ReasoningDelta] = ContentDelta) -> Script[str | None]:
+        """Emits the text before the first of the marks, without the white space right before it, and reads the mark.
 
-        None: no mark came, and the answer is said to its end.
+        None: there is no mark, and the answer is emitted to its end.
         """
         while True:
             self._text, self._at = self._text[self._at :], 0
             start, mark = _first_of(marks, self._text)
             if mark is not None:
                 before = self._text[:start].rstrip()
-                self._say(before, kind)
+                self._emit(before, kind)
                 self._mark_from, self._at = len(before), start + len(mark)
                 return mark
             self._at = len(self._text) if self._ended else _settled(marks, self._text)
-            self._say(self._text[: self._at], kind)
+            self._emit(self._text[: self._at], kind)
             if self._ended:
                 return None
             yield
@@ -228,25 +228,25 @@ class Reader:
             yield from self.spaces()
             return True
         self._at = place
-        self._say(self._text[self._mark_from : place], ContentDelta)
+        self._emit(self._text[self._mark_from : place], ContentDelta)
         return False
 
     def begin_call(self, name: str) -> None:
         self._deltas.append(ToolCallBegin(self._num_calls, name))
         self._num_calls += 1
 
-    def say_arguments(self, text: str) -> None:
+    def emit_arguments(self, text: str) -> None:
         """More of the arguments of the call that began last."""
         if text:
             self._deltas.append(ToolCallArguments(self._num_calls - 1, text))
 
-    def _say(self, text: str, kind: type[ContentDelta | ReasoningDelta]) -> None:
+    def _emit(self, text: str, kind: type[ContentDelta | ReasoningDelta]) -> None:
         if text:
             self._deltas.append(kind(text))
 
 
 class ScriptedParser:
-    """An `AnswerParser` that runs a script. What the script leaves unread at its end is for `take_rest`."""
+    """An `AnswerParser` that runs a script. `take_rest` returns what the script leaves unread."""
 
     __slots__ = ("_reader", "_script", "is_done")
 
@@ -269,7 +269,7 @@ class ScriptedParser:
     def _run(self) -> list[Delta]:
         if not self.is_done:
             self.is_done = next(self._script, self) is self
-        return self._reader.take_said()
+        return self._reader.take_deltas()
 
 
 def _first_of(marks: tuple[str, ...], text: str) -> tuple[int, str | None]:
@@ -280,7 +280,7 @@ def _first_of(marks: tuple[str, ...], text: str) -> tuple[int, str | None]:
 
 
 def _settled(marks: tuple[str, ...], text: str) -> int:
-    """Length of the text that belongs to no mark, nor to the space before one, whatever comes next."""
+    """The length of the text that cannot be part of a mark, nor of the space before one, whatever follows."""
     if not marks:
         return len(text)
     for size in range(min(max(map(len, marks)) - 1, len(text)), 0, -1):

@@ -1,4 +1,4 @@
-"""Which family's formats a model has: as it is told by name, or as its chat template's text shows. Pure."""
+"""Chooses a family's formats for a model: by name, or by its chat template's text. Pure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = MappingProxyType(
     {known.name: known for known in (Hermes(), Llama3(), Mistral(), Phi4(), DeepSeek(), SmolLM(), Gemma(), Generic())}
 )
 
-# What only this family's templates say, by its format's name. The first that is found decides.
+# Texts that only this family's templates contain, by its format's name. The first that is found decides.
 _SIGNS = (
     (BEGIN, "deepseek"),
-    ("<function=", "generic"),  # Qwen3-Coder: arguments as tagged text, whose types only the tool's schema tells
+    ("<function=", "generic"),  # Qwen3-Coder: arguments as tagged text, whose types are only in the tool's schema
     ("<arg_key>", "generic"),  # GLM 4.5: likewise
     ("<tool_call>", "hermes"),
     ("[TOOL_CALLS]", "mistral"),

@@ -43,7 +43,7 @@ class SmolLM:
         return with_instructions(turns, _INSTRUCTIONS.format(tools=as_json(list(tools))) if tools else None)
 
     def grammar(self, tools: Sequence[Tool], choice: ToolChoice) -> str:
-        """A list that AUTO asks for may be empty, as the model was taught to write when nothing is to be called."""
+        """With AUTO the list may be empty, as the model was trained to write when it calls nothing."""
         calls = "calls" if choice.mode is ToolMode.REQUIRED else "calls?"
         block = f'"[" {calls} "]{CLOSE}"'
         return marked_calls(tools, choice, mark=OPEN, block=block, call=json_call(), between=None)

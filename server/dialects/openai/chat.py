@@ -44,14 +44,14 @@ def chat_router(gateway: Gateway) -> APIRouter:
         """With `stream`, the answer comes as server-sent events of `chat.completion.chunk` objects, then `[DONE]`."""
         record = RequestRecord.of(request.scope)
         record.error_writer = OpenAIErrors(names_in(body))
-        asked, style = translate_chat(body), ChatStyle.of(body)
+        inference_request, style = translate_chat(body), ChatStyle.of(body)
         found = await gateway.resolve(body.model, record.principal)
         identity = Identity.new("chatcmpl", found, body.service_tier)
         record.warnings += warnings_of(body)
         if body.stream:
-            inference = await unless_disconnected(request.receive, gateway.infer(found, asked, record))
+            inference = await unless_disconnected(request.receive, gateway.infer(found, inference_request, record))
             return EventStream(inference, ChatFrames(identity, inference, style))
-        answers = await unless_disconnected(request.receive, gateway.answer(found, asked, record))
+        answers = await unless_disconnected(request.receive, gateway.answer(found, inference_request, record))
         return Response(chat_completion(identity, answers, style).model_dump_json(), media_type="application/json")
 
     return router
@@ -91,7 +91,7 @@ def _message(answer: Answer, style: ChatStyle) -> AnswerMessage:
 
 
 def _first_function(calls: Sequence[ToolCall]) -> FunctionCall | None:
-    """The older form has room for one; its requests ask for no more."""
+    """The deprecated `function_call` form has room for one call; its requests allow no more."""
     return _function(calls[0]) if calls else None
 
 

@@ -17,7 +17,7 @@ from server.dialects.openai.wire import chat_answer
 from server.dialects.openai.wire.answer_parts import usage_body, usage_so_far
 from server.dialects.openai.wire.chat import ChatRequest
 from server.dialects.openai.wire.chat_answer import ChatChunk, ChatChunkChoice, Delta, FunctionDelta, ToolCallDelta
-from server.dialects.openai.wire.sampling import UsageWish
+from server.dialects.openai.wire.sampling import UsageReporting
 from server.inference.answer_parts import new_call_id
 from server.inference.inference import Indexed, total
 
@@ -31,7 +31,7 @@ class ChatStyle:
     with_logprobs: bool = False
     with_token_ids: bool = False
     legacy_calls: bool = False
-    usage: UsageWish = UsageWish.NEVER
+    usage: UsageReporting = UsageReporting.NEVER
 
     @classmethod
     def of(cls, request: ChatRequest) -> ChatStyle:
@@ -41,12 +41,14 @@ class ChatStyle:
             with_logprobs=bool(request.logprobs),
             with_token_ids=bool(request.return_token_ids),
             legacy_calls=bool(request.functions),
-            usage=request.usage_wish,
+            usage=request.usage_reporting,
         )
 
 
 def finish_reason(finished: Finished, has_calls: bool, style: ChatStyle) -> chat_answer.FinishReason:
-    """An answer that ended by itself and calls something ends for its calls; one that was cut, also by a stop text, was cut."""
+    """`tool_calls` for an answer that ended by its own end token and has calls; an answer that was cut, also by a stop text, keeps
+    its reason.
+    """
     if finished.reason is FinishReason.STOP and finished.stop is None and has_calls:
         return "function_call" if style.legacy_calls else "tool_calls"
     return finished.reason.value
@@ -80,7 +82,7 @@ class ChatFrames:
         return role + frames.event(event)
 
     def closing(self) -> bytes:
-        if self._style.usage is UsageWish.NEVER:
+        if self._style.usage is UsageReporting.NEVER:
             return DONE
         usages = [self._usages[index] for index in sorted(self._usages)]
         chunk = ChatChunk(**self._fields, choices=[], usage=usage_body(total(usages, self._style.num_choices)))
@@ -96,7 +98,7 @@ class ChatFrames:
 
 
 class _ChoiceFrames:
-    """One choice. Log probabilities and token ids go with the next chunk that has something to say, or with the last."""
+    """One choice. Log probabilities and token ids go with the next chunk that has content, or with the last."""
 
     def __init__(self, index: int, fields: dict[str, Any], started: Started, parser: AnswerParser | None, style: ChatStyle) -> None:
         self._index = index
@@ -108,16 +110,16 @@ class _ChoiceFrames:
         self._token_ids: list[int] = []
         self._num_tokens = 0
         self._num_calls = 0
-        says_more = style.with_logprobs or style.with_token_ids or style.usage is UsageWish.ALWAYS
-        self._content = None if says_more else self._template(Delta(content=MARK))
-        self._reasoning = None if says_more or parser is None else self._template(Delta(reasoning_content=MARK))
+        has_details = style.with_logprobs or style.with_token_ids or style.usage is UsageReporting.ALWAYS
+        self._content = None if has_details else self._template(Delta(content=MARK))
+        self._reasoning = None if has_details or parser is None else self._template(Delta(reasoning_content=MARK))
 
     def event(self, event: Chunk | Finished) -> bytes:
         if self._parser is None and self._content is not None:
-            told = self._content.fill(event.text) if event.text else b""
+            frame = self._content.fill(event.text) if event.text else b""
         else:
-            told = self._tell(event)
-        return told + self._end(event) if isinstance(event, Finished) else told
+            frame = self._render_event(event)
+        return frame + self._end(event) if isinstance(event, Finished) else frame
 
     def chunk(self, delta: Delta, *, prompt_token_ids: list[int] | None = None, end: Finished | None = None) -> bytes:
         style = self._style
@@ -131,11 +133,11 @@ class _ChoiceFrames:
         )
         self._logprobs, self._token_ids = [], []
         usage = usage_so_far(self._started, self._num_tokens) if end is None else end.usage
-        told = usage_body(usage) if style.usage is UsageWish.ALWAYS else None
-        chunk = ChatChunk(**self._fields, choices=[choice], usage=told, prompt_token_ids=prompt_token_ids)
-        return event_of(chunk, with_usage=style.usage is not UsageWish.NEVER)
+        usage_field = usage_body(usage) if style.usage is UsageReporting.ALWAYS else None
+        chunk = ChatChunk(**self._fields, choices=[choice], usage=usage_field, prompt_token_ids=prompt_token_ids)
+        return event_of(chunk, with_usage=style.usage is not UsageReporting.NEVER)
 
-    def _tell(self, event: Chunk | Finished) -> bytes:
+    def _render_event(self, event: Chunk | Finished) -> bytes:
         self._logprobs += event.logprobs or ()
         self._token_ids += event.token_ids
         self._num_tokens += len(event.token_ids)
@@ -161,7 +163,7 @@ class _ChoiceFrames:
                 return self._call(index, FunctionDelta(arguments=text), None)
 
     def _call(self, index: int, function: FunctionDelta, id_: str | None) -> bytes:
-        """The older form has room for one call; its requests ask for no more."""
+        """The deprecated `function_call` form has room for one call; its requests allow no more."""
         if self._style.legacy_calls:
             return self.chunk(Delta(function_call=function)) if index == 0 else b""
         call = ToolCallDelta(index=index, id=id_, type="function" if id_ else None, function=function)
@@ -172,4 +174,4 @@ class _ChoiceFrames:
 
     def _template(self, delta: Delta) -> ChunkTemplate:
         chunk = ChatChunk(**self._fields, choices=[ChatChunkChoice(index=self._index, delta=delta)])
-        return ChunkTemplate(chunk, with_usage=self._style.usage is not UsageWish.NEVER)
+        return ChunkTemplate(chunk, with_usage=self._style.usage is not UsageReporting.NEVER)

@@ -11,7 +11,7 @@ from server.dialects.openai.logprobs import LegacyLogprobs
 from server.dialects.openai.rendering import DONE, MARK, ChunkTemplate, Identity, event_of
 from server.dialects.openai.wire.answer_parts import usage_body, usage_so_far
 from server.dialects.openai.wire.completions import Completion, CompletionChoice, CompletionRequest
-from server.dialects.openai.wire.sampling import UsageWish
+from server.dialects.openai.wire.sampling import UsageReporting
 from server.inference.inference import Indexed, total
 
 
@@ -24,7 +24,7 @@ class CompletionStyle:
     with_logprobs: bool = False
     with_prompt_logprobs: bool = False
     with_token_ids: bool = False
-    usage: UsageWish = UsageWish.NEVER
+    usage: UsageReporting = UsageReporting.NEVER
 
     @classmethod
     def of(cls, request: CompletionRequest) -> CompletionStyle:
@@ -34,7 +34,7 @@ class CompletionStyle:
             with_logprobs=request.logprobs is not None,
             with_prompt_logprobs=request.prompt_logprobs is not None,
             with_token_ids=bool(request.return_token_ids),
-            usage=request.usage_wish,
+            usage=request.usage_reporting,
         )
 
 
@@ -59,7 +59,7 @@ class CompletionFrames:
         return echo + frames.event(event)
 
     def closing(self) -> bytes:
-        if self._style.usage is UsageWish.NEVER:
+        if self._style.usage is UsageReporting.NEVER:
             return DONE
         usages = [self._usages[index] for index in sorted(self._usages)]
         chunk = Completion(**self._fields, choices=[], usage=usage_body(total(usages, self._style.num_generated)))
@@ -78,11 +78,11 @@ class _ChoiceFrames:
         self._logprobs: list[TokenLogprob] = []
         self._token_ids: list[int] = []
         self._num_tokens = 0
-        says_more = style.with_logprobs or style.with_token_ids or style.usage is UsageWish.ALWAYS
-        self._template = None if says_more else self._make_template()
+        has_details = style.with_logprobs or style.with_token_ids or style.usage is UsageReporting.ALWAYS
+        self._template = None if has_details else self._make_template()
 
     def echo(self) -> bytes:
-        """The prompt, where it was asked for."""
+        """The chunk with the prompt, where one was requested."""
         started = self._started
         if started.prompt_text is None and started.prompt_token_ids is None:
             return b""
@@ -97,12 +97,12 @@ class _ChoiceFrames:
 
     def event(self, event: Chunk | Finished) -> bytes:
         if self._template is not None:
-            told = self._template.fill(event.text) if event.text else b""
+            frame = self._template.fill(event.text) if event.text else b""
         else:
-            told = self._tell(event)
-        return told + self._end(event) if isinstance(event, Finished) else told
+            frame = self._render_event(event)
+        return frame + self._end(event) if isinstance(event, Finished) else frame
 
-    def _tell(self, event: Chunk | Finished) -> bytes:
+    def _render_event(self, event: Chunk | Finished) -> bytes:
         self._logprobs += event.logprobs or ()
         self._token_ids += event.token_ids
         self._num_tokens += len(event.token_ids)
@@ -124,10 +124,10 @@ class _ChoiceFrames:
         )
 
     def _render(self, choice: CompletionChoice, usage: Usage) -> bytes:
-        told = usage_body(usage) if self._style.usage is UsageWish.ALWAYS else None
-        chunk = Completion(**self._fields, choices=[choice], usage=told)
-        return event_of(chunk, with_usage=self._style.usage is not UsageWish.NEVER)
+        usage_field = usage_body(usage) if self._style.usage is UsageReporting.ALWAYS else None
+        chunk = Completion(**self._fields, choices=[choice], usage=usage_field)
+        return event_of(chunk, with_usage=self._style.usage is not UsageReporting.NEVER)
 
     def _make_template(self) -> ChunkTemplate:
         chunk = Completion(**self._fields, choices=[CompletionChoice(index=self._index, text=MARK)])
-        return ChunkTemplate(chunk, with_usage=self._style.usage is not UsageWish.NEVER)
+        return ChunkTemplate(chunk, with_usage=self._style.usage is not UsageReporting.NEVER)

@@ -42,32 +42,32 @@ def completions_router(gateway: Gateway) -> APIRouter:
         """`n` choices per prompt. With `stream`, choices come interleaved as server-sent events, then `[DONE]`."""
         record = RequestRecord.of(request.scope)
         record.error_writer = OpenAIErrors(names_in(body))
-        asked, style = translate_completion(body), CompletionStyle.of(body)
+        inference_request, style = translate_completion(body), CompletionStyle.of(body)
         found = await gateway.resolve(body.model, record.principal)
         identity = Identity.new("cmpl", found, body.service_tier)
         record.warnings += warnings_of(body)
         if body.stream:
-            inference = await unless_disconnected(request.receive, gateway.infer(found, asked, record))
+            inference = await unless_disconnected(request.receive, gateway.infer(found, inference_request, record))
             return EventStream(inference, CompletionFrames(identity, inference.started, style))
-        answers = await unless_disconnected(request.receive, gateway.answer(found, asked, record))
+        answers = await unless_disconnected(request.receive, gateway.answer(found, inference_request, record))
         return Response(completion(identity, answers, style).model_dump_json(), media_type="application/json")
 
     return router
 
 
 def completion(identity: Identity, answers: Sequence[Answer], style: CompletionStyle) -> Completion:
-    """answers: all that were generated, prompt by prompt; each prompt's likeliest are told, and all are counted."""
+    """answers: all that were generated, prompt by prompt. Each prompt's likeliest are returned; usage counts all of them."""
     of_prompts = [answers[i : i + style.num_generated] for i in range(0, len(answers), style.num_generated)]
-    told = [answer for of_prompt in of_prompts for answer in best(of_prompt, style.num_choices)]
+    chosen = [answer for of_prompt in of_prompts for answer in best(of_prompt, style.num_choices)]
     return Completion(
         **asdict(identity),
-        choices=[_choice(index, answer, style) for index, answer in enumerate(told)],
+        choices=[_choice(index, answer, style) for index, answer in enumerate(chosen)],
         usage=usage_body(total([answer.finished.usage for answer in answers], style.num_generated)),
     )
 
 
 def best(answers: Sequence[Answer], num_choices: int) -> Sequence[Answer]:
-    """Those with the highest log probability per token, best first; all as they are, where there is no choice."""
+    """The answers with the highest log probability per token, best first; all of them in their order if there is no choice."""
     if num_choices >= len(answers):
         return answers
     return sorted(answers, key=_mean_logprob, reverse=True)[:num_choices]

@@ -76,7 +76,7 @@ class _Conversation:
             return id_
         raise InvalidParam(
             f"Message {index} is the result of a call that no earlier message of the assistant has in its tool_calls: send that "
-            "message before it, or mend the tool_call_id.",
+            "message before it, or correct the tool_call_id.",
             param=f"messages.{index}.tool_call_id",
         )
 
@@ -85,7 +85,7 @@ class _Conversation:
             return self._last_id[name]
         raise InvalidParam(
             f"Message {index} is the result of a function that no earlier message of the assistant has called: send the message "
-            "with that function_call before it, or mend the name.",
+            "with that function_call before it, or correct the name.",
             param=f"messages.{index}.name",
         )
 
@@ -133,34 +133,36 @@ def _refuse_unknown_choice(choice: ToolChoiceBody) -> None:
             refuse_unknown(named.function, f"{within}.allowed_tools.tools.{index}.function")
 
 
-def _chosen(tools: ToolDicts, asked: ToolChoiceBody | None, param: str, *, parallel: bool) -> tuple[ToolDicts | None, ToolChoice]:
-    mode, names = _mode_and_names(asked)
+def _chosen(
+    tools: ToolDicts, requested: ToolChoiceBody | None, param: str, *, parallel: bool
+) -> tuple[ToolDicts | None, ToolChoice]:
+    mode, names = _mode_and_names(requested)
     known = [tool["function"]["name"] for tool in tools]
     if not known and (names or mode is ToolMode.REQUIRED):
-        raise InvalidParam(f"{param!r} asks for a call, but there are no tools: send them in 'tools'.", param=param)
+        raise InvalidParam(f"{param!r} requires a call, but there are no tools: send them in 'tools'.", param=param)
     unknown = [name for name in names or () if name not in known]
     if unknown:
         there = ", ".join(known)
         raise InvalidParam(f"{param!r} names the function {unknown[0]!r}, which is not among the tools: {there}.", param=param)
-    if not known or (asked is not None and asked.type == "none"):
+    if not known or (requested is not None and requested.type == "none"):
         return None, ToolChoice()
-    is_one_call = asked is not None and asked.type == "function"  # OpenAI: exactly one call of a function that is named
+    is_one_call = requested is not None and requested.type == "function"  # OpenAI: exactly one call of a function that is named
     return tools, ToolChoice(mode=mode, names=names, parallel=parallel and not is_one_call)
 
 
-def _mode_and_names(asked: ToolChoiceBody | None) -> tuple[ToolMode, tuple[str, ...] | None]:
-    if asked is None or asked.type in ("none", "auto"):
+def _mode_and_names(requested: ToolChoiceBody | None) -> tuple[ToolMode, tuple[str, ...] | None]:
+    if requested is None or requested.type in ("none", "auto"):
         return ToolMode.AUTO, None
-    if asked.type == "function" and asked.function is not None:
-        return ToolMode.REQUIRED, (asked.function.name,)
-    if asked.type == "allowed_tools" and asked.allowed_tools is not None:
-        names = dict.fromkeys(tool.function.name for tool in asked.allowed_tools.tools)
-        return ToolMode(asked.allowed_tools.mode), tuple(names)
+    if requested.type == "function" and requested.function is not None:
+        return ToolMode.REQUIRED, (requested.function.name,)
+    if requested.type == "allowed_tools" and requested.allowed_tools is not None:
+        names = dict.fromkeys(tool.function.name for tool in requested.allowed_tools.tools)
+        return ToolMode(requested.allowed_tools.mode), tuple(names)
     return ToolMode.REQUIRED, None
 
 
 def _tool(function: FunctionDefinition, param: str) -> dict[str, Any]:
-    """As chat templates expect it; a schema that does not say so is one of an object."""
+    """The tool as chat templates expect it; a schema without a type is that of an object."""
     parameters = {"type": "object", **(function.parameters or {"properties": {}})}
     check_json_value(parameters, param)
     fields = {"name": function.name, "description": function.description, "parameters": parameters, "strict": function.strict}

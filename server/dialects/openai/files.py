@@ -76,7 +76,7 @@ def files_router(uploads: FileStore, jobs: JobService) -> APIRouter:
         after: str | None = None,
         order: Literal["asc", "desc"] = "desc",
     ) -> FileList:
-        """Those that the key uploaded; an admin sees all."""
+        """The files that the key uploaded; an admin sees all."""
         found = await asyncio.to_thread(uploads.find, purpose, caller.only_own)
         found = found if order == "desc" else found[::-1]
         ids = [each.id for each in found]
@@ -101,7 +101,7 @@ def files_router(uploads: FileStore, jobs: JobService) -> APIRouter:
     @router.delete("/{file_id}", responses=documented(404, 409, 500), summary="Delete a file")
     @requires(AccessScope.JOBS, changes_state=True)
     async def delete(file_id: str, caller: CallerPrincipal) -> FileDeleted:
-        """Refused while a job that has not ended reads it: it may have to begin anew."""
+        """Refused while a job that has not ended reads it: the job may have to restart."""
         await asyncio.to_thread(uploads.get, file_id, caller.only_own)
         for job in jobs.active():
             references = await jobs.kinds.references(job.kind, job.params)

@@ -17,7 +17,16 @@ from jobs.service import JobService
 from jobs.task import InvalidJob, JobKind, Problem
 from model_registry.uploads import FileNotKnown, FileStore
 from server.dialects.openai.errors import InvalidParam
-from server.dialects.openai.tuning_jobs import can_be_told, checkpoint_of, csv_of, event_of, job_of, our_id, params_of, their_id
+from server.dialects.openai.tuning_jobs import (
+    checkpoint_of,
+    csv_of,
+    event_of,
+    is_representable,
+    job_of,
+    our_id,
+    params_of,
+    their_id,
+)
 from server.dialects.openai.wire.errors import documented
 from server.dialects.openai.wire.fine_tuning import (
     Checkpoint,
@@ -41,7 +50,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 def fine_tuning_router(gateway: Gateway, service: JobService, uploads: FileStore) -> APIRouter:
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["openai"], route_class=SmallJsonRoute)
 
-    async def told(job: Job) -> FineTuningJob:
+    async def job_object(job: Job) -> FineTuningJob:
         return job_of(job, await asyncio.to_thread(_result_file, service.folder(job.id), job, uploads))
 
     async def found(id_: str, caller: Principal) -> Job:
@@ -49,34 +58,34 @@ def fine_tuning_router(gateway: Gateway, service: JobService, uploads: FileStore
             job = await service.job(our_id(id_), owner=caller.only_own)
         except JobNotFound:
             job = None
-        if job is None or not can_be_told(job):
+        if job is None or not is_representable(job):
             raise JobNotFound(f"There is no fine-tuning job {id_!r} here.")
         return job
 
     async def moved(id_: str, caller: Principal, move: Callable[[str], Awaitable[Job]]) -> FineTuningJob:
         job = await found(id_, caller)
         try:
-            return await told(await move(job.id))
+            return await job_object(await move(job.id))
         except WrongStatus as error:
             raise WrongStatus(error.message.replace(job.id, their_id(job.id))) from None
 
     @router.post("", responses=documented(400, 404, 413, 422, 429, 500, 503), summary="Tune a model")
     @requires(AccessScope.JOBS, changes_state=True)
-    async def create(asked: FineTuningRequest, request: Request, caller: CallerPrincipal) -> FineTuningJob:
-        """Its data is checked first: what is wrong is told with its line, and no job is created."""
-        base = (await gateway.resolve(asked.model)).label
-        if asked.validation_file == asked.training_file:
+    async def create(submitted: FineTuningRequest, request: Request, caller: CallerPrincipal) -> FineTuningJob:
+        """Its data is checked first: an error names its line, and no job is created."""
+        base = (await gateway.resolve(submitted.model)).label
+        if submitted.validation_file == submitted.training_file:
             message = "It is the training_file too: validation must be new to the model."
             raise InvalidParam(message, param="validation_file")
         for field in ("training_file", "validation_file"):
-            await asyncio.to_thread(_check_file, uploads, field, getattr(asked, field), caller.only_own)
-        params = params_of(asked, base, secrets.token_hex(4))
+            await asyncio.to_thread(_check_file, uploads, field, getattr(submitted, field), caller.only_own)
+        params = params_of(submitted, base, secrets.token_hex(4))
         try:
-            creating = service.create(JobKind.FINETUNE, params, metadata=asked.metadata or {}, owner=caller.id)
+            creating = service.create(JobKind.FINETUNE, params, metadata=submitted.metadata or {}, owner=caller.id)
             job = await unless_disconnected(request.receive, creating)
         except InvalidJob as error:
-            raise InvalidJob([_theirs(problem, asked) for problem in error.problems]) from None
-        return await told(job)
+            raise InvalidJob([_theirs(problem, submitted) for problem in error.problems]) from None
+        return await job_object(job)
 
     @router.get("", responses=documented(400, 404, 500), summary="List the fine-tuning jobs")
     @requires(AccessScope.JOBS, changes_state=False)
@@ -92,15 +101,15 @@ def fine_tuning_router(gateway: Gateway, service: JobService, uploads: FileStore
         jobs: list[Job] = []
         cursor = None if after is None else our_id(after)
         while len(jobs) <= limit and (page := await service.find(kind=JobKind.FINETUNE, owner=owner, after=cursor)):
-            told_of = [job for job in page if can_be_told(job) and not (is_plain and job.metadata)]
-            jobs += [job for job in told_of if wanted.items() <= job.metadata.items()]
+            representable = [job for job in page if is_representable(job) and not (is_plain and job.metadata)]
+            jobs += [job for job in representable if wanted.items() <= job.metadata.items()]
             cursor = page[-1].id
-        return FineTuningJobList(data=[await told(job) for job in jobs[:limit]], has_more=len(jobs) > limit)
+        return FineTuningJobList(data=[await job_object(job) for job in jobs[:limit]], has_more=len(jobs) > limit)
 
     @router.get("/{job_id}", responses=documented(404, 500), summary="Describe a fine-tuning job")
     @requires(AccessScope.JOBS, changes_state=False)
     async def retrieve(job_id: str, caller: CallerPrincipal) -> FineTuningJob:
-        return await told(await found(job_id, caller))
+        return await job_object(await found(job_id, caller))
 
     @router.post("/{job_id}/cancel", responses=documented(404, 409, 500), summary="Cancel a fine-tuning job")
     @requires(AccessScope.JOBS, changes_state=True)
@@ -164,22 +173,22 @@ def _check_file(uploads: FileStore, field: str, id_: str | None, owner: str | No
 
 
 async def _events(service: JobService, id_: str) -> list[JobEvent]:
-    """Without a progress that has no figures: OpenAI tells none."""
+    """Leaves out progress without figures, which OpenAI's API does not have."""
     found = [event async for event in service.events(id_) if event is not None]
     return [event for event in found if event.type != "progress" or event.data["metrics"]]
 
 
-def _theirs(problem: Problem, asked: FineTuningRequest) -> Problem:
+def _theirs(problem: Problem, body: FineTuningRequest) -> Problem:
     """The problem under the name that the field has here, and the file under its id."""
     param = _PARAMS.get(problem.param or "", problem.param)
     for field in ("training_file", "validation_file"):
-        if problem.file is not None and f"/{getattr(asked, field)}/" in problem.file:
-            return Problem(problem.message, field, getattr(asked, field), problem.line, problem.code)
+        if problem.file is not None and f"/{getattr(body, field)}/" in problem.file:
+            return Problem(problem.message, field, getattr(body, field), problem.line, problem.code)
     return Problem(problem.message, param, problem.file, problem.line, problem.code)
 
 
 def _result_file(folder: Path, job: Job, uploads: FileStore) -> str | None:
-    """Made when it is first asked for; None before the job has succeeded."""
+    """Built on first use; None before the job has succeeded."""
     if job.status is not JobStatus.SUCCEEDED:
         return None
     note, history = folder / _RESULT, folder / WORK / "training.json"

@@ -15,7 +15,7 @@ from server.dialects.openai.wire.answer_parts import (
     TopLogprob,
 )
 
-_LEAST = -9999.0  # stands for minus infinity, which JSON cannot say; as OpenAI and vLLM do
+_LEAST = -9999.0  # stands for minus infinity, which JSON cannot express; as OpenAI and vLLM do
 
 
 def chat_logprobs(logprobs: Iterable[TokenLogprob]) -> ChatLogprobs:
@@ -52,7 +52,7 @@ class LegacyLogprobs:
         )
 
     def of_prompt(self, started: Started) -> CompletionLogprobs:
-        """Nothing, unless the prompt is echoed. Its first token has no probability; it is what stands before the others."""
+        """The prompt's log probabilities; none unless the prompt is echoed. Its first token has no probability."""
         logprobs = (started.prompt_logprobs or []) if started.prompt_text is not None else []
         rest = b"".join(each.token for each in logprobs if each is not None)
         whole = (started.prompt_text or "").encode()
@@ -72,7 +72,7 @@ class LegacyLogprobs:
         )
 
     def _offset(self, token: bytes) -> int:
-        """Where the token begins. One that begins within a character: where that character begins."""
+        """The offset at which the token begins; for one that begins within a character, the offset of that character."""
         before = self._num_characters
         self._num_characters += len(self._characters.decode(token))
         return before

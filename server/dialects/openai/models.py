@@ -19,7 +19,7 @@ from server.principal import AccessScope
 
 
 class ModelCard(BaseModel):
-    """id: what a request's `model` may say; created: when the version came to this machine, in Unix seconds.
+    """id: a valid `model` of a request; created: when the version came to this machine, in Unix seconds.
 
     capabilities: of the model as it is loaded; else what its version allows, of which the engine that loads it may lack some.
     """
@@ -58,13 +58,13 @@ def models_router(gateway: Gateway, control: ModelControl) -> APIRouter:
     @router.get("/v1/models/{model_id:path}", responses=documented(404, 500), summary="Describe a model")
     @requires(AccessScope.INFERENCE, AccessScope.READ, changes_state=False)
     async def retrieve_model(model_id: str) -> ModelCard:
-        """By name, or by `name:number` for one version."""
+        """A model by name, or a version by `name:number`."""
         return card(await gateway.resolve(model_id))
 
     @router.delete("/v1/models/{model_id:path}", responses=documented(400, 404, 409, 500), summary="Delete a tuned model")
     @requires(AccessScope.ADMIN, changes_state=True)
     async def delete_model(model_id: str) -> ModelDeleted:
-        """Of a fine-tuning job, by its name `ft:...`. What it answers just now is answered first."""
+        """Deletes the model of a fine-tuning job, by its name `ft:...`. Running requests are answered first."""
         found = await gateway.resolve(model_id)
         if registered_of(model_id) is None:
             message = f"{model_id} is no fine-tuning job's model, whose name begins with ft:. Remove it by `slmops rm {model_id}`."

@@ -105,19 +105,19 @@ def refuse_unknown(part: BaseModel, within: str, *, harmless: Collection[str] = 
 
 
 def _named(unknown: Mapping[str, Any]) -> list[str]:
-    """Those that a person may have meant; null says nothing."""
+    """The unknown fields that could be meant for this API: their values are not null, their names well formed."""
     return [name for name, value in islice(unknown.items(), _MOST_READ) if value is not None and _NAME.fullmatch(name)]
 
 
 def _refusal(name: str, instead: str) -> InvalidParam:
-    message = f"{name!r} is no field of this API, and what it asks of the answer would not hold: use {instead}, or leave it out."
+    message = f"{name!r} is no field of this API and would have no effect on the answer: use {instead}, or leave it out."
     return InvalidParam(message, param=name, code="unsupported_parameter")
 
 
 def _has_text_format(text: Any) -> bool:
     """The Responses API's."""
-    asked = text.get("format") if isinstance(text, dict) else None
-    return asked is not None and asked != {"type": "text"}
+    requested = text.get("format") if isinstance(text, dict) else None
+    return requested is not None and requested != {"type": "text"}
 
 
 def _plain(name: str) -> str:

@@ -16,9 +16,9 @@ from server.dialects.openai.errors import InvalidParam
 
 @dataclass(frozen=True, slots=True)
 class Unsupported:
-    """field: its name. harmless: values that ask for nothing, beside null. what: what it would ask for.
+    """field: its name. harmless: values without effect, beside null. what: what other values request.
 
-    instead: how this server is asked for the same, when it can do it.
+    instead: this server's own field for the same, if it has one.
     """
 
     field: str
@@ -91,7 +91,7 @@ CHAT = (
     Unsupported("enable_thinking", "a thought, or none", instead="reasoning_effort, or chat_template_kwargs.enable_thinking"),
     Unsupported("reasoning_budget", "a limited thought", (-1,), "thinking_token_budget"),
     Unsupported("max_thinking_tokens", "a limited thought", instead="thinking_token_budget"),
-    Unsupported("reasoning_format", "a way to tell thoughts", ("auto",), "include_reasoning"),
+    Unsupported("reasoning_format", "a format of the reasoning", ("auto",), "include_reasoning"),
     Unsupported("media_io_kwargs", "images, audio or video", ({},)),
 )
 COMPLETION = (
@@ -123,8 +123,8 @@ MESSAGE = (Unsupported("audio", "spoken messages"),)
 
 
 def find_unsupported(fields: Mapping[str, Any], table: Iterable[Unsupported]) -> Unsupported | None:
-    """The first row that these fields ask for."""
-    return next((row for row in table if _asks(fields.get(row.field), row.harmless)), None)
+    """The first row whose field is set to a value with an effect."""
+    return next((row for row in table if _is_requested(fields.get(row.field), row.harmless)), None)
 
 
 def explain(row: Unsupported, name: str) -> str:
@@ -132,8 +132,8 @@ def explain(row: Unsupported, name: str) -> str:
     harmless = [msgspec.json.encode(value).decode() for value in row.harmless]
     advice = f"leave it out, or send {' or '.join([*harmless, 'null'])}"
     if row.instead is not None:
-        return f"{name!r} asks for {row.what}, for which this server has {row.instead}: use that, and {advice} here."
-    return f"{name!r} asks for {row.what}, which this server does not support: {advice}."
+        return f"{name!r} requests {row.what}, for which this server has {row.instead}: use that, and {advice} here."
+    return f"{name!r} requests {row.what}, which this server does not support: {advice}."
 
 
 def refuse_unsupported(fields: Mapping[str, Any], table: Iterable[Unsupported], *, within: str = "") -> None:
@@ -144,5 +144,5 @@ def refuse_unsupported(fields: Mapping[str, Any], table: Iterable[Unsupported], 
         raise InvalidParam(explain(row, name), param=name, code="unsupported_parameter")
 
 
-def _asks(value: Any, harmless: tuple[Any, ...]) -> bool:
+def _is_requested(value: Any, harmless: tuple[Any, ...]) -> bool:
     return value is not None and not any(type(value) is type(each) and value == each for each in harmless)

@@ -20,7 +20,7 @@ from server.version import slmops_version
 class Identity:
     """model: as the client named it. system_fingerprint: what made the answer, so that a change can be noticed.
 
-    service_tier: answered to those who ask for one.
+    service_tier: the tier that is returned to requests with a service_tier.
     """
 
     id: str
@@ -31,7 +31,7 @@ class Identity:
 
     @classmethod
     def new(cls, prefix: str, resolution: Resolution, service_tier: str | None = None) -> Identity:
-        """prefix: `chatcmpl` or `cmpl`. service_tier: the one asked for, if any; there is only one."""
+        """prefix: `chatcmpl` or `cmpl`. service_tier: the requested one, if any; there is only one."""
         fingerprint = f"slmops-{slmops_version()}/{resolution.label}"
         return cls(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), resolution.name, fingerprint, service_tier and "default")
 

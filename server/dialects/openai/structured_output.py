@@ -1,4 +1,7 @@
-"""What a request says of its answer's form, in any of its fields, as one Grammar. Pure; whether it compiles, the worker says."""
+"""The form of the answer that a request prescribes, in any of its fields, as one Grammar.
+
+Pure; the worker finds out whether it compiles.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def grammar_of(request: SamplingFields) -> Grammar | None:
     given = _given(request)
     if len(given) > 1:
         first, second = given[0].param.split(".")[0], given[1].param
-        raise InvalidParam(f"{first!r} and {second!r} both say what the answer looks like: send one of them.", param=second)
+        raise InvalidParam(f"{first!r} and {second!r} both prescribe the form of the answer: send one of them.", param=second)
     return given[0].grammar() if given else None
 
 
@@ -55,10 +58,10 @@ def _given(request: SamplingFields) -> list[_Given]:
         _Given("guided_choice", GrammarKind.CHOICE, request.guided_choice),
         _Given("guided_grammar", GrammarKind.LARK, request.guided_grammar),
     )
-    return [each for each in fields if each is not None and _asks(each)]
+    return [each for each in fields if each is not None and _is_requested(each)]
 
 
-def _asks(given: _Given) -> bool:
+def _is_requested(given: _Given) -> bool:
     """An empty schema asks for any JSON; an empty text or choice for nothing."""
     return given.value is not None if given.kind is GrammarKind.JSON_SCHEMA else bool(given.value)
 
@@ -81,7 +84,7 @@ def _in_structured_outputs(requested: StructuredOutputs | None) -> _Given | None
         _Given(f"{_OUTPUTS}.grammar", GrammarKind.LARK, requested.grammar),
         _Given(f"{_OUTPUTS}.json_object", GrammarKind.JSON_SCHEMA, _ANY_OBJECT if requested.json_object else None),
     )
-    return next((each for each in fields if _asks(each)), None)
+    return next((each for each in fields if _is_requested(each)), None)
 
 
 def _check_response_format(requested: ResponseFormat | None) -> None:

@@ -46,7 +46,7 @@ _ANSWERS = documented(400, 404, 413, 500, 503)
 def tokens_router(gateway: Gateway) -> APIRouter:
     router = APIRouter(route_class=JsonRoute, tags=["tokens"])
 
-    async def ask(
+    async def inquire(
         body: TokenizeText | TokenizeContent | ChatRequest | DetokenizeRequest,
         request: Request,
         question: Callable[[Lease], Awaitable[T]],
@@ -73,29 +73,29 @@ def tokens_router(gateway: Gateway) -> APIRouter:
     )
     @requires(AccessScope.INFERENCE, changes_state=False)
     async def tokenize(body: TokenizeRequest, request: Request) -> Response:
-        """Also of what is too long for the model, up to a million characters."""
+        """Also works for text that is too long for the model, up to a million characters."""
         prompt = _prompt(body)
-        told = await ask(body, request, lambda lease: lease.tokenize(prompt), prompt)
+        reply = await inquire(body, request, lambda lease: lease.tokenize(prompt), prompt)
         answer: BaseModel
         if isinstance(body, TokenizeContent):
-            answer = _pieces(told) if body.with_pieces else Pieces(tokens=told.token_ids)
+            answer = _pieces(reply) if body.with_pieces else Pieces(tokens=reply.token_ids)
         else:
-            answer = _tokenization(told, with_texts=bool(body.return_token_strs))
+            answer = _tokenization(reply, with_texts=bool(body.return_token_strs))
         return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
     @router.post("/detokenize", responses=_ANSWERS, summary="The text of tokens")
     @requires(AccessScope.INFERENCE, changes_state=False)
     async def detokenize(body: DetokenizeRequest, request: Request) -> Detokenization:
-        told = await ask(body, request, lambda lease: lease.detokenize(body.tokens))
-        return Detokenization(prompt=told.text)
+        reply = await inquire(body, request, lambda lease: lease.detokenize(body.tokens))
+        return Detokenization(prompt=reply.text)
 
     @router.post("/v1/chat/completions/input_tokens", responses=_ANSWERS, summary="Count the tokens of a conversation")
     @requires(AccessScope.INFERENCE, changes_state=False)
     async def count_input_tokens(body: ChatRequest, request: Request) -> InputTokens:
         """Takes what /v1/chat/completions takes, and answers what its `usage.prompt_tokens` would be."""
         prompt = translate_chat(body).prompts[0]
-        told = await ask(body, request, lambda lease: lease.tokenize(prompt), prompt)
-        return InputTokens(input_tokens=len(told.token_ids))
+        reply = await inquire(body, request, lambda lease: lease.tokenize(prompt), prompt)
+        return InputTokens(input_tokens=len(reply.token_ids))
 
     return router
 
@@ -118,13 +118,15 @@ def _names(body: TokenizeText | TokenizeContent | ChatRequest | DetokenizeReques
     return {**FIELD_NAMES, Field.PROMPT: "content"} if isinstance(body, TokenizeContent) else FIELD_NAMES
 
 
-def _tokenization(told: Tokenized, *, with_texts: bool) -> Tokenization:
-    texts = [token.decode(errors="replace") for token in told.tokens] if with_texts else None
-    return Tokenization(count=len(told.token_ids), max_model_len=told.context_length, tokens=told.token_ids, token_strs=texts)
+def _tokenization(reply: Tokenized, *, with_texts: bool) -> Tokenization:
+    texts = [token.decode(errors="replace") for token in reply.tokens] if with_texts else None
+    return Tokenization(count=len(reply.token_ids), max_model_len=reply.context_length, tokens=reply.token_ids, token_strs=texts)
 
 
-def _pieces(told: Tokenized) -> Pieces:
-    return Pieces(tokens=[Piece(id=number, piece=_text(token)) for number, token in zip(told.token_ids, told.tokens, strict=True)])
+def _pieces(reply: Tokenized) -> Pieces:
+    return Pieces(
+        tokens=[Piece(id=number, piece=_text(token)) for number, token in zip(reply.token_ids, reply.tokens, strict=True)]
+    )
 
 
 def _text(token: bytes) -> str | list[int]:

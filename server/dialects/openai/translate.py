@@ -72,7 +72,10 @@ def translate_completion(request: CompletionRequest) -> InferenceRequest:
 
 
 def _prompt_logprobs(request: CompletionRequest) -> int | None:
-    """An echo has those of the prompt among its own; a prompt without an answer is computed for them, told or not."""
+    """With `echo`, log probabilities include the prompt's.
+
+    A prompt without an answer (max_tokens 0) is always computed with them.
+    """
     if request.prompt_logprobs is not None or not request.echo:
         return request.prompt_logprobs
     return 0 if request.logprobs is None and request.max_tokens == 0 else request.logprobs

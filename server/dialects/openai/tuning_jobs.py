@@ -52,30 +52,30 @@ def their_id(id_: str) -> str:
     return _JOB + id_.removeprefix(_OURS)
 
 
-def params_of(asked: FineTuningRequest, base: str, name_id: str) -> dict[str, Any]:
+def params_of(body: FineTuningRequest, base: str, name_id: str) -> dict[str, Any]:
     """base: label of the version to tune; name_id: eight hexadecimal digits, for the name of what is made."""
-    method = asked.method or Method()
-    wish = asked.hyperparameters or method.hyperparameters()
-    suffix = model_name_from(asked.suffix)[:40].rstrip("._-") if asked.suffix else None
+    method = body.method or Method()
+    hyperparameters = body.hyperparameters or method.hyperparameters()
+    suffix = model_name_from(body.suffix)[:40].rstrip("._-") if body.suffix else None
     is_dpo = method.type == "dpo"
     params: dict[str, Any] = {
         "model": base,
-        "data": asked.training_file,
+        "data": body.training_file,
         "output": registered_name(suffix, name_id),
         "objective": method.type,
-        "epochs": _EPOCHS if wish.n_epochs == "auto" else wish.n_epochs,
-        "batch_size": _BATCH if wish.batch_size == "auto" else wish.batch_size,
+        "epochs": _EPOCHS if hyperparameters.n_epochs == "auto" else hyperparameters.n_epochs,
+        "batch_size": _BATCH if hyperparameters.batch_size == "auto" else hyperparameters.batch_size,
     }
-    if wish.learning_rate_multiplier != "auto":
-        params["learning_rate"] = (DPO_RATE if is_dpo else LEARNING_RATES["lora"]) * wish.learning_rate_multiplier
-    if isinstance(wish, DpoHyperparameters) and wish.beta != "auto":
-        params["beta"] = wish.beta
-    optional = {"validation": asked.validation_file, "seed": asked.seed}
+    if hyperparameters.learning_rate_multiplier != "auto":
+        params["learning_rate"] = (DPO_RATE if is_dpo else LEARNING_RATES["lora"]) * hyperparameters.learning_rate_multiplier
+    if isinstance(hyperparameters, DpoHyperparameters) and hyperparameters.beta != "auto":
+        params["beta"] = hyperparameters.beta
+    optional = {"validation": body.validation_file, "seed": body.seed}
     return params | {name: value for name, value in optional.items() if value is not None}
 
 
-def can_be_told(job: Job) -> bool:
-    """Whether it could have come from `params_of`: jobs of the admin API may have params that OpenAI's shape cannot tell."""
+def is_representable(job: Job) -> bool:
+    """Whether OpenAI's shape can express the job, as one made by `params_of`: jobs of the admin API may have other params."""
     params = job.params
     if job.kind is not JobKind.FINETUNE or not _ALWAYS <= params.keys() <= _ALWAYS | _AT_TIMES:
         return False
@@ -85,13 +85,13 @@ def can_be_told(job: Job) -> bool:
 def job_of(job: Job, result_file: str | None) -> FineTuningJob:
     params, outcome, failure = job.params, job.outcome, job.failure
     rate = LEARNING_RATES["lora"] if params["objective"] == "supervised" else DPO_RATE
-    wish = {
+    hyperparameters = {
         "n_epochs": params["epochs"],
         "batch_size": params["batch_size"],
         "learning_rate_multiplier": params.get("learning_rate", rate) / rate,
     }
     if params["objective"] == "dpo":
-        wish["beta"] = params.get("beta", 0.1)
+        hyperparameters["beta"] = params.get("beta", 0.1)
     finish = None
     if job.status is JobStatus.RUNNING and job.progress.time_left_s is not None:
         finish = int(time.time() + job.progress.time_left_s)
@@ -101,7 +101,7 @@ def job_of(job: Job, result_file: str | None) -> FineTuningJob:
         error=FineTuningError(code=failure.code, message=failure.message, param=None) if failure else None,
         fine_tuned_model=model_of(job) if outcome else None,
         finished_at=_seconds(job.ended_at),
-        hyperparameters=wish,
+        hyperparameters=hyperparameters,
         model=params["model"].partition(":")[0],
         organization_id=ORGANISATION,
         result_files=[result_file] if result_file else [],
@@ -113,7 +113,7 @@ def job_of(job: Job, result_file: str | None) -> FineTuningJob:
         estimated_finish=finish,
         integrations=[],
         metadata=dict(job.metadata),
-        method={"type": params["objective"], params["objective"]: {"hyperparameters": wish}},
+        method={"type": params["objective"], params["objective"]: {"hyperparameters": hyperparameters}},
     )
 
 
@@ -137,12 +137,12 @@ def event_of(job: Job, event: JobEvent) -> FineTuningEvent:
 
 
 def _message(job: Job, event: JobEvent) -> str:
-    """As OpenAI words it, where it has a word for it."""
+    """The event's message in OpenAI's wording, if OpenAI has such an event."""
     if event.type == "progress":
         figures = {"training loss": "loss", "validation loss": "eval_loss"}
         metrics = event.data.get("metrics", {})
-        told = ", ".join(f"{name}={metrics[figure]:.4f}" for name, figure in figures.items() if figure in metrics)
-        return f"Step {event.data['step']}/{event.data['total']}" + (f": {told}" if told else "")
+        job_object = ", ".join(f"{name}={metrics[figure]:.4f}" for name, figure in figures.items() if figure in metrics)
+        return f"Step {event.data['step']}/{event.data['total']}" + (f": {job_object}" if job_object else "")
     match event.data.get("status"):
         case JobStatus.QUEUED if event.number == 1:
             return f"Created fine-tuning job: {their_id(job.id)}"

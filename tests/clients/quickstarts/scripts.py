@@ -1,4 +1,4 @@
-"""What the quick starts ask of the fake engine, scripted in their own words, and the types they want answered. Knows no client."""
+"""The scripted prompts of the quick starts for the fake engine, and the types of the answers. Knows no client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class City(BaseModel):
 
 
 class Size(BaseModel):
-    """Of which there are few: an answer ends whatever a model says."""
+    """A type with few values, so that an answer ends whatever a model generates."""
 
     size: Literal["small", "large"]
 
@@ -51,7 +51,7 @@ def get_weather(city: str) -> str:
 
 
 def calls(name: str, /, **arguments: Any) -> str:
-    """What a user says for the fake engine to call a tool. (To a tool's result it answers by repeating it.)"""
+    """A user's text that makes the fake engine call a tool. (It answers a tool's result by repeating it.)"""
     return f"[[reply: {json.dumps({'tool_calls': [{'name': name, 'arguments': arguments}]})}]]"
 
 

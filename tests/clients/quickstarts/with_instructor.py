@@ -20,22 +20,24 @@ def client_of(url: str, mode: instructor.Mode) -> instructor.Instructor:
     return instructor.from_openai(openai.OpenAI(base_url=url, api_key=KEY, max_retries=0), mode=mode)
 
 
-@pytest.mark.parametrize(("mode", "said"), [(instructor.Mode.TOOLS, CALL_PARIS), *((mode, DESCRIBE_PARIS) for mode in JSON_MODES)])
-def test_a_type_is_answered(url: str, mode: instructor.Mode, said: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "expected_text"), [(instructor.Mode.TOOLS, CALL_PARIS), *((mode, DESCRIBE_PARIS) for mode in JSON_MODES)]
+)
+def test_a_type_is_answered(url: str, mode: instructor.Mode, expected_text: str) -> None:
     city = client_of(url, mode).chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": said}], response_model=City, max_retries=0
+        model=MODEL, messages=[{"role": "user", "content": expected_text}], response_model=City, max_retries=0
     )
     assert isinstance(city, City)
     assert city.model_dump() == PARIS.model_dump()
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"), [(instructor.Mode.TOOLS, CALL_PARIS_IN_PARTS), *((mode, DESCRIBE_PARIS) for mode in JSON_MODES)]
+    ("mode", "expected_text"), [(instructor.Mode.TOOLS, CALL_PARIS_IN_PARTS), *((mode, DESCRIBE_PARIS) for mode in JSON_MODES)]
 )
-def test_a_type_is_streamed(url: str, mode: instructor.Mode, said: str) -> None:
+def test_a_type_is_streamed(url: str, mode: instructor.Mode, expected_text: str) -> None:
     parts = list(
         client_of(url, mode).chat.completions.create_partial(
-            model=MODEL, messages=[{"role": "user", "content": said}], response_model=City, max_retries=0
+            model=MODEL, messages=[{"role": "user", "content": expected_text}], response_model=City, max_retries=0
         )
     )
     assert len(parts) > 1

@@ -66,12 +66,12 @@ def test_tools_streamed(chat: ChatOpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "said"),
+    ("method", "expected_text"),
     [
         ("json_schema", DESCRIBE_PARIS),
         ("json_mode", DESCRIBE_PARIS),
         ("function_calling", calls("City", **PARIS.model_dump())),
     ],
 )
-def test_structured_output(chat: ChatOpenAI, method: str, said: str) -> None:
-    assert chat.with_structured_output(City, method=method).invoke(said) == PARIS
+def test_structured_output(chat: ChatOpenAI, method: str, expected_text: str) -> None:
+    assert chat.with_structured_output(City, method=method).invoke(expected_text) == PARIS

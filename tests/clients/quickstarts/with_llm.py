@@ -43,8 +43,10 @@ def test_async() -> None:
 
 def test_command_line(user_path: Path) -> None:
     command = [sys.executable, "-m", "llm", "--model", "slmops", "--no-log", HELLO]
-    said = subprocess.run(command, env={**os.environ, "LLM_USER_PATH": str(user_path)}, capture_output=True, text=True, check=True)
-    assert said.stdout == "Hello there\n"
+    expected_text = subprocess.run(
+        command, env={**os.environ, "LLM_USER_PATH": str(user_path)}, capture_output=True, text=True, check=True
+    )
+    assert expected_text.stdout == "Hello there\n"
 
 
 def test_error() -> None:

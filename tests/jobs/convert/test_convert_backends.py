@@ -41,9 +41,9 @@ def granite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def converted(context: TaskContext, source: Path | str, **params: Any) -> ModelVersion:
-    asked = ConvertParams(source=str(source), **{"output": "made"} | params)
-    TASK.plan(asked, context)
-    outcome = TASK.run(asked, context)
+    requested = ConvertParams(source=str(source), **{"output": "made"} | params)
+    TASK.plan(requested, context)
+    outcome = TASK.run(requested, context)
     assert outcome.version is not None
     assert list((context.registry.home / "staging").iterdir()) == []
     return context.registry.resolve(outcome.version)
@@ -65,10 +65,10 @@ def test_auto_takes_our_importer_where_it_can(context: TaskContext, llama: Path)
     assert converted(context, llama, precision="fp32").manifest.importer == "checkpoint"
 
 
-def test_the_builder_is_asked_by_name_with_its_options(context: TaskContext, llama: Path) -> None:
-    asked = {"backend": "genai-builder", "precision": "int4", "block_size": 32, "algorithm": "k_quant", "int8_head": True}
-    version = converted(context, llama, **asked)
-    assert version.manifest.parameters["requested"] == {name: value for name, value in asked.items() if name != "precision"}
+def test_the_builder_is_called_by_name_with_its_options(context: TaskContext, llama: Path) -> None:
+    requested = {"backend": "genai-builder", "precision": "int4", "block_size": 32, "algorithm": "k_quant", "int8_head": True}
+    version = converted(context, llama, **requested)
+    assert version.manifest.parameters["requested"] == {name: value for name, value in requested.items() if name != "precision"}
     assert version.manifest.parameters["built_as"] == "int4"
     near, truth = served_logits(version.variants[0].folder, IDS), source_logits(llama, IDS)
     assert np.corrcoef(near, truth)[0, 1] > 0.95
@@ -125,14 +125,14 @@ def test_a_gguf_file_that_transformers_reads(context: TaskContext, tmp_path: Pat
     assert again.label == version.label
 
 
-def test_an_architecture_that_nobody_builds_is_told_with_each_reason(context: TaskContext, tmp_path: Path) -> None:
+def test_an_architecture_that_nobody_builds_is_reported_with_each_reason(context: TaskContext, tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "stablelm", "stablelm")
     with pytest.raises(UnsupportedModel, match=r"'stablelm' are not imported.*builder does not build"):
         converted(context, source)
     assert context.registry.models() == ()
 
 
-def test_what_fails_inside_the_builder_is_told(context: TaskContext, tmp_path: Path) -> None:
+def test_what_fails_inside_the_builder_is_reported(context: TaskContext, tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "phi3", "phi3", original_max_position_embeddings=64)  # LongRoPE without factors
     with pytest.raises(JobFailure, match="The model builder failed with KeyError") as caught:
         converted(context, source)
@@ -177,7 +177,7 @@ def test_cancelled_in_its_own_process_it_is_not_waited_for(tmp_path: Path, llama
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "expected_text"),
     [
         ({"backend": "slmops", "block_size": 32}, "block_size is for the backends"),
         ({"backend": "genai-builder", "precision": "fp16"}, "int8, int4, fp32 for cpu, not fp16"),
@@ -195,8 +195,8 @@ def test_cancelled_in_its_own_process_it_is_not_waited_for(tmp_path: Path, llama
         ({"builds": ["cpu-int8", "cuda-fp16"], "backend": "slmops"}, "execution_provider is for the backends"),
     ],
 )
-def test_what_does_not_go_together(params: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_does_not_go_together(params: dict[str, Any], expected_text: str) -> None:
+    with pytest.raises(ValueError, match=expected_text):
         ConvertParams(source="/x", **params)
 
 
@@ -244,7 +244,7 @@ def pickled(source: Path, folder: Path, *, num_files: int = 1) -> Path:
 
 
 @pytest.mark.parametrize(("backend", "num_files"), [("slmops", 1), ("genai-builder", 2)])
-def test_pickles_are_read_as_tensors_when_asked(
+def test_pickles_are_read_as_tensors_when_requested(
     context: TaskContext, llama: Path, tmp_path: Path, backend: str, num_files: int
 ) -> None:
     source = pickled(llama, tmp_path / "pickled", num_files=num_files)
@@ -289,7 +289,7 @@ def test_a_checkpoint_of_the_hub(context: TaskContext, hub: LocalServer, llama: 
     np.testing.assert_allclose(served_logits(version.variants[0].folder, IDS), source_logits(llama, IDS), atol=1e-3)
 
 
-def test_pickles_of_the_hub_are_fetched_only_when_asked(
+def test_pickles_of_the_hub_are_fetched_only_when_requested(
     context: TaskContext, hub: LocalServer, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {path.name: path.read_bytes() for path in pickled(llama, tmp_path / "pickled").iterdir()}

@@ -17,7 +17,7 @@ import importlib.util, os
 from jobs.tasks.vendors.hugging_face import use_no_hub_kernels
 assert importlib.util.find_spec("kernels") is not None
 use_no_hub_kernels()
-assert importlib.util.find_spec("kernels") is None  # as transformers asks
+assert importlib.util.find_spec("kernels") is None  # as transformers checks
 try:
     from kernels import get_kernel  # as bitsandbytes does
 except ImportError:
@@ -25,7 +25,7 @@ except ImportError:
 """
 
 
-def test_the_package_is_not_there_for_who_asks(tmp_path: Path) -> None:
+def test_the_package_is_not_found_by_imports(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels/__init__.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\nget_kernel = print\n")
     path = os.pathsep.join([str(ROOT), str(tmp_path)])

@@ -62,24 +62,24 @@ def test_who_needs_what_will_not_be_never_starts(needed: dict[str, JobStatus], e
 
 
 @pytest.mark.parametrize(
-    ("last", "exit_code", "asked", "num_failures", "to"),
+    ("last", "exit_code", "requested", "num_failures", "to"),
     [
         (Finished(outcome=Outcome()), 0, StopReason.CANCEL, 0, JobStatus.SUCCEEDED),
         (None, -9, StopReason.CANCEL, 0, JobStatus.CANCELLED),
         (Ended(), 0, StopReason.PAUSE, 0, JobStatus.PAUSED),
         (None, -9, StopReason.PAUSE, 0, JobStatus.PAUSED),
         (Failed(code="x", message="x"), 0, StopReason.PAUSE, 0, JobStatus.FAILED),
-        (Failed(code="x", message="x", may_pass=True), 0, None, 0, JobStatus.INTERRUPTED),
-        (Failed(code="x", message="x", may_pass=True), 0, None, 2, JobStatus.FAILED),
+        (Failed(code="x", message="x", retryable=True), 0, None, 0, JobStatus.INTERRUPTED),
+        (Failed(code="x", message="x", retryable=True), 0, None, 2, JobStatus.FAILED),
         (None, -9, None, 0, JobStatus.INTERRUPTED),
         (None, -9, None, 2, JobStatus.FAILED),
         (None, 1, None, 0, JobStatus.FAILED),
     ],
 )
 def test_what_an_end_means(
-    last: TerminalMessage | None, exit_code: int, asked: StopReason | None, num_failures: int, to: JobStatus
+    last: TerminalMessage | None, exit_code: int, requested: StopReason | None, num_failures: int, to: JobStatus
 ) -> None:
-    verdict = judge(AttemptEnd(last, exit_code), asked, num_failures, max_attempts=3, is_closing=False)
+    verdict = judge(AttemptEnd(last, exit_code), requested, num_failures, max_attempts=3, is_closing=False)
     assert verdict.to is to
     assert (verdict.failure is not None) == (to in (JobStatus.FAILED, JobStatus.INTERRUPTED))
 
@@ -112,7 +112,7 @@ def test_a_chain_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"),
+    ("steps", "expected_text"),
     [
         ([], "at least one step"),
         ([Step("a", JobKind.MERGE, {}), Step("a", JobKind.MERGE, {})], "Two steps are named 'a'"),
@@ -120,8 +120,8 @@ def test_a_chain_in_order() -> None:
         ([Step("a", JobKind.MERGE, {"model": "@b"}), Step("b", JobKind.MERGE, {"model": "@a"})], "in a circle"),
     ],
 )
-def test_chains_that_are_none(steps: list[Step], said: str) -> None:
-    with pytest.raises(InvalidJob, match=said):
+def test_chains_that_are_none(steps: list[Step], expected_text: str) -> None:
+    with pytest.raises(InvalidJob, match=expected_text):
         in_order(steps)
 
 

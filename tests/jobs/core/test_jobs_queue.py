@@ -54,7 +54,7 @@ async def ended(service: JobService, job: Job) -> Job:
 
 
 async def until(service: JobService, job: Job, type_: str, number: int = 1) -> None:
-    """Until so many events of this type have been told."""
+    """Waits until `count` events of this type have been stored."""
     seen = 0
     async for event in service.events(job.id, follow=True):
         seen += event is not None and event.type == type_
@@ -85,8 +85,8 @@ def test_a_job_runs_to_its_end(tmp_path: Path) -> None:
         steps = [event.data for event in events if event and event.type == "progress"]
         assert [each["step"] for each in steps] == [1, 2, 3]
         assert steps[0].keys() == {"step", "total", "unit", "rate", "time_left_s", "metrics"}
-        told = [event.data["status"] for event in events if event and event.type == "status"]
-        assert told == ["queued", "running", "succeeded"]
+        reported = [event.data["status"] for event in events if event and event.type == "status"]
+        assert reported == ["queued", "running", "succeeded"]
         assert next(event.number for event in [each async for each in service.events(job.id, after=2)] if event) == 3
 
     in_queue(tmp_path, body)
@@ -185,19 +185,19 @@ def test_a_killed_process_is_started_again_and_ends_with_the_same_result(tmp_pat
     in_queue(tmp_path, body)
 
 
-@pytest.mark.parametrize(("may_pass", "status", "attempts"), [(True, JobStatus.SUCCEEDED, 2), (False, JobStatus.FAILED, 1)])
-def test_what_may_pass_is_tried_again(tmp_path: Path, may_pass: bool, status: JobStatus, attempts: int) -> None:
+@pytest.mark.parametrize(("retryable", "status", "attempts"), [(True, JobStatus.SUCCEEDED, 2), (False, JobStatus.FAILED, 1)])
+def test_retryable_failures_are_retried(tmp_path: Path, retryable: bool, status: JobStatus, attempts: int) -> None:
     async def body(service: JobService) -> None:
-        done = await ended(service, await service.create(COUNT, {"steps": 3, "fail_at": 0, "may_pass": may_pass}))
+        done = await ended(service, await service.create(COUNT, {"steps": 3, "fail_at": 0, "retryable": retryable}))
         assert (done.status, done.attempt) == (status, attempts)
-        if not may_pass:
+        if not retryable:
             assert done.failure is not None
             assert (done.failure.code, done.failure.message) == ("wind", "The wind blew. Try again.")
 
     in_queue(tmp_path, body)
 
 
-def test_too_much_memory_is_told_with_what_to_lower(tmp_path: Path) -> None:
+def test_too_much_memory_is_reported_with_what_to_lower(tmp_path: Path) -> None:
     async def body(service: JobService) -> None:
         done = await ended(service, await service.create(COUNT, {"steps": 1, "hog_bytes": 4 << 30}))
         assert done.failure is not None
@@ -218,7 +218,7 @@ def test_a_defect_is_in_the_log_and_not_in_the_message(tmp_path: Path) -> None:
     in_queue(tmp_path, body)
 
 
-def test_a_result_that_cannot_be_told_is_a_defect(tmp_path: Path) -> None:
+def test_a_result_that_cannot_be_sent_is_a_defect(tmp_path: Path) -> None:
     async def body(service: JobService) -> None:
         done = await ended(service, await service.create(COUNT, {"steps": 1, "unsayable": True}))
         assert (done.status, done.attempt) == (JobStatus.FAILED, 1)
@@ -232,14 +232,14 @@ def test_a_job_waits_for_what_it_needs_and_fails_with_it(tmp_path: Path) -> None
         gate = tmp_path / "gate"
         first = await service.create(COUNT, {"steps": 1, "gate": str(gate)})
         waits = await service.create(COUNT, {"steps": 1}, needs=[first.id])
-        bad = await service.create(COUNT, {"steps": 2, "fail_at": 0, "may_pass": False})
+        bad = await service.create(COUNT, {"steps": 2, "fail_at": 0, "retryable": False})
         after_bad = await service.create(COUNT, {"steps": 1}, needs=[bad.id])
         gate.touch()
         assert (await ended(service, waits)).status is JobStatus.SUCCEEDED
-        doomed = await ended(service, after_bad)
-        assert (doomed.status, doomed.attempt) == (JobStatus.FAILED, 0)
-        assert doomed.failure is not None
-        assert bad.id in doomed.failure.message
+        dependent = await ended(service, after_bad)
+        assert (dependent.status, dependent.attempt) == (JobStatus.FAILED, 0)
+        assert dependent.failure is not None
+        assert bad.id in dependent.failure.message
         with pytest.raises(JobNotFound):
             await service.create(COUNT, {"steps": 1}, needs=["job-none"])
 
@@ -393,15 +393,15 @@ def test_what_a_plan_leaves_is_its_job_s(tmp_path: Path) -> None:
     in_queue(tmp_path, body)
 
 
-def test_changes_are_told(tmp_path: Path) -> None:
-    told: list[JobStatus] = []
+def test_changes_are_reported(tmp_path: Path) -> None:
+    reported: list[JobStatus] = []
 
     async def main() -> None:
-        async with queue_at(tmp_path, on_change=lambda job: told.append(job.status)) as service:
+        async with queue_at(tmp_path, on_change=lambda job: reported.append(job.status)) as service:
             await ended(service, await service.create(COUNT, {"steps": 1}))
 
     asyncio.run(main())
-    assert list(dict.fromkeys(told)) == [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED]
+    assert list(dict.fromkeys(reported)) == [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED]
 
 
 def test_a_job_is_modest(tmp_path: Path) -> None:

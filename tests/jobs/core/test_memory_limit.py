@@ -29,7 +29,7 @@ print(takes(64 << 20), takes(2 << 30))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what is asked for")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts reserved memory")
 def test_a_reservation_is_added_to_the_limit_and_what_is_used_is_held() -> None:
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "True", "False", "True", "False"]

@@ -1,4 +1,4 @@
-"""A job's record while the database is locked: callers wait for it once, and what was told is kept in order."""
+"""A job's record while the database is locked: callers wait for it once, and events are kept in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AT = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class LockedStore:
-    """Refuses, once it is let go, until `is_free`."""
+    """Refuses, once it is released, until `is_free`."""
 
     def __init__(self) -> None:
         self.begun, self.go, self.is_free = threading.Event(), threading.Event(), False
@@ -71,7 +71,7 @@ def test_a_locked_database_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -
     assert [job.status for job in changes] == [JobStatus.PAUSED]
 
 
-def test_what_is_told_is_what_was_stored() -> None:
+def test_what_is_reported_is_what_was_stored() -> None:
     """A job that ends while an earlier state is being written has not ended for the database."""
     store, changes = LockedStore(), list[Job]()
     store.is_free = True

@@ -23,11 +23,11 @@ CALL = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "fun
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
 
 
-def read(tmp_path: Path, *rows: Any, **how: Any) -> Data:
+def read(tmp_path: Path, *rows: Any, **options: Any) -> Data:
     path = tmp_path / "data.jsonl"
     lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
     path.write_bytes(b"\n".join(lines))
-    return read_data(path, **how)
+    return read_data(path, **options)
 
 
 def test_conversations_pairs_and_templates_are_read(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_both_forms_of_preferences_mean_the_same(tmp_path: Path) -> None:
         ({"prompt": 3, "completion": "a"}, "empty"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line_and_without_its_text(tmp_path: Path, row: Any, code: str) -> None:
+def test_what_is_wrong_is_reported_with_its_line_and_without_its_text(tmp_path: Path, row: Any, code: str) -> None:
     data = read(tmp_path, {"prompt": "good", "completion": "better"}, row)
     (problem,) = data.problems
     assert (problem.line, problem.code, problem.file) == (2, code, str(tmp_path / "data.jsonl"))
@@ -86,7 +86,7 @@ def test_duplicates_and_leaks_are_left_out_and_reported(tmp_path: Path) -> None:
     training = read(tmp_path, row, {"completion": "b", "prompt": "a"}, {"prompt": "a", "completion": "c"}, *[row] * 7)
     assert not training.problems
     assert [each.line for each in training.examples] == [1, 3]
-    assert training.left_out() == ("data.jsonl: 8 lines (2, 4, 5, 6, 7, ...) left out, which say the same as earlier ones.",)
+    assert training.left_out() == ("data.jsonl: 8 lines (2, 4, 5, 6, 7, ...) left out as duplicates of earlier ones.",)
     (tmp_path / "new.jsonl").write_text("\n".join(json.dumps(each) for each in ({"prompt": "z", "completion": "c"}, row)))
     validation = Data(tmp_path / "new.jsonl")
     assert [each.line for each in stream(validation, learned=training.known)] == [1]
@@ -117,7 +117,7 @@ def test_a_byte_order_mark_and_the_ends_of_lines_change_nothing(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "said"),
+    ("content", "code", "expected_text"),
     [
         (ROWS.encode("utf-16"), "not_utf8", "looks like UTF-16LE. Save it as UTF-8: iconv -f UTF-16LE -t UTF-8"),
         (ROWS.encode("utf-16-le"), "not_utf8", "UTF-16LE"),
@@ -131,11 +131,11 @@ def test_a_byte_order_mark_and_the_ends_of_lines_change_nothing(tmp_path: Path, 
         (b"PK\x03\x04" + bytes(40), "compressed", "ZIP archive"),
     ],
 )
-def test_another_encoding_is_named_once_with_the_remedy(tmp_path: Path, content: bytes, code: str, said: str) -> None:
+def test_another_encoding_is_named_once_with_the_remedy(tmp_path: Path, content: bytes, code: str, expected_text: str) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(content)
     (problem,) = read_data(path).problems
-    assert (problem.code, said in problem.message) == (code, True), problem.message
+    assert (problem.code, expected_text in problem.message) == (code, True), problem.message
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tests.doubles.task_runs import interrupted_run, planned, run_task
 from tests.doubles.tiny_gguf import Tiny
 from tests.jobs.services import job_service
 
-pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
+pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs pass on to their logs
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -40,7 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Pat
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> dict[str, Any]:
+def requested_candidate(tmp_path: Path) -> dict[str, Any]:
     paths = {}
     for name, numbers in (("data", range(12)), ("validation", range(20, 24))):
         path = tmp_path / f"{name}.jsonl"
@@ -91,8 +91,10 @@ def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
     return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
 
 
-def test_a_student_cut_from_its_teacher_is_taught_and_compared(home: Path, asked: dict[str, Any]) -> None:
-    run = run_task(home, JobKind.DISTIL, {**asked, "student": {"layers": 2}, "logits": {"alpha": 0.7}, "output": "cut"})
+def test_a_student_cut_from_its_teacher_is_taught_and_compared(home: Path, requested_candidate: dict[str, Any]) -> None:
+    run = run_task(
+        home, JobKind.DISTIL, {**requested_candidate, "student": {"layers": 2}, "logits": {"alpha": 0.7}, "output": "cut"}
+    )
     assert run.outcome.details == {"layers": [0, 3], "counts": {"answers": 12, "kept": 12}}
     metrics = run.outcome.metrics
     for name in ("f1", "tokens_per_s_8", "size_bytes", "resident_bytes"):
@@ -105,8 +107,13 @@ def test_a_student_cut_from_its_teacher_is_taught_and_compared(home: Path, asked
     assert "baseline" in (run.folder / "report.md").read_text()
 
 
-def test_a_paused_run_asks_nothing_twice_and_ends_with_the_same_student(home: Path, asked: dict[str, Any]) -> None:
-    params = {**asked, "student": "small", "validation": None, "training": {**TRAINING, "epochs": 4, "checkpoint_every": 5}}
+def test_a_paused_run_sends_nothing_twice_and_ends_with_the_same_student(home: Path, requested_candidate: dict[str, Any]) -> None:
+    params = {
+        **requested_candidate,
+        "student": "small",
+        "validation": None,
+        "training": {**TRAINING, "epochs": 4, "checkpoint_every": 5},
+    }
     run_task(home, JobKind.DISTIL, {**params, "output": "whole"})
     paused = interrupted_run(home, JobKind.DISTIL, {**params, "output": "paused"})
     assert len((paused.folder / "answers.jsonl").read_text().splitlines()) == 12
@@ -114,9 +121,9 @@ def test_a_paused_run_asks_nothing_twice_and_ends_with_the_same_student(home: Pa
 
 
 @pytest.mark.thorough  # of this trainer, a process is killed in test_finetune.py
-def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_student(home: Path, asked: dict[str, Any]) -> None:
+def test_a_killed_run_sends_nothing_twice_and_ends_with_the_same_student(home: Path, requested_candidate: dict[str, Any]) -> None:
     long_enough_to_be_killed = {**TRAINING, "epochs": 60, "checkpoint_every": 10}
-    params = {**asked, "student": "small", "validation": None, "training": long_enough_to_be_killed}
+    params = {**requested_candidate, "student": "small", "validation": None, "training": long_enough_to_be_killed}
     ended(home, {**params, "output": "undisturbed"})
     killed = ended(home, {**params, "output": "killed"}, killed=True)
     assert killed.attempt == 2
@@ -126,7 +133,7 @@ def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_student(home: Pa
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected_text"),
     [
         ({"student": {"layers": 4}}, "4 layers"),
         ({"student": "nothing"}, "no model 'nothing'"),
@@ -138,9 +145,11 @@ def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_student(home: Pa
         ({"teacher": {"url": "http://192.0.2.7/v1", "model": "gpt", "allow_remote": True}}, "cannot be set by a job"),
     ],
 )
-def test_what_cannot_be_taught_is_refused(home: Path, asked: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises((InvalidJob, ModelNotFound), match=said):
-        planned(home, JobKind.DISTIL, {**asked, "student": "small", **wrong})
+def test_what_cannot_be_taught_is_refused(
+    home: Path, requested_candidate: dict[str, Any], wrong: dict[str, Any], expected_text: str
+) -> None:
+    with pytest.raises((InvalidJob, ModelNotFound), match=expected_text):
+        planned(home, JobKind.DISTIL, {**requested_candidate, "student": "small", **wrong})
 
 
 @pytest.mark.parametrize(
@@ -154,15 +163,17 @@ def test_what_a_distillation_would_pass_over_is_refused_by_name(useless: dict[st
         _tuning(params, "small")
 
 
-def test_a_plan_tells_what_a_remote_teacher_costs(home: Path, asked: dict[str, Any]) -> None:
+def test_a_plan_reports_what_a_remote_teacher_costs(home: Path, requested_candidate: dict[str, Any]) -> None:
     async def main() -> tuple[str, ...]:
         endpoints = {"far": EndpointSource("http://192.0.2.7/v1")}
         service = job_service(home, permissions=replace(EVERYWHERE, endpoints=endpoints))
         teacher = {"endpoint": "far", "model": "big", "price_per_million_tokens": 1e6}
         try:
-            return (await service.plan(JobKind.DISTIL, {**asked, "teacher": teacher, "student": "small"})).summary
+            return (await service.plan(JobKind.DISTIL, {**requested_candidate, "teacher": teacher, "student": "small"})).summary
         finally:
             await service.close()
 
-    (told,) = [sentence for sentence in asyncio.run(main()) if sentence.startswith("Costs at most 72.00 for answers, and about ")]
-    assert float(told.split()[-3]) > 1
+    (reported,) = [
+        sentence for sentence in asyncio.run(main()) if sentence.startswith("Costs at most 72.00 for answers, and about ")
+    ]
+    assert float(reported.split()[-3]) > 1

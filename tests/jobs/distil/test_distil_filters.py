@@ -70,5 +70,5 @@ def test_the_layers_that_change_most_stay_with_first_and_last() -> None:
 def test_every_preset_is_sound(preset: str) -> None:
     params = DistilParams(teacher="a", student="b", data="c", preset=preset)  # type: ignore[arg-type]
     assert params.num_samples >= 1
-    assert params.wish
+    assert params.chosen_filters
     assert METRICS[preset]

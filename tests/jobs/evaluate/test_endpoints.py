@@ -1,4 +1,4 @@
-"""Endpoints that are asked: their key, their rate, when they are busy, what their refusals tell, and who may be asked at all."""
+"""Calls to endpoints: their key, their rate, busy servers, the messages of refusals, and the endpoints that are allowed at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jobs.tasks.evaluate.endpoints import Endpoint
 from jobs.tasks.evaluate.questions import Question
 from jobs.tasks.evaluate.targets import busy_s, check_target, open_target
 from model_registry.registry import open_registry
-from tests.doubles.heard import Heard
+from tests.doubles.heard import RecordingReporter
 
 pytestmark = pytest.mark.api
 
@@ -28,7 +28,7 @@ ANSWER = b'{"choices": [{"message": {"role": "assistant", "content": "a cat"}}]}
 
 
 class Teacher(BaseHTTPRequestHandler):
-    """Says `statuses` in turn, then 200. keys, times: of the requests."""
+    """Answers with `statuses` in turn, then 200. keys, times: of the requests."""
 
     statuses: ClassVar[list[int]] = []
     keys: ClassVar[list[str | None]] = []
@@ -64,7 +64,7 @@ def url() -> Iterator[str]:
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[TaskContext]:
     with open_registry(tmp_path / "home") as registry:
-        yield TaskContext("job-1", registry, tmp_path, Heard())
+        yield TaskContext("job-1", registry, tmp_path, RecordingReporter())
 
 
 def granted(context: TaskContext, url: str, **access: Any) -> TaskContext:
@@ -87,27 +87,27 @@ def test_the_key_is_sent_and_the_rate_kept(url: str, context: TaskContext) -> No
     assert Teacher.times[-1] - Teacher.times[0] > 0.1, "three shares of 50 ms, less what the threads took to begin"
 
 
-def test_a_busy_server_is_asked_again_and_again_but_not_for_ever(url: str, context: TaskContext) -> None:
+def test_a_busy_server_is_retried_again_and_again_but_not_for_ever(url: str, context: TaskContext) -> None:
     Teacher.statuses = [429, 503, 429]
     assert answers(granted(context, url), 1) == ["a cat"]
     Teacher.statuses = [429] * 6
     with pytest.raises(JobFailure, match="lower concurrency or requests_per_minute") as caught:
         answers(granted(context, url), 1)
-    assert caught.value.may_pass
+    assert caught.value.retryable
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "expected_text"),
     [(401, "key_env or key_file of"), (404, "up to and with /v1"), (400, "answered 400"), (307, "is not followed")],
 )
-def test_a_refusal_tells_what_to_look_at(url: str, context: TaskContext, status: int, said: str) -> None:
+def test_a_refusal_names_what_to_look_at(url: str, context: TaskContext, status: int, expected_text: str) -> None:
     Teacher.statuses = [status]
-    with pytest.raises(JobFailure, match=said) as caught:
+    with pytest.raises(JobFailure, match=expected_text) as caught:
         answers(granted(context, url), 1)
-    assert not caught.value.may_pass
+    assert not caught.value.retryable
 
 
-def test_nobody_is_asked_but_who_was_granted(context: TaskContext) -> None:
+def test_only_granted_endpoints_are_called(context: TaskContext) -> None:
     with pytest.raises(InvalidJob, match="has no endpoint 'teacher'"):
         open_target(Endpoint(endpoint="teacher"), context)
 
@@ -121,20 +121,20 @@ def test_addresses_and_keys_are_no_params(old: dict[str, Any]) -> None:
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
-    """Names mean these addresses, one after another; what was asked for."""
-    asked: list[str] = []
+    """Makes names resolve to these addresses, one after another. Returns the names that were looked up."""
+    requested: list[str] = []
     genuine = socket.getaddrinfo
 
     def getaddrinfo(host: str, *more: Any, **also: Any) -> Any:
         if not host.endswith(".example"):
             return genuine(host, *more, **also)
-        asked.append(host)
-        address = answers[min(len(asked), len(answers)) - 1]
+        requested.append(host)
+        address = answers[min(len(requested), len(answers)) - 1]
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         return [(family, socket.SOCK_STREAM, 6, "", (address, 0))]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return asked
+    return requested
 
 
 @pytest.mark.parametrize(
@@ -166,11 +166,11 @@ def test_an_address_that_is_written_out_is_listed(context: TaskContext, url: str
 
 def test_the_address_that_was_checked_is_connected_to(url: str, context: TaskContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that means something else a moment later leads nowhere else."""
-    asked = resolving(monkeypatch, "127.0.0.1", "192.0.2.7")
+    requested = resolving(monkeypatch, "127.0.0.1", "192.0.2.7")
     port = url.rpartition(":")[2]
     assert answers(granted(context, f"http://llm.example:{port}", is_private=True), 2) == ["a cat"] * 2
     assert Teacher.hosts == [f"llm.example:{port.partition('/')[0]}"] * 2
-    assert asked == ["llm.example"]
+    assert requested == ["llm.example"]
 
 
 def test_a_name_that_turns_private_between_plan_and_run_is_refused(context: TaskContext, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,10 +65,10 @@ def metrics_of(job: Job) -> dict[str, float]:
 
 
 def test_a_version_is_measured_kept_and_reported(home: Path, data: str) -> None:
-    asked = ["exact_match", "f1", "perplexity", "bleu", "rouge_l"]
-    job = ended(home, JobKind.EVALUATE, {"target": "tiny", "data": data, "metrics": asked, "max_tokens": 8, "against": "other"})
+    requested = ["exact_match", "f1", "perplexity", "bleu", "rouge_l"]
+    job = ended(home, JobKind.EVALUATE, {"target": "tiny", "data": data, "metrics": requested, "max_tokens": 8, "against": "other"})
     metrics = metrics_of(job)
-    assert metrics.keys() == set(asked)
+    assert metrics.keys() == set(requested)
     assert metrics["perplexity"] > 10  # of a random model
     with Database(home) as database:
         kept = EvaluationStore(database)
@@ -76,14 +76,14 @@ def test_a_version_is_measured_kept_and_reported(home: Path, data: str) -> None:
         assert kept.of("tiny") == [found]
         assert kept.of("tin") == []
         (other,) = kept.of("other:1", "evaluate")
-    assert (other.job, other.metrics.keys()) == (job.id, set(asked) - {"perplexity"}), "who was compared with is kept too"
+    assert (other.job, other.metrics.keys()) == (job.id, set(requested) - {"perplexity"}), "who was compared with is kept too"
     assert (found.job, found.metrics, len(found.details["scores"]["f1"])) == (job.id, metrics, 12)
     folder = home / "jobs" / job.id / "work"
     assert "other:1" in (folder / "report.md").read_text()
     assert "<svg" in (folder / "report.html").read_text()
 
 
-def test_answers_that_are_kept_are_not_asked_again(home: Path, data: str, tmp_path: Path) -> None:
+def test_answers_that_are_kept_are_not_requested_again(home: Path, data: str, tmp_path: Path) -> None:
     from jobs.tasks.evaluate.questions import kept_answers
 
     path = tmp_path / "answers.jsonl"
@@ -108,7 +108,7 @@ def test_a_server_is_a_target_and_a_judge(home: Path, data: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected_text"),
     [
         ({"metrics": ["judge"]}, "need a judge"),
         ({"metrics": ["win_rate"], "judge": "tiny"}, "needs against"),
@@ -120,8 +120,8 @@ def test_a_server_is_a_target_and_a_judge(home: Path, data: str, tmp_path: Path)
         ({"data": "/none.jsonl"}, "no such file"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(home: Path, data: str, wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises((InvalidJob, ModelNotFound), match=said):
+def test_what_cannot_be_measured_is_refused(home: Path, data: str, wrong: dict[str, Any], expected_text: str) -> None:
+    with pytest.raises((InvalidJob, ModelNotFound), match=expected_text):
         planned(home, JobKind.EVALUATE, {"target": "tiny", "data": data, **wrong})
 
 

@@ -15,7 +15,7 @@ CALL = ("f", {"a": 1, "b": [2]})
 
 
 @pytest.mark.parametrize(
-    ("metric", "right", "said", "worth"),
+    ("metric", "right", "expected_text", "worth"),
     [
         ("exact_match", "The Cat.", "cat", 1.0),
         ("exact_match", "cat", "cats", 0.0),
@@ -31,8 +31,8 @@ CALL = ("f", {"a": 1, "b": [2]})
         ("json_validity", '{"a": 1}', "{a: 1}", 0.0),
     ],
 )
-def test_scores(metric: str, right: str, said: str, worth: float) -> None:
-    assert SCORES[metric](Question(1, [], right), Answered(said)) == worth
+def test_scores(metric: str, right: str, expected_text: str, worth: float) -> None:
+    assert SCORES[metric](Question(1, [], right), Answered(expected_text)) == worth
 
 
 def test_calls_match_in_any_order_with_equal_arguments() -> None:
@@ -86,14 +86,16 @@ def test_a_perplexity_lies_within_its_interval_however_long_the_answers() -> Non
 
 
 @pytest.mark.parametrize(
-    ("said", "grade"), [("4", "4"), (" 3.", "3"), ("Grade: 5", "5"), ("4/5", "4"), ("10/10", None), ("4/10", None)]
+    ("expected_text", "grade"), [("4", "4"), (" 3.", "3"), ("Grade: 5", "5"), ("4/5", "4"), ("10/10", None), ("4/10", None)]
 )
-def test_grades_are_read_strictly(said: str, grade: str | None) -> None:
-    found = _DIGIT.match(said)
+def test_grades_are_read_strictly(expected_text: str, grade: str | None) -> None:
+    found = _DIGIT.match(expected_text)
     assert (found and found[1]) == grade
 
 
-@pytest.mark.parametrize(("said", "vote"), [("A", "A"), ("Answer B.", "B"), ("**b**", "b"), ("tie", "tie"), ("both", None)])
-def test_votes_are_read_strictly(said: str, vote: str | None) -> None:
-    found = _VOTE.match(said)
+@pytest.mark.parametrize(
+    ("expected_text", "vote"), [("A", "A"), ("Answer B.", "B"), ("**b**", "b"), ("tie", "tie"), ("both", None)]
+)
+def test_votes_are_read_strictly(expected_text: str, vote: str | None) -> None:
+    found = _VOTE.match(expected_text)
     assert (found and found[1]) == vote

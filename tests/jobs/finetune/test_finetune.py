@@ -31,7 +31,7 @@ from tests.doubles.tiny_checkpoint import task_context
 from tests.doubles.tiny_gguf import Tiny
 from tests.jobs.services import job_service
 
-pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
+pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs pass on to their logs
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -246,28 +246,28 @@ def test_bad_data_is_refused_before_training(home: Path, data: Path, tmp_path: P
             planned(home, JobKind.FINETUNE, {**SMALL, "data": str(data), **wrong})
 
 
-def test_what_can_be_left_out_is_left_out_and_told_in_the_plan(home: Path, data: Path, tmp_path: Path) -> None:
+def test_what_can_be_left_out_is_left_out_and_reported_in_the_plan(home: Path, data: Path, tmp_path: Path) -> None:
     rows = data.read_text().splitlines()
     more, validation = tmp_path / "more.jsonl", tmp_path / "validation.jsonl"
     more.write_text("\n".join([*rows, *rows[:3]]))
     validation.write_text("\n".join([rows[0], rows[0].replace("a cat", "a dog")]))
-    asked = FinetuneParams(**{**SMALL, "data": str(more), "validation": str(validation)})
+    requested = FinetuneParams(**{**SMALL, "data": str(more), "validation": str(validation)})
     with task_context(tmp_path / "empty") as context, open_registry(home) as registry:
-        plan = Finetune().plan(asked, replace(context, registry=registry))
+        plan = Finetune().plan(requested, replace(context, registry=registry))
     assert plan.summary[0].startswith("Tunes tiny:1 on 8 examples")
     assert plan.summary[1] == "Measures the loss on 1 examples that are not learned."
     assert plan.warnings == (
-        "more.jsonl: 3 lines (9, 10, 11) left out, which say the same as earlier ones.",
+        "more.jsonl: 3 lines (9, 10, 11) left out as duplicates of earlier ones.",
         "validation.jsonl: 1 line (1) left out, which are training data: validation must be new to the model.",
     )
 
 
 @pytest.mark.parametrize("more", [{}, {"packing": True, "max_length": 64}])
 def test_a_plan_counts_what_a_tuning_prepares(home: Path, data: Path, more: dict[str, Any]) -> None:
-    asked = FinetuneParams(**{**SMALL, "data": str(data), **more})
+    requested = FinetuneParams(**{**SMALL, "data": str(data), **more})
     with open_registry(home) as registry:
         served = registry.resolve("tiny").variants[0].folder
-    sizes, (material, _) = measure(asked, served)[0], prepare(asked, served)
+    sizes, (material, _) = measure(requested, served)[0], prepare(requested, served)
     for name in ("num_examples", "num_tokens", "longest", "num_rows", "left_out"):
         assert getattr(sizes, name) == getattr(material, name)
 
@@ -278,22 +278,22 @@ def test_data_is_tokenized_once_for_plan_and_run(
 ) -> None:
     validation = tmp_path / "validation.jsonl"
     validation.write_text(data.read_text().splitlines()[0].replace("a cat", "a dog"))
-    asked = FinetuneParams(**{**SMALL, "data": str(data), "validation": str(validation), **more})
+    requested = FinetuneParams(**{**SMALL, "data": str(data), "validation": str(validation), **more})
     with open_registry(home) as registry:
         served = registry.resolve("tiny").variants[0].folder
     read: list[str] = []
     tokens = Renderer.tokens
     monkeypatch.setattr(Renderer, "tokens", lambda renderer, example: (read.append(str(example)), tokens(renderer, example))[1])
-    expected, planned = prepare(asked, served), tmp_path / "planned"
+    expected, planned = prepare(requested, served), tmp_path / "planned"
     read.clear()
-    measure(asked, served, planned)
+    measure(requested, served, planned)
     assert len(read) == 9, "by the plan"
-    assert prepare(asked, served, planned) == expected
+    assert prepare(requested, served, planned) == expected
     assert len(read) == 9, "and not by the run"
     data.write_text(data.read_text().replace("the 3", "the 33"))
-    changed, _ = prepare(asked, served, planned)
+    changed, _ = prepare(requested, served, planned)
     assert (len(read), changed.sha256 != expected[0].sha256) == (18, True), "a changed file is noticed"
-    prepare(asked, served, planned)
+    prepare(requested, served, planned)
     assert len(read) == 18, "nor by the next attempt of a run"
 
 

@@ -31,7 +31,7 @@ def test_the_seed_chooses_among_examples_of_one_length() -> None:
     assert len({str(best_fit([5] * 8, 10, seed)) for seed in range(5)}) > 1
 
 
-def test_positions_begin_anew_and_nothing_is_learned_across_a_border() -> None:
+def test_positions_restart_and_nothing_is_learned_across_a_border() -> None:
     row = packed_row([Tokens(1, [5, 6, 7], [IGNORED, 6, 7]), Tokens(2, [8, 9], [8, 9])])
     assert row.input_ids == [5, 6, 7, 8, 9]
     assert row.position_ids == [0, 1, 2, 0, 1]

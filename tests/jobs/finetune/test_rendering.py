@@ -96,12 +96,12 @@ def test_only_the_assistants_tokens_have_labels(tmp_path: Path) -> None:
     assert 0 < tokens.num_learned < len(tokens.labels)
 
 
-def test_a_template_that_writes_earlier_turns_anew_is_refused(tmp_path: Path) -> None:
+def test_a_template_that_writes_earlier_turns_again_is_refused(tmp_path: Path) -> None:
     renderer = Renderer(served(tmp_path, LAST_ONLY))
     user, answer = {"role": "user", "content": "in"}, {"role": "assistant", "content": "a"}
-    with pytest.raises(InvalidRequest, match="writes earlier turns anew"):
+    with pytest.raises(InvalidRequest, match="rewrites earlier turns"):
         renderer.tokens(Conversation(1, [user, answer]))
-    with pytest.raises(InvalidRequest, match="writes earlier turns anew"):
+    with pytest.raises(InvalidRequest, match="rewrites earlier turns"):
         renderer.preference(Preference(1, [user], "a", "the"))
 
 

@@ -27,12 +27,12 @@ from model_registry.records import Precision
 from model_registry.registry import Registry
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
-pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
+pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs pass on to their logs
 CAPACITY = 24
 
 
 class Recorder:
-    """A reporter that asks for a pause at a step."""
+    """A reporter that requests a pause at a step."""
 
     def __init__(self, pause_at: int | None = None) -> None:
         self._pause_at = pause_at
@@ -85,7 +85,7 @@ def material(*, packed: bool) -> Material:
 
 
 def params(**changes: Any) -> FinetuneParams:
-    """In float32 unless the test says otherwise: `auto` depends on the CPU."""
+    """In float32 by default: `auto` depends on the CPU."""
     small: dict[str, Any] = {"model": "tiny", "data": "-", "batch_size": 2, "rank": 4, "learning_rate": 1e-2, "precision": "fp32"}
     return FinetuneParams(**{**small, "max_length": CAPACITY, **changes})
 
@@ -95,10 +95,10 @@ PRECISIONS = {"fp32": {}, "bf16": {"atol": 0.02, "rtol": 0.02}}
 each_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
-def built(asked: FinetuneParams, context: TaskContext, checkpoint: Path, data: Material) -> Any:
+def built(requested: FinetuneParams, context: TaskContext, checkpoint: Path, data: Material) -> Any:
     from jobs.tasks.finetune.following import Follower
 
-    return trainer.build_trainer(asked, checkpoint, data, None, context, Follower(context), None)
+    return trainer.build_trainer(requested, checkpoint, data, None, context, Follower(context), None)
 
 
 def adapter_of(trained: trainer.Trained, folder: Path) -> dict[str, Any]:
@@ -157,8 +157,8 @@ def test_a_teachers_logits_are_learned_where_there_are_labels(
     from jobs.tasks.finetune.following import Follower
 
     teacher = trainer.Teacher(checkpoint, 0.3, 2.0)
-    asked = params(method=method, precision=precision)
-    made = trainer.build_trainer(asked, checkpoint, material(packed=False), None, context, Follower(context), teacher)
+    requested = params(method=method, precision=precision)
+    made = trainer.build_trainer(requested, checkpoint, material(packed=False), None, context, Follower(context), teacher)
     with torch.no_grad():
         for weight in made.model.parameters():  # the student is another one than its teacher
             if weight.requires_grad:
@@ -231,13 +231,13 @@ def test_a_paused_run_ends_with_the_same_adapter(
     if changes.get("backend") == "olive":
         pytest.importorskip("olive", reason="needs `pip install 'slmops[olive]'`")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    asked = params(**changes, max_steps=6, checkpoint_every=2)
-    data = preferences() if asked.objective == "dpo" else material(packed=asked.packing)
+    requested = params(**changes, max_steps=6, checkpoint_every=2)
+    data = preferences() if requested.objective == "dpo" else material(packed=requested.packing)
 
     def run(folder: Path, pause_at: int | None) -> trainer.Trained:
-        begin = olive_pass.train_with_olive if asked.backend == "olive" else trainer.train
+        begin = olive_pass.train_with_olive if requested.backend == "olive" else trainer.train
         folder.mkdir(exist_ok=True)
-        return begin(asked, checkpoint, data, None, replace(context, folder=folder, reporter=Recorder(pause_at)))
+        return begin(requested, checkpoint, data, None, replace(context, folder=folder, reporter=Recorder(pause_at)))
 
     whole = run(tmp_path / "whole", None)
     assert [entry["step"] for entry in whole.history if "loss" in entry] == [1, 2, 3, 4, 5, 6]
@@ -278,7 +278,7 @@ def test_what_is_not_installed_is_named_with_the_command_that_installs_it(monkey
         four_bits.check_four_bits()
 
 
-def test_memory_that_runs_out_is_told_with_what_to_lower() -> None:
+def test_memory_that_runs_out_is_reported_with_what_to_lower() -> None:
     import torch
 
     with pytest.raises(RuntimeError) as caught:
@@ -310,9 +310,9 @@ def test_a_loss_of_ones_own_is_found_by_its_name(
     for name in (None, "halved"):
         folder = tmp_path / str(name)
         folder.mkdir()
-        asked = params(loss=name, max_steps=1)
+        requested = params(loss=name, max_steps=1)
         here = replace(context, folder=folder, reporter=Recorder())
-        trained = trainer.train(asked, checkpoint, material(packed=False), None, here)
+        trained = trainer.train(requested, checkpoint, material(packed=False), None, here)
         first[name] = trained.history[0]
     assert first["halved"]["loss"] == pytest.approx(first[None]["loss"] / 2, rel=1e-3)
     assert first["halved"]["mean_token_accuracy"] == first[None]["mean_token_accuracy"]
@@ -327,15 +327,15 @@ def test_accumulated_batches_teach_what_one_batch_does(context: TaskContext, che
     for number, changes in enumerate(({"batch_size": 8}, {"batch_size": 2, "gradient_accumulation": 4})):
         folder = tmp_path / str(number)
         folder.mkdir()
-        asked = params(**changes, max_steps=1, learning_rate=1e-3, warmup_ratio=0.0, schedule="constant")
+        requested = params(**changes, max_steps=1, learning_rate=1e-3, warmup_ratio=0.0, schedule="constant")
         here = replace(context, folder=folder, reporter=Recorder())
-        trained = trainer.train(asked, checkpoint, material(packed=False), None, here)
+        trained = trainer.train(requested, checkpoint, material(packed=False), None, here)
         found.append((trained.history[0]["loss"], trained.history[0]["grad_norm"]))
     assert np.allclose(found[0], found[1], rtol=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("asked", "steps", "warmup"),
+    ("requested", "steps", "warmup"),
     [
         ({"epochs": 1}, 4, 0),
         ({"epochs": 1, "max_steps": 100}, 4, 0),
@@ -346,10 +346,10 @@ def test_accumulated_batches_teach_what_one_batch_does(context: TaskContext, che
     ],
 )
 def test_steps_end_with_the_epochs_and_a_warm_up_leaves_the_first_of_few_alone(
-    asked: dict[str, Any], steps: int, warmup: int
+    requested: dict[str, Any], steps: int, warmup: int
 ) -> None:
-    told = trainer_settings(params(**asked), material(packed=False), Path("checkpoints"), has_validation=False)
-    assert (told["max_steps"], told["warmup_steps"]) == (steps, warmup)
+    reported = trainer_settings(params(**requested), material(packed=False), Path("checkpoints"), has_validation=False)
+    assert (reported["max_steps"], reported["warmup_steps"]) == (steps, warmup)
 
 
 def test_a_single_step_teaches(context: TaskContext, checkpoint: Path, tmp_path: Path) -> None:
@@ -362,8 +362,8 @@ def test_a_single_step_teaches(context: TaskContext, checkpoint: Path, tmp_path:
 def test_the_rate_follows_its_schedule(context: TaskContext, checkpoint: Path) -> None:
     made = {}
     for schedule in ("linear", "cosine", "constant", "constant_with_warmup"):
-        asked = params(schedule=schedule, learning_rate=1.0, warmup_ratio=0.0 if schedule == "constant" else 0.2)
-        one = built(asked, context, checkpoint, material(packed=False))
+        requested = params(schedule=schedule, learning_rate=1.0, warmup_ratio=0.0 if schedule == "constant" else 0.2)
+        one = built(requested, context, checkpoint, material(packed=False))
         one.create_optimizer_and_scheduler(10)
         rates = []
         for _ in range(10):

@@ -1,4 +1,4 @@
-"""An export loads in Foundry Local's own catalog, and says what its models say."""
+"""An export loads in Foundry Local's own catalog, and has the same metadata as its models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.tasks.foundry_export import TASK, FoundryExportParams
 from model_registry.errors import ModelNotFound
 from model_registry.registry import open_registry
 from model_registry.sources.foundry import foundry_local
-from tests.doubles.heard import Heard
+from tests.doubles.heard import RecordingReporter
 from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.permissive import EVERYWHERE
 from tests.doubles.task_runs import planned
@@ -76,12 +76,12 @@ def test_foundry_local_loads_what_was_exported(home: Path, tmp_path: Path) -> No
 def test_an_attempt_after_the_last_step_finds_what_was_exported(home: Path, tmp_path: Path) -> None:
     params = FoundryExportParams(model="plain", folder=str(tmp_path / "export"))
     with open_registry(home) as registry:
-        context = TaskContext("job-1", registry, tmp_path, Heard())
+        context = TaskContext("job-1", registry, tmp_path, RecordingReporter())
         first = TASK.run(params, context)
         assert TASK.run(params, context) == first
         (tmp_path / "other").mkdir()
         with pytest.raises(InvalidJob, match="exists"):
-            TASK.run(params, TaskContext("job-2", registry, tmp_path / "other", Heard()))
+            TASK.run(params, TaskContext("job-2", registry, tmp_path / "other", RecordingReporter()))
 
 
 def test_a_base_model_has_no_prompt_template(home: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_byte_order_mark_is_read_over(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected_text"),
     [
         ('{"passes": {}}'.encode("utf-16"), "iconv -f UTF-16LE -t UTF-8"),
         ('{"passes": "\u00e9"}'.encode("latin-1"), "iconv -f ISO-8859-1 -t UTF-8"),
@@ -159,10 +159,12 @@ def test_a_byte_order_mark_is_read_over(tmp_path: Path, name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["w.json", "w.yaml"])
-def test_a_file_that_cannot_be_read_is_refused_with_what_to_do(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_a_file_that_cannot_be_read_is_refused_with_what_to_do(
+    tmp_path: Path, name: str, content: bytes, expected_text: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(InvalidJob, match=said):
+    with pytest.raises(InvalidJob, match=expected_text):
         read_workflow(str(path))
 
 

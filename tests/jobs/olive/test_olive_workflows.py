@@ -55,7 +55,7 @@ def workflow(source: Path | None, **passes: dict[str, Any]) -> dict[str, Any]:
     return given | {"passes": passes, "log_severity_level": 1}
 
 
-def test_two_passes_make_a_version_that_is_served_and_nobody_is_told(
+def test_two_passes_make_a_version_that_is_served_and_nothing_is_sent(
     context: TaskContext, llama: Path, tmp_path: Path, connections: list[Any]
 ) -> None:
     file = tmp_path / "workflow.json"
@@ -80,11 +80,11 @@ def test_two_passes_make_a_version_that_is_served_and_nobody_is_told(
         "pass build (modelbuilder)",
         "pass round (onnxblockwisertnquantization)",
     ]
-    _nobody_was_told(tmp_path, connections)
+    _assert_no_network(tmp_path, connections)
     assert olive.TASK.run(params, context).version == "made:1"  # an attempt after the one that registered
 
 
-def _nobody_was_told(tmp_path: Path, connections: list[Any]) -> None:
+def _assert_no_network(tmp_path: Path, connections: list[Any]) -> None:
     from olive.telemetry.library.telemetry_logger import TelemetryLogger
     from olive.telemetry.telemetry import Telemetry
     from opentelemetry._logs import get_logger_provider
@@ -99,8 +99,8 @@ def _nobody_was_told(tmp_path: Path, connections: list[Any]) -> None:
 def test_a_version_takes_the_place_of_the_workflow_s_model(context: TaskContext, tmp_path: Path) -> None:
     with open_registry(tmp_path / "home") as registry:
         base = pull(registry, str(write_gguf(tmp_path / "tiny.gguf", Tiny())), name="tiny", precision=Precision.FP32)
-    asked = workflow(Path("/nowhere"), build={"type": "ModelBuilder", "precision": "int4", "int4_block_size": 64})
-    params = olive.OliveParams(workflow=asked, output="made", model="tiny")
+    requested = workflow(Path("/nowhere"), build={"type": "ModelBuilder", "precision": "int4", "int4_block_size": 64})
+    params = olive.OliveParams(workflow=requested, output="made", model="tiny")
     olive.TASK.plan(params, context)
     version = context.registry.resolve(olive.TASK.run(params, context).version or "")
     assert version.manifest.parent == base.label
@@ -142,7 +142,7 @@ def test_an_adapter_is_a_variant_beside_the_merged_model(context: TaskContext, l
 
 
 @pytest.mark.parametrize(
-    ("asked", "field", "said"),
+    ("requested", "field", "expected_text"),
     [
         ({"passes": {"a": {"type": "Nonsense"}}}, "workflow.passes.a.type", "no pass of the type 'Nonsense'"),
         ({"passes": {}}, "workflow.passes", "no passes"),
@@ -152,11 +152,13 @@ def test_an_adapter_is_a_variant_beside_the_merged_model(context: TaskContext, l
         ({"passes": {"a": BUILD}, "packaging_config": []}, "workflow", "packaging_config"),
     ],
 )
-def test_workflows_that_cannot_work_are_refused(context: TaskContext, llama: Path, asked: Any, field: str, said: str) -> None:
+def test_workflows_that_cannot_work_are_refused(
+    context: TaskContext, llama: Path, requested: Any, field: str, expected_text: str
+) -> None:
     trusting = replace(context, grants=Grants(allow_code=True))
     with pytest.raises(InvalidJob) as caught:
-        olive.TASK.plan(olive.OliveParams(workflow={**workflow(llama), **asked}, output="made"), trusting)
-    assert (field, True) in [(problem.param, said in problem.message) for problem in caught.value.problems]
+        olive.TASK.plan(olive.OliveParams(workflow={**workflow(llama), **requested}, output="made"), trusting)
+    assert (field, True) in [(problem.param, expected_text in problem.message) for problem in caught.value.problems]
 
 
 @pytest.mark.parametrize(
@@ -185,11 +187,11 @@ def test_without_the_extra_the_command_is_named(context: TaskContext, monkeypatc
         convert.TASK.plan(convert.ConvertParams(source="/x", backend="olive"), context)
 
 
-@pytest.mark.parametrize("asked", [{"precision": "fp32"}, {"precision": "fp16", "execution_provider": "cuda"}])
-def test_convert_by_olive(context: TaskContext, llama: Path, asked: dict[str, Any]) -> None:
-    params = convert.ConvertParams(source=str(llama), output="made", backend="olive", **asked)
+@pytest.mark.parametrize("requested", [{"precision": "fp32"}, {"precision": "fp16", "execution_provider": "cuda"}])
+def test_convert_by_olive(context: TaskContext, llama: Path, requested: dict[str, Any]) -> None:
+    params = convert.ConvertParams(source=str(llama), output="made", backend="olive", **requested)
     version = context.registry.resolve(convert.TASK.run(params, context).version or "")
     assert version.manifest.importer == "olive"
-    assert version.variants[0].provider_family == asked.get("execution_provider", "cpu")
+    assert version.variants[0].provider_family == requested.get("execution_provider", "cpu")
     if version.variants[0].provider_family == "cpu":
         np.testing.assert_allclose(served_logits(version.variants[0].folder, IDS), source_logits(llama, IDS), atol=1e-3)

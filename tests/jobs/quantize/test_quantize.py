@@ -1,4 +1,4 @@
-"""Quantizing a tiny model, once by a job in a real process: what is built, measured, told, chosen and refused."""
+"""Quantizing a tiny model, once by a job in a real process: what is built, measured, reported, chosen and refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from jobs.job import Job, JobStatus, Outcome
 from jobs.permissions import JobLimits
 from jobs.task import InvalidJob, JobKind, TaskContext
-from jobs.tasks.quantize.parameters import QuantizeParams, Tried, asked, choose
+from jobs.tasks.quantize.parameters import BuildResult, QuantizeParams, choose, requested_candidate
 from jobs.tasks.quantize.task import Quantize
 from model_registry.conversion.quantizers.recipe import GROUPS
 from model_registry.errors import ModelNotFound
@@ -65,8 +65,8 @@ def test_auto_builds_between_int8_and_int4_and_explains_its_choice(home: Path) -
 def test_scores_before_and_after(home: Path, tmp_path: Path) -> None:
     data = tmp_path / "questions.jsonl"
     data.write_text("\n".join(json.dumps({"prompt": f"the {n}", "completion": "a cat"}) for n in range(6)))
-    wish = {"data": str(data), "metrics": ["f1", "perplexity"], "max_tokens": 4, "limit": 5}
-    run = quantized(home, {"precision": "fp16", "output": "half", **wish})
+    options = {"data": str(data), "metrics": ["f1", "perplexity"], "max_tokens": 4, "limit": 5}
+    run = quantized(home, {"precision": "fp16", "output": "half", **options})
     metrics = dict(run.outcome.metrics)
     assert metrics["perplexity_ratio"] == pytest.approx(1, abs=1e-3)
     assert metrics["size_bytes"] < 0.7 * metrics["before_size_bytes"]  # but for what is no matrix
@@ -85,15 +85,15 @@ def test_weights_are_rounded_and_measured_for_the_examples_of_a_task(home: Path,
     data = tmp_path / "examples.jsonl"
     data.write_text("\n".join(json.dumps({"prompt": f"the {n}", "completion": "a cat"}) for n in range(6)))
     found = {}
-    for output, wish in (("general", {}), ("special", {"calibration": str(data)})):
-        run = quantized(home, {"precision": "int4", "output": output, **wish})
+    for output, options in (("general", {}), ("special", {"calibration": str(data)})):
+        run = quantized(home, {"precision": "int4", "output": output, **options})
         with open_registry(home) as registry:
             version = registry.resolve(output)
         served = next(variant.folder for variant in version.variants if variant.provider_family == "cpu")
         with np.load(served / "smoothing.npz") as factors:
             found[output] = {name: factors[name] for name in factors}
         assert 0.5 < version.manifest.metrics["perplexity_ratio"] < 2
-        assert ("calibration_sha256" in version.manifest.parameters) == bool(wish)
+        assert ("calibration_sha256" in version.manifest.parameters) == bool(options)
     assert any((found["general"][name] != found["special"][name]).any() for name in found["general"])
     assert any("6 examples" in sentence for sentence in run.plan.summary)
 
@@ -122,8 +122,8 @@ def is_built(home: Path, outcome: Outcome, precision: str, build: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ({"precision": "mixed"}, "int4_layers says"),
-        ({"precision": "int8", "int4_layers": ["up"]}, "int4_layers says"),
+        ({"precision": "mixed"}, "int4_layers and the precision mixed"),
+        ({"precision": "int8", "int4_layers": ["up"]}, "int4_layers and the precision mixed"),
         ({"precision": "int8", "algorithm": "gptq"}, "gptq is for 4 bits"),
         ({"precision": "fp16", "algorithm": "awq"}, "awq is for 4 bits"),
         ({"precision": "int8", "head_bits": 4, "algorithm": "awq"}, "no layer has 4 bits"),
@@ -162,9 +162,9 @@ def test_a_plan_takes_no_longer_for_the_weights_to_go_on_from(home: Path) -> Non
 
 
 def test_the_choice_is_the_fastest_within_the_loss() -> None:
-    int8 = Tried("int8", 1.0, 150, (100.0, 400.0))
-    mixed = Tried("mixed", 1.02, 120, (121.0, 400.0))
-    int4 = Tried("int4", 1.1, 100, (150.0, 450.0))
+    int8 = BuildResult("int8", 1.0, 150, (100.0, 400.0))
+    mixed = BuildResult("mixed", 1.02, 120, (121.0, 400.0))
+    int4 = BuildResult("int4", 1.1, 100, (150.0, 450.0))
     assert mixed.speed(int8) == pytest.approx(1.1)
     assert choose([int8, mixed, int4], 1.03)[0] is mixed
     assert choose([int8, mixed, int4], 2.0)[0] is int4
@@ -175,19 +175,19 @@ def test_the_choice_is_the_fastest_within_the_loss() -> None:
 
 
 def test_a_recipe_names_every_matrix_of_the_groups_that_stay() -> None:
-    recipe = asked("mixed", ["gate", "up"], 2).recipe
+    recipe = requested_candidate("mixed", ["gate", "up"], 2).recipe
     names = [f"blk.1.{name}" for group in GROUPS.values() for name in group]
     assert [recipe.bits_of(name, is_head=False) for name in names] == [8, 8, 8, 8, 4, 4, 8]
     assert recipe.bits_of("token_embd", is_head=True) == 8
     assert (recipe.block_of(8, 192), recipe.block_of(8, 96), recipe.block_of(4, 64)) == (64, 32, 32)
-    wide = asked("int4", [], 2, block_size=128).recipe
+    wide = requested_candidate("int4", [], 2, block_size=128).recipe
     assert [wide.block_of(4, columns) for columns in (256, 576, 96)] == [128, 64, 32]
 
 
-def test_a_build_is_named_after_all_that_was_asked() -> None:
-    assert asked("int8", [], 2).name == "int8"
-    assert asked("fp16", [], 2, head_bits=4).name == "fp16-k-quant-head4"
-    candidate = asked("int4", [], 2, algorithm="gptq", block_size=64, is_symmetric=True)
+def test_a_build_is_named_after_all_that_was_requested() -> None:
+    assert requested_candidate("int8", [], 2).name == "int8"
+    assert requested_candidate("fp16", [], 2, head_bits=4).name == "fp16-k-quant-head4"
+    candidate = requested_candidate("int4", [], 2, algorithm="gptq", block_size=64, is_symmetric=True)
     assert candidate.name == "int4-gptq-b64-symmetric"
     assert (candidate.recipe.rounding_4, candidate.recipe.symmetric_4, candidate.recipe.block_4) == ("gptq", True, 64)
-    assert (asked("fp32", [], 2).recipe.head_bits, asked("int4", [], 2).recipe.head_bits) == (32, 8)
+    assert (requested_candidate("fp32", [], 2).recipe.head_bits, requested_candidate("int4", [], 2).recipe.head_bits) == (32, 8)

@@ -44,7 +44,7 @@ def test_of_a_long_example_the_end_is_read_and_of_many_only_some_guide() -> None
     assert guiding.counts[0][-7:].all()
 
 
-def test_rows_that_predict_an_answer_are_told_from_the_others() -> None:
+def test_rows_that_predict_an_answer_are_distinguished_from_the_others() -> None:
     logits = [np.arange(8, dtype=np.float32).reshape(4, 2)]
     texts = Texts([np.array([1, 2, 3, 4])], [np.array([True, False, True, False])])
     (rows,) = texts.predicting(logits)

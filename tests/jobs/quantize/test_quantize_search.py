@@ -1,4 +1,4 @@
-"""What the search of `auto` builds between int8 and int4, on a model whose parts cost what they are told to."""
+"""What the search of `auto` builds between int8 and int4, on a model whose parts have scripted losses."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from model_registry.conversion.quantizers.recipe import Recipe
 pytestmark = pytest.mark.unit
 
 
-class Told:
+class ScriptedBuilds:
     """Builds of a model with three layers, none of which is made. A mixture's ratio is 1 + `step` for each of its parts."""
 
     def __init__(self, ratios: Mapping[str, float], step: float) -> None:
         self.architecture = SimpleNamespace(num_layers=3)
-        self.said: list[str] = []
-        reporter = SimpleNamespace(message=self.said.append)
+        self.expected_text: list[str] = []
+        reporter = SimpleNamespace(message=self.expected_text.append)
         self.context = SimpleNamespace(reporter=reporter, stage=lambda _: None, progress=lambda *_, **__: None)
         self._ratios = ratios
         self._step = step
@@ -52,8 +52,8 @@ class Told:
         return [*parts, Unit("head", (HEAD,), 100)]
 
 
-def found(ratios: Mapping[str, float], step: float = 0.01, max_ratio: float = 1.03) -> tuple[Any, Told]:
-    builds = Told(ratios, step)
+def found(ratios: Mapping[str, float], step: float = 0.01, max_ratio: float = 1.03) -> tuple[Any, ScriptedBuilds]:
+    builds = ScriptedBuilds(ratios, step)
     return search(cast(Builds, builds), "k-quant", max_ratio), builds
 
 
@@ -67,7 +67,7 @@ def test_as_many_parts_have_4_bits_as_the_loss_allows_the_least_damaged_first() 
     assert "14 of 16 parts" in result.why[0]
     assert "8 bits have: " in result.why[0]
     assert "head" in result.why[0]
-    assert "With 4 bits in 8 of 16 parts, perplexity is x 1.0168." in builds.said
+    assert "With 4 bits in 8 of 16 parts, perplexity is x 1.0168." in builds.expected_text
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_nothing_is_mixed_when_int8_loses_too_much_or_int4_little_enough(ratios:
     assert list(found(ratios)[0].folders) == ["int8", "int4", "int4-head4"]
 
 
-def test_a_model_of_which_no_part_bears_4_bits_is_told() -> None:
+def test_a_model_of_which_no_part_bears_4_bits_is_reported() -> None:
     result, _ = found({"int8": 1.0, "int4": 1.5, "int4-head4": 1.9}, step=0.1)
     assert "mixed" not in result.folders
     assert "Not a single part" in result.why[0]

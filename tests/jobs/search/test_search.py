@@ -15,7 +15,7 @@ from tests.doubles.kept_homes import KeptHomes
 from tests.doubles.task_runs import planned, run_task
 from tests.doubles.tiny_gguf import Tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs let go to their logs
+pytestmark = pytest.mark.filterwarnings("ignore::Warning")  # of the training libraries, which jobs pass on to their logs
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, kept_homes: KeptHomes) -> Pat
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> dict[str, Any]:
+def requested_candidate(tmp_path: Path) -> dict[str, Any]:
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": f"the {n}", "completion": "a cat"}) for n in range(4)))
     tuning = {"model": "tiny", "data": str(path), "batch_size": 2, "epochs": 1, "served_precision": "fp32"}
@@ -32,8 +32,8 @@ def asked(tmp_path: Path) -> dict[str, Any]:
     return {"kind": "finetune", "params": {**tuning, **varied}, "objective": "loss", "trials": 3, "output": "found"}
 
 
-def test_the_best_trial_stays_and_the_plot_shows_all(home: Path, asked: dict[str, Any]) -> None:
-    run = run_task(home, JobKind.SEARCH, asked)
+def test_the_best_trial_stays_and_the_plot_shows_all(home: Path, requested_candidate: dict[str, Any]) -> None:
+    run = run_task(home, JobKind.SEARCH, requested_candidate)
     assert run.outcome.details["num_complete"] == 3
     with open_registry(home) as registry:
         made = [model.name for model in registry.models() if model.name.startswith("found-")]
@@ -43,14 +43,14 @@ def test_the_best_trial_stays_and_the_plot_shows_all(home: Path, asked: dict[str
     assert "learning_rate" in report
 
 
-def test_a_figure_that_does_not_exist_is_told_with_those_that_do(home: Path, asked: dict[str, Any]) -> None:
+def test_a_figure_that_does_not_exist_is_reported_with_those_that_do(home: Path, requested_candidate: dict[str, Any]) -> None:
     with pytest.raises(JobFailure) as caught:
-        run_task(home, JobKind.SEARCH, {**asked, "objective": "beauty"})
+        run_task(home, JobKind.SEARCH, {**requested_candidate, "objective": "beauty"})
     assert (caught.value.code, "train_s" in caught.value.message) == ("no_objective", True)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected_text"),
     [
         ({"kind": "search"}, "cannot search searches"),
         ({"params": {"model": "tiny", "data": "/x"}}, "Nothing varies"),
@@ -59,9 +59,11 @@ def test_a_figure_that_does_not_exist_is_told_with_those_that_do(home: Path, ask
         ({"params": {"rank": {"$int": [2, 4]}}}, "params.model"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(home: Path, asked: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidJob, match=said):
-        planned(home, JobKind.SEARCH, {**asked, **wrong})
+def test_what_cannot_be_searched_is_refused(
+    home: Path, requested_candidate: dict[str, Any], wrong: dict[str, Any], expected_text: str
+) -> None:
+    with pytest.raises(InvalidJob, match=expected_text):
+        planned(home, JobKind.SEARCH, {**requested_candidate, **wrong})
 
 
 def test_ranges_are_found_wherever_they_stand_and_filled() -> None:

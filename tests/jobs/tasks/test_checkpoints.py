@@ -15,7 +15,7 @@ from model_registry.errors import ChecksumMismatch, InvalidReference, ModelInUse
 from model_registry.pull import pull
 from model_registry.records import Precision
 from model_registry.registry import Registry, open_registry
-from tests.doubles.heard import Heard
+from tests.doubles.heard import RecordingReporter
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 pytestmark = pytest.mark.model
@@ -33,19 +33,19 @@ def registry(tmp_path: Path, source: Path) -> Iterator[Registry]:
         yield registry
 
 
-def context_of(registry: Registry, heard: Heard, *, offline: bool = False) -> TaskContext:
-    return TaskContext("job-1", registry, registry.home / "work", heard, offline=offline)
+def context_of(registry: Registry, reporter: RecordingReporter, *, offline: bool = False) -> TaskContext:
+    return TaskContext("job-1", registry, registry.home / "work", reporter, offline=offline)
 
 
 def test_it_is_made_once_with_the_tokenizer_that_is_served(registry: Registry, source: Path) -> None:
-    heard = Heard()
-    folder = materialise(context_of(registry, heard), "tiny")
+    reporter = RecordingReporter()
+    folder = materialise(context_of(registry, reporter), "tiny")
     assert {path.name for path in folder.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
     served = registry.resolve("tiny").variants[0].folder
     assert (folder / "tokenizer.json").read_bytes() == (served / "tokenizer.json").read_bytes()
-    assert "writing the checkpoint" in heard.stages
+    assert "writing the checkpoint" in reporter.stages
     source.unlink()
-    assert materialise(context_of(registry, Heard(), offline=True), "tiny:1") == folder
+    assert materialise(context_of(registry, RecordingReporter(), offline=True), "tiny:1") == folder
 
 
 def test_a_version_that_a_job_works_with_is_not_removed(registry: Registry) -> None:
@@ -56,7 +56,7 @@ def test_a_version_that_a_job_works_with_is_not_removed(registry: Registry) -> N
 
 
 def test_a_checkpoint_goes_with_its_version(registry: Registry) -> None:
-    folder = materialise(context_of(registry, Heard()), "tiny")
+    folder = materialise(context_of(registry, RecordingReporter()), "tiny")
     registry.collect_garbage()
     assert folder.is_dir()
     registry.remove("tiny")
@@ -67,25 +67,25 @@ def test_a_checkpoint_goes_with_its_version(registry: Registry) -> None:
 def test_a_source_that_holds_something_else_by_now_is_refused(registry: Registry, source: Path) -> None:
     write_gguf(source, Tiny(layers=3))
     with pytest.raises(ChecksumMismatch, match="another file"):
-        materialise(context_of(registry, Heard()), "tiny")
+        materialise(context_of(registry, RecordingReporter()), "tiny")
     assert not (registry.home / "checkpoints").exists()
 
 
 def test_a_source_that_is_gone(registry: Registry, source: Path) -> None:
     source.unlink()
     with pytest.raises((SourceUnavailable, InvalidReference)):
-        materialise(context_of(registry, Heard()), "tiny")
+        materialise(context_of(registry, RecordingReporter()), "tiny")
 
 
 def test_nothing_is_fetched_offline(registry: Registry) -> None:
     with pytest.raises(SourceUnavailable, match="offline"):
-        materialise(context_of(registry, Heard(), offline=True), "tiny")
+        materialise(context_of(registry, RecordingReporter(), offline=True), "tiny")
 
 
 def test_a_stop_leaves_nothing_behind(registry: Registry) -> None:
-    heard = Heard()
-    heard.stop = StopReason.CANCEL
+    reporter = RecordingReporter()
+    reporter.stop = StopReason.CANCEL
     with pytest.raises(Stopped):
-        materialise(context_of(registry, heard), "tiny")
+        materialise(context_of(registry, reporter), "tiny")
     assert not (registry.home / "checkpoints").exists()
     assert list((registry.home / "staging").iterdir()) == []

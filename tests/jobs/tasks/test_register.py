@@ -15,7 +15,7 @@ from model_registry.database import Database
 from model_registry.evaluations import Evaluation, EvaluationStore
 from model_registry.records import ANY_PROVIDER, Manifest, Precision, VariantRole
 from model_registry.registry import Registry, open_registry
-from tests.doubles.heard import Heard
+from tests.doubles.heard import RecordingReporter
 
 
 def publish(registry: Registry, folder: Path, content: str, alias: str) -> str:
@@ -40,7 +40,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 @pytest.fixture
 def context(registry: Registry, tmp_path: Path) -> TaskContext:
-    return TaskContext("job-1", registry, tmp_path, Heard())
+    return TaskContext("job-1", registry, tmp_path, RecordingReporter())
 
 
 def test_an_alias_moves_when_nothing_is_required(registry: Registry, context: TaskContext) -> None:

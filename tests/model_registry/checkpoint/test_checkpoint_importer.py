@@ -122,7 +122,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "expected_text"),
     [
         ({"model_type": "mamba"}, UnsupportedModel, "'mamba' are not imported"),
         ({"hidden_size": 0}, CorruptModel, "hidden_size"),
@@ -130,16 +130,18 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
         ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, UnsupportedModel, "longrope"),
     ],
 )
-def test_configurations_of_no_model_here(tmp_path: Path, change: dict[str, Any], error: type[Exception], said: str) -> None:
+def test_configurations_of_no_model_here(
+    tmp_path: Path, change: dict[str, Any], error: type[Exception], expected_text: str
+) -> None:
     checkpoint, _ = checkpoint_of(tmp_path, Tiny())
     config = json.loads((checkpoint / "config.json").read_text()) | change
     (checkpoint / "config.json").write_text(json.dumps(config))
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=expected_text):
         import_with(CheckpointImporter(), checkpoint, tmp_path / "imported")
 
 
 @pytest.mark.parametrize("size", [0, 4, 100, 5000])
-def test_a_cut_file_is_told(tmp_path: Path, size: int) -> None:
+def test_a_cut_file_is_reported(tmp_path: Path, size: int) -> None:
     checkpoint, _ = checkpoint_of(tmp_path, Tiny())
     whole = (checkpoint / WEIGHTS).read_bytes()
     (checkpoint / WEIGHTS).write_bytes(whole[:size])

@@ -254,9 +254,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 def test_damage_is_one_error_that_names_the_file(name: str, sound: Path, registry: Registry, tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(sound, folder)
-    damage, said = DAMAGES[name]
+    damage, expected_text = DAMAGES[name]
     damage(folder)
-    with pytest.raises((CorruptModel, UnsupportedModel), match=said):
+    with pytest.raises((CorruptModel, UnsupportedModel), match=expected_text):
         pull(registry, str(folder))
     assert registry.models() == ()
 

@@ -15,7 +15,7 @@ from tests.doubles.tiny_gguf import ImportedFolder, ImportTiny, Tiny, write_gguf
 
 @pytest.fixture
 def import_tiny(tmp_path: Path) -> ImportTiny:
-    """Write a Tiny and import it; `measure` is off unless asked for."""
+    """Write a Tiny and import it; `measure` is off by default."""
 
     def run(tiny: Tiny, precision: Precision = Precision.FP32, *, measure: bool = False) -> ImportedFolder:
         source = write_gguf(tmp_path / "tiny.gguf", tiny)

@@ -107,7 +107,7 @@ def tiny(**metadata: Any) -> Tiny:
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "expected_text"),
     [
         (tiny(), []),
         (tiny(tokenizer__chat_template="{% for m in messages %}"), [r"tokenizer_config\.json does not compile.*Completions work"]),
@@ -119,11 +119,13 @@ def tiny(**metadata: Any) -> Tiny:
         (tiny(tokenizer__ggml__eos_token_id=None, tokenizer__ggml__token_type=None), ["names no token that ends"]),
     ],
 )  # fmt: skip
-def test_what_only_limits_the_model_is_kept_as_a_warning(tmp_path: Path, registry: Registry, model: Tiny, said: list[str]) -> None:
+def test_what_only_limits_the_model_is_kept_as_a_warning(
+    tmp_path: Path, registry: Registry, model: Tiny, expected_text: list[str]
+) -> None:
     path = write_gguf(tmp_path / "tiny.gguf", model)
     version = pull(registry, str(path))
-    assert len(version.manifest.warnings) == len(said)
-    for warning, pattern in zip(version.manifest.warnings, said, strict=True):
+    assert len(version.manifest.warnings) == len(expected_text)
+    for warning, pattern in zip(version.manifest.warnings, expected_text, strict=True):
         assert re.search(pattern, warning)
     with open_registry(registry.home) as again:
         assert again.resolve("tiny").manifest.warnings == version.manifest.warnings

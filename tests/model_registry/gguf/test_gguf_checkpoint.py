@@ -1,4 +1,4 @@
-"""A GGUF file as a checkpoint says what its source says: transformers' logits are those of the NumPy reference."""
+"""A GGUF file as a checkpoint is equivalent to its source: transformers' logits are those of the NumPy reference."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_same_logits(tmp_path: Path, tiny: Tiny) -> None:
     np.testing.assert_allclose(actual, expected, atol=2e-3, rtol=1e-3)
 
 
-def test_factors_that_a_checkpoint_cannot_tell_are_refused(tmp_path: Path) -> None:
+def test_factors_that_a_checkpoint_cannot_express_are_refused(tmp_path: Path) -> None:
     factors = {"rope_freqs.weight": np.ones(8, np.float32)}
     path = write_gguf(tmp_path / "tiny.gguf", Tiny(tensors=factors))
     with pytest.raises(UnsupportedModel, match="rotary factors"):

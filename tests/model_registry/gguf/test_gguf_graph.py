@@ -1,4 +1,4 @@
-"""The imported graph computes what the source says, for every family and precision, whole and in chunks."""
+"""The imported graph computes the source's logits, for every family and precision, whole and in chunks."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_token_sees_the_window_and_nothing_before_it(tmp_path: Path) -> None:
 
 
 def test_rotary_rows_of_llama_are_put_back(tmp_path: Path) -> None:
-    """The same numbers mean another network when the family says that halves are not interleaved."""
+    """The same numbers mean another network when the family's halves are not interleaved."""
     llama = truth(write_gguf(tmp_path / "llama.gguf", Tiny()))
     qwen = truth(write_gguf(tmp_path / "qwen2.gguf", replace(Tiny(), architecture="qwen2")))
     assert np.abs(llama - qwen).max() > 0.1

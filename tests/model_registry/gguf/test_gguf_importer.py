@@ -1,4 +1,4 @@
-"""The importer as `pull` sees it: what it takes, what it writes beside the graph, what the manifest is told."""
+"""The importer as `pull` sees it: what it accepts, what it writes beside the graph, and the manifest's parameters."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_gemma_goes_by_its_names(import_tiny: ImportTiny) -> None:
     ("precision", "head_bits"),
     [(Precision.INT8, 8), (Precision.INT4, 8), (Precision.FP16, 16), (Precision.FP32, 32)],
 )
-def test_the_asked_precision_is_given(precision: Precision, head_bits: int, import_tiny: ImportTiny) -> None:
+def test_the_requested_precision_is_given(precision: Precision, head_bits: int, import_tiny: ImportTiny) -> None:
     imported = import_tiny(Tiny(weight_type="Q4_0"), precision).imported
     assert imported.precision is precision
     assert imported.parameters["head_bits"] == head_bits
@@ -118,7 +118,7 @@ def test_named_end_of_message_tokens_are_listed(import_tiny: ImportTiny) -> None
     assert read(model.folder, "genai_config.json")["model"]["eos_token_id"] == [2, 1, 5, 0]
 
 
-def test_sampling_defaults_are_told_only_when_the_file_names_them(import_tiny: ImportTiny, tmp_path: Path) -> None:
+def test_sampling_defaults_are_reported_only_when_the_file_names_them(import_tiny: ImportTiny, tmp_path: Path) -> None:
     silent = read(import_tiny(Tiny()).folder, "genai_config.json")["search"]
     assert not {"temperature", "top_k", "top_p"} & silent.keys()
     assert silent["do_sample"] is False
@@ -145,7 +145,7 @@ def test_quantization_shows_in_the_measure(import_tiny: ImportTiny) -> None:
 
 
 @pytest.mark.parametrize("file", ["model.onnx.data", "tokenizer.json", "smoothing.npz"])
-def test_a_full_disk_is_told(tmp_path: Path, file: str) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, file: str) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", Tiny())
     folder = tmp_path / "full"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Damage of any kind is told in plain words: never another exception, a hang, or a giant allocation."""
+"""Damage of any kind raises CorruptModel with a plain message: never another exception, a hang, or a giant allocation."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ def test_truncation_is_corrupt(sound: bytes, tmp_path: Path, share: float) -> No
 
 @FUZZ
 @given(changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8))
-def test_changed_bytes_are_imported_or_told(sound: bytes, tmp_path: Path, changes: list[tuple[float, int]]) -> None:
+def test_changed_bytes_are_imported_or_reported(sound: bytes, tmp_path: Path, changes: list[tuple[float, int]]) -> None:
     damaged = bytearray(sound)
     for share, value in changes:
         damaged[int(len(damaged) * share)] = value
-    _imports_or_tells(bytes(damaged), tmp_path)
+    _imports_or_refuses(bytes(damaged), tmp_path)
 
 
 @FUZZ
 @given(place=st.integers(0, 1500), value=st.integers(0, 255))
-def test_changed_header_bytes_are_imported_or_told(sound: bytes, tmp_path: Path, place: int, value: int) -> None:
+def test_changed_header_bytes_are_imported_or_reported(sound: bytes, tmp_path: Path, place: int, value: int) -> None:
     damaged = bytearray(sound)
     damaged[place] = value
-    _imports_or_tells(bytes(damaged), tmp_path)
+    _imports_or_refuses(bytes(damaged), tmp_path)
 
 
-def _imports_or_tells(content: bytes, folder: Path) -> None:
+def _imports_or_refuses(content: bytes, folder: Path) -> None:
     try:
         import_bytes(content, folder)
     except (CorruptModel, UnsupportedModel) as error:

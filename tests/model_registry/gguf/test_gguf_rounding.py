@@ -51,11 +51,11 @@ def test_lopsided_blocks_get_a_zero_of_their_own() -> None:
 
 
 def test_loud_columns_are_rounded_better() -> None:
-    loudness = np.ones(128, np.float32)
-    loudness[::8] = 1000
-    plain, told = (squared(quantize_k(WEIGHTS, 4, 32, each).values(4)) for each in (None, loudness))
-    assert told[:, ::8].mean() < 0.7 * plain[:, ::8].mean()
-    assert told.mean() > plain.mean()
+    importance = np.ones(128, np.float32)
+    importance[::8] = 1000
+    plain, reported = (squared(quantize_k(WEIGHTS, 4, 32, each).values(4)) for each in (None, importance))
+    assert reported[:, ::8].mean() < 0.7 * plain[:, ::8].mean()
+    assert reported.mean() > plain.mean()
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-42, -3e18, 3e18])

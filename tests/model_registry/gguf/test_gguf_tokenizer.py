@@ -1,4 +1,4 @@
-"""The rebuilt tokenizer: any text survives a round trip, cuts are those of the original, and misfits are told."""
+"""The rebuilt tokenizer: any text survives a round trip, cuts are those of the original, and contradictions are reported."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_sentencepiece_equals_the_naive_algorithm(text: str) -> None:
         (sentencepiece(scores=numbers([1.0])), CorruptModel, "sound score"),
     ],
 )
-def test_misfits_are_told(metadata: Metadata, kind: type[RegistryError], message: str) -> None:
+def test_misfits_are_reported(metadata: Metadata, kind: type[RegistryError], message: str) -> None:
     with pytest.raises(kind, match=message):
         build(metadata)
 

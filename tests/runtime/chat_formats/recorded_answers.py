@@ -1,4 +1,4 @@
-"""Answers as models of each family write them, and what they say."""
+"""Answers as models of each family write them, and their parsed contents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Said:
+class ParsedAnswer:
     """The deltas of an answer, put together."""
 
     content: str = ""
@@ -23,7 +23,7 @@ class Said:
     calls: list[Call] = field(default_factory=list)
 
     @classmethod
-    def by(cls, deltas: Iterable[Delta]) -> Said:
+    def by(cls, deltas: Iterable[Delta]) -> ParsedAnswer:
         """Also asserts what every sequence of deltas keeps to."""
         content, reasoning, calls = "", "", list[Call]()
         for delta in deltas:
@@ -47,8 +47,8 @@ class Said:
         return cls(content, reasoning, calls)
 
 
-def read(parser: AnswerParser, pieces: Iterable[str]) -> Said:
-    return Said.by([*(delta for piece in pieces for delta in parser.feed(piece)), *parser.finish()])
+def read(parser: AnswerParser, pieces: Iterable[str]) -> ParsedAnswer:
+    return ParsedAnswer.by([*(delta for piece in pieces for delta in parser.feed(piece)), *parser.finish()])
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Recorded:
     calls: tuple[tuple[str, str], ...] = ()
 
     @property
-    def said(self) -> Said:
-        return Said(self.content, "", [Call(*call) for call in self.calls])
+    def parsed(self) -> ParsedAnswer:
+        return ParsedAnswer(self.content, "", [Call(*call) for call in self.calls])
 
 
 WEATHER = '{"city": "Paris"}'

@@ -14,7 +14,7 @@ from runtime.text.formats.protocol import REASONING_FORMATS
 from runtime.text.formats.reader import AnswerParser, ContentDelta, ToolCallArguments, ToolCallBegin
 from runtime.text.formats.recognition import TOOL_FORMATS
 from tests.effort import drawn
-from tests.runtime.chat_formats.recorded_answers import RECORDED, Recorded, Said, read
+from tests.runtime.chat_formats.recorded_answers import RECORDED, ParsedAnswer, Recorded, read
 
 FAMILIES = sorted(TOOL_FORMATS)
 SYNTAX = (
@@ -41,8 +41,8 @@ def split(text: str, places: list[int]) -> list[str]:
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: f"{recorded.family}: {recorded.what}")
 def test_a_recorded_answer_says_what_its_model_meant(recorded: Recorded) -> None:
-    assert read(parser_of(recorded.family), [recorded.text]) == recorded.said
-    assert read(parser_of(recorded.family), recorded.text) == recorded.said
+    assert read(parser_of(recorded.family), [recorded.text]) == recorded.parsed
+    assert read(parser_of(recorded.family), recorded.text) == recorded.parsed
 
 
 @drawn(600)
@@ -58,22 +58,22 @@ def test_any_split_says_what_the_whole_says(family: str, text: str, places: list
 @drawn(400)
 @given(st.sampled_from(FAMILIES), garbage)
 def test_without_a_call_every_character_is_content(family: str, text: str) -> None:
-    said = read(parser_of(family), [text])
-    if not said.calls and "[]" not in "".join(text.split()):  # an empty list of calls says nothing
-        assert said.content == text
+    parsed = read(parser_of(family), [text])
+    if not parsed.calls and "[]" not in "".join(text.split()):  # an empty list of calls has no content
+        assert parsed.content == text
 
 
 @drawn(300)
 @given(st.sampled_from([recorded for recorded in RECORDED if recorded.calls]), st.integers(0, 400))
 def test_a_cut_answer_says_a_beginning_of_the_arguments(recorded: Recorded, at: int) -> None:
-    said = read(parser_of(recorded.family), [recorded.text[:at]])
-    for cut, whole in zip(said.calls, recorded.said.calls, strict=False):
+    parsed = read(parser_of(recorded.family), [recorded.text[:at]])
+    for cut, whole in zip(parsed.calls, recorded.parsed.calls, strict=False):
         assert cut.name == whole.name
         assert whole.arguments.startswith(cut.arguments)
-    assert len(said.calls) <= len(recorded.said.calls)
+    assert len(parsed.calls) <= len(recorded.parsed.calls)
 
 
-def test_arguments_are_told_as_they_come_and_never_before_the_name() -> None:
+def test_arguments_are_emitted_as_they_come_and_never_before_the_name() -> None:
     parser = parser_of("hermes")
     assert parser.feed('Hi <tool_call>\n{"name": "f"') == [ContentDelta("Hi")]
     assert parser.feed(', "arguments": {"a": ') == [ToolCallBegin(0, "f"), ToolCallArguments(0, '{"a": ')]
@@ -89,42 +89,42 @@ def test_arguments_before_the_name_wait_for_it() -> None:
     assert parser.feed('"f"}') == [ToolCallBegin(0, "f"), ToolCallArguments(0, '{"a": 1}')]
 
 
-def test_text_is_told_at_once_but_for_what_could_become_a_mark() -> None:
+def test_text_is_returned_at_once_but_for_what_could_become_a_mark() -> None:
     parser = parser_of("hermes")
     assert parser.feed("one two \n<tool") == [ContentDelta("one two")]
     assert parser.feed("box>") == [ContentDelta(" \n<toolbox>")]
 
 
-def test_a_whole_escaped_object_is_told_as_an_object() -> None:
+def test_a_whole_escaped_object_is_emitted_as_an_object() -> None:
     text = json.dumps({"name": "f", "arguments": json.dumps({"a": 'q"'})})
     [call] = read(parser_of("hermes"), [f"<tool_call>{text}</tool_call>"]).calls
     assert json.loads(call.arguments) == {"a": 'q"'}
 
 
 @pytest.mark.parametrize(
-    ("in_thought", "text", "said"),
+    ("in_thought", "text", "parsed"),
     [
-        (False, "<think>\nHm, 4.\n</think>\n\nIt is 4.", Said("It is 4.", "Hm, 4.")),
-        (False, "\n<think></think>4", Said("4")),
-        (False, "It is <think>4</think>.", Said("It is <think>4</think>.")),
-        (False, "  4", Said("  4")),
-        (True, "Hm.</think>4", Said("4", "Hm.")),
-        (True, "<think>Hm.</think>4", Said("4", "Hm.")),
-        (True, "Hm, <tool_call> </thin", Said("", "Hm, <tool_call> </thin")),
-        (True, "Hm.</think>4 <think>5</think>", Said("4 <think>5</think>", "Hm.")),
+        (False, "<think>\nHm, 4.\n</think>\n\nIt is 4.", ParsedAnswer("It is 4.", "Hm, 4.")),
+        (False, "\n<think></think>4", ParsedAnswer("4")),
+        (False, "It is <think>4</think>.", ParsedAnswer("It is <think>4</think>.")),
+        (False, "  4", ParsedAnswer("  4")),
+        (True, "Hm.</think>4", ParsedAnswer("4", "Hm.")),
+        (True, "<think>Hm.</think>4", ParsedAnswer("4", "Hm.")),
+        (True, "Hm, <tool_call> </thin", ParsedAnswer("", "Hm, <tool_call> </thin")),
+        (True, "Hm.</think>4 <think>5</think>", ParsedAnswer("4 <think>5</think>", "Hm.")),
     ],
 )
 @pytest.mark.parametrize("by_character", [False, True])
-def test_the_thought_comes_first(in_thought: bool, text: str, said: Said, by_character: bool) -> None:
-    assert read(parser_of("hermes", "think", in_thought=in_thought), text if by_character else [text]) == said
+def test_the_thought_comes_first(in_thought: bool, text: str, parsed: ParsedAnswer, by_character: bool) -> None:
+    assert read(parser_of("hermes", "think", in_thought=in_thought), text if by_character else [text]) == parsed
 
 
 def test_calls_follow_a_thought_also_where_they_must_begin_the_answer() -> None:
-    said = read(parser_of("llama3", "think"), '<think>Call.</think>\n\n{"name": "f", "parameters": {}}')
-    assert (said.reasoning, said.content, [call.name for call in said.calls]) == ("Call.", "", ["f"])
+    parsed = read(parser_of("llama3", "think"), '<think>Call.</think>\n\n{"name": "f", "parameters": {}}')
+    assert (parsed.reasoning, parsed.content, [call.name for call in parsed.calls]) == ("Call.", "", ["f"])
 
 
 def test_without_formats_an_answer_is_content() -> None:
     text = '<think>x</think><tool_call>{"name": "f"}'
-    assert read(answer_parser(None, None), text) == Said(text)
-    assert read(answer_parser(REASONING_FORMATS["mistral"], None), "[THINK]x[/THINK] y") == Said("y", "x")
+    assert read(answer_parser(None, None), text) == ParsedAnswer(text)
+    assert read(answer_parser(REASONING_FORMATS["mistral"], None), "[THINK]x[/THINK] y") == ParsedAnswer("y", "x")

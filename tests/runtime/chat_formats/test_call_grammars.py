@@ -17,7 +17,7 @@ from runtime.text.formats.phi4 import Phi4
 from runtime.text.formats.protocol import ToolFormat
 from runtime.text.formats.recognition import TOOL_FORMATS
 from tests.runtime.chat_formats.lark_matchers import Matching
-from tests.runtime.chat_formats.recorded_answers import Said, fenced, read
+from tests.runtime.chat_formats.recorded_answers import ParsedAnswer, fenced, read
 
 Case = tuple[ToolFormat, tuple[str, str], str]
 
@@ -73,7 +73,7 @@ def matching(way: str, choice: ToolChoice, *, special: bool = False, tools: list
     return Matching(family.grammar(tools, choice), family.special_tokens if special else ())
 
 
-def said(way: str, text: str) -> Said:
+def parsed(way: str, text: str) -> ParsedAnswer:
     return read(WAYS[way][0].parser(), [text])
 
 
@@ -139,7 +139,7 @@ def test_what_a_walk_through_a_required_grammar_writes_are_valid_calls(way: str,
         if text is None:
             continue
         ended += 1
-        answer = said(way, text)
+        answer = parsed(way, text)
         assert answer.calls
         assert not answer.content
         check(answer)
@@ -153,12 +153,12 @@ def test_what_a_walk_after_a_mark_writes_are_valid_calls(way: str) -> None:
     texts = [text for seed in range(12) if (text := grammar.walk(seed, prefix=mark)) is not None]
     assert len(texts) >= 6
     for text in texts:
-        answer = said(way, text)
+        answer = parsed(way, text)
         assert answer.calls
         check(answer)
 
 
-def check(answer: Said) -> None:
+def check(answer: ParsedAnswer) -> None:
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] or {"maxProperties": 0} for tool in TOOLS}
     for call in answer.calls:
         arguments = json.loads(call.arguments)

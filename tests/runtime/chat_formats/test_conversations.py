@@ -27,9 +27,14 @@ def result(number: int, text: Any) -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": f"call_{number}", "content": text}
 
 
-ASK = {"role": "user", "content": "How warm is it?"}
+QUESTION = {"role": "user", "content": "How warm is it?"}
 TWO_CALLS = {"role": "assistant", "content": "I look.", "tool_calls": [call(1, "weather", {"city": "Zürich"}), call(2, "now", {})]}
-CONVERSATION = [ASK, TWO_CALLS, result(2, "12:00"), result(1, [{"type": "text", "text": "21"}, {"type": "text", "text": " °C"}])]
+CONVERSATION = [
+    QUESTION,
+    TWO_CALLS,
+    result(2, "12:00"),
+    result(1, [{"type": "text", "text": "21"}, {"type": "text", "text": " °C"}]),
+]
 
 
 def plain(family: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
@@ -42,11 +47,11 @@ def native(family: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("family", OTHER_FAMILIES)
 def test_a_template_without_tools_gets_them_in_the_system_message(family: str) -> None:
-    made, user = plain(family, [ASK])
+    made, user = plain(family, [QUESTION])
     assert made["role"] == "system"
     assert '"name": "weather"' in made["content"]
-    assert user == ASK
-    extended, _ = plain(family, [{"role": "system", "content": [{"type": "text", "text": "Be brief."}]}, ASK])
+    assert user == QUESTION
+    extended, _ = plain(family, [{"role": "system", "content": [{"type": "text", "text": "Be brief."}]}, QUESTION])
     assert extended["content"] == f"Be brief.\n\n{made['content']}"
 
 
@@ -71,7 +76,7 @@ def test_turns_alternate_and_are_text(family: str, tools: list[dict[str, Any]]) 
 @pytest.mark.parametrize("family", sorted(TOOL_FORMATS))
 @pytest.mark.parametrize("is_native", [False, True])
 def test_without_tools_nothing_is_taught(family: str, is_native: bool) -> None:
-    assert TOOL_FORMATS[family].messages([ASK], [], native=is_native) == [ASK]
+    assert TOOL_FORMATS[family].messages([QUESTION], [], native=is_native) == [QUESTION]
 
 
 @pytest.mark.parametrize("family", sorted(TOOL_FORMATS))
@@ -93,7 +98,7 @@ def test_an_empty_list_of_calls_is_no_call() -> None:
 
 
 def test_llama_makes_one_call_per_turn_with_its_result_behind_it() -> None:
-    messages = native("llama3", [*CONVERSATION, ASK])
+    messages = native("llama3", [*CONVERSATION, QUESTION])
     shown = [message.get("tool_call_id") or [call["id"] for call in message.get("tool_calls", [])] for message in messages]
     assert shown == [[], ["call_1"], "call_1", ["call_2"], "call_2", []]
 
@@ -120,13 +125,13 @@ def test_phi4_takes_tools_beside_the_system_message_and_results_as_turns_of_the_
     assert system["tools"] == '[{"name": "weather", "parameters": {"type": "object"}}]'
     assert called["content"].startswith('I look.\n<|tool_call|>[{"name": "weather", "arguments": {"city": "Zürich"}}, ')
     assert results == {"role": "tool", "content": "12:00\n21 °C"}
-    [told, _] = native("phi4", [{"role": "system", "content": "Be brief."}, ASK])
-    assert told == {"role": "system", "content": "Be brief.", "tools": system["tools"]}
+    [reported, _] = native("phi4", [{"role": "system", "content": "Be brief."}, QUESTION])
+    assert reported == {"role": "system", "content": "Be brief.", "tools": system["tools"]}
     assert "functools[" in Phi4(functools=True).messages(CONVERSATION, TOOLS, native=True)[2]["content"]
 
 
 def test_gemma_is_taught_in_the_first_user_turn() -> None:
-    system, user = plain("gemma", [{"role": "system", "content": "Be brief."}, ASK])
+    system, user = plain("gemma", [{"role": "system", "content": "Be brief."}, QUESTION])
     assert system["content"] == "Be brief."
     assert user["content"].endswith("\n\nHow warm is it?")
     assert '"name": "weather"' in user["content"]
@@ -146,14 +151,14 @@ MERGED = {"role": "user", "content": "Be brief.\n\nHow warm is it?"}
 @pytest.mark.parametrize(
     ("messages", "expected"),
     [
-        ([SYSTEM, ASK, ANSWER], [MERGED, ANSWER]),
-        ([SYSTEM, {"role": "developer", "content": [{"type": "text", "text": "In French."}]}, ASK], None),
+        ([SYSTEM, QUESTION, ANSWER], [MERGED, ANSWER]),
+        ([SYSTEM, {"role": "developer", "content": [{"type": "text", "text": "In French."}]}, QUESTION], None),
         ([SYSTEM], [{"role": "user", "content": "Be brief."}]),
         ([SYSTEM, ANSWER], [{"role": "user", "content": "Be brief."}, ANSWER]),
-        ([ASK, ANSWER, SYSTEM, ASK], [ASK, ANSWER, MERGED]),
-        ([ASK, SYSTEM], [{"role": "user", "content": "How warm is it?\n\nBe brief."}]),
+        ([QUESTION, ANSWER, SYSTEM, QUESTION], [QUESTION, ANSWER, MERGED]),
+        ([QUESTION, SYSTEM], [{"role": "user", "content": "How warm is it?\n\nBe brief."}]),
         ([SYSTEM, {"role": "user", "content": [{"type": "text", "text": "How warm is it?"}]}], [MERGED]),
-        ([ASK, ANSWER], [ASK, ANSWER]),
+        ([QUESTION, ANSWER], [QUESTION, ANSWER]),
         ([], []),
     ],
 )

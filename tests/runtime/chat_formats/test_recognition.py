@@ -1,4 +1,4 @@
-"""A model's formats by name, or by what its chat template says."""
+"""A model's formats by name, or by its chat template."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.text.formats.recognition import (
     tool_format_by_name,
 )
 
-# The places of families' templates that tell them apart.
+# The parts of families' templates that distinguish them.
 QWEN = """{%- if tools %}... within <tool_call></tool_call> XML tags:\\n{% endif %}{{ tool_call.arguments | tojson }}"""
 QWEN3 = QWEN + "{{ '<think>\\n\\n</think>\\n\\n' }}"
 LLAMA = """{%- if tools is not none %}{{- "Environment: ipython\\n" }}{%- endif %}"""
@@ -54,14 +54,14 @@ QWEN_CODER = """{% if tools %}<tool_call>\\n<function=example_function_name>{% e
         (QWEN_CODER, "generic", True, None),
     ],
 )
-def test_a_template_tells_the_family(template: str, name: str, native: bool, reasoning: str | None) -> None:
+def test_a_template_shows_the_family(template: str, name: str, native: bool, reasoning: str | None) -> None:
     tools, thoughts = tool_format(None, template), reasoning_format(None, template)
     assert tools is not None
     assert (tools.name, is_native(template)) == (name, native)
     assert (thoughts.name if thoughts else None) == reasoning
 
 
-def test_a_template_tells_the_way_within_a_family() -> None:
+def test_a_template_shows_the_way_within_a_family() -> None:
     assert tool_format(None, MISTRAL_LIST) == Mistral(in_list=True)
     assert tool_format("mistral", MISTRAL_NAMED) == Mistral(in_list=False)
     assert tool_format(None, PHI4) == Phi4(functools=False)

@@ -35,7 +35,7 @@ def allowed_tokens(constraint: Constraint, vocab_size: int = VOCAB_SIZE) -> list
 
 def random_answer(constraint: Constraint, random: Random, most: int = 300) -> bytes | None:
     """What was chosen, evenly among the allowed but for a liking for ends; None: not finished after so many bytes."""
-    said = bytearray()
+    expected_text = bytearray()
     while not constraint.is_complete:
         tokens = allowed_tokens(constraint)
         assert tokens, "nothing may follow, although the answer is not complete"
@@ -43,10 +43,10 @@ def random_answer(constraint: Constraint, random: Random, most: int = 300) -> by
         token = random.choice(ends if ends and random.random() < 0.3 else tokens)
         if token == EOS:
             break
-        said += bytes([token, *_after(constraint, token)])
-        if len(said) > most:
+        expected_text += bytes([token, *_after(constraint, token)])
+        if len(expected_text) > most:
             return None
-    return bytes(said)
+    return bytes(expected_text)
 
 
 def _after(constraint: Constraint, token: int) -> Iterator[int]:

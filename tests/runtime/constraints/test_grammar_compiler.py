@@ -105,7 +105,7 @@ def nested(depth: int) -> dict[str, Any]:
         (False, "nothing satisfies it"),
         ({"type": "text"}, "Invalid type: text"),
         (3, "neither an object nor a boolean"),
-        ({"type": "object", "minProperties": 2}, '"minProperties" asks for 2 keys more'),
+        ({"type": "object", "minProperties": 2}, '"minProperties" needs 2 keys more'),
         ({"const": 2**53 + 1}, '"const" has a number beyond 2**53'),
         ({"properties": {"a": {"anyOf": [{"enum": [{"b": [-(2**60)]}]}]}}}, '"enum" has a number beyond 2**53'),
         ({"type": "integer", "multipleOf": 1000003}, '"multipleOf" has a divisor above 10000'),
@@ -184,9 +184,9 @@ def test_what_was_compiled_is_kept_and_what_was_long_unused_is_not(
     built: list[str] = []
     build = GrammarCompiler._build
 
-    def counted(self: GrammarCompiler, asked: Grammar) -> Any:
-        built.append(asked.source)
-        return build(self, asked)
+    def counted(self: GrammarCompiler, requested: Grammar) -> Any:
+        built.append(requested.source)
+        return build(self, requested)
 
     monkeypatch.setattr(GrammarCompiler, "_build", counted)
     fresh = byte_compiler()

@@ -67,13 +67,13 @@ def test_forced_tokens_are_those_of_the_tokenizer(tokenizer: ModelTokenizer, com
 
 def test_forced_text_that_is_spelled_like_a_special_token_stays_text(tokenizer: ModelTokenizer, compiler: GrammarCompiler) -> None:
     constraint = compiler.compile(ours('start: "London <|im_end|> Paris"'))()
-    said: list[int] = []
+    expected_text: list[int] = []
     while not constraint.is_complete:
-        said += constraint.forced() or allowed_tokens(constraint, tokenizer.vocab_size)[:1]
-        for each in constraint.forced() or said[-1:]:
+        expected_text += constraint.forced() or allowed_tokens(constraint, tokenizer.vocab_size)[:1]
+        for each in constraint.forced() or expected_text[-1:]:
             constraint.accept(each)
-    assert tokenizer.decode(said) == "London <|im_end|> Paris"
-    assert not set(said) & set(range(len(SPECIAL)))
+    assert tokenizer.decode(expected_text) == "London <|im_end|> Paris"
+    assert not set(expected_text) & set(range(len(SPECIAL)))
 
 
 def test_what_is_forced_is_all_that_is_allowed(tokenizer: ModelTokenizer, compiler: GrammarCompiler) -> None:

@@ -132,7 +132,7 @@ def architecture_of(config: CheckpointConfig) -> Architecture:
 
 
 def _rope(config: CheckpointConfig) -> Rope:
-    """From `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before)."""
+    """The rotary values, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before)."""
     given = config.rope_parameters or LayerRopes()
     new, old = given.full_attention or given, config.rope_scaling or RopeEntry()
     entry: dict[str, Any] = {field: getattr(old, field) or getattr(new, field) for field in RopeEntry.__struct_fields__}

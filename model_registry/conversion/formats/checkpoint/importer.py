@@ -131,6 +131,6 @@ def _check_readable(tensor: StoredTensor, file: Path) -> None:
         raise CorruptModel(f"Tensor {tensor.name} of {file.name} has the shape {list(tensor.shape)}. Fetch it again.")
 
 
-def _token(said: int | None, vocab_size: int) -> int | None:
-    """Some configurations say -1 for none."""
-    return said if said is not None and 0 <= said < vocab_size else None
+def _token(token_id: int | None, vocab_size: int) -> int | None:
+    """Some configurations use -1 for none."""
+    return token_id if token_id is not None and 0 <= token_id < vocab_size else None

@@ -59,7 +59,7 @@ def write_checkpoint(source: TensorSource, folder: Path, *, bos_id: int | None, 
 
 
 def checkpoint_config(source: TensorSource) -> dict[str, Any]:
-    """As transformers 5 reads it. Raises UnsupportedModel for a rotary scaling that it cannot express."""
+    """The config.json for transformers 5. Raises UnsupportedModel for a rotary scaling that it cannot express."""
     architecture = source.architecture
     if ROPE_DIVISORS in source.tensors:
         raise UnsupportedModel(

@@ -19,14 +19,14 @@ from model_registry.conversion.decoder.architecture import (
 from model_registry.conversion.formats.gguf.metadata import Metadata
 from model_registry.errors import CorruptModel, UnsupportedModel
 
-GEMMA3_27B_LAYERS = 62  # the one size whose attention is not scaled by its heads' size, which its file does not say
+GEMMA3_27B_LAYERS = 62  # the one size whose attention is not scaled by its heads' size; the file does not record it
 
 
 def read_architecture(metadata: Metadata) -> Architecture:
     """Raises UnsupportedModel by name, CorruptModel for values that no model has."""
     name = metadata.text("general.architecture")
     if name is None:
-        raise CorruptModel(f"{metadata.owner} does not say its general.architecture. Fetch it again, or convert the model anew.")
+        raise CorruptModel(f"{metadata.owner} lacks general.architecture. Fetch it again, or convert the model again.")
     family = FAMILIES.get(name)
     if family is None:
         raise UnsupportedModel(

@@ -1,4 +1,4 @@
-"""The key/value part of a GGUF file, with typed access: a value of the wrong kind is a damaged file, said by key.
+"""The key/value part of a GGUF file, with typed access: a value of the wrong kind raises CorruptModel, which names its key.
 
 Knows nothing of bytes, tensors or architectures.
 """
@@ -102,4 +102,4 @@ class Metadata:
         return CorruptModel(f"{self.owner}'s {key} is not {wanted}. The file is damaged or was converted wrongly; fetch it again.")
 
     def _absent(self, key: str) -> CorruptModel:
-        return CorruptModel(f"{self.owner} has no {key}. The file is incomplete; fetch it again, or convert the model anew.")
+        return CorruptModel(f"{self.owner} has no {key}. The file is incomplete; fetch it again, or convert the model again.")

@@ -51,7 +51,7 @@ _SEED_CODER = rf"{_CONTRACTION}|{_WORD}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPA
 class PreTokenizer:
     """patterns: applied one after another, each cutting its matches out of what the former left.
 
-    ignore_merges: a piece that is a token as a whole is not merged. adds_bos: unless the file says otherwise.
+    ignore_merges: a piece that is a token as a whole is not merged. adds_bos: the default, which the file may override.
     normal_form: Unicode normalization before all, or None.
     """
 
@@ -61,7 +61,7 @@ class PreTokenizer:
     normal_form: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As `tokenizers` reads it: the cuts, then bytes as printable characters."""
+        """The pre-tokenizer as JSON for `tokenizers`: the cuts, then bytes as printable characters."""
         cuts: list[dict[str, Any]] = [
             {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False} for pattern in self.patterns
         ]
@@ -96,7 +96,7 @@ PRETOKENIZERS: dict[str, PreTokenizer] = {
 
 
 def find_pretokenizer(name: str | None) -> PreTokenizer:
-    """None (an old file that does not say) means `default`. Raises UnsupportedModel for a name not in the table."""
+    """None (an old file without it) means `default`. Raises UnsupportedModel for a name not in the table."""
     found = PRETOKENIZERS.get("default" if name is None else name)
     if found is None:
         raise UnsupportedModel(

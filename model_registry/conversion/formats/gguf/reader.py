@@ -1,4 +1,5 @@
-"""Opens a GGUF file and checks every count, length and offset before it is used: damage is told, never followed.
+"""Opens a GGUF file and checks every count, length and offset before it is used, so that a damaged file raises and is never
+followed.
 
 Owns the byte layout (versions 2 and 3, little-endian). Knows nothing of what the values mean. The `gguf` library knows
 the tensor types; its own reader is not used because it believes the file's counts.
@@ -89,7 +90,7 @@ def open_gguf(path: Path) -> GgufFile:
     if version not in (2, 3):
         big_endian = version != 0 and version & 0xFFFF == 0
         what = "is big-endian" if big_endian else f"has GGUF version {version}"
-        raise UnsupportedModel(f"{path.name} {what}; slmops reads little-endian versions 2 and 3. Convert the model anew.")
+        raise UnsupportedModel(f"{path.name} {what}; slmops reads little-endian versions 2 and 3. Convert the model again.")
     num_tensors, num_values = cursor.unpack("<QQ")
     cursor.can_hold(num_values, 13, "metadata values", MAX_VALUES)
     cursor.can_hold(num_tensors, 32, "tensors", MAX_TENSORS)

@@ -57,7 +57,7 @@ def end_ids(metadata: Metadata, vocabulary: Vocabulary) -> list[int]:
 
 
 def metadata_warnings(metadata: Metadata, architecture: Architecture, vocabulary: Vocabulary, num_rows: int) -> tuple[str, ...]:
-    """What the file says that does not fit, or leaves out, and only limits the model. num_rows: of the embedding."""
+    """Warnings about metadata that is missing or contradictory and only limits the model. num_rows: of the embedding."""
     warnings = []
     vocab_size = metadata.integer(f"{architecture.name}.vocab_size", num_rows)
     if vocab_size != num_rows:

@@ -1,7 +1,7 @@
 """The `genai_config.json` of a decoder: reading one, writing the one that a browser export lacks, refusing options that reach out.
 
 The format is onnxruntime-genai's. Only plain decoders are described here: tokens in, logits out, one KV cache. onnxruntime-genai
-loads the shared library that `custom_ops_library` names, writes a profile where `enable_profiling` says, and hands every other
+loads the shared library that `custom_ops_library` names, writes a profile to the path in `enable_profiling`, and hands every other
 text on to ONNX Runtime and to providers, some of whose options are paths of files and of libraries; so options may be numbers
 and switches only. Pure.
 """
@@ -65,7 +65,7 @@ def read_config(config: Any) -> DecoderConfig:
     filename = decoder.get("filename")
     context = model.get("context_length")
     if not isinstance(filename, str) or not filename or not isinstance(context, int) or context < 1:
-        raise CorruptModel("genai_config.json does not say model.decoder.filename and model.context_length. Fetch the model again.")
+        raise CorruptModel("genai_config.json lacks model.decoder.filename or model.context_length. Fetch the model again.")
     inputs, outputs = _section(decoder, "inputs"), _section(decoder, "outputs")
     return DecoderConfig(
         architecture,
@@ -96,7 +96,10 @@ def graph_kind(graph: GraphFacts, decoder: DecoderConfig) -> GraphKind:
 
 
 def write_config(config: Mapping[str, Any], generation: Mapping[str, Any], graph: GraphFacts, filename: str) -> dict[str, Any]:
-    """From the model's `config.json`, `generation_config.json` (may be empty) and graph. Raises UnsupportedModel."""
+    """Writes genai_config.json from the model's `config.json`, `generation_config.json` (may be empty) and graph.
+
+    Raises UnsupportedModel.
+    """
     layers, kv_heads, head_size = _cache_shape(config, graph)
     heads = _number(config, "num_attention_heads")
     context = _number(config, "max_position_embeddings")
@@ -141,7 +144,7 @@ def check_decoder(graph: GraphFacts, decoder: DecoderConfig) -> None:
 
 
 def check_batching(kind: GraphKind, architecture: str) -> None:
-    """Of a graph that came without genai's configuration: what we write for it fits only what we run. Raises UnsupportedModel."""
+    """Checks a graph without genai's configuration: the one that we write fits only our own engine. Raises UnsupportedModel."""
     if kind is not GraphKind.GQA:
         raise UnsupportedModel(
             f"This {architecture} graph cannot batch: its attention must be GroupQueryAttention, over a KV cache of one shape and "
@@ -155,16 +158,18 @@ def _cache_shape(config: Mapping[str, Any], graph: GraphFacts) -> tuple[int, int
     first = graph.inputs.get(_PAST_KEY % 0)
     if first is None or len(first.shape) != 4 or _PRESENT_KEY % 0 not in graph.outputs:
         raise UnsupportedModel("The graph has no KV cache inputs named past_key_values.0.key. Choose a decoder with a KV cache.")
-    said = {name: _number(config, name) for name in ("num_key_value_heads", "head_dim") if config.get(name)}
-    kv_heads = first.shape[1] or said.get("num_key_value_heads") or _number(config, "num_attention_heads")
-    head_size = first.shape[3] or said.get("head_dim") or _number(config, "hidden_size") // _number(config, "num_attention_heads")
+    sampling = {name: _number(config, name) for name in ("num_key_value_heads", "head_dim") if config.get(name)}
+    kv_heads = first.shape[1] or sampling.get("num_key_value_heads") or _number(config, "num_attention_heads")
+    head_size = (
+        first.shape[3] or sampling.get("head_dim") or _number(config, "hidden_size") // _number(config, "num_attention_heads")
+    )
     return layers, kv_heads, head_size
 
 
 def _number(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
-        raise UnsupportedModel(f"config.json does not say {key}, which a decoder needs. Choose a text-only decoder.")
+        raise UnsupportedModel(f"config.json lacks {key}, which a decoder needs. Choose a text-only decoder.")
     return value
 
 
@@ -185,7 +190,7 @@ def _provider_family(decoder: Mapping[str, Any]) -> str:
 
 
 def check_options(config: Any) -> None:
-    """Of a whole `genai_config.json`. Raises UnsupportedModel by the option's name."""
+    """Checks all options of a `genai_config.json`. Raises UnsupportedModel with the option's name."""
     for options in _carried(config):
         for name, value in options.items():
             if name == "provider_options":

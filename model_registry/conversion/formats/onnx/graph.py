@@ -1,4 +1,4 @@
-"""What an ONNX graph says about itself, and whether all its bytes are there. Reads protobuf; runs nothing.
+"""Reads an ONNX graph's inputs, outputs and tensors, and checks that all its bytes are there. Reads protobuf; runs nothing.
 
 Weights in other files are distrusted: their paths stay inside the model's folder and reach no further than the file.
 """
@@ -127,7 +127,7 @@ def _check_external(tensor: TensorProto, folder: Path) -> str:
 
 
 def _check_compiled(node: NodeProto, folder: Path) -> set[str]:
-    """The files of a graph compiled for a device, unless it stands in the node; OpenVINO's has its weights in a second file."""
+    """The files of a graph compiled for a device, unless it is inside the node; OpenVINO's has its weights in a second file."""
     attributes = {attribute.name: attribute for attribute in node.attribute}
     embedded, context = attributes.get("embed_mode"), attributes.get("ep_cache_context")
     if embedded is None or embedded.i != 0 or context is None or not context.s:

@@ -43,7 +43,7 @@ _BROWSER_MODELS = ("model.onnx", "model_q4.onnx")
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where things lie. graph: the .onnx file. folders: where configuration lies, the nearest to the graph first."""
+    """The files of a model's folder. graph: the .onnx file. folders: those with configuration, the nearest to the graph first."""
 
     graph: Path
     folders: tuple[Path, ...]
@@ -107,9 +107,9 @@ class OnnxFolderImporter:
         if config is None:
             raise CorruptModel("The folder has neither genai_config.json nor config.json. Fetch the whole model.")
         model, generation = read_object(config), layout.find("generation_config.json")
-        said = read_object(generation) if generation else {}
-        checked(said, Generation, "generation_config.json")
-        written = write_config(model, said, graph, layout.graph.name)
+        generation_config = read_object(generation) if generation else {}
+        checked(generation_config, Generation, "generation_config.json")
+        written = write_config(model, generation_config, graph, layout.graph.name)
         checked(written, GenaiConfig, "config.json")
         return written
 
@@ -145,7 +145,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _genai_config(path: Path) -> dict[str, Any]:
-    """As it stands, once what is read of it has the types that it must have. Raises CorruptModel, UnsupportedModel."""
+    """Reads the file and checks the types of the fields that are used. Raises CorruptModel, UnsupportedModel."""
     config = read_object(path)
     checked(config, GenaiConfig, GENAI_CONFIG)
     check_options(config)

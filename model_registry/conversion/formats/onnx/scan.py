@@ -75,7 +75,7 @@ def _count(data: mmap.mmap, kind: Descriptor) -> int:
 
 
 class _MessageTypes:
-    """By field number, the types of a message's fields that are messages themselves."""
+    """The types of a message's fields that are messages themselves, by field number."""
 
     def __init__(self) -> None:
         self._known: dict[str, dict[int, Descriptor]] = {}

@@ -37,7 +37,7 @@ class CompletionLogprobs(BaseModel):
 
 
 class PromptLogprob(BaseModel):
-    """rank: 1 for the likeliest token of all; null for one that is not among the asked alternatives."""
+    """rank: 1 for the likeliest token of all; null for one that is not among the requested alternatives."""
 
     logprob: float
     rank: int | None
@@ -60,7 +60,7 @@ class CompletionTokensDetails(BaseModel):
 
 
 class UsageBody(BaseModel):
-    """Of all choices; a prompt counts once."""
+    """The usage of all choices; a prompt counts once."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -84,5 +84,5 @@ def usage_body(usage: Usage) -> UsageBody:
 
 
 def usage_so_far(started: Started, num_tokens: int) -> Usage:
-    """Of one choice that has not ended. num_tokens: of its answer, as they were told."""
+    """Usage of one choice that has not ended. num_tokens: of its answer, as far as they were sent."""
     return Usage(prompt_tokens=started.prompt_tokens, completion_tokens=num_tokens, cached_tokens=started.cached_tokens)

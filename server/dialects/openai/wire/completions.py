@@ -55,7 +55,7 @@ class CompletionRequest(SamplingFields):
     logprobs: int | None = Field(
         None, ge=0, le=MAX_LOGPROBS, description="Log probabilities of each token, with so many alternatives."
     )
-    echo: Flag = Field(None, description="Begin each answer with its prompt; with logprobs, tell the prompt's too.")
+    echo: Flag = Field(None, description="Begin each answer with its prompt; with logprobs, include the prompt's too.")
     add_special_tokens: Flag = Field(None, description="Whether texts get the tokenizer's special tokens; true by default.")
 
     @property

@@ -33,16 +33,16 @@ class ErrorEnvelope(BaseModel):
 
 
 MEANINGS: Mapping[int, str] = {
-    400: "The request is invalid, or asks for something that is not supported; `param` names the field.",
+    400: "The request is invalid or needs something that is not supported; `param` names the field.",
     401: "The API key is missing, unknown, expired or revoked.",
     403: "The key lacks a scope, or the Host or the Origin of the request is not allowed.",
     404: "There is no such model or path.",
-    409: "Its status does not allow that; the message says what does.",
+    409: "Its status does not allow that; the message names the status that does.",
     413: "The request body is too large.",
     422: "It cannot be done with what is there; the message says what to change.",
     429: "The queue is full; retry after the seconds in Retry-After.",
     500: "The request failed; it may be retried.",
-    501: "This server does not do that; the message says what to use instead.",
+    501: "This server does not support that; the message names an alternative.",
     503: "The model is loading or restarting, or the server is shutting down; retry after the seconds in Retry-After.",
 }
 

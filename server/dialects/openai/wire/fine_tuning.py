@@ -12,7 +12,7 @@ Purpose = Literal["fine-tune", "evals", "user_data"]
 
 
 class FileObject(BaseModel):
-    """sha256: of its content, which OpenAI's has not: whoever uploads can see that it is there already."""
+    """sha256: of its content, which OpenAI's object has not: a client can see by it that the file is there already."""
 
     id: str
     object: Literal["file"] = "file"
@@ -47,11 +47,11 @@ Beta = Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] | Auto
 Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
 
-class _Asked(BaseModel):
+class _RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class Hyperparameters(_Asked):
+class Hyperparameters(_RequestBody):
     n_epochs: Epochs = "auto"
     batch_size: BatchSize = "auto"
     learning_rate_multiplier: Multiplier = "auto"
@@ -61,15 +61,15 @@ class DpoHyperparameters(Hyperparameters):
     beta: Beta = "auto"
 
 
-class Supervised(_Asked):
+class Supervised(_RequestBody):
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
 
 
-class Dpo(_Asked):
+class Dpo(_RequestBody):
     hyperparameters: DpoHyperparameters = Field(default_factory=DpoHyperparameters)
 
 
-class Method(_Asked):
+class Method(_RequestBody):
     """type decides which of the two counts; reinforcement is not done here."""
 
     type: Literal["supervised", "dpo"] = "supervised"
@@ -89,7 +89,7 @@ class Method(_Asked):
         return (self.supervised or Supervised()).hyperparameters
 
 
-class FineTuningRequest(_Asked):
+class FineTuningRequest(_RequestBody):
     """model: any that is here, a tuned one too. hyperparameters: where older clients have them, beside no method."""
 
     model: str = Field(min_length=1, max_length=300)
@@ -112,7 +112,7 @@ class FineTuningRequest(_Asked):
     @classmethod
     def _one_place(cls, given: Hyperparameters | None, info: ValidationInfo) -> Hyperparameters | None:
         if info.data.get("method") is not None and given is not None:
-            raise ValueError("hyperparameters stand in the method; give them in one place")
+            raise ValueError("hyperparameters are also in the method; give them in one place")
         return given
 
 

@@ -59,7 +59,7 @@ class ContentPart(BaseModel):
         return self
 
     @property
-    def said(self) -> str:
+    def content_text(self) -> str:
         return (self.text if self.type == "text" else self.refusal) or ""
 
 
@@ -74,7 +74,7 @@ Content = Annotated[Parts | None, BeforeValidator(_parts), at_most(MAX_PARTS), W
 
 
 def _arguments(value: object) -> object:
-    """The object that the JSON text says; nothing says an empty one."""
+    """The object that the JSON text encodes; an empty text encodes an empty object."""
     if isinstance(value, str):
         try:
             value = read_json_text(value) if value.strip() else {}
@@ -118,7 +118,7 @@ class Message(BaseModel):
     name: str | None = Field(None, description="Who speaks; of a function's result, which function.")
     reasoning_content: str | None = Field(None, description="What the assistant thought.")
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
-    refusal: str | None = Field(None, description="What the assistant said instead of an answer.")
+    refusal: str | None = Field(None, description="The assistant's refusal, in place of an answer.")
     tool_calls: Calls | None = Field(None, description="What the assistant called.")
     function_call: CalledFunction | None = Field(None, description="Older form of tool_calls.")
     tool_call_id: str | None = Field(None, description="Of a tool's result: the call that it answers.")
@@ -145,11 +145,11 @@ class Message(BaseModel):
         """Parts line by line."""
         if self.content is None:
             return self.refusal or ""
-        return "\n".join(part.said for part in self.content)
+        return "\n".join(part.content_text for part in self.content)
 
 
 def _within_limits(messages: object) -> object:
-    """Before each is looked at: what they hold together."""
+    """Checks the limits of all messages together, before each is validated."""
     num_parts = sum(len(_list(message.get("content"))) for message in _list(messages) if isinstance(message, dict))
     if num_parts > MAX_PARTS:
         raise ValueError(f"has {num_parts} content parts; at most {MAX_PARTS} are possible")

@@ -23,7 +23,7 @@ class Prediction(BaseModel):
     @property
     def text(self) -> str:
         """Parts without anything between them."""
-        return "".join(part.said for part in self.content or ())
+        return "".join(part.content_text for part in self.content or ())
 
 
 _MAX_STOPS = 16
@@ -71,8 +71,11 @@ def _tier(value: object) -> object:
 ServiceTier = Annotated[str | None, BeforeValidator(_tier), WithJsonSchema({"enum": ["auto", "default", None]})]
 
 
-class UsageWish(Enum):
-    """NEVER: a stream tells no usage. LAST: a last chunk does. ALWAYS: every chunk does, of its choice so far, and the last."""
+class UsageReporting(Enum):
+    """Where a stream reports usage.
+
+    NEVER; LAST: in a last chunk; ALWAYS: in every chunk, for its choice so far, and in the last.
+    """
 
     NEVER = "never"
     LAST = "last"
@@ -83,7 +86,7 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     include_usage: Flag = Field(None, description="Send the usage in a last chunk.")
-    continuous_usage_stats: Flag = Field(None, description="With include_usage: each chunk tells its choice's usage so far.")
+    continuous_usage_stats: Flag = Field(None, description="With include_usage: each chunk has its choice's usage so far.")
 
 
 class SamplingFields(BaseModel):
@@ -93,7 +96,7 @@ class SamplingFields(BaseModel):
 
     model: str | None = Field(None, max_length=256, description="The default model when absent or empty.")
     stream: Flag = Field(None, description="Answer by server-sent events.")
-    stream_options: StreamOptions | None = Field(None, description="What a stream tells beside the answer.")
+    stream_options: StreamOptions | None = Field(None, description="What a stream contains beside the answer.")
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="Choices per prompt.")
     max_tokens: int | None = Field(None, ge=1, le=_INT32, description="Most tokens of an answer.")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is exact greedy.")
@@ -166,9 +169,9 @@ class SamplingFields(BaseModel):
         return self.n or 1
 
     @property
-    def usage_wish(self) -> UsageWish:
-        """What a stream tells of its usage."""
+    def usage_reporting(self) -> UsageReporting:
+        """Where a stream reports its usage."""
         options = self.stream_options
         if options is None or not options.include_usage:
-            return UsageWish.NEVER
-        return UsageWish.ALWAYS if options.continuous_usage_stats else UsageWish.LAST
+            return UsageReporting.NEVER
+        return UsageReporting.ALWAYS if options.continuous_usage_stats else UsageReporting.LAST

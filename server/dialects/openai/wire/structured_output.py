@@ -15,7 +15,7 @@ _LIMITS = JsonLimits()
 
 
 def read_json_text(text: str) -> Any:
-    """Raises ValueError, whose message says what is wrong with the text."""
+    """Raises ValueError, whose message names the fault."""
     try:
         measure(text.encode(), _LIMITS)
         return msgspec.json.decode(text)
@@ -76,7 +76,7 @@ class JsonSchemaFormat(BaseModel):
 class ResponseFormat(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
 
-    type: Literal["text", "json_object", "json_schema"] = Field(description="Any text, any JSON object, or what a schema says.")
+    type: Literal["text", "json_object", "json_schema"] = Field(description="Any text, any JSON object, or an object by a schema.")
     json_schema: JsonSchemaFormat | None = Field(None, description="With the type json_schema only.")
 
     @model_validator(mode="after")

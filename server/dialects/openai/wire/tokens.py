@@ -14,7 +14,7 @@ from server.settings.units import KeepAlive, keep_alive_s
 
 
 class TokensFields(BaseModel):
-    """What every request about tokens may say. Null means the same as absent, as everywhere."""
+    """The fields of every request about tokens. Null means the same as absent, as everywhere."""
 
     model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
 
@@ -57,7 +57,7 @@ _REQUESTS: dict[str, type[TokenizeText | TokenizeContent | TokenizeChat]] = {
 
 
 def _meant(value: object, _: ValidatorFunctionWrapHandler) -> TokenizeText | TokenizeContent | TokenizeChat:
-    """By its field, so that what is wrong is told of the request that was meant."""
+    """Selects the shape by its field, so that errors refer to the shape that was meant."""
     fields = [name for name in _REQUESTS if isinstance(value, dict) and value.get(name) is not None]
     if len(fields) > 1:
         raise InvalidParam(f"{fields[0]!r} and {fields[1]!r} exclude each other: send one of them.", param=fields[1])
@@ -70,7 +70,7 @@ TokenizeRequest = Annotated[TokenizeText | TokenizeContent | TokenizeChat, WrapV
 class Tokenization(BaseModel):
     """count: of the tokens. max_model_len: tokens that prompt and answer may have together.
 
-    token_strs: only if asked for; bytes that are no whole character are U+FFFD.
+    token_strs: only if requested; bytes that are no whole character are U+FFFD.
     """
 
     count: int
@@ -87,7 +87,7 @@ class Piece(BaseModel):
 
 
 class Pieces(BaseModel):
-    """As llama-server answers. tokens: ids, or pieces if asked for."""
+    """The answer of llama-server. tokens: ids, or pieces if requested."""
 
     tokens: list[int] | list[Piece]
 

@@ -159,7 +159,7 @@ Functions = Annotated[list[FunctionDefinition], FAIL_FAST, at_most(MAX_TOOLS), F
 
 
 class ToolFields(BaseModel):
-    """What a chat request says of tools."""
+    """The tools of a chat request."""
 
     tools: Tools | None = Field(None, description="Functions that the model may call.")
     tool_choice: ToolChoiceField | None = Field(None, description="Whether to call, and what; auto by default.")
