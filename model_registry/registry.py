@@ -158,7 +158,7 @@ class Registry:
     def remove(self, name_or_label: str, *, force: bool = False, in_use: Collection[str] = ()) -> int:
         """Removes a version, or for a bare name the model with all versions and aliases; bytes freed.
 
-        Loaded versions are known by their holds (`holds.py`); in_use adds labels (`name:NUMBER`) known otherwise. Raises
+        Loaded versions are known by their holds (`staging.py`); in_use adds labels (`name:NUMBER`) known otherwise. Raises
         ModelNotFound, and ModelInUse unless forced. When the version that `live` points to is forced out, `live` falls back to
         `previous`, else to the newest that remains.
         """

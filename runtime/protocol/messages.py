@@ -22,7 +22,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache_bytes: KV bytes kept of finished rows. kv_budget_bytes: of all rows, above which cached rows leave and then
     a sequence waits again (preemption); None means half of the machine's free memory. max_waiting: sequences queued before those of
     the requests of the principal with the most of them are refused (OverCapacity).
-    tool_format, reasoning_format: names in `runtime/chat_formats`; None: as the chat template shows.
+    tool_format, reasoning_format: names in `runtime/text/formats`; None: as the chat template shows.
     adapters: PEFT folders by name, of those that requests may name; only for the engine `onnx`, others serve none.
     """
 
@@ -123,7 +123,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     batches: whether several sequences share a step.
     chat_template_error: why the model's chat template does not compile; None where it does, or there is none.
     silent_steps: a step may keep the worker's other threads from running, that of the heartbeats among them.
-    tool_format, reasoning_format: how it writes tool calls and thoughts, by names in `runtime/chat_formats`; None: not at all.
+    tool_format, reasoning_format: how it writes tool calls and thoughts, by names in `runtime/text/formats`; None: not at all.
     adapters: that requests may name.
     """
 

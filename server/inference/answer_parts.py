@@ -1,6 +1,6 @@
 """An answer in its parts: what is for the reader, what was thought, which tools are called. Of no dialect.
 
-Owns the ids of calls; the formats that models write calls and thoughts in are `runtime/chat_formats`.
+Owns the ids of calls; the formats that models write calls and thoughts in are `runtime/text/formats`.
 """
 
 from __future__ import annotations

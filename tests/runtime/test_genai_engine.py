@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import runtime.engines.genai.library.library
-from runtime.engines.genai.library.library import build_genai_engine, genai_flags
 
+import runtime.engines.genai.library
+from runtime.engines.genai.library import build_genai_engine, genai_flags
 from runtime.engines.model_folder import BadModelFolder
 from runtime.engines.onnx.engine import build_onnx_engine
 from runtime.engines.onnx.graph import UnsupportedGraph
@@ -147,7 +147,7 @@ def test_nothing_is_written_for_anybody_s_telemetry(folder: Path, tmp_path: Path
     """Where onnxruntime and genai would keep a device's identity and what they are about to send."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from runtime.engines.genai.library.library import build_genai_engine\n"
+        "from runtime.engines.genai.library import build_genai_engine\n"
         "from runtime.protocol.messages import EngineOptions, ProviderChoice, Submit\n"
         "from runtime.protocol.request import TextPrompt\n"
         "engine = build_genai_engine(Path(sys.argv[1]), EngineOptions(threads=1), ProviderChoice())\n"

@@ -18,7 +18,7 @@ from runtime.pool.loaded_model import ModelState
 from runtime.protocol.errors import EngineDead, NotReady
 from tests.doubles.engine_bench import Clock
 from tests.doubles.event_loops import LOOPS, run
-from tests.doubles.pool_bench import PATIENCE_S, ROOT, SPEC, first_chunk, gone, new_pool, process_pool, send, spec_of, text_of
+from tests.doubles.pool_bench import PATIENCE_S, ROOT, SPEC, first_chunk, gone, new_pool, process_pool, spec_of, start_chat, text_of
 
 pytestmark = pytest.mark.api
 
@@ -29,7 +29,7 @@ def test_a_killed_worker_ends_every_request_at_once_and_the_next_works(loop: str
     async def scenario() -> None:
         async with process_pool() as pool:
             lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
-            generations = [send(lease, "[[endless]]") for _ in range(16)]
+            generations = [start_chat(lease, "[[endless]]") for _ in range(16)]
             await asyncio.gather(*map(first_chunk, generations))
             killed_at = time.monotonic()
             os.kill(lease.info.pid, signal.SIGKILL)
@@ -38,8 +38,8 @@ def test_a_killed_worker_ends_every_request_at_once_and_the_next_works(loop: str
             assert [type(end) for end in ends] == [EngineDead] * 16
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as fresh:
                 assert fresh.info.pid != lease.info.pid
-                assert await text_of(send(fresh, "again")) == "You said: again"
-                assert await text_of(send(lease, "held")) == "You said: held"  # a lease outlives the worker
+                assert await text_of(start_chat(fresh, "again")) == "You said: again"
+                assert await text_of(start_chat(lease, "held")) == "You said: held"  # a lease outlives the worker
             (model,) = pool.loaded()
             assert (model.state, model.num_restarts, model.num_leases) == (ModelState.READY, 1, 1)
             lease.release()
@@ -55,7 +55,7 @@ def test_whatever_is_sent_to_a_worker_just_killed_ends_in_a_clear_error(loop: st
     async def scenario() -> None:
         async with process_pool() as pool:
             lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
-            endless = [send(lease, "[[endless]]") for _ in range(4)]
+            endless = [start_chat(lease, "[[endless]]") for _ in range(4)]
             os.kill(lease.info.pid, signal.SIGKILL)
             with pytest.raises(EngineDead):
                 await request_until_noticed(lease)
@@ -71,12 +71,12 @@ def test_a_request_that_crashes_the_worker_does_not_stop_the_model() -> None:
         async with process_pool() as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
                 with pytest.raises(EngineDead, match="being restarted") as caught:
-                    await text_of(send(lease, "[[crash]]"))
+                    await text_of(start_chat(lease, "[[crash]]"))
                 assert caught.value.retry_after_s
                 with pytest.raises(EngineDead, match="being restarted"):
-                    send(lease, "too early")
+                    start_chat(lease, "too early")
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                assert await text_of(send(lease, "later")) == "You said: later"
+                assert await text_of(start_chat(lease, "later")) == "You said: later"
 
     run(scenario)
 
@@ -88,7 +88,7 @@ def test_a_model_that_crashes_again_and_again_is_left_alone_until_it_is_reset(mo
         async with new_pool() as pool:
             for _ in range(breaker.MOST_IN_ROW):
                 with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                    crash = send(lease, "[[crash]]")
+                    crash = start_chat(lease, "[[crash]]")
                     with pytest.raises(EngineDead):
                         await text_of(crash)
             assert pool.loaded()[0].state is ModelState.RESTARTING
@@ -102,7 +102,7 @@ def test_a_model_that_crashes_again_and_again_is_left_alone_until_it_is_reset(mo
             pool.reset(SPEC.label)
             assert pool.load_failure(SPEC.label) is None
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                assert await text_of(send(lease, "mended")) == "You said: mended"
+                assert await text_of(start_chat(lease, "mended")) == "You said: mended"
 
     monkeypatch.setattr(breaker, "RETRY_DELAYS_S", (0.0,))
     run(scenario)
@@ -156,9 +156,9 @@ def test_a_reset_of_a_model_that_serves_changes_nothing() -> None:
             lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
             pool.reset(SPEC.label)
             with pytest.raises(EngineDead):
-                await text_of(send(lease, "[[crash]]"))
+                await text_of(start_chat(lease, "[[crash]]"))
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as fresh:
-                assert await text_of(send(fresh, "again")) == "You said: again"
+                assert await text_of(start_chat(fresh, "again")) == "You said: again"
             lease.release()
 
     run(scenario)
@@ -166,7 +166,7 @@ def test_a_reset_of_a_model_that_serves_changes_nothing() -> None:
 
 async def request_until_noticed(lease: Lease) -> None:
     while True:
-        send(lease, "hello").abort()
+        start_chat(lease, "hello").abort()
         await asyncio.sleep(0)
 
 

@@ -14,7 +14,7 @@ from runtime.pool.local import LocalWorkers
 from runtime.pool.watchdog import Patience
 from runtime.protocol.errors import EngineDead
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import PATIENCE_S, SPEC, gone, new_pool, send, text_of
+from tests.doubles.pool_bench import PATIENCE_S, SPEC, gone, new_pool, start_chat, text_of
 
 pytestmark = pytest.mark.api
 
@@ -26,10 +26,10 @@ def test_a_step_that_never_returns() -> None:
             pool.listeners.append(events.append)
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
                 with pytest.raises(EngineDead, match=r"was ended because a step took longer than 0\.2 s.*Retry"):
-                    await text_of(send(lease, "[[hang]]"))
+                    await text_of(start_chat(lease, "[[hang]]"))
                 gone(lease.info.pid)
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                assert await text_of(send(lease, "again")) == "You said: again"
+                assert await text_of(start_chat(lease, "again")) == "You said: again"
             assert [event.why for event in events if isinstance(event, Died)] == [
                 "it was ended because a step took longer than 0.2 s."
             ]
@@ -45,10 +45,10 @@ def test_a_process_that_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
                 os.kill(lease.info.pid, signal.SIGSTOP)
                 monkeypatch.setattr(local, "LOOK_EVERY_S", 0.01)
                 with pytest.raises(EngineDead, match="no sign of life"):
-                    await text_of(send(lease, "hello?"))
+                    await text_of(start_chat(lease, "hello?"))
                 monkeypatch.undo()
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                assert await text_of(send(lease, "again")) == "You said: again"
+                assert await text_of(start_chat(lease, "again")) == "You said: again"
 
     run(scenario)
 
@@ -59,7 +59,7 @@ def test_a_worker_that_computes_for_long_is_not_taken_for_one_that_hangs() -> No
     async def scenario() -> None:
         async with new_pool(start_worker=LocalWorkers(Patience(step_s=30.0, silent_looks=1))) as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                assert await text_of(send(lease, "[[reply: done]][[prefill-delay: 2.5]]")) == "done"
+                assert await text_of(start_chat(lease, "[[reply: done]][[prefill-delay: 2.5]]")) == "done"
             assert pool.loaded()[0].num_restarts == 0
 
     run(scenario)

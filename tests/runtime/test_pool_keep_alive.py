@@ -7,7 +7,17 @@ import pytest
 
 from runtime.pool.loaded_model import FOREVER, Left, UnloadReason
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import PATIENCE_S, departures_of, first_chunk, gone, new_pool, process_pool, send, spec_of, text_of
+from tests.doubles.pool_bench import (
+    PATIENCE_S,
+    departures_of,
+    first_chunk,
+    gone,
+    new_pool,
+    process_pool,
+    spec_of,
+    start_chat,
+    text_of,
+)
 
 pytestmark = pytest.mark.api
 
@@ -24,7 +34,7 @@ def test_without_a_keep_alive_a_model_leaves_after_its_last_answer(case: str) ->
                 (await pool.acquire(spec, timeout_s=PATIENCE_S)).release()
             requested = None if case == "in its settings" else 0.0
             with await pool.acquire(spec, timeout_s=PATIENCE_S, keep_alive_s=requested) as lease:
-                answer = send(lease, "[[count: 5]]")
+                answer = start_chat(lease, "[[count: 5]]")
                 await first_chunk(answer)
                 assert pool.loaded()[0].expires_at is None
                 assert (await text_of(answer)).endswith("5")
@@ -77,7 +87,7 @@ def test_memory_comes_back_with_every_unload() -> None:
             seen = []
             for _ in range(6):
                 with await pool.acquire(spec_of("round:1"), timeout_s=PATIENCE_S) as lease:
-                    assert await text_of(send(lease, "[[count: 40]]"))
+                    assert await text_of(start_chat(lease, "[[count: 40]]"))
                 assert await pool.unload("round:1", grace_s=PATIENCE_S)
                 seen.append(tree())
             num_processes, resident_bytes = zip(*seen, strict=True)

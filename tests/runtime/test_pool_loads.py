@@ -11,7 +11,7 @@ import pytest
 from runtime.pool.loaded_model import ModelState
 from runtime.protocol.errors import NotReady
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import PATIENCE_S, SPEC, new_pool, process_pool, send, spec_of, text_of
+from tests.doubles.pool_bench import PATIENCE_S, SPEC, new_pool, process_pool, spec_of, start_chat, text_of
 
 pytestmark = pytest.mark.api
 
@@ -59,7 +59,7 @@ def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path, engine: str, fil
                 assert caught.value.code == "load_failed"
             assert pool.loaded() == ()
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                assert await text_of(send(lease, "others")) == "You said: others"
+                assert await text_of(start_chat(lease, "others")) == "You said: others"
 
     run(scenario)
 

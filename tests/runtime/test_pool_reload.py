@@ -24,8 +24,8 @@ from tests.doubles.pool_bench import (
     gone,
     new_pool,
     process_pool,
-    send,
     spec_of,
+    start_chat,
     text_of,
 )
 
@@ -49,7 +49,7 @@ async def clients(pool: ModelPool) -> AsyncIterator[list[str]]:
     async def client() -> None:
         while not done.is_set():
             with await pool.acquire(pool.spec_of("some:1") or NEW, timeout_s=PATIENCE_S) as lease:
-                answers.append(await text_of(send(lease, "[[count: 9]][[delay: 0.002]]")))
+                answers.append(await text_of(start_chat(lease, "[[count: 9]][[delay: 0.002]]")))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(4):
@@ -72,7 +72,7 @@ def test_no_request_fails_and_the_new_options_hold(limits: PoolLimits) -> None:
                 before = len(answers)
                 while len(answers) < before + 8:
                     with await pool.acquire(NEW, timeout_s=PATIENCE_S) as lease:
-                        await text_of(send(lease, "and now?"))
+                        await text_of(start_chat(lease, "and now?"))
             assert await left.get() == Left("some:1", UnloadReason.REPLACED)
             gone(old.info.pid)
             assert slots(pool) == [8]
@@ -88,7 +88,7 @@ def test_an_idle_model_makes_room_for_both() -> None:
         async with new_pool(PoolLimits(Budget(200 * MIB))) as pool:
             left = departures_of(pool)
             with await pool.acquire(OLD, timeout_s=PATIENCE_S) as lease:
-                long = send(lease, "[[endless]]")
+                long = start_chat(lease, "[[endless]]")
                 await first_chunk(long)
                 (await pool.acquire(spec_of("idle:1"), timeout_s=PATIENCE_S)).release()
                 (await pool.acquire(spec_of("idle:2"), timeout_s=PATIENCE_S)).release()
@@ -105,13 +105,13 @@ def test_a_long_answer_is_finished_by_the_old_while_the_new_serves() -> None:
     async def scenario() -> None:
         async with new_pool() as pool:
             with await pool.acquire(OLD, timeout_s=PATIENCE_S) as lease:
-                long = send(lease, "[[endless]]")
+                long = start_chat(lease, "[[endless]]")
                 await first_chunk(long)
                 await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
                 assert slots(pool) == [8, 4]
                 assert [model.state for model in pool.loaded()] == [ModelState.READY, ModelState.UNLOADING]
                 await first_chunk(long)
-                assert await text_of(send(lease, "leased before")) == "You said: leased before"
+                assert await text_of(start_chat(lease, "leased before")) == "You said: leased before"
                 with await pool.acquire(NEW, timeout_s=PATIENCE_S) as fresh:
                     assert fresh.info.num_slots == 8
                 left = departures_of(pool)
@@ -154,7 +154,7 @@ def test_when_the_new_one_cannot_load_the_old_goes_on() -> None:
                     await pool.reload(BROKEN, timeout_s=PATIENCE_S, grace_s=PATIENCE_S)
             with await pool.acquire(OLD, timeout_s=PATIENCE_S) as lease:
                 assert lease.info.pid == old.info.pid
-                assert await text_of(send(lease, "still here")) == "You said: still here"
+                assert await text_of(start_chat(lease, "still here")) == "You said: still here"
             assert slots(pool) == [4]
             assert pool.load_failure("some:1") is None
             assert sum(isinstance(event, LoadFailed) for event in events) == 6
@@ -295,7 +295,7 @@ def test_the_end_of_the_pool_does_not_wait_for_a_grace_that_was_given_before() -
     async def scenario() -> None:
         async with new_pool() as pool:
             lease = await pool.acquire(OLD, timeout_s=PATIENCE_S)
-            long = send(lease, "[[endless]]")
+            long = start_chat(lease, "[[endless]]")
             await pool.reload(NEW, timeout_s=PATIENCE_S, grace_s=3600.0)
             await pool.close(grace_s=0.0)
             with pytest.raises(NotReady, match="shutting down"):

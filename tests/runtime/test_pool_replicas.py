@@ -18,7 +18,7 @@ from runtime.pool.model_pool import ModelPool
 from runtime.protocol.errors import EngineDead, NotReady
 from runtime.protocol.messages import EngineOptions
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import MIB, PATIENCE_S, first_chunk, gone, process_pool, send, spec_of, text_of
+from tests.doubles.pool_bench import MIB, PATIENCE_S, first_chunk, gone, process_pool, spec_of, start_chat, text_of
 
 pytestmark = pytest.mark.api
 
@@ -29,7 +29,7 @@ async def until_all_serve(pool: ModelPool, num_replicas: int) -> None:
     """Polls until the replicas that load in the background are there, too."""
     while [each.state for each in pool.loaded()[0].replicas] != [ModelState.READY] * num_replicas:
         with await pool.acquire(spec_of("some:1"), timeout_s=PATIENCE_S) as lease:
-            await text_of(send(lease, "are you there?"))
+            await text_of(start_chat(lease, "are you there?"))
 
 
 def pids(pool: ModelPool) -> list[int]:
@@ -43,7 +43,7 @@ async def threads(pool: ModelPool, expected: dict[str, list[int]]) -> None:
         reported = {model.spec.label: [r.stats.threads if r.stats else 0 for r in model.replicas] for model in pool.loaded()}
         for model in pool.loaded():
             with await pool.acquire(model.spec, timeout_s=PATIENCE_S) as lease:
-                await text_of(send(lease, "[[count: 2]]"))
+                await text_of(start_chat(lease, "[[count: 2]]"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal")
@@ -54,14 +54,14 @@ def test_one_dies_and_the_other_serves_until_it_is_back() -> None:
             pool.listeners.append(events.append)
             lease = await pool.acquire(spec_of("some:1", replicas=2), timeout_s=PATIENCE_S)
             await until_all_serve(pool, 2)
-            on_first, on_second = send(lease, "[[endless]]"), send(lease, "[[endless]]")
+            on_first, on_second = start_chat(lease, "[[endless]]"), start_chat(lease, "[[endless]]")
             await asyncio.gather(first_chunk(on_first), first_chunk(on_second))
             first, second = pids(pool)
             os.kill(first, signal.SIGKILL)
             with pytest.raises(EngineDead):
                 await text_of(on_first)
             assert pool.loaded()[0].state is ModelState.READY
-            assert await text_of(send(lease, "with the same lease")) == "You said: with the same lease"
+            assert await text_of(start_chat(lease, "with the same lease")) == "You said: with the same lease"
             assert pids(pool) == [second]
             await first_chunk(on_second)
             on_second.abort()
@@ -117,7 +117,7 @@ def test_an_idle_model_gives_its_cores_away_without_a_request(monkeypatch: pytes
     async def until_it_computes_with(num_threads: int, pool: ModelPool, lease: Lease) -> None:
         """Submits on a lease that stays open, so that the pool is not notified."""
         while (stats := pool.loaded()[0].stats) is None or stats.threads != num_threads:
-            await text_of(send(lease, "[[count: 2]]"))
+            await text_of(start_chat(lease, "[[count: 2]]"))
 
     for module in (core_sharing, pool_module):
         monkeypatch.setattr(module, "SETTLE_S", 0.1)

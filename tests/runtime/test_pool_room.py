@@ -12,7 +12,7 @@ from runtime.pool.loaded_model import Left, LoadedModel, LoadSpec, ModelState, P
 from runtime.pool.model_pool import ModelPool
 from runtime.protocol.errors import NotReady
 from tests.doubles.event_loops import run
-from tests.doubles.pool_bench import MIB, PATIENCE_S, first_chunk, gone, new_pool, send, spec_of, text_of
+from tests.doubles.pool_bench import MIB, PATIENCE_S, first_chunk, gone, new_pool, spec_of, start_chat, text_of
 
 pytestmark = pytest.mark.api
 
@@ -31,7 +31,7 @@ def view_of(pool: ModelPool, label: str) -> LoadedModel:
 
 async def expected_text(pool: ModelPool, spec: LoadSpec, text: str) -> str:
     with await pool.acquire(spec, timeout_s=PATIENCE_S) as lease:
-        return await text_of(send(lease, text))
+        return await text_of(start_chat(lease, text))
 
 
 def test_the_least_recently_used_makes_room_and_is_loaded_again_on_request() -> None:
@@ -144,7 +144,7 @@ def test_a_load_learns_what_its_model_really_takes() -> None:
     async def scenario() -> None:
         async with new_pool(PoolLimits(Budget(1 << 40))) as pool:
             lease = await pool.acquire(spec_of("a:1", mib=2), timeout_s=PATIENCE_S)
-            await first_chunk(send(lease, "[[count: 20]]"))
+            await first_chunk(start_chat(lease, "[[count: 20]]"))
             lease.release()
             model = view_of(pool, "a:1")
             assert model.stats is not None

@@ -9,7 +9,7 @@ import pytest
 from runtime.pool.loaded_model import ModelState
 from runtime.protocol.errors import NotReady
 from tests.doubles.event_loops import LOOPS, run
-from tests.doubles.pool_bench import PATIENCE_S, SPEC, first_chunk, gone, new_pool, process_pool, send, text_of
+from tests.doubles.pool_bench import PATIENCE_S, SPEC, first_chunk, gone, new_pool, process_pool, start_chat, text_of
 
 pytestmark = pytest.mark.api
 
@@ -18,7 +18,7 @@ def test_an_unload_lets_requests_finish() -> None:
     async def scenario() -> None:
         async with new_pool() as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                answer = send(lease, "[[count: 50]][[delay: 0.002]]")
+                answer = start_chat(lease, "[[count: 50]][[delay: 0.002]]")
                 await first_chunk(answer)
                 assert await pool.unload(SPEC.label, grace_s=PATIENCE_S)
                 assert (await text_of(answer)).endswith(" 50")
@@ -34,14 +34,14 @@ def test_an_unload_ends_what_is_not_done_in_time(loop: str) -> None:
     async def scenario() -> None:
         async with process_pool() as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                endless = send(lease, "[[endless]]")
+                endless = start_chat(lease, "[[endless]]")
                 await first_chunk(endless)
                 await pool.unload(SPEC.label, grace_s=0.05)
                 with pytest.raises(NotReady, match="was unloaded while the request ran"):
                     await text_of(endless)
             gone(lease.info.pid)
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as lease:
-                assert await text_of(send(lease, "back")) == "You said: back"
+                assert await text_of(start_chat(lease, "back")) == "You said: back"
 
     run(scenario, loop)
 
@@ -50,12 +50,12 @@ def test_a_model_on_its_way_out_finishes_while_another_worker_takes_what_is_new(
     async def scenario() -> None:
         async with new_pool() as pool:
             with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as old:
-                endless = send(old, "[[endless]]")
+                endless = start_chat(old, "[[endless]]")
                 await first_chunk(endless)
                 leaving = asyncio.create_task(pool.unload(SPEC.label, grace_s=PATIENCE_S))
                 await asyncio.sleep(0)
                 with await pool.acquire(SPEC, timeout_s=PATIENCE_S) as new:
-                    assert await text_of(send(new, "new")) == "You said: new"
+                    assert await text_of(start_chat(new, "new")) == "You said: new"
                     assert new.info.pid != old.info.pid
                 assert [model.state for model in pool.loaded()] == [ModelState.READY, ModelState.UNLOADING]
                 await first_chunk(endless)
@@ -99,7 +99,7 @@ def test_a_closed_pool_takes_nothing_and_leaves_nothing() -> None:
     async def scenario() -> None:
         async with new_pool() as pool:
             lease = await pool.acquire(SPEC, timeout_s=PATIENCE_S)
-            endless = send(lease, "[[endless]]")
+            endless = start_chat(lease, "[[endless]]")
             await first_chunk(endless)
             await pool.close(grace_s=0.05)
             with pytest.raises(NotReady, match="shutting down") as caught:

@@ -154,7 +154,7 @@ def test_a_byte_order_mark_is_read_over(tmp_path: Path, name: str) -> None:
     [
         ('{"passes": {}}'.encode("utf-16"), "iconv -f UTF-16LE -t UTF-8"),
         ('{"passes": "\u00e9"}'.encode("latin-1"), "iconv -f ISO-8859-1 -t UTF-8"),
-        (gzip.compress(b"{}"), "gunzip"),
+        (gzip.compress(b"{}", mtime=0), "gunzip"),
         (b'{"a":' + b"[" * 100_000, "nested too deeply"),
     ],
 )
