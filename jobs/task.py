@@ -211,6 +211,8 @@ class TaskContext:
     @property
     def evaluations(self) -> EvaluationStore:
         """Beside the models, in the same database."""
+        from model_registry.evaluations import EvaluationStore
+
         return EvaluationStore(self.registry.database)
 
     @property

@@ -17,7 +17,7 @@ from model_registry.errors import InvalidName
 from model_registry.names import check_model_name
 from model_registry.records import CANDIDATE, DECODER, Capability, Manifest, ModelVersion, VariantRole
 from model_registry.registry import Registry
-from runtime.pool.trial import try_folder
+from runtime.trial import try_folder
 
 _LIBRARIES = (
     *("slmops", "torch", "transformers", "trl", "peft", "bitsandbytes", "olive-ai"),
@@ -88,7 +88,7 @@ def register(registry: Registry, output: Output) -> ModelVersion:
 
 
 def try_build(folder: Path, imported: Imported) -> str | None:
-    """As `runtime.pool.trial.try_folder`, in a worker to which the job's memory limit does not apply, since the job itself only
+    """As `runtime.trial.try_folder`, in a worker to which the job's memory limit does not apply, since the job itself only
     waits.
     """
     with lifted():

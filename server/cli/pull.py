@@ -72,7 +72,7 @@ def pull_with_bar(
     """Pulls with a progress bar on standard error. trial: whether the model is loaded once before it is published."""
     from model_registry.pull import PullOptions
     from model_registry.pull import pull as pull_model
-    from runtime.pool.trial import try_folder
+    from runtime.trial import try_folder
     from server.cli.progress import ProgressBar
 
     options = PullOptions(trial=try_folder if trial else None)

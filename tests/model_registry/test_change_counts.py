@@ -109,7 +109,7 @@ def registry(database: Database) -> Registry:
     with registry.staging() as folder:
         (folder / "adapter_model.safetensors").write_text("adapter")
         manifest = Manifest("x", "finetune", "llama", 8, parent="tiny:2")
-        variant = StagedVariant(Precision.FP32, "adapter", folder)
+        variant = StagedVariant.adapter(folder)
         registry.publish("tuned", manifest, [variant])
     registry.attach("tiny", "there", "tuned")
     return registry

@@ -12,7 +12,7 @@ import pytest
 import model_registry.conversion
 
 ROOT = Path(model_registry.conversion.__file__).parent
-MAY_IMPORT = {"chat_templates", "disk", "errors", "folders", "json_files", "paths", "progress", "records", "telemetry"}
+MAY_IMPORT = {"chat_templates", "disk", "errors", "folders", "paths", "progress", "records", "telemetry", "text_files"}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -23,6 +23,7 @@ def test_only_values_errors_and_files_are_imported(path: Path) -> None:
     assert ours <= MAY_IMPORT | {"conversion"}
 
 
+@pytest.mark.api
 def test_no_database_and_no_network_is_loaded() -> None:
     program = (
         "import sys; from model_registry.conversion import all_importers; all_importers(); "

@@ -8,7 +8,7 @@ import pytest
 
 from model_registry.records import DECODER, Capability
 from runtime.protocol.capabilities import Need, check_allowed, check_loaded, needs_of
-from runtime.protocol.errors import InvalidRequest, NotReady
+from runtime.protocol.errors import Field, InvalidRequest, NotReady
 from runtime.protocol.messages import ModelInfo
 from runtime.protocol.request import ChatPrompt, Grammar, GrammarKind, SamplingParams, TextPrompt, ToolChoice, ToolMode
 
@@ -31,37 +31,37 @@ def required(**choice: Any) -> ChatPrompt:
     ("requested", "needs"),
     [
         ((TextPrompt(text="x"),), [("completion", "prompt")]),
-        ((CHAT,), [("chat", "messages")]),
-        ((CHAT, SCHEMA), [("chat", "messages"), ("forms", "response_format")]),
-        ((required(mode=ToolMode.REQUIRED), SamplingParams()), [("chat", "messages"), ("forms", "tool_choice")]),
-        ((required(mode=ToolMode.AUTO), SamplingParams()), [("chat", "messages")]),
+        ((CHAT,), [("chat", "conversation")]),
+        ((CHAT, SCHEMA), [("chat", "conversation"), ("forms", "form")]),
+        ((required(mode=ToolMode.REQUIRED), SamplingParams()), [("chat", "conversation"), ("forms", "tool_choice")]),
+        ((required(mode=ToolMode.AUTO), SamplingParams()), [("chat", "conversation")]),
         ((TextPrompt(text="x"), SamplingParams(), "support"), [("completion", "prompt"), ("adapters", "model")]),
     ],
 )
 def test_a_request_needs_what_it_names(requested: tuple[Any, ...], needs: list[tuple[str, str]]) -> None:
-    assert [(each.capability.value, each.param) for each in needs_of(*requested)] == needs
+    assert [(each.capability.value, each.field.value) for each in needs_of(*requested)] == needs
 
 
 @pytest.mark.parametrize(
-    ("loaded", "need", "param", "code"),
+    ("loaded", "need", "field", "code"),
     [
-        (info(Capability.COMPLETION), Need(Capability.CHAT, "messages"), "messages", "no_chat_template"),
+        (info(Capability.COMPLETION), Need(Capability.CHAT, Field.CONVERSATION), Field.CONVERSATION, "no_chat_template"),
         (
             info(Capability.COMPLETION, chat_template_error="line 2"),
-            Need(Capability.CHAT, "messages"),
-            "messages",
+            Need(Capability.CHAT, Field.CONVERSATION),
+            Field.CONVERSATION,
             "chat_template_error",
         ),
-        (info(Capability.COMPLETION), Need(Capability.FORMS, "tool_choice"), "tool_choice", "unsupported_parameter"),
-        (info(Capability.COMPLETION), Need(Capability.ADAPTERS, "model", "support"), "model", None),
-        (info(Capability.EMBEDDING), Need(Capability.COMPLETION, "prompt"), "model", "unsupported_capability"),
-        (info(Capability.EMBEDDING), Need(Capability.CHAT, "messages"), "model", "unsupported_capability"),
+        (info(Capability.COMPLETION), Need(Capability.FORMS, Field.TOOL_CHOICE), Field.TOOL_CHOICE, "unsupported_parameter"),
+        (info(Capability.COMPLETION), Need(Capability.ADAPTERS, Field.MODEL, "support"), Field.MODEL, None),
+        (info(Capability.EMBEDDING), Need(Capability.COMPLETION, Field.PROMPT), Field.MODEL, "unsupported_capability"),
+        (info(Capability.EMBEDDING), Need(Capability.CHAT, Field.CONVERSATION), Field.MODEL, "unsupported_capability"),
     ],
 )
-def test_a_loaded_model_refuses_what_it_cannot_do(loaded: ModelInfo, need: Need, param: str, code: str | None) -> None:
+def test_a_loaded_model_refuses_what_it_cannot_do(loaded: ModelInfo, need: Need, field: Field, code: str | None) -> None:
     with pytest.raises(InvalidRequest) as refused:
         check_loaded("m:1", loaded, [need])
-    assert (refused.value.param, refused.value.code) == (param, code)
+    assert (refused.value.field, refused.value.code) == (field, code)
 
 
 def test_what_it_can_do_passes() -> None:

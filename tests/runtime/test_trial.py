@@ -15,9 +15,9 @@ from model_registry.conversion.importer import Imported, ImportOptions
 from model_registry.errors import UnloadableModel
 from model_registry.progress import SilentProgress
 from model_registry.records import Precision
+from runtime import trial
 from runtime.machine.execution_provider import ExecutionProvider
-from runtime.pool import trial
-from runtime.pool.trial import try_folder
+from runtime.trial import try_folder
 from tests.doubles.tiny_gguf import Tiny, write_gguf
 
 pytestmark = pytest.mark.model

@@ -13,13 +13,15 @@ from runtime.pool import handle
 from runtime.pool.generation import Generation
 from runtime.pool.handle import WorkerFactory, WorkerHandle
 from runtime.pool.local import LocalWorkers
-from runtime.protocol.errors import EngineDead, InvalidRequest, NotReady
+from runtime.protocol.errors import EngineDead, Field, InvalidRequest, NotReady
 from runtime.protocol.events import Chunk, Event, Finished, Started
 from runtime.protocol.messages import Detokenize, Detokenized, EngineOptions, Load, Submit, Tokenize, Tokenized
 from runtime.protocol.request import ChatPrompt, TextPrompt
 from tests.doubles.event_loops import LOOPS, run
 from tests.doubles.fake_worker import FakeWorkers
 from tests.doubles.pool_bench import first_chunk, text_of
+
+pytestmark = pytest.mark.api
 
 LOAD = Load(engine="fake", folder="", options=EngineOptions(num_slots=2))
 FACTORIES: dict[str, tuple[Callable[[], WorkerFactory], str]] = {
@@ -185,7 +187,7 @@ def test_a_refused_inquiry_raises(contract: Contract) -> None:
     async def scenario(bench: Bench) -> None:
         with pytest.raises(InvalidRequest) as refused:
             await bench.worker.inquire(Detokenize(request=bench.new_id(), token_ids=[999]))
-        assert refused.value.param == "tokens"
+        assert refused.value.field is Field.TOKEN_IDS
         assert bench.worker.num_open == 0
 
     contract(scenario)
