@@ -15,7 +15,7 @@ import model_registry
 from model_registry.aliases import folder_of
 from model_registry.artifacts import StagedVariant
 from model_registry.records import ANY_PROVIDER, DECODER, GraphKind, Precision, VariantRole
-from model_registry.registry import Registry, open_registry
+from model_registry.registry import open_registry
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def home(tmp_path: Path) -> Path:
     home = tmp_path / "home"
     home.mkdir()
     with closing(sqlite3.connect(home / "registry.db")) as connection:
-        dump = Path(__file__).parent / "homes/revision_0003_tuned.sql"
+        dump = Path(__file__).parent / "homes/tuned_0003.sql"
         connection.executescript(dump.read_text(encoding="utf-8"))
     return home
 
@@ -70,7 +70,8 @@ def test_the_migration_can_be_taken_back(home: Path) -> None:
             return list(connection.execute(columns))
 
     before = rows()
-    Registry(home).close()
+    with open_registry(home) as registry:
+        registry.models()
     engine = create_engine(f"sqlite:///{home / 'registry.db'}")
     config = Config()
     config.set_main_option("script_location", str(Path(model_registry.__file__).parent / "migrations"))

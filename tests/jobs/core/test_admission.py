@@ -250,7 +250,7 @@ def test_an_endpoint_comes_with_its_own_key_and_only_to_who_names_it(
 
 
 def test_the_grants_cross_to_the_job_s_process(admit: Admit) -> None:
-    from jobs.child_process import _DECODER
+    from jobs.child import _DECODER
     from jobs.messages import Start
 
     endpoints = {"e": EndpointSource("http://127.0.0.1/v1")}
