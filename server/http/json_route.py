@@ -1,6 +1,6 @@
 """Routes whose body is JSON, strictly: UTF-8, no NaN, no Infinity, whatever content type is claimed.
 
-The values in a body are counted in its bytes before it is decoded (`count_values`), because a decoder holds the interpreter lock
+The values in a body are counted in its bytes before it is decoded (`JsonMeter`), because a decoder holds the interpreter lock
 and makes up to 70 bytes of one. Knows no fields.
 """
 
