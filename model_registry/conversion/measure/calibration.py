@@ -1,4 +1,4 @@
-"""Finds how to smooth a model: reads a text with the source model and watches what its matrices are given.
+"""Finds how to smooth a model: reads a text with the source model and records the inputs of its matrices.
 
 Owns the text, how much of it is read, and which matrices are smoothed. One layer is in memory at a time. The text is
 not the one that perplexity is measured on. Knows nothing of graphs.

@@ -1,4 +1,4 @@
-"""Models served through Foundry Local's sessions, its SDK being the only one that is spoken to here.
+"""Models served through Foundry Local's sessions. The only engine file that imports its SDK.
 
 Foundry Local answers one request per session, and any number of sessions side by side; nothing is shared between them. A
 session gets its request in the wire shape of OpenAI, since it then reserves KV for the prompt and the longest answer only, and

@@ -1,4 +1,4 @@
-"""What `text_engine` needs of a model that takes a text and gives one. Owns words, no behaviour."""
+"""What `text_engine` needs of a model that takes a text and gives one. Interfaces only."""
 
 from __future__ import annotations
 
