@@ -21,7 +21,7 @@ from jobs.permissions import Grants
 
 if TYPE_CHECKING:  # it imports the database, which the command line does without
     from model_registry.evaluations import EvaluationStore
-from model_registry.registry import Registry
+    from model_registry.registry import Registry
 
 MAX_MESSAGE_CHARS = 4096  # of one problem
 PLANNED = "planned"  # in a task's folder: what its plan left for its run
