@@ -1,4 +1,7 @@
-"""Errors in request bodies, and types of fields with bounds. Knows no route."""
+"""Errors in request bodies, and types of fields with bounds. Knows no route.
+
+The errors are HTTPExceptions, so that FastAPI lets them pass while it reads a body. No message quotes the body.
+"""
 
 from __future__ import annotations
 
