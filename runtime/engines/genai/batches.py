@@ -41,7 +41,7 @@ class _Turn:
 
 
 class BatchDecoder:
-    """Implements `genai_engine.Decoder`. One turn of one genai request per sequence."""
+    """Implements `engine.Decoder`. One turn of one genai request per sequence."""
 
     can_pause = False  # genai steps all that it has
 

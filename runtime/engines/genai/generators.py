@@ -76,7 +76,7 @@ class GeneratorLimits:
 
 
 class GeneratorDecoder:
-    """create: makes a generator for so many tokens. token_bytes: what each token stands for. Implements `genai_engine.Decoder`."""
+    """create: makes a generator for so many tokens. token_bytes: what each token stands for. Implements `engine.Decoder`."""
 
     can_pause = True  # its generator waits with it
 

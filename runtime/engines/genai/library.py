@@ -1,7 +1,7 @@
 """onnxruntime-genai as an engine: every decoder and every provider that it runs. The only file that imports it.
 
-Most models run by generators, one per sequence (`genai_generators`). A model whose configuration has an `engine` section, as those
-with a paged KV cache do, runs by genai's own engine, which batches (`genai_batches`).
+Most models run by generators, one per sequence (`generators`). A model whose configuration has an `engine` section, as those
+with a paged KV cache do, runs by genai's own engine, which batches (`batches`).
 """
 
 from __future__ import annotations

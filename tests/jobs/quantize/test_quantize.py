@@ -12,9 +12,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from jobs.job import Job, JobStatus, Outcome
+from jobs.job import Job, JobStatus
 from jobs.permissions import JobLimits
-from jobs.task import InvalidJob, JobKind, TaskContext
+from jobs.task import InvalidJob, JobKind, Outcome, TaskContext
 from jobs.tasks.quantize.parameters import BuildResult, QuantizeParams, choose, requested_candidate
 from jobs.tasks.quantize.task import Quantize
 from model_registry.conversion.quantizers.recipe import GROUPS
