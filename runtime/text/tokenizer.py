@@ -18,6 +18,11 @@ from runtime.protocol.errors import InvalidRequest
 
 
 def is_panic(error: BaseException) -> bool:
+    """Whether it is `pyo3_runtime.PanicException`, which cannot be imported.
+
+    A panic unwinds to the call that caused it. The library's objects stay usable where that call only reads, as with a regular
+    expression that gives up.
+    """
     return (type(error).__module__, type(error).__name__) == ("pyo3_runtime", "PanicException")
 
 

@@ -27,7 +27,10 @@ _PATTERNS = {"date": f"^{_DATE}$", "time": f"^{_TIME}", "date-time": f"^{_DATE}[
 
 
 def with_real_dates(schema: Any) -> Any:
-    """A copy whose dates and times have a `pattern` beside their `format`."""
+    """A copy whose dates and times have a `pattern` beside their `format`.
+
+    The library's formats let 2023-02-29, the year 0000 and second 60 pass, which programs that read an answer's dates refuse.
+    """
     copied = copy.deepcopy(schema)
     left = [copied]
     while left:

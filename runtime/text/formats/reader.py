@@ -118,7 +118,11 @@ Script = Generator[None, None, T]
 
 
 class Reader:
-    """The text of one answer, the reading position, and the deltas that were not taken yet."""
+    """The text of one answer, the reading position, and the deltas that were not taken yet.
+
+    A family's syntax is a *script*: a generator that reads through a `Reader` as if the whole answer were there, and yields where
+    it must wait for more. So one script reads whole answers and streams alike, and where the text is cut makes no difference.
+    """
 
     __slots__ = ("_at", "_deltas", "_ended", "_mark_from", "_num_calls", "_text")
 
