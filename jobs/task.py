@@ -28,7 +28,7 @@ PLANNED = "planned"  # in a task's folder: what its plan left for its run
 
 
 class JobKind(StrEnum):
-    """The kinds of work; each has its file in `jobs/tasks/`."""
+    """The kinds of work; each has a file or a folder in `jobs/tasks/`."""
 
     CONVERT = "convert"
     MERGE = "merge"

@@ -53,7 +53,7 @@ def revision_of(engine: Engine) -> str | None:
 
 
 def migrate(engine: Engine, path: Path, revision: str | None) -> None:
-    """From `revision`, or from nothing, to HEAD. What was there is copied beside `path` first (see `backup`).
+    """From `revision`, or from nothing, to HEAD. What was there is copied beside `path` first (see `back_up`).
 
     Nobody else migrates meanwhile. Raises DatabaseTooNew for a revision of a later release; then nothing has changed.
     """

@@ -30,7 +30,7 @@ _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class Tokenizer(Protocol):
-    """What the engine needs of a tokenizer. `token_bytes(id, skip_special)`: the bytes of a token within text."""
+    """What the engine needs of a tokenizer. `token_bytes`: a function from a token's id to its bytes within text."""
 
     @property
     def longest_token(self) -> int:

@@ -1,4 +1,4 @@
-"""Errors in request bodies, and types of fields with bounds. Knows no route.
+"""What is wrong with a request's body: its errors, its text encoding, and lists of fields with bounds. Knows no route.
 
 The errors are HTTPExceptions, so that FastAPI lets them pass while it reads a body. No message quotes the body.
 """

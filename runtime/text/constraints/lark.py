@@ -1,4 +1,4 @@
-"""Pieces of Lark grammars as llguidance reads them, and a trial compilation by a vocabulary of bytes.
+"""Pieces of Lark grammars as llguidance reads them, formats of dates, and a trial compilation by a vocabulary of bytes.
 
 The time of a trial depends on the grammar alone. Formats of dates and times are ours: the library accepts some that do not exist.
 """

@@ -1,6 +1,7 @@
 """An answer as it is generated: what was read of it, which deltas follow, and what waits for more text. Knows no family.
 
-`Delta` values are the pieces of an answer, whatever its model's way to write it. `JsonValue` finds where a JSON value ends.
+Deltas are the pieces of an answer, in whatever form its model writes it. `JsonValue` finds where a JSON value ends. A family's
+script reads by a `Reader`; `ScriptedParser` runs the script as text comes.
 """
 
 from __future__ import annotations
