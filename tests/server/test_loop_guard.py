@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from model_registry.database import Database
 from model_registry.disk import make_private_folder, sha256_of, tree_bytes

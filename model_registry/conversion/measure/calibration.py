@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from model_registry.conversion.decoder.architecture import Architecture
 from model_registry.conversion.measure.reference import Block, embed, final_norm
-from model_registry.conversion.quantizers.awq import MAX_SAMPLES, Rounded, search_scales
 from model_registry.conversion.quantizers.gptq import upper_factor
 from model_registry.conversion.quantizers.recipe import InputFigures, Recipe, choose_bits, is_exact
 from model_registry.conversion.quantizers.smoothing import (
+    MAX_SAMPLES,
     LayerSmoothing,
+    Rounded,
     Smoothing,
     balance,
     find_outliers,
     over_groups,
+    search_scales,
     to_heads,
 )
 from model_registry.conversion.source import Floats, TensorSource

@@ -25,8 +25,7 @@ from runtime.batching.intake import Intake
 from runtime.batching.sequence import ResolvedParams
 from runtime.engines.foundry.folder import write_foundry_folder
 from runtime.engines.foundry.text_engine import TextEngine
-from runtime.engines.foundry.text_intake import TextIntake
-from runtime.engines.foundry.text_model import Answered
+from runtime.engines.foundry.text_intake import Answered, TextIntake
 from runtime.engines.model_folder import ModelFolder, read_model_folder
 from runtime.machine.hardware import usable_cores
 from runtime.protocol.errors import Field, InvalidRequest
