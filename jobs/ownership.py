@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from jobs.job import JobsElsewhere
-from model_registry.disk import PRIVATE_FILE, make_private_folder, storage_errors
+from model_registry.disk import DAEMON_LOCK, PRIVATE_FILE, make_private_folder, storage_errors
 from model_registry.errors import NotWritable, OutOfDisk
 
 RETRY_EVERY_S = 5.0
@@ -24,7 +24,7 @@ class Ownership:
 
     def __init__(self, home: Path, take_up: Callable[[], Awaitable[None]]) -> None:
         self._home = home
-        self._path = home / "locks" / "jobs.lock"
+        self._path = home / DAEMON_LOCK
         self._lock = FileLock(self._path, thread_local=False, mode=PRIVATE_FILE)
         self._take_up = take_up
         self._acquiring = asyncio.Lock()

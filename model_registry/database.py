@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import DatabaseError
 
 from model_registry import sqlite
-from model_registry.disk import PRIVATE_FILE, make_private_folder, not_writable, open_private, storage_errors
+from model_registry.disk import DAEMON_LOCK, PRIVATE_FILE, make_private_folder, not_writable, open_private, storage_errors
 from model_registry.errors import NotWritable, OutOfDisk, RegistryBusy, RegistryError
 from model_registry.migration import migrate, revision_of
 from model_registry.schema import HEAD, Subject, change_counts
@@ -37,6 +37,7 @@ class Database:
     close() when done; a use after that opens it anew. One process builds one, and hands it to its stores.
     lock_timeout_s: how long calls wait for other writers, at most ten seconds of it for a transaction; see `waiting`.
     Where nothing can be written, a database of this release is only read, until it can be: see `why_read_only`.
+    A database of an earlier release is migrated, unless that release's daemon runs: RegistryBusy.
     Each use raises DatabaseTooNew; OutOfDisk or NotWritable when there is none to read; RegistryError when the file is no database.
     """
 
@@ -199,12 +200,17 @@ class Database:
             return engine, sqlite.open_reader(engine)
 
     def _open_to_read(self, why: RegistryError) -> tuple[Engine, Connection]:
-        """Raises `why` when it cannot be read either, or only after a migration."""
+        """Raises `why` when it cannot be read either, or only after a migration, which its message then says."""
+        is_earlier = False
         for mode in sqlite.READ_ONLY_MODES:
             engine = sqlite.open_engine(self._path, self._wait_s, mode)
             with contextlib.suppress(DatabaseError):
-                if revision_of(engine) == HEAD:
+                revision = revision_of(engine)
+                if revision == HEAD:
                     return engine, sqlite.open_reader(engine)
+                is_earlier = revision is not None and revision < HEAD
+        if is_earlier:
+            why.prefix("An earlier slmops made this registry, and this release can only read it once its tables are changed.")
         raise why
 
     def _create_if_missing(self) -> None:
@@ -229,5 +235,26 @@ class Database:
             return
         with self._locked():
             revision = revision_of(engine)
-            if revision != HEAD:
-                migrate(engine, self._path, revision)
+            if revision is None:
+                migrate(engine, self._path, None)
+            elif revision != HEAD:
+                with self._without_a_daemon():
+                    migrate(engine, self._path, revision)
+
+    @contextlib.contextmanager
+    def _without_a_daemon(self) -> Iterator[None]:
+        """No daemon runs in the block. One that runs already could not read the new tables: raises RegistryBusy."""
+        path = self.home / DAEMON_LOCK
+        lock = FileLock(path, mode=PRIVATE_FILE)
+        try:
+            with storage_errors(path.parent, 1 << 12, "migrating the registry"):
+                lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RegistryBusy(
+                f"A daemon of an earlier slmops runs on {self.home}, whose tables this release has to change first. "
+                "Stop that daemon, then try again."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()

@@ -17,6 +17,7 @@ from model_registry.errors import NotWritable, OutOfDisk, RegistryError
 CHUNK_BYTES = 1 << 20
 READ_ONLY = 0o444
 PRIVATE_FILE = 0o600
+DAEMON_LOCK = "locks/jobs.lock"  # in a home: held by the daemon that runs its jobs, as long as it lives
 PRIVATE_FOLDER = 0o700
 _QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
 _FREE_SOME = "Free some space (`slmops list` shows the models, `slmops rm MODEL` removes one)"

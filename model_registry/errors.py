@@ -33,6 +33,11 @@ class RegistryError(Exception):
         self.message = _shortened(without_credentials(message))
         super().__init__(self.message)
 
+    def prefix(self, sentence: str) -> None:
+        """Puts what the caller knows of the cause before the message."""
+        self.message = _shortened(f"{without_credentials(sentence)} {self.message}")
+        self.args = (self.message,)
+
 
 class ModelNotFound(RegistryError):
     pass

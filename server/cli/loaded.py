@@ -68,14 +68,15 @@ def _leaves(row: dict[str, Any], now: float) -> str:
 
 
 def _remarks(pool: dict[str, Any]) -> Iterator[str]:
-    """What stands below the table."""
+    """What stands below the table. A daemon of an earlier release reports neither capabilities nor unused builds."""
     for row in pool["data"]:
         if row["chat_template_error"]:
             yield f"{row['id']} cannot chat: {row['chat_template_error']}"
-        yield f"{row['id']} supports {', '.join(row['capabilities']) or 'nothing'}"
+        if "capabilities" in row:
+            yield f"{row['id']} supports {', '.join(row['capabilities']) or 'nothing'}"
         for fallback in row["fallbacks"]:
             yield f"{row['id']}: {fallback['variant'] or 'it'} could not be loaded by {fallback['provider']} ({fallback['why']})"
-        for unused in row["unused"]:
+        for unused in row.get("unused", ()):
             yield f"{row['id']}: {unused['variant']} is not used ({unused['provider']}: {unused['why']})"
         if row["num_restarts"]:
             yield f"{row['id']}: restarted {row['num_restarts']} times"

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from server.cli.daemon import Daemon
+from server.cli.loaded import loaded_models
 from tests.doubles.daemon_process import PROGRAM, daemon_process, environment
 
 pytestmark = pytest.mark.api
@@ -152,3 +154,18 @@ def _all_of(terminal: int) -> bytes:
             text += os.read(terminal, 65_536)
         except OSError:
             return text
+
+
+def test_a_daemon_of_an_earlier_release_is_listed(
+    slmops: Slmops, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It reports neither capabilities nor unused builds."""
+    slmops("load", MODEL)
+    row = {name: value for name, value in rows(slmops)[f"{MODEL}:1"].items() if name not in ("capabilities", "unused")}
+    pool = {"data": [row], "broken": [], "waiting": [], "memory_budget_bytes": 1 << 30, "memory_charged_bytes": 0}
+    monkeypatch.setattr(Daemon, "require", lambda daemon: daemon)
+    monkeypatch.setattr(Daemon, "pool", lambda daemon: pool)
+    loaded_models()
+    printed = capsys.readouterr().out
+    assert f"{MODEL}:1" in printed
+    assert "supports" not in printed

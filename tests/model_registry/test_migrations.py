@@ -7,11 +7,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from jobs.store import JobStore
 from model_registry import migrations
 from model_registry.database import Database
-from model_registry.errors import DatabaseTooNew
+from model_registry.disk import DAEMON_LOCK
+from model_registry.errors import DatabaseTooNew, NotWritable, RegistryBusy
 from model_registry.evaluations import EvaluationStore
 from model_registry.keys import KeyStore
 from model_registry.migration import backup_path
@@ -159,3 +161,23 @@ def test_a_database_from_the_future_is_neither_copied_nor_touched(home: Path) ->
     with pytest.raises(DatabaseTooNew, match="Upgrade slmops"):
         migrate(home)
     assert not list(home.glob("*before*"))
+
+
+def test_nothing_is_migrated_under_a_daemon_of_the_earlier_release(home: Path) -> None:
+    before = dump(home / "registry.db")
+    (home / "locks").mkdir()
+    with FileLock(home / DAEMON_LOCK), pytest.raises(RegistryBusy, match="Stop that daemon"):
+        migrate(home)
+    assert dump(home / "registry.db") == before
+    assert not list(home.glob("*before*"))
+    migrate(home)
+    assert list(home.glob("*before*")), "it is migrated once the daemon has ended"
+
+
+def test_an_earlier_database_that_cannot_be_written_says_that_it_must_be_migrated(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(NotWritable, match=r"An earlier slmops .* Writing to the registry is not possible") as caught:
+        migrate(home)
+    assert str(caught.value) == caught.value.message
