@@ -21,14 +21,14 @@ from jobs.permissions import Grants
 
 if TYPE_CHECKING:  # it imports the database, which the command line does without
     from model_registry.evaluations import EvaluationStore
-from model_registry.registry import Registry
+    from model_registry.registry import Registry
 
 MAX_MESSAGE_CHARS = 4096  # of one problem
 PLANNED = "planned"  # in a task's folder: what its plan left for its run
 
 
 class JobKind(StrEnum):
-    """The kinds of work; each has its file in `jobs/tasks/`."""
+    """The kinds of work; each has a file or a folder in `jobs/tasks/`."""
 
     CONVERT = "convert"
     MERGE = "merge"

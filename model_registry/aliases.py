@@ -1,6 +1,7 @@
 """What names of a model mean: aliases of its versions, and adapters that it is served with. Pure decisions on records.
 
-An adapter belongs to the very version that it was tuned on: its matrices mean nothing beside other weights.
+`live` is what a bare name means; `previous` is what `live` was, for a quick way back. An adapter belongs to the very version that
+it was tuned on: its matrices mean nothing beside other weights.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The database of a home: opening, migrating, reading, and one writer at a time. Knows nothing about models.
 
 The one way to everything that is kept in tables. Stores are built on a `Database` and use what is public here; which database it
-is, and how it is opened, only this file, `sqlite` and `migration` know. A home that cannot be written to, or whose disk is
-full, is read all the same.
+is, and how it is opened, only this file, `sqlite` and `migration` know. A home that cannot be written to, or whose disk is full,
+is read all the same.
 """
 
 from __future__ import annotations

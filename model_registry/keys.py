@@ -1,4 +1,4 @@
-"""API keys: rows of the registry's database. A secret is known once, when its key is created; kept is its hash alone.
+"""API keys: rows of the registry's database. A secret is returned once, when its key is created; only its hash is kept.
 
 Knows no HTTP, and not what a scope allows.
 """

@@ -1,4 +1,4 @@
-"""Turns off what libraries would report to their makers, or would note down in order to. Knows no library but by its variable.
+"""Turns off what libraries would report to their makers, or write down to report it later. Sets variables; imports no library.
 
 onnxruntime keeps a device id and a database of events under the user's cache unless its variable is set before it is imported; its
 own call to disable events does not prevent that. Processes inherit the variables from those that start them.

@@ -50,6 +50,24 @@ def binary_format_of(data: bytes) -> str | None:
     return next((name for magic, name in _FORMATS if data.startswith(magic)), None)
 
 
+def without_bom(data: bytes) -> bytes:
+    """The bytes behind a UTF-8 byte order mark, which many editors write; all of them where there is none."""
+    return data.removeprefix(BOM)
+
+
+def why_not_utf8(data: bytes) -> str | None:
+    """What the bytes are in place of UTF-8 text, and what to do about it; None when they are UTF-8."""
+    if (encoding := wide_encoding_of(data)) is not None:
+        return f"it is {encoding[:-2]}: save or send it as UTF-8"
+    if (binary := binary_format_of(data)) is not None:
+        return f"it is {binary}: unpack it first"
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return f"it is not UTF-8 (byte {error.start}): save or send it as UTF-8"
+    return None
+
+
 MAX_CONFIG_BYTES = 16 << 20
 MAX_TOKENIZER_BYTES = 128 << 20
 T = TypeVar("T")

@@ -53,9 +53,8 @@ from server.inference.adapters import Adapters
 from server.inference.gateway import Gateway
 from server.inference.lifecycle import Lifecycle
 from server.inference.load_plans import LoadPlans
-from server.inference.log_line import LogLine
 from server.inference.model_control import ModelControl
-from server.inference.observers import Observers
+from server.inference.observers import LogLine, Observers
 from server.inference.readiness import Readiness
 from server.inference.served_models import FakeModels, RegistryModels, ServedModels
 from server.metrics.collectors import JobMetrics

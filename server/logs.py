@@ -1,6 +1,7 @@
 """How log lines look: text for people, JSON for machines. Ids, counts and times, never what users wrote or received.
 
-`visible` writes out characters of foreign text that would move a terminal's cursor, end a line or turn its direction.
+Callers log an event name and pass its values as `extra={"fields": {...}}`. `visible` writes out characters of foreign text that
+would move a terminal's cursor, end a line or turn its direction.
 """
 
 from __future__ import annotations

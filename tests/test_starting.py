@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
         ("server.app", ("torch", "transformers", "olive", "onnxruntime", "onnx", "gguf", "huggingface_hub", "alembic")),
         ("jobs.tasks.convert.task", ("torch", "transformers", "olive", "onnxruntime_genai", "safetensors", "onnx")),
         ("jobs.tasks.olive.task", ("torch", "transformers", "olive", "opentelemetry", "onnxruntime_genai", "yaml")),
-        ("server.cli", ("torch", "transformers", "onnxruntime", "onnx", "fastapi", "sqlalchemy")),
+        ("server.cli", ("torch", "transformers", "onnxruntime", "onnx", "fastapi", "sqlalchemy", "pydantic", "httpx")),
+        ("server.settings.daemon", ("fastapi", "starlette", "sqlalchemy", "numpy")),
         ("runtime.worker.main", ("torch", "transformers", "onnxruntime", "onnx", "fastapi", "sqlalchemy")),
     ],
 )

@@ -1,1 +1,1 @@
-"""How the registry database came to its present tables: one revision per file in `versions`. Run by `database.py`."""
+"""How the registry database came to its present tables: a file per revision in `versions`. Run by `model_registry/migration.py`."""

@@ -23,7 +23,7 @@ from model_registry.errors import (
     UnloadableModel,
     UnsupportedModel,
 )
-from model_registry.folders import check_source
+from model_registry.paths import check_source
 from model_registry.progress import Progress
 from model_registry.records import ModelVersion
 from model_registry.references import CatalogReference, SourceReference, parse_reference

@@ -7,7 +7,7 @@ from pathlib import Path
 from model_registry.archives import extract_all, is_archive
 from model_registry.disk import sha256_of
 from model_registry.errors import ChecksumMismatch, SourceUnavailable
-from model_registry.folders import check_source
+from model_registry.paths import check_source
 from model_registry.progress import Progress
 from model_registry.references import PathReference
 from model_registry.sources.protocol import Fetched

@@ -1,4 +1,4 @@
-"""What a source is: the contract between `pull` and what gets models from somewhere. Owns the words."""
+"""What a source is: the contract between `pull` and what gets models from somewhere."""
 
 from __future__ import annotations
 

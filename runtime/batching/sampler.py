@@ -1,4 +1,9 @@
-"""The choice of each row's next token: penalties, temperature, truncation, draw, and log probabilities. Knows no text."""
+"""The choice of each row's next token: penalties, temperature, truncation, draw, and log probabilities. Knows no text.
+
+Order of operations: logit_bias, penalties, minimum length, constraint, temperature, truncation, draw. A row's choice depends on
+that row alone: the same request gives the same tokens in any batch. Temperature 0 takes the largest logit, of equals the lowest
+id.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +69,11 @@ def truncates(params: ResolvedParams) -> bool:
 
 
 def truncate(weights: NDArray[np.float32], params: ResolvedParams) -> Candidates:
-    """weights: exp(logit - max) of a row, float32 [vocab], so the largest is 1. At least one candidate is left."""
+    """weights: exp(logit - max) of a row, float32 [vocab], so the largest is 1. At least one candidate is left.
+
+    In the order of Hugging Face's warpers: top_k (Fan et al. 2018), top_p (Holtzman et al. 2020), min_p (Nguyen et al. 2024),
+    typical_p (Meister et al. 2023), each renormalizing.
+    """
     total = float(weights.sum())
     ids = _by_weight(_likely(weights, total, params), weights)
     if params.top_k > 0:

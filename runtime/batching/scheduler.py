@@ -1,7 +1,15 @@
 """Which sequences are admitted, whose prompts come first, and what the next step computes. Pure: no clock, lock or array.
 
-`StepCosts` is a moving average of what steps have cost, from which the prefill budget follows. A jump computes several tokens of
-one decoding row as a chunk, before the step of all rows.
+The decision of a step, in order:
+
+1. Waiting sequences are admitted while rows are free, in the order of `fair_queue`; with none free, rows are exchanged as it
+   decides.
+2. If the last step was a prefill and rows are decoding, all of them decode: prompts never starve running rows.
+3. If a prompt is unfinished, chunks of prompts are computed, in the order of `PrefillTurns`, together at most the token budget.
+4. Otherwise every running row decodes.
+
+The budget of a prefill step follows from the gap that running rows may see (Sarathi-Serve, Agrawal et al. 2024): see
+`prefill_budget`, which works on `StepCosts`. A jump computes several tokens of one decoding row, before the step of all rows.
 """
 
 from __future__ import annotations
@@ -38,7 +46,13 @@ def _blend(old: float, new: float) -> float:
 
 
 class PrefillTurns:
-    """Remembers of each principal when its last turn was, and how many it has had."""
+    """Principals take turns, one step each; this remembers of each when its last turn was, and how many it has had.
+
+    Of one principal's prompts the earliest and the shortest go first by turns: a short prompt does not wait for a flood of long
+    ones, and long ones have at least half of their principal's steps, in their order. More than two are not interleaved: the others
+    would end no earlier, and prompts that begin alike, such as the n of one request, find nothing to reuse while all are computed
+    at once.
+    """
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
@@ -76,7 +90,17 @@ class Jump:
 
 
 def plan_jump(sequence: Sequence, num_decoding: int) -> Jump | None:
-    """num_decoding: rows in the next step, this one among them."""
+    """The tokens of a decoding row that are computed together; None: no more than one.
+
+    num_decoding: rows in the next step, this one among them. Tokens that are known before they are computed need no step each:
+    those that a constraint forces, and those that a prediction proposes, which are verified. A chunk of k tokens costs about 5.6
+    ms + 1.1 ms k on two cores with the default model, a step of n rows 6 ms + 0.9 ms n, and all rows wait for a chunk. So a row
+    jumps when a chunk saves it as many steps as there are rows that wait.
+
+    ONNX Runtime computes one token by another kernel than several (see `Slots`), which shows in the last bits, so a repeatable row
+    jumps whenever it can, whatever runs beside it. In each step a row jumps at most once, then takes part in the step of all rows:
+    which of its tokens go together depends on nothing but itself, and after a preemption they go together again.
+    """
     if sequence.num_computed < sequence.num_settled:
         return _plan_replay(sequence)
     if sequence.num_pending > 1:

@@ -79,7 +79,7 @@ class Sequence:
     constraint: what may follow, where anything limits it; thought: counts the tokens of the thought, and is the constraint or its
     outer part where it limits anything; draft: what the answer is expected to repeat.
     spans: of the answer, which tokens were computed as a chunk, first -> end; num_settled: how many were computed once, before the
-    row was lost. What follows must be computed as it was then: see `scheduler`.
+    row was lost. What follows must be computed as it was then: see `scheduler.plan_jump`.
     is_announced: its caller knows that it runs, and how much of its prompt was cached; num_cached is final then.
     prompt_logprobs: of the prompt's tokens as far as they are computed, if requested.
     Times are seconds of the engine's clock; first_token_at is None before it.

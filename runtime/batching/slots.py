@@ -93,7 +93,17 @@ class Rows(Protocol):
 class Slots:
     """rows: `num_rows(num_slots)` of them. prefix_cache_bytes bounds what finished sequences leave.
 
-    queries and hits count the prompt tokens that were looked up and found.
+    queries and hits count the prompt tokens that were looked up and found. The rows are, by number:
+
+        0 .. num_decoding - 1           decoding sequences, without holes, because a step computes a contiguous range of rows
+        num_decoding .. num_slots - 1   prompts that are being computed, or nothing
+        num_slots .. 2 num_slots - 1    what finished sequences left, kept for its prefix
+        2 num_slots                     scratch, for two rows that change places
+
+    ONNX Runtime computes a single token with another attention kernel than a prompt, so the KV of answer tokens differs in its
+    last bits from that of the same tokens as a prompt. Those bits can turn a close choice. A request that needs a repeatable
+    answer (greedy or seeded) therefore reuses only exact KV, computed as a prompt; others reuse answers too. KV of another adapter
+    is never reused.
     """
 
     def __init__(self, rows: Rows, *, num_slots: int, prefix_cache_bytes: int) -> None:

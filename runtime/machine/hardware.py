@@ -1,4 +1,7 @@
-"""The processors that the operating system reports, without any vendor's library, and how many cores this process may use."""
+"""The processors that the operating system reports, without any vendor's library, and how many cores this process may use.
+
+Linux reports them in /sys, /proc and /dev. Elsewhere only the CPU is read here: ONNX Runtime knows the rest.
+"""
 
 from __future__ import annotations
 

@@ -90,6 +90,16 @@ Verdict = Fits | MustEvict | MustWait | NeverFits
 
 
 def plan_room(demand: Demand, residents: Sequence[Resident], budget: Budget) -> Verdict:
+    """Whether the model fits beside the others, and which must be unloaded first.
+
+    1. `NeverFits`, with the arithmetic, if it did not fit even without all models that may be unloaded.
+    2. `Fits`, if it fits now.
+    3. `MustEvict`, if it fits without some idle models: these, the least recently used first.
+    4. `MustWait`, if it fits once models that are being unloaded are gone, or busy ones are idle.
+
+    A busy model is never evicted, and models that are being unloaded are waited for before more are evicted. KV memory stretches: a
+    model gets room for all its rows, a quarter of that while idle models would have to be evicted for more, and one row at least.
+    """
     pinned = [each for each in residents if _stays(each)]
     needed, content = demand.needed_bytes, demand.content_bytes(budget)
     if not _has_room(needed, pinned, budget):

@@ -1,4 +1,4 @@
-"""What is requested of the pool (`LoadSpec`), and what it reports of a model in memory: frozen values."""
+"""What is requested of the pool (`LoadSpec`), what it reports of a model in memory, and its events: frozen values."""
 
 from __future__ import annotations
 

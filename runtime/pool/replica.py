@@ -1,22 +1,23 @@
-"""One worker of a model, through its load, its crashes and its end: a small state machine around a `WorkerHandle`.
+"""A model's replicas: one worker each through its load, its crashes and its end, and which of them gets a request.
 
-Restarts what dies, until the model's breaker opens. Knows neither the other replicas nor who wants
-the model, nor where workers run.
+`Replica` is a small state machine around a `WorkerHandle`, which restarts what dies until the model's breaker opens. `ReplicaSet`
+chooses among them. Neither knows who uses the model, nor where workers run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
 from runtime.pool.breaker import Breaker
 from runtime.pool.failures import being_restarted, not_loadable
+from runtime.pool.generation import Answer, Generation, Inquiry
 from runtime.pool.handle import WorkerHandle
 from runtime.pool.loaded_model import LoadedReplica, ModelState
-from runtime.pool.routing import SeenPrefixes
+from runtime.pool.routing import ReplicaLoad, SeenPrefixes, choose_replica, prefix_blocks
 from runtime.protocol.errors import NotReady
-from runtime.protocol.messages import ModelInfo
+from runtime.protocol.messages import ModelInfo, Submit
 
 log = logging.getLogger("slmops.pool")
 
@@ -158,3 +159,48 @@ class Replica:
         if not isinstance(error, NotReady):
             log.error("%s could not be loaded", self._label, exc_info=error)
         self._on_lost(self, not_loadable(self._label, error))
+
+
+class ReplicaSet:
+    def __init__(self) -> None:
+        self._replicas: list[Replica] = []
+
+    def __iter__(self) -> Iterator[Replica]:
+        return iter(self._replicas)
+
+    def __len__(self) -> int:
+        return len(self._replicas)
+
+    def add(self, replica: Replica) -> None:
+        self._replicas.append(replica)
+
+    def remove(self, replica: Replica) -> None:
+        self._replicas.remove(replica)
+
+    @property
+    def serving(self) -> list[Replica]:
+        return [replica for replica in self._replicas if replica.state is ModelState.READY]
+
+    @property
+    def loads(self) -> list[asyncio.Task[ModelInfo]]:
+        """Of each replica, the load in progress or the last one."""
+        return [replica.loading for replica in self._replicas]
+
+    def submit(self, message: Submit) -> Generation:
+        """On the serving replica that suits the prompt best; one must serve. Raises as `WorkerHandle.submit`."""
+        serving = self.serving
+        if len(serving) == 1:
+            return serving[0].worker().submit(message)
+        blocks = prefix_blocks(message.prompt)
+        chosen = serving[choose_replica([ReplicaLoad(each.num_open, each.seen.num_matched(blocks)) for each in serving])]
+        generation = chosen.worker().submit(message)
+        chosen.seen.remember(blocks)
+        return generation
+
+    def inquire(self, message: Inquiry) -> Awaitable[Answer]:
+        """On the serving replica with the least to do; one must serve. Raises as `WorkerHandle.inquire`."""
+        return min(self.serving, key=lambda replica: replica.num_open).worker().inquire(message)
+
+    async def unload(self, grace_s: float, reason: NotReady) -> None:
+        """Lets open requests finish for grace_s, then ends them with `reason`, and the workers with them."""
+        await asyncio.gather(*(replica.unload(grace_s, reason) for replica in self._replicas))

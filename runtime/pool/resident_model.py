@@ -27,8 +27,7 @@ from runtime.pool.loaded_model import (
     PoolEvent,
     UnloadReason,
 )
-from runtime.pool.replica import Replica
-from runtime.pool.replica_set import ReplicaSet
+from runtime.pool.replica import Replica, ReplicaSet
 from runtime.protocol.errors import NotReady
 from runtime.protocol.messages import EngineOptions, ModelInfo, Submit
 

@@ -1,4 +1,4 @@
-"""Everything a worker is told or tells: small frozen messages, encoded as msgpack, framed by `runtime/protocol/framing.py`.
+"""Wire protocol between the gateway and a worker: small frozen messages, encoded as msgpack, framed by `framing`.
 
 To the worker:    Load, Submit, Tokenize, Detokenize, Abort, SetThreads, Drain.
 From the worker:  Ready, LoadFailed, Stats, Heartbeat, Tokenized, Detokenized, and one StepReport of events per engine step.

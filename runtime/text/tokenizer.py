@@ -18,6 +18,11 @@ from runtime.protocol.errors import InvalidRequest
 
 
 def is_panic(error: BaseException) -> bool:
+    """Whether it is `pyo3_runtime.PanicException`, which cannot be imported.
+
+    A panic unwinds to the call that caused it. The library's objects stay usable where that call only reads, as with a regular
+    expression that gives up.
+    """
     return (type(error).__module__, type(error).__name__) == ("pyo3_runtime", "PanicException")
 
 
@@ -25,7 +30,7 @@ _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class Tokenizer(Protocol):
-    """What the engine needs of a tokenizer. `token_bytes(id, skip_special)`: the bytes of a token within text."""
+    """What the engine needs of a tokenizer. `token_bytes`: a function from a token's id to its bytes within text."""
 
     @property
     def longest_token(self) -> int:

@@ -37,7 +37,10 @@ BEAT_EVERY_S = 1.0
 
 
 class Pulse:
-    """send: called from the heartbeat's thread. Use as `with pulse:` around each step.
+    """The heartbeat: reports every second that the process lives, and how long the current step and preparation have taken.
+
+    It has a thread of its own, because a step that hangs in a native library reports nothing.
+    send: called from the heartbeat's thread. Use as `with pulse:` around each step.
 
     oldest: the request that has waited longest to be prepared, and for how long; see `PreparationQueue.oldest`.
     """

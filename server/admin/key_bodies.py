@@ -1,4 +1,7 @@
-"""API keys as JSON: what is requested, and what is answered. Times are Unix seconds. Never the secret, but once."""
+"""API keys as JSON: what is requested, and what is answered.
+
+Times are Unix seconds. Only the answer that creates a key has its secret.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from server.cli.terminal import print_error, print_line, print_note, write_forei
 _HELP = """/help   this text
 /clear  forget the conversation
 /bye    end (so does ctrl-D)
-ctrl-C stops an answer; the chat continues"""
+ctrl-C  stops an answer; the chat continues"""
 
 
 class Conversation:

@@ -74,7 +74,7 @@ def _is_path(each: Reference, path: Path) -> bool:
 def _uploaded_folder(daemon: Daemon, folder: Path, purpose: str) -> str:
     """The id of an archive of the folder, whose bytes depend on its content alone. Links lead where a model's may."""
     from model_registry.errors import RegistryError
-    from model_registry.folders import check_source
+    from model_registry.paths import check_source
 
     try:
         check_source(folder)

@@ -10,7 +10,6 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from jobs.job import WORK
 from server.cli.configuration import settings_from
 from server.cli.description import print_plan
 from server.cli.failures import MISUSED, CommandFailed
@@ -264,6 +263,8 @@ def _description(job: dict[str, Any]) -> list[str]:
 
 
 def _outcome(job: dict[str, Any]) -> list[str]:
+    from jobs.job import WORK
+
     outcome = job["outcome"] or {"version": None, "metrics": {}, "files": [], "details": {}}
     lines = [f"made: {outcome['version']}"] if outcome["version"] else []
     lines += [f"{name}: {value:.6g}" for name, value in outcome["metrics"].items() if value is not None]

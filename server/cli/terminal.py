@@ -1,6 +1,6 @@
-"""What the terminal shows: tables, JSON, sizes, times, errors. No control codes where there is no terminal, and none of others'.
+"""What the terminal shows: tables, JSON, sizes, times, errors.
 
-Knows nothing of models or of the daemon.
+No control codes are written where there is no terminal, and never those of foreign text. Knows nothing of models or of the daemon.
 """
 
 from __future__ import annotations

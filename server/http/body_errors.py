@@ -1,4 +1,7 @@
-"""Errors in request bodies, and types of fields with bounds. Knows no route."""
+"""What is wrong with a request's body: its errors, its text encoding, and lists of fields with bounds. Knows no route.
+
+The errors are HTTPExceptions, so that FastAPI lets them pass while it reads a body. No message quotes the body.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,6 @@ from typing import Any, TypeVar
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
-
-from model_registry.text_files import BOM, binary_format_of, wide_encoding_of
-
-_GZIP = "it is compressed with gzip without a header for it: decompress it, or send the header 'Content-Encoding: gzip'"
-
-
-def without_bom(data: bytes) -> bytes:
-    """The bytes behind a UTF-8 byte order mark, which many editors write; all of them where there is none."""
-    return data.removeprefix(BOM)
-
-
-def why_not_utf8(data: bytes) -> str | None:
-    """What the bytes are in place of UTF-8 text, and what to do about it; None when they are UTF-8."""
-    if (encoding := wide_encoding_of(data)) is not None:
-        return f"it is {encoding[:-2]}: save or send it as UTF-8"
-    if (binary := binary_format_of(data)) is not None:
-        return _GZIP if binary == "gzip" else f"it is {binary}: unpack it first"
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        return f"it is not UTF-8 (byte {error.start}): save or send it as UTF-8"
-    return None
 
 
 class BodyTooLarge(HTTPException):

@@ -1,6 +1,7 @@
 """CORS (https://fetch.spec.whatwg.org/#http-cors-protocol): what pages that may use the daemon are allowed to read and to send.
 
-starlette writes the headers. `security.Policy` decides who may use the daemon, from more than the origin that starlette asks about.
+starlette writes the headers. `security.Policy` decides who may use the daemon, from more than the origin, which is all that
+starlette looks at.
 """
 
 from __future__ import annotations

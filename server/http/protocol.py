@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with limits on what one connection may hold and for how long, and with HTTP/1.0 answers as it has them.
+"""uvicorn's HTTP protocol with limits on what one connection may hold and for how long, and with answers as HTTP/1.0 has them.
 
 Knows uvicorn's protocol; nothing of requests' meaning.
 """

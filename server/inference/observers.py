@@ -1,6 +1,7 @@
-"""Who hears of a request's life: metrics and the log line; later tracing, capture, analysis of roll-outs. Observers change nothing.
+"""Who is notified of a request's life: metrics and the log line; later tracing, capture, analysis of roll-outs.
 
-The composition root makes one list of them, which serves all requests. What an observer needs of a request, the values here carry.
+The composition root makes one list of observers, which serves all requests. What an observer needs of a request, the values here
+carry. Observers change nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec
 
-from runtime.protocol.errors import RuntimeFailure
+from runtime.protocol.errors import InvalidRequest, OverCapacity, RuntimeFailure
 from runtime.protocol.events import Chunk, Finished, Started
 from server.http.request_record import RequestRecord
 from server.inference.request import InferenceRequest
@@ -129,3 +130,33 @@ class Observers:
             self._reported.add(kind)
             fields = {"observer": kind[0], "error": kind[1]}
             _log.error("an observer of requests fails; it is not logged again", exc_info=error, extra={"fields": fields})
+
+
+class LogLine(RequestObserver):
+    """Observes all requests of an app and fills in their `RequestRecord`. Counts are sums over a request's choices."""
+
+    def begun(self, request: ObservedRequest) -> None:
+        request.record.model = request.resolution.label
+        request.record.resolution = request.resolution.reason
+
+    def started(self, choice: ObservedChoice, started: Started) -> None:
+        record = choice.request.record
+        record.num_prompt_tokens += started.prompt_tokens
+        record.num_cached_tokens += started.cached_tokens
+
+    def tokens(self, choice: ObservedChoice, event: Chunk | Finished) -> None:
+        record = choice.request.record
+        record.num_completion_tokens += choice.num_new
+        if record.first_token_s is None:
+            record.first_token_s = choice.first_token_s
+
+    def finished(self, choice: ObservedChoice, finished: Finished) -> None:
+        choice.request.record.finish_reason = finished.reason.value
+
+    def failed(self, choice: ObservedChoice, failure: RuntimeFailure) -> None:
+        """What was refused has no end, but a code."""
+        if not isinstance(failure, OverCapacity | InvalidRequest):
+            choice.request.record.finish_reason = "error"
+
+    def aborted(self, choice: ObservedChoice) -> None:
+        choice.request.record.finish_reason = "abort"

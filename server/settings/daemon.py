@@ -24,9 +24,9 @@ from pydantic_settings import (
 )
 
 from model_registry.names import parse_label
+from model_registry.text_files import why_not_utf8, without_bom
 from runtime.pool.capacity import Budget, PoolLimits
 from runtime.pool.watchdog import Patience
-from server.http.body_errors import why_not_utf8, without_bom
 from server.settings.jobs import ONLY_IN_FILE, EndpointSettings, EndpointTables, JobSettings, from_text, names_what_is_only_in_file
 from server.settings.models import (
     ContextLength,

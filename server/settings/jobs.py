@@ -1,6 +1,7 @@
 """What may be set for jobs: the tables `[jobs]` and `[endpoints.NAME]` of slmops.toml.
 
-The variables SLMOPS_JOBS and SLMOPS_ENDPOINTS have the same as JSON objects.
+The variables SLMOPS_JOBS and SLMOPS_ENDPOINTS have the same as JSON objects. `allow_code` stands in the file alone: a variable of
+one process must not open the machine to code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What the gateway reads of models and of keys: snapshots in memory, renewed when the database has changed."""
+"""What the gateway reads of models and of keys: snapshots in memory, renewed when the database has changed.
+
+Requests read the snapshots. They are renewed by the thread that follows other processes (`ChangeWatch`), by each write of this
+process before it returns, and that of models also for a request that does not find its model.
+"""
 
 from __future__ import annotations
 

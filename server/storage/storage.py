@@ -1,6 +1,7 @@
 """What the gateway keeps in its home: one database, the stores on it, and the two threads that wait for it.
 
-The one place of this process where a database is built. Reads of stores run in threads of the event loop, writes on `writes`.
+The one place where stores are built on the gateway's database. Reads of stores run in threads of the event loop, writes on
+`writes`.
 """
 
 from __future__ import annotations

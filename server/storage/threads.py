@@ -67,7 +67,10 @@ class Renewal:
 
 
 class ChangeWatch:
-    """start() to follow, close() to end; both off the event loop or before it. What cannot be read stays as it was."""
+    """Renews what is held in memory of the database, ten times a second, since other processes write to it too.
+
+    start() to follow, close() to end; both off the event loop or before it. What cannot be read stays as it was.
+    """
 
     def __init__(self, *renewals: Renewal) -> None:
         self._renewals = renewals

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from server.dialects.openai.wire.chat_answer import ChatChunk
+from server.dialects.openai.wire.chat import ChatChunk
 from server.dialects.openai.wire.completions import Completion
 from tests.contract.conversation import CHAT, COMPLETIONS, events_of, plain, post, post_values, why_wrong
 from tests.contract.document import Parameter, parameters_of, read_document

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from model_registry import folders
+from model_registry import paths
 from model_registry.errors import CorruptModel, RegistryError, UnsupportedModel
-from model_registry.folders import check_source
+from model_registry.paths import check_source
 from model_registry.pull import pull
 from model_registry.registry import Registry
 from tests.doubles.registry_graphs import move_weights, write_genai_folder
@@ -132,6 +132,6 @@ def test_a_device_is_not_opened(registry: Registry) -> None:
 
 
 def test_a_folder_of_everything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "MAX_FILES", 3)
+    monkeypatch.setattr(paths, "MAX_FILES", 3)
     with pytest.raises(UnsupportedModel, match="more than 3 files"):
         check_source(folder)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("server", "jobs", "runtime", "model_registry")
-ADAPTER = {f"model_registry/{name}.py" for name in ("database", "sqlite", "migration", "database_errors", "backup")}
+ADAPTER = {f"model_registry/{name}.py" for name in ("database", "sqlite", "migration")}
 FOREIGN = {"jobs/tasks/search": "Optuna keeps a study in a file of its own"}
 BUILDERS = ("server/app.py", "server/cli/", "jobs/child.py", "model_registry/registry.py")
 _DIALECT = re.compile(

@@ -14,7 +14,7 @@ import pytest
 
 from model_registry.records import Capability
 from model_registry.registry import open_registry
-from runtime.protocol.errors import FailureKind, InvalidRequest
+from runtime.protocol.errors import FailureKind, Field, InvalidRequest
 from runtime.protocol.events import FinishReason
 from runtime.protocol.request import ChatPrompt, Grammar, GrammarKind, TextPrompt, TokensPrompt, ToolChoice, ToolMode
 from tests.doubles.engine_bench import EngineBench, Outcome
@@ -76,9 +76,10 @@ def greedy(tested: EngineUnderTest, bench: EngineBench) -> Outcome:
 def is_refused(tested: EngineUnderTest, bench: EngineBench, name: str, value: Any) -> bool:
     if name not in tested.refuses:
         return False
-    with pytest.raises(InvalidRequest, match=name) as refusal:
+    field = Field.FORM if name == "grammar" else Field(name)
+    with pytest.raises(InvalidRequest, match=field.quoted) as refusal:
         bench.submit(tested.story, **{name: value})
-    assert refusal.value.field == name
+    assert refusal.value.field is field
     return True
 
 

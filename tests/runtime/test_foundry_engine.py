@@ -14,7 +14,7 @@ import pytest
 
 from runtime.batching.sequence import ResolvedParams
 from runtime.engines.foundry.sessions import FoundryModel, build_foundry_engine
-from runtime.engines.foundry.text_model import Answer, Answered
+from runtime.engines.foundry.text_intake import Answer, Answered
 from runtime.engines.onnx.engine import build_onnx_engine
 from runtime.protocol.errors import InvalidRequest
 from runtime.protocol.events import FinishReason

@@ -13,8 +13,7 @@ from runtime.batching.intake import Intake
 from runtime.batching.sequence import ResolvedParams
 from runtime.engines.fake import VOCAB_SIZE, ByteTokenizer
 from runtime.engines.foundry.text_engine import HUNG_S, TextEngine
-from runtime.engines.foundry.text_intake import TextIntake
-from runtime.engines.foundry.text_model import Answered
+from runtime.engines.foundry.text_intake import Answered, TextIntake
 from runtime.engines.model_folder import GenerationDefaults
 from runtime.engines.protocol import EngineBroken
 from runtime.protocol.errors import FailureKind, InvalidRequest

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from jobs.ownership import Ownership
 from model_registry.database import Database
 from model_registry.disk import make_private_folder, sha256_of, tree_bytes
 from model_registry.schema import Subject
@@ -26,9 +25,8 @@ def open_database(home: Path) -> None:
 
 
 def take_lock(home: Path) -> None:
-    ownership = Ownership(home)
-    ownership.take()
-    ownership.release_unused_pages()
+    with Database(home).exclusive():
+        pass
 
 
 def query(home: Path) -> None:

@@ -15,6 +15,7 @@ from runtime.pool.loaded_model import LoadedModel, LoadSpec, ModelState
 from runtime.pool.model_pool import ModelPool
 from server.app import create_app
 from server.settings.daemon import Settings
+from tests.doubles.fake_worker import FakeWorkers
 from tests.doubles.live_server import LiveServer, call_app, chat_body, error_of, events_of
 
 CHAT = "/v1/chat/completions"
@@ -238,7 +239,8 @@ def test_while_a_model_is_replaced_the_one_that_serves_counts(make_settings: Cal
                 for state, size in ((ModelState.READY, 1), (ModelState.LOADING, 2), (ModelState.UNLOADING, 4))
             )
 
-    app = create_app(make_settings(), pool=Reloading())
+    settings = make_settings()
+    app = create_app(settings, pool=Reloading(settings.pool_limits(), FakeWorkers()))
     assert call_app(app, "GET", "/ready").status_code == 200
     scraped = call_app(app, "GET", "/metrics").text.splitlines()
     (charged,) = [line for line in scraped if line.startswith("slmops_model_charged_bytes{")]

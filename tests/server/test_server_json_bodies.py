@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import server.http.json_route
+from model_registry.text_files import why_not_utf8
 from server.dialects.openai.wire.chat import ChatRequest
 from server.dialects.openai.wire.completions import CompletionRequest
 from server.http.bodies import Gunzip, GunzippedReceive
-from server.http.body_errors import BodyTooLarge, InvalidBody, why_not_utf8
+from server.http.body_errors import BodyTooLarge, InvalidBody
 from server.http.json_route import JsonLimits, JsonMeter, JsonRequest, TooComplex, measure
 from tests.doubles.live_server import chat_body, error_of
 

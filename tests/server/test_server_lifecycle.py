@@ -15,9 +15,8 @@ from server.http.disconnection import ClientGone, unless_disconnected
 from server.http.request_record import RequestRecord
 from server.inference.inference import Inference
 from server.inference.lifecycle import Lifecycle, Phase
-from server.inference.log_line import LogLine
 from server.inference.observed_generation import ObservedGeneration
-from server.inference.observers import ObservedChoice, ObservedRequest, Observers
+from server.inference.observers import LogLine, ObservedChoice, ObservedRequest, Observers
 from server.inference.request import InferenceRequest
 from server.inference.resolution import Resolution, ServedModel
 from server.metrics.requests import RequestMetrics

@@ -15,9 +15,8 @@ from runtime.protocol.events import Chunk, Event, Finished, FinishReason, Starte
 from runtime.protocol.request import SamplingParams, TextPrompt
 from server.http.request_record import RequestRecord
 from server.inference.gateway import Gateway
-from server.inference.log_line import LogLine
 from server.inference.observed_generation import ObservedGeneration
-from server.inference.observers import ObservedChoice, ObservedRequest, Observers, RequestObserver
+from server.inference.observers import LogLine, ObservedChoice, ObservedRequest, Observers, RequestObserver
 from server.inference.request import InferenceRequest
 from server.inference.resolution import Resolution, ServedModel
 from server.inference.served_models import FakeModels

@@ -49,6 +49,7 @@ def test_version(http: httpx.Client) -> None:
 def test_models_are_listed_and_described(http: httpx.Client) -> None:
     (card,) = http.get("/v1/models").json()["data"]
     assert card.pop("created") > 1_700_000_000
+    assert card.pop("capabilities") == ["chat", "completion", "forms"]
     assert card == {"id": "smollm2-135m", "object": "model", "owned_by": "slmops"}
     assert http.get("/v1/models/smollm2-135m").json()["id"] == "smollm2-135m"
     assert http.get("/v1/models/smollm2-135m:1").json()["id"] == "smollm2-135m:1"

@@ -162,6 +162,7 @@ def test_what_was_registered_in_vain_is_undone_in_attempts(
         if len(attempts) < 3:
             raise RegistryBusy("Another process writes.")
 
-    gateway: Any = SimpleNamespace(models=SimpleNamespace(detach=detach))
-    asyncio.run(adapters.Adapters(gateway)._undo("tiny", "one"))
+    models: Any = SimpleNamespace(detach=detach)
+    control: Any = None
+    asyncio.run(adapters.Adapters(models, control)._undo("tiny", "one"))
     assert attempts == ["tiny:one"] * num_attempts

@@ -16,7 +16,7 @@ from runtime.text.formats.reader import AnswerParser
 from server.dialects.openai.chat_frames import ChatFrames, ChatStyle
 from server.dialects.openai.completion_frames import CompletionFrames, CompletionStyle
 from server.dialects.openai.rendering import MARK, ChunkTemplate, Identity, event_of
-from server.dialects.openai.wire.chat_answer import ChatChunk, ChatChunkChoice, Delta
+from server.dialects.openai.wire.chat import ChatChunk, ChatChunkChoice, Delta
 from server.dialects.openai.wire.sampling import UsageReporting
 from server.inference.inference import Indexed, total
 from server.inference.resolution import Resolution, ServedModel

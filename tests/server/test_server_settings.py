@@ -304,7 +304,7 @@ def test_a_byte_order_mark_in_the_file_is_read_over() -> None:
         ("port = 9001".encode("utf-16-be"), "it is UTF-16"),
         ("port = 9001".encode("utf-32"), "it is UTF-32"),
         ("model = 'caf\u00e9'".encode("latin-1"), "it is not UTF-8 (byte 12): save or send it as UTF-8"),
-        (b"\x1f\x8b\x08\x00", "it is compressed with gzip"),
+        (b"\x1f\x8b\x08\x00", "slmops.toml cannot be read: it is gzip: unpack it first"),
     ],
 )
 def test_other_encodings_of_the_file_are_named_with_the_remedy(content: bytes, named: str) -> None:

@@ -53,7 +53,7 @@ class BuildOrder:
 class BuilderOptions(Params):
     """Options of the model builder; each is left to the builder where it is left out."""
 
-    execution_provider: Provider = Field(Provider.CPU, description="Whom the graph is for; others than cpu need the builder.")
+    execution_provider: Provider = Field(Provider.CPU, description="What the graph is for; others than cpu need the builder.")
     algorithm: Literal["default", "rtn", "k_quant"] | None = Field(None, description="How weights are rounded to 4 or 8 bits.")
     block_size: Literal[16, 32, 64, 128, 256] | None = Field(None, description="Weights per scale; by default 32.")
     accuracy_level: Literal[1, 2, 3, 4] | None = Field(

@@ -1,4 +1,4 @@
-"""What a distillation may be asked, and what each preset of it means."""
+"""Params of a distillation, and what each preset of it means."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Endpoint(BaseModel):
     def _by_name(cls, given: Any) -> Any:
         if isinstance(given, Mapping) and (wrong := [name for name in _CONFIGURED if name in given]):
             raise ValueError(
-                f"{' and '.join(wrong)} cannot be set by a job: add [endpoints.NAME] with url and key_env to slmops.toml, start "
+                f"{' and '.join(wrong)} cannot be set by a job: add [endpoints.NAME] with url and key_env to slmops.toml, "
                 'restart the daemon, and name it here as {"endpoint": "NAME"}'
             )
         return given

@@ -1,4 +1,7 @@
-"""The data of a tuning, read, checked and as tokens. Raises InvalidJob with everything that is wrong with it."""
+"""The data of a tuning: read, checked, as tokens, and packed into rows where that is requested.
+
+Raises InvalidJob with everything that is wrong with it.
+"""
 
 from __future__ import annotations
 

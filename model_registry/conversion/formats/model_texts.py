@@ -1,4 +1,8 @@
-"""The files beside a model's weights: their types, and what is wrong with them. Owns what is read of them at import.
+"""Whether a chat template can be compiled, for a warning at import. Reads its syntax; runs and folds nothing of it.
+
+The environment is that of `apply_chat_template`: Jinja with loop controls. Rendering is the runtime's.
+
+The files beside a model's weights: their types, and what is wrong with them. Owns what is read of them at import.
 
 A value that cannot be is a CorruptModel by file and field; what only limits the model (a chat template that does not compile) is a
 warning, which the version keeps.
@@ -11,14 +15,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from jinja2 import Environment, TemplateSyntaxError, nodes
 from msgspec import Meta, Struct
 
-from model_registry.chat_templates import template_fault
 from model_registry.errors import CorruptModel
 from model_registry.text_files import MAX_TOKENIZER_BYTES, checked, read_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+MAX_CHARS = 1 << 20
+
+
+def template_fault(source: str) -> str | None:
+    """What is wrong with it, None when it compiles."""
+    if len(source) > MAX_CHARS:
+        return f"it has more than {MAX_CHARS} characters"
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"])  # noqa: S701 - nothing is rendered
+    try:
+        template = environment.parse(source)
+    except TemplateSyntaxError as error:
+        return f"{(error.message or '').rstrip('.')} (line {error.lineno})"
+    except RecursionError:
+        return "it is nested too deeply"
+    unknown = [node.name for node in template.find_all(nodes.Filter) if node.name not in environment.filters]
+    unknown += [node.name for node in template.find_all(nodes.Test) if node.name not in environment.tests]
+    return f"it uses {unknown[0]!r}, which there is not" if unknown else None
+
 
 TokenId = Annotated[int, Meta(ge=0, le=1 << 31)]
 Size = Annotated[int, Meta(ge=1, le=1 << 31)]

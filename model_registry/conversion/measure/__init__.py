@@ -1,1 +1,1 @@
-"""What a model is worth and what its matrices are given: perplexity, the source's own logits, calibration."""
+"""Measurements of a model: perplexity, the source's own logits, and the inputs of its matrices (calibration)."""

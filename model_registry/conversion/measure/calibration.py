@@ -1,4 +1,4 @@
-"""Finds how to smooth a model: reads a text with the source model and watches what its matrices are given.
+"""Finds how to smooth a model: reads a text with the source model and records the inputs of its matrices.
 
 Owns the text, how much of it is read, and which matrices are smoothed. One layer is in memory at a time. The text is
 not the one that perplexity is measured on. Knows nothing of graphs.
@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from model_registry.conversion.decoder.architecture import Architecture
 from model_registry.conversion.measure.reference import Block, embed, final_norm
-from model_registry.conversion.quantizers.awq import MAX_SAMPLES, Rounded, search_scales
 from model_registry.conversion.quantizers.gptq import upper_factor
 from model_registry.conversion.quantizers.recipe import InputFigures, Recipe, choose_bits, is_exact
 from model_registry.conversion.quantizers.smoothing import (
+    MAX_SAMPLES,
     LayerSmoothing,
+    Rounded,
     Smoothing,
     balance,
     find_outliers,
     over_groups,
+    search_scales,
     to_heads,
 )
 from model_registry.conversion.source import Floats, TensorSource

@@ -1,4 +1,4 @@
-"""GPTQ: rounds a row's weights one after another, and lets those to come make up for the error (https://arxiv.org/abs/2210.17323).
+"""GPTQ: rounds a row's weights one after another, and corrects the following ones for the error (https://arxiv.org/abs/2210.17323).
 
 Rows are independent given the inputs' Gram matrix, so a matrix may be rounded in pieces. Pure.
 """

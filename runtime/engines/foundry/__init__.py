@@ -1,1 +1,1 @@
-"""Foundry Local's sessions as an engine, through its SDK."""
+"""Foundry Local's sessions as an engine, through its SDK. From outside, `sessions` is used."""

@@ -1,4 +1,4 @@
-"""The folder that Foundry Local is shown of a model: links to its files, and configuration of our own.
+"""A model's folder as Foundry Local gets it: links to its files, and a configuration of our own.
 
 Foundry Local takes chat messages only and renders them by the model's template. Here the template gives the message back as it is,
 so that the text is rendered in our sandbox, or not at all. Knows nothing of the SDK.

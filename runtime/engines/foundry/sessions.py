@@ -1,4 +1,4 @@
-"""Models served through Foundry Local's sessions, its SDK being the only one that is spoken to here.
+"""Models served through Foundry Local's sessions. The only engine file that imports its SDK.
 
 Foundry Local answers one request per session, and any number of sessions side by side; nothing is shared between them. A
 session gets its request in the wire shape of OpenAI, since it then reserves KV for the prompt and the longest answer only, and
@@ -25,8 +25,7 @@ from runtime.batching.intake import Intake
 from runtime.batching.sequence import ResolvedParams
 from runtime.engines.foundry.folder import write_foundry_folder
 from runtime.engines.foundry.text_engine import TextEngine
-from runtime.engines.foundry.text_intake import TextIntake
-from runtime.engines.foundry.text_model import Answered
+from runtime.engines.foundry.text_intake import Answered, TextIntake
 from runtime.engines.model_folder import ModelFolder, read_model_folder
 from runtime.machine.hardware import usable_cores
 from runtime.protocol.errors import Field, InvalidRequest

@@ -17,8 +17,7 @@ from runtime.batching.delivery import started
 from runtime.batching.failures import broken, failed
 from runtime.batching.queue import RequestQueue
 from runtime.batching.sequence import Sequence, Undelivered
-from runtime.engines.foundry.text_intake import TextIntake, TextRequest
-from runtime.engines.foundry.text_model import Answer, Answered, TextModel
+from runtime.engines.foundry.text_intake import Answer, Answered, TextIntake, TextModel, TextRequest
 from runtime.engines.protocol import EngineBroken
 from runtime.protocol.errors import RuntimeFailure
 from runtime.protocol.events import Chunk, Finished, FinishReason, Timings, Usage

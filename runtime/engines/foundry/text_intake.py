@@ -1,18 +1,58 @@
-"""From a submitted request to the text that a model will read, for models that take no tokens. Knows no queue."""
+"""What `text_engine` needs of a model that takes a text and gives one, and the text that it makes of a submitted request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from model_registry.records import Capability
 from runtime.batching.intake import Intake
-from runtime.batching.sequence import Sequence
+from runtime.batching.sequence import ResolvedParams, Sequence
 from runtime.protocol.errors import Field, InvalidRequest
+from runtime.protocol.events import FinishReason
 from runtime.protocol.messages import Submit
-from runtime.protocol.request import ChatPrompt, Prompt, TextPrompt
+from runtime.protocol.request import ChatPrompt, Prompt, SamplingParams, TextPrompt
 from runtime.text.chat_prompts import ChatFormats
 from runtime.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The end of an answer, with the tokens that the model counted."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Answer(Protocol):
+    """One text being answered."""
+
+    def run(self, on_text: Callable[[str], None]) -> Answered:
+        """Blocks; calls `on_text` with whole characters as they arrive. After a cancel it may raise any exception."""
+        ...
+
+    def cancel(self) -> None:
+        """Makes `run` end as soon as the model can, at the latest with its next text. Thread-safe.
+
+        Does nothing when it has ended.
+        """
+        ...
+
+
+class TextModel(Protocol):
+    def check(self, requested: SamplingParams) -> None:
+        """Raises InvalidRequest for what this model cannot do. Thread-safe."""
+        ...
+
+    def answer(self, text: str, params: ResolvedParams) -> Answer:
+        """Begins nothing yet."""
+        ...
+
+    def close(self) -> None:
+        """Releases the model. To be called when no answer runs."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

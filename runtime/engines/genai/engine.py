@@ -1,4 +1,4 @@
-"""The engine around onnxruntime-genai: admit, step, deliver. Knows no vendor; how tokens come about is its `Decoder`'s matter.
+"""The engine around onnxruntime-genai: admit, step, deliver. Knows no vendor: its `Decoder` computes the tokens.
 
 Which requests run, in which order, until when, and what becomes of their tokens is decided as in our own engine, by the same parts:
 intake, queue, delivery. A decoder that raises for one sequence fails that one; the others go on.
@@ -147,7 +147,7 @@ class GenaiEngine:
         self._queue.abort(request)
 
     def fail_all(self) -> list[int]:
-        self._decoder.reset()  # before it is told to stop anything: it may be in no state to
+        self._decoder.reset()  # before it stops anything: it may be in no state to
         return self._queue.fail_all()
 
     def step(self) -> StepReport:

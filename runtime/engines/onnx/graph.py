@@ -1,5 +1,7 @@
 """Edits to a decoder's graph at load: what serving needs and exporters leave out, and branches beside its products.
 
+The head of a language model is its widest matrix, and a prompt needs it for one position only. So the hidden states are gathered
+at `POSITIONS` before the head: an added input, int64 [k], of positions within the step's tokens. Logits become [batch, k, vocab].
 Knows no session and no rows.
 """
 
@@ -27,7 +29,12 @@ _MICROSOFT = "com.microsoft"
 
 
 class SideBranches:
-    """mask: the graph's input that they are masked by, [batch, 1, at least as wide as the widest]."""
+    """Nodes beside a decoder's products, in order, and `weights` that are supplied when a session is made.
+
+    Weights are not put into the model: a session keeps what a model holds beside what its kernels repacked, so that they would be
+    in memory twice. What is supplied from outside is dropped once it is repacked. mask: the graph's input that the branches are
+    masked by, [batch, 1, at least as wide as the widest].
+    """
 
     def __init__(self, graph: onnx.GraphProto, mask: str) -> None:
         self._graph = graph

@@ -1,4 +1,4 @@
-"""Pieces of Lark grammars as llguidance reads them, and a trial compilation by a vocabulary of bytes.
+"""Pieces of Lark grammars as llguidance reads them, formats of dates, and a trial compilation by a vocabulary of bytes.
 
 The time of a trial depends on the grammar alone. Formats of dates and times are ours: the library accepts some that do not exist.
 """
@@ -27,7 +27,10 @@ _PATTERNS = {"date": f"^{_DATE}$", "time": f"^{_TIME}", "date-time": f"^{_DATE}[
 
 
 def with_real_dates(schema: Any) -> Any:
-    """A copy whose dates and times have a `pattern` beside their `format`."""
+    """A copy whose dates and times have a `pattern` beside their `format`.
+
+    The library's formats let 2023-02-29, the year 0000 and second 60 pass, which programs that read an answer's dates refuse.
+    """
     copied = copy.deepcopy(schema)
     left = [copied]
     while left:

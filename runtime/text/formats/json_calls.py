@@ -1,4 +1,4 @@
-"""Calls written as JSON objects: {"name": ..., "arguments": {...}}, alone or in lists. Knows not what stands around them."""
+"""Calls written as JSON objects: {"name": ..., "arguments": {...}}, alone or in lists. Knows nothing of the text around them."""
 
 from __future__ import annotations
 

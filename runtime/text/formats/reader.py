@@ -1,6 +1,7 @@
 """An answer as it is generated: what was read of it, which deltas follow, and what waits for more text. Knows no family.
 
-`Delta` values are the pieces of an answer, whatever its model's way to write it. `JsonValue` finds where a JSON value ends.
+Deltas are the pieces of an answer, in whatever form its model writes it. `JsonValue` finds where a JSON value ends. A family's
+script reads by a `Reader`; `ScriptedParser` runs the script as text comes.
 """
 
 from __future__ import annotations
@@ -117,7 +118,11 @@ Script = Generator[None, None, T]
 
 
 class Reader:
-    """The text of one answer, the reading position, and the deltas that were not taken yet."""
+    """The text of one answer, the reading position, and the deltas that were not taken yet.
+
+    A family's syntax is a *script*: a generator that reads through a `Reader` as if the whole answer were there, and yields where
+    it must wait for more. So one script reads whole answers and streams alike, and where the text is cut makes no difference.
+    """
 
     __slots__ = ("_at", "_deltas", "_ended", "_mark_from", "_num_calls", "_text")
 

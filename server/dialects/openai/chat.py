@@ -16,8 +16,7 @@ from server.dialects.openai.near_misses import warnings_of
 from server.dialects.openai.rendering import Identity
 from server.dialects.openai.translate import translate_chat
 from server.dialects.openai.wire.answer_parts import usage_body
-from server.dialects.openai.wire.chat import ChatRequest
-from server.dialects.openai.wire.chat_answer import AnswerMessage, ChatChoice, ChatCompletion, FunctionCall, ToolCallBody
+from server.dialects.openai.wire.chat import AnswerMessage, ChatChoice, ChatCompletion, ChatRequest, FunctionCall, ToolCallBody
 from server.dialects.openai.wire.errors import documented
 from server.http.access import requires
 from server.http.disconnection import unless_disconnected

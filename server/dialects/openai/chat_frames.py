@@ -13,10 +13,9 @@ from runtime.text.formats.reader import AnswerParser, ContentDelta, ReasoningDel
 from runtime.text.formats.reader import Delta as PartDelta
 from server.dialects.openai.logprobs import chat_logprobs
 from server.dialects.openai.rendering import DONE, MARK, ChunkTemplate, Identity, event_of
-from server.dialects.openai.wire import chat_answer
+from server.dialects.openai.wire import chat as wire
 from server.dialects.openai.wire.answer_parts import usage_body, usage_so_far
-from server.dialects.openai.wire.chat import ChatRequest
-from server.dialects.openai.wire.chat_answer import ChatChunk, ChatChunkChoice, Delta, FunctionDelta, ToolCallDelta
+from server.dialects.openai.wire.chat import ChatChunk, ChatChunkChoice, ChatRequest, Delta, FunctionDelta, ToolCallDelta
 from server.dialects.openai.wire.sampling import UsageReporting
 from server.inference.answer_parts import new_call_id
 from server.inference.inference import Indexed, total
@@ -45,7 +44,7 @@ class ChatStyle:
         )
 
 
-def finish_reason(finished: Finished, has_calls: bool, style: ChatStyle) -> chat_answer.FinishReason:
+def finish_reason(finished: Finished, has_calls: bool, style: ChatStyle) -> wire.FinishReason:
     """`tool_calls` for an answer that ended by its own end token and has calls; an answer that was cut, also by a stop text, keeps
     its reason.
     """

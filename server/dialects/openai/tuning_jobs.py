@@ -141,8 +141,8 @@ def _message(job: Job, event: JobEvent) -> str:
     if event.type == "progress":
         figures = {"training loss": "loss", "validation loss": "eval_loss"}
         metrics = event.data.get("metrics", {})
-        job_object = ", ".join(f"{name}={metrics[figure]:.4f}" for name, figure in figures.items() if figure in metrics)
-        return f"Step {event.data['step']}/{event.data['total']}" + (f": {job_object}" if job_object else "")
+        shown = ", ".join(f"{name}={metrics[figure]:.4f}" for name, figure in figures.items() if figure in metrics)
+        return f"Step {event.data['step']}/{event.data['total']}" + (f": {shown}" if shown else "")
     match event.data.get("status"):
         case JobStatus.QUEUED if event.number == 1:
             return f"Created fine-tuning job: {their_id(job.id)}"

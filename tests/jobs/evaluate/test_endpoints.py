@@ -116,7 +116,8 @@ def test_only_granted_endpoints_are_called(context: TaskContext) -> None:
     "old", [{"url": "http://127.0.0.1/v1"}, {"endpoint": "x", "key_env": "PATH"}, {"url": "x", "allow_remote": True}]
 )
 def test_addresses_and_keys_are_no_params(old: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=r"cannot be set by a job: add \[endpoints.NAME\]"):
+    message = r"add \[endpoints.NAME\] with url and key_env to slmops.toml, restart the daemon"
+    with pytest.raises(ValidationError, match=rf"cannot be set by a job: {message}"):
         Endpoint.model_validate(old)
 
 

@@ -175,12 +175,9 @@ def test_a_script_does_not_run_even_in_a_plan_and_olive_is_not_imported(tmp_path
     program = f"""
 import sys
 from pathlib import Path
-from jobs.job import InvalidJob
-from jobs.tasks import olive
-from tests.doubles.tiny_checkpoint import task_context
 from jobs.task import InvalidJob
 from jobs.tasks.olive import task as olive
-from tests.jobs.tiny_checkpoint import task_context
+from tests.doubles.tiny_checkpoint import task_context
 with task_context(Path({str(tmp_path / "home")!r})) as context:
     for act in (olive.TASK.plan, olive.TASK.run):
         try:

@@ -12,9 +12,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from jobs.job import Job, JobStatus, Outcome
+from jobs.job import Job, JobStatus
 from jobs.permissions import JobLimits
-from jobs.task import InvalidJob, JobKind, TaskContext
+from jobs.task import InvalidJob, JobKind, Outcome, TaskContext
 from jobs.tasks.quantize.parameters import BuildResult, QuantizeParams, choose, requested_candidate
 from jobs.tasks.quantize.task import Quantize
 from model_registry.conversion.quantizers.recipe import GROUPS
@@ -127,8 +127,8 @@ def is_built(home: Path, outcome: Outcome, precision: str, build: str) -> None:
         ({"precision": "int8", "algorithm": "gptq"}, "gptq is for 4 bits"),
         ({"precision": "fp16", "algorithm": "awq"}, "awq is for 4 bits"),
         ({"precision": "int8", "head_bits": 4, "algorithm": "awq"}, "no layer has 4 bits"),
-        ({"precision": "auto", "block_size": 32}, "auto chooses"),
-        ({"precision": "auto", "symmetry": "symmetric"}, "auto chooses"),
+        ({"precision": "auto", "block_size": 32}, "auto makes its own choice"),
+        ({"precision": "auto", "symmetry": "symmetric"}, "auto makes its own choice"),
         ({"precision": "fp16", "block_size": 32}, "nothing is an integer"),
         ({"precision": "fp32", "symmetry": "symmetric"}, "nothing is an integer"),
         ({"block_size": 48, "precision": "int4"}, "16, 32, 64 or 128"),

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from model_registry.conversion.formats.gguf.importer import GgufImporter, open_source
 from model_registry.conversion.importer import ImportOptions
 from model_registry.conversion.measure.perplexity import divergence
-from model_registry.conversion.quantizers.awq import Rounded, search_scales
 from model_registry.conversion.quantizers.gptq import quantize_gptq, upper_factor
 from model_registry.conversion.quantizers.kquant import quantize_k
 from model_registry.conversion.quantizers.mixing import HEAD, by_worth, mix, most_within, units
 from model_registry.conversion.quantizers.recipe import Recipe
 from model_registry.conversion.quantizers.rtn import quantize
-from model_registry.conversion.quantizers.smoothing import balance
+from model_registry.conversion.quantizers.smoothing import Rounded, balance, search_scales
 from model_registry.progress import SilentProgress
 from tests.doubles.tiny_gguf import Tiny, run_graph, write_gguf
 

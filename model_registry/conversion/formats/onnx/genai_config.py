@@ -158,10 +158,10 @@ def _cache_shape(config: Mapping[str, Any], graph: GraphFacts) -> tuple[int, int
     first = graph.inputs.get(_PAST_KEY % 0)
     if first is None or len(first.shape) != 4 or _PRESENT_KEY % 0 not in graph.outputs:
         raise UnsupportedModel("The graph has no KV cache inputs named past_key_values.0.key. Choose a decoder with a KV cache.")
-    sampling = {name: _number(config, name) for name in ("num_key_value_heads", "head_dim") if config.get(name)}
-    kv_heads = first.shape[1] or sampling.get("num_key_value_heads") or _number(config, "num_attention_heads")
+    numbers = {name: _number(config, name) for name in ("num_key_value_heads", "head_dim") if config.get(name)}
+    kv_heads = first.shape[1] or numbers.get("num_key_value_heads") or _number(config, "num_attention_heads")
     head_size = (
-        first.shape[3] or sampling.get("head_dim") or _number(config, "hidden_size") // _number(config, "num_attention_heads")
+        first.shape[3] or numbers.get("head_dim") or _number(config, "hidden_size") // _number(config, "num_attention_heads")
     )
     return layers, kv_heads, head_size
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from model_registry.conversion.formats.onnx.scan import check_size
 from model_registry.errors import CorruptModel
-from model_registry.folders import check_file
-from model_registry.paths import safe_name
+from model_registry.paths import check_file, safe_name
 from model_registry.records import Precision
 
 if TYPE_CHECKING:

@@ -24,8 +24,7 @@ from model_registry.conversion.formats.onnx.graph import GraphFacts, read_graph
 from model_registry.conversion.importer import Imported, ImportOptions
 from model_registry.disk import link_or_copy
 from model_registry.errors import CorruptModel, UnsupportedModel
-from model_registry.folders import check_file
-from model_registry.paths import safe_name
+from model_registry.paths import check_file, safe_name
 from model_registry.progress import Progress
 from model_registry.records import GraphKind, Precision
 from model_registry.text_files import checked, read_object

@@ -13,7 +13,7 @@ from runtime.text.formats.conversation import in_user_turns
 from runtime.text.formats.deepseek import DeepSeek
 from runtime.text.formats.phi4 import Phi4
 from runtime.text.formats.recognition import TOOL_FORMATS
-from tests.runtime.chat_formats.recorded_answers import Call, read
+from tests.runtime.formats.recorded_answers import Call, read
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 OTHER_FAMILIES = sorted(set(TOOL_FORMATS) - {"gemma", "phi4"})  # these teach in the first user turn, and beside the system message

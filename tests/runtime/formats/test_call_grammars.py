@@ -16,8 +16,8 @@ from runtime.text.formats.mistral import Mistral
 from runtime.text.formats.phi4 import Phi4
 from runtime.text.formats.protocol import ToolFormat
 from runtime.text.formats.recognition import TOOL_FORMATS
-from tests.runtime.chat_formats.lark_matchers import Matching
-from tests.runtime.chat_formats.recorded_answers import ParsedAnswer, fenced, read
+from tests.runtime.formats.lark_matchers import Matching
+from tests.runtime.formats.recorded_answers import ParsedAnswer, fenced, read
 
 Case = tuple[ToolFormat, tuple[str, str], str]
 

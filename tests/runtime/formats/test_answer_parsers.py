@@ -14,7 +14,7 @@ from runtime.text.formats.protocol import REASONING_FORMATS
 from runtime.text.formats.reader import AnswerParser, ContentDelta, ToolCallArguments, ToolCallBegin
 from runtime.text.formats.recognition import TOOL_FORMATS
 from tests.effort import drawn
-from tests.runtime.chat_formats.recorded_answers import RECORDED, ParsedAnswer, Recorded, read
+from tests.runtime.formats.recorded_answers import RECORDED, ParsedAnswer, Recorded, read
 
 FAMILIES = sorted(TOOL_FORMATS)
 SYNTAX = (
