@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ from sqlalchemy import delete as delete_from
 from jobs.job import Failure, Job, JobEvent, JobStatus, Progress
 from jobs.task import JobKind, Outcome, Plan
 from model_registry.database import Database
-from model_registry.schema import job_events, jobs
+from model_registry.schema import from_column, job_events, jobs, to_column
 
 _UNFINISHED = [status for status in JobStatus if not status.is_final]
 
@@ -111,7 +110,7 @@ class JobStore:
 def _row(job: Job) -> dict[str, Any]:
     row = {name: getattr(job, name) for name in jobs.c.keys()}  # noqa: SIM118 - columns, not a dict
     for name in ("created_at", "started_at", "ended_at"):
-        row[name] = _naive(row[name])
+        row[name] = to_column(row[name])
     return row | {
         "kind": str(job.kind),
         "status": str(job.status),
@@ -133,9 +132,9 @@ def _job(row: RowMapping) -> Job:
             "kind": JobKind(row["kind"]),
             "status": JobStatus(row["status"]),
             "needs": tuple(row["needs"]),
-            "created_at": _aware(row["created_at"]),
-            "started_at": _aware(row["started_at"]),
-            "ended_at": _aware(row["ended_at"]),
+            "created_at": from_column(row["created_at"]),
+            "started_at": from_column(row["started_at"]),
+            "ended_at": from_column(row["ended_at"]),
             "progress": msgspec.convert(row["progress"], Progress),
             "plan": msgspec.convert(row["plan"], Plan | None),
             "outcome": msgspec.convert(row["outcome"], Outcome | None),
@@ -145,23 +144,15 @@ def _job(row: RowMapping) -> Job:
 
 
 def _event_row(event: JobEvent) -> dict[str, Any]:
-    row = {**asdict(replace(event, data={})), "data": _plain(event.data), "at": _naive(event.at)}
+    row = {**asdict(replace(event, data={})), "data": _plain(event.data), "at": to_column(event.at)}
     return row | {"job_id": row.pop("job")}
 
 
 def _event(row: RowMapping) -> JobEvent:
     fields = dict(row)
-    return JobEvent(job=fields.pop("job_id"), **fields | {"at": _aware(row["at"])})
+    return JobEvent(job=fields.pop("job_id"), **fields | {"at": from_column(row["at"])})
 
 
 def _plain(value: object) -> Any:
     """Converts a value to JSON types: dataclasses and mappings to objects, tuples to lists."""
     return msgspec.to_builtins(dict(value) if isinstance(value, Mapping) else value)
-
-
-def _naive(at: datetime | None) -> datetime | None:
-    return None if at is None else at.astimezone(UTC).replace(tzinfo=None)
-
-
-def _aware(at: datetime | None) -> datetime | None:
-    return None if at is None else at.replace(tzinfo=UTC)

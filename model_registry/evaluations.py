@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import RowMapping, insert, select
 
 from model_registry.database import Database
-from model_registry.schema import evaluations
+from model_registry.schema import evaluations, from_column, to_column
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,12 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
         "version": evaluation.version,
         "kind": evaluation.kind,
         "job": evaluation.job,
-        "created_at": evaluation.created_at.astimezone(UTC).replace(tzinfo=None),
+        "created_at": to_column(evaluation.created_at),
         "metrics": dict(evaluation.metrics),
         "details": dict(evaluation.details),
     }
 
 
 def _evaluation(row: RowMapping) -> Evaluation:
-    created = row["created_at"].replace(tzinfo=UTC)
+    created = from_column(row["created_at"])
     return Evaluation(row["version"], row["kind"], row["metrics"], row["details"], row["job"], created)

@@ -17,7 +17,7 @@ from sqlalchemy import RowMapping, insert, select, update
 
 from model_registry.database import Database
 from model_registry.errors import RegistryError
-from model_registry.schema import Subject, api_keys
+from model_registry.schema import Subject, api_keys, from_column, to_column
 
 PREFIX = "slm_"  # of secrets, so that scanners of repositories and logs can recognise them
 _SECRET_BYTES = 32
@@ -107,7 +107,7 @@ class KeyStore:
         """
         key = self._find(id_or_name)
         if key.revoked_at is None:
-            revoked = update(api_keys).where(api_keys.c.id == key.id).values(revoked_at=_naive(datetime.now(UTC)))
+            revoked = update(api_keys).where(api_keys.c.id == key.id).values(revoked_at=to_column(datetime.now(UTC)))
             with self._database.writing(Subject.KEYS) as connection:
                 connection.execute(revoked)
         return self._find(key.id)
@@ -135,9 +135,9 @@ def _row(key: ApiKey) -> dict[str, Any]:
         "name": key.name,
         "digest": key.digest.hex(),
         "scopes": list(key.scopes),
-        "created_at": _naive(key.created_at),
-        "expires_at": _naive(key.expires_at),
-        "revoked_at": _naive(key.revoked_at),
+        "created_at": to_column(key.created_at),
+        "expires_at": to_column(key.expires_at),
+        "revoked_at": to_column(key.revoked_at),
     }
 
 
@@ -147,15 +147,7 @@ def _key(row: RowMapping) -> ApiKey:
         name=row["name"],
         digest=bytes.fromhex(row["digest"]),
         scopes=tuple(row["scopes"]),
-        created_at=row["created_at"].replace(tzinfo=UTC),
-        expires_at=_aware(row["expires_at"]),
-        revoked_at=_aware(row["revoked_at"]),
+        created_at=from_column(row["created_at"]),
+        expires_at=from_column(row["expires_at"]),
+        revoked_at=from_column(row["revoked_at"]),
     )
-
-
-def _naive(at: datetime | None) -> datetime | None:
-    return None if at is None else at.astimezone(UTC).replace(tzinfo=None)
-
-
-def _aware(at: datetime | None) -> datetime | None:
-    return None if at is None else at.replace(tzinfo=UTC)

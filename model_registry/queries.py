@@ -26,7 +26,7 @@ from model_registry.records import (
     Variant,
     VariantRole,
 )
-from model_registry.schema import adapters, aliases, artifacts, models, variants, versions
+from model_registry.schema import adapters, aliases, artifacts, from_column, models, to_column, variants, versions
 
 
 def load_models(connection: Connection, store: ArtifactStore) -> dict[str, Model]:
@@ -55,7 +55,7 @@ def load_models(connection: Connection, store: ArtifactStore) -> dict[str, Model
             Attachment(name, str(each["name"]), labels[each["version_id"]])
             for each in sorted(adapters_of[row["id"]], key=lambda each: str(each["name"]))
         ]
-        loaded[name] = Model(name, row["created_at"].replace(tzinfo=UTC), tuple(built), tuple(pointers), tuple(attached))
+        loaded[name] = Model(name, from_column(row["created_at"]), tuple(built), tuple(pointers), tuple(attached))
     return loaded
 
 
@@ -73,7 +73,7 @@ def insert_version(
     manifest: Manifest,
     described: Sequence[DescribedVariant],
 ) -> None:
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = to_column(datetime.now(UTC))
     model_id = connection.execute(select(models.c.id).where(models.c.name == model)).scalar()
     if model_id is None:
         model_id = _insert(connection, models, name=model, created_at=now, next_number=number)
@@ -163,7 +163,7 @@ def _version(model: str, row: RowMapping, built: list[Variant]) -> ModelVersion:
         model=model,
         number=int(row["number"]),
         digest=str(row["digest"]),
-        created_at=row["created_at"].replace(tzinfo=UTC),
+        created_at=from_column(row["created_at"]),
         manifest=_manifest(row["manifest"]),
         variants=tuple(built),
     )

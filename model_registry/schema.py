@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import overload
 
 from sqlalchemy import JSON, Column, DateTime, Float, ForeignKey, Integer, MetaData, String, Table, UniqueConstraint
 
@@ -168,3 +170,21 @@ evaluations = Table(
     Column("metrics", JSON, nullable=False),
     Column("details", JSON, nullable=False),
 )
+
+
+@overload
+def to_column(at: datetime) -> datetime: ...
+@overload
+def to_column(at: datetime | None) -> datetime | None: ...
+def to_column(at: datetime | None) -> datetime | None:
+    """A time as columns hold it: UTC, without its zone. at: with its zone."""
+    return None if at is None else at.astimezone(UTC).replace(tzinfo=None)
+
+
+@overload
+def from_column(at: datetime) -> datetime: ...
+@overload
+def from_column(at: datetime | None) -> datetime | None: ...
+def from_column(at: datetime | None) -> datetime | None:
+    """A column's time with its zone, UTC."""
+    return None if at is None else at.replace(tzinfo=UTC)

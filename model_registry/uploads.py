@@ -19,7 +19,7 @@ from sqlalchemy import RowMapping, insert, select
 from model_registry.database import Database
 from model_registry.disk import make_private_folder, open_private, storage_failure
 from model_registry.errors import NotWritable, OutOfDisk, RegistryBusy, RegistryError
-from model_registry.schema import files
+from model_registry.schema import files, from_column, to_column
 
 _PIECE_BYTES = 1 << 20
 T = TypeVar("T")
@@ -143,10 +143,10 @@ class FileStore:
             self._writes.submit(change, given).result()
 
     def _file(self, row: RowMapping) -> StoredFile:
-        created, expires = row["created_at"].replace(tzinfo=UTC), row["expires_at"]
+        created, expires = from_column(row["created_at"]), from_column(row["expires_at"])
         path = self._folder / row["id"] / _safe(row["filename"])
         known = (row["id"], row["purpose"], row["filename"], row["sha256"], row["size_bytes"])
-        return StoredFile(*known, created, expires.replace(tzinfo=UTC) if expires else None, path, row["owner"])
+        return StoredFile(*known, created, expires, path, row["owner"])
 
 
 def _row(stored: StoredFile) -> dict[str, object]:
@@ -157,8 +157,8 @@ def _row(stored: StoredFile) -> dict[str, object]:
         "filename": stored.filename,
         "sha256": stored.sha256,
         "size_bytes": stored.size_bytes,
-        "created_at": stored.created_at.replace(tzinfo=None),
-        "expires_at": expires.replace(tzinfo=None) if expires else None,
+        "created_at": to_column(stored.created_at),
+        "expires_at": to_column(expires),
         "owner": stored.owner,
     }
 

@@ -29,7 +29,7 @@ class Grammar(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def field(self) -> Field:
-        """The part of the request that asks for it."""
+        """The part of the request that it comes from."""
         return Field.TOOLS if self.kind is GrammarKind.CALLS else Field.FORM
 
 

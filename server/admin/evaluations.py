@@ -98,11 +98,11 @@ def lineage_router(gateway: Gateway) -> APIRouter:
     return router
 
 
-def lineage_body(tree: Lineage, asked: str) -> LineageBody:
+def lineage_body(tree: Lineage, requested: str) -> LineageBody:
     version, manifest = tree.version, tree.version.manifest
     return LineageBody(
         label=version.label,
-        asked=version.label == asked,
+        asked=version.label == requested,
         digest=version.digest,
         created_at=version.created_at.timestamp(),
         size_bytes=version.size_bytes,
@@ -114,5 +114,5 @@ def lineage_body(tree: Lineage, asked: str) -> LineageBody:
         parameters=finite(manifest.parameters),
         metrics=finite(manifest.metrics),
         library_versions=dict(manifest.library_versions),
-        children=[lineage_body(child, asked) for child in tree.children],
+        children=[lineage_body(child, requested) for child in tree.children],
     )

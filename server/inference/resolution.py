@@ -20,7 +20,7 @@ from server.principal import LOCAL, Principal
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A version as an engine loads it, whoever asks for it by whatever name. label: `name:NUMBER`; created: Unix seconds.
+    """A version as an engine loads it, whoever requests it, by whatever name. label: `name:NUMBER`; created: Unix seconds.
 
     variants: that an engine can load; none for the fake engine. capabilities: what the version allows, whichever engine loads it.
     adapters: PEFT folders by name, that the version is loaded with.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,15 +14,9 @@ from model_registry.errors import RegistryError
 from model_registry.keys import ApiKey, KeyStore
 from server.storage.storage import Storage
 from server.storage.threads import ChangeWatch, Renewal
+from tests.doubles.waiting import until
 
 PATIENCE_S = 30  # guards against a hang
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +26,7 @@ from server.storage.snapshots import RegistryAccess
 from server.storage.storage import Storage
 from server.storage.threads import LOCK_WAIT_S
 from tests.doubles.live_server import call_app, error_of
+from tests.doubles.waiting import until
 
 PATIENCE_S = 30  # guards against a hang
 ADAPTERS = "/admin/models/tiny/adapters"
@@ -98,13 +98,6 @@ def test_what_another_process_has_just_pulled_is_found_at_once(home: Path) -> No
     publish(home, "fourth")
     assert {model["id"] for model in call_app(app, "GET", "/v1/models").json()["data"]} == {"tiny", "other", "third", "fourth"}
     app.state.parts.storage.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def test_what_another_process_changes_is_followed(home: Path, storage: Storage, access: RegistryAccess) -> None:

@@ -22,7 +22,6 @@ from jobs.tasks.vendors.hugging_face import be_offline
 from model_registry.errors import UnsupportedModel
 from model_registry.progress import Progress
 
-NEEDED = ("torch", "transformers", "onnx_ir")  # modules that it imports, of the extra `tune`
 _LAYER = re.compile(r"Reading (?:decoder )?layer (\d+)")
 
 

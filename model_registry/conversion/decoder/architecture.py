@@ -1,4 +1,4 @@
-"""The network of a decoder of the llama family: its sizes, its rotary embedding, and what tells families apart. Values only.
+"""The network of a decoder of the llama family: its sizes, its rotary embedding, and what distinguishes families. Values only.
 
 Formats read an `Architecture` from what they carry; everything that reads or writes weights works by it alone. Rotary scalings:
 none, linear (Chen et al. 2023), YaRN (Peng et al. 2023), and divisors per frequency (Llama 3's, a tensor).

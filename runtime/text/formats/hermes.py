@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from runtime.protocol.request import ToolChoice
 from runtime.text.constraints.lark import token
 from runtime.text.formats.call_grammar import json_call, marked_calls
 from runtime.text.formats.conversation import as_json, as_plain_turns, call_json, with_instructions, with_result_names
-from runtime.text.formats.json_calls import read_calls
+from runtime.text.formats.json_calls import read_closed_calls
 from runtime.text.formats.protocol import Message, Tool
 from runtime.text.formats.reader import AnswerParser, Reader, Script, ScriptedParser
 
@@ -60,16 +61,7 @@ class Hermes:
 def read_answer(reader: Reader) -> Script[None]:
     """Text and calls in tags; the tag may hold an object, or a list of them."""
     while (yield from reader.emit_until((OPEN,))) is not None:
-        yield from reader.attempt(_read_block)
-
-
-def _read_block(reader: Reader) -> Script[bool]:
-    yield from reader.spaces()
-    if not (yield from read_calls(reader)):
-        return False
-    yield from reader.spaces()
-    yield from reader.accept(CLOSE)
-    return True
+        yield from reader.attempt(partial(read_closed_calls, close=CLOSE))
 
 
 def _written(calls: list[dict[str, Any]]) -> str:

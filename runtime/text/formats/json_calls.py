@@ -35,6 +35,16 @@ def read_calls(reader: Reader, *, separator: str | None = None, needs_arguments:
         return True
 
 
+def read_closed_calls(reader: Reader, close: str) -> Script[bool]:
+    """As `read_calls`, with spaces around and the text `close` behind, where an answer that was cut short may lack it."""
+    yield from reader.spaces()
+    if not (yield from read_calls(reader)):
+        return False
+    yield from reader.spaces()
+    yield from reader.accept(close)
+    return True
+
+
 def read_calls_or_text(reader: Reader) -> Script[None]:
     """An answer that is calls, from a brace on, maybe in a fence; else it is text."""
     yield from reader.attempt(read_bare_calls)

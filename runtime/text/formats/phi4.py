@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from runtime.protocol.request import ToolChoice
 from runtime.text.constraints.lark import token
 from runtime.text.formats.call_grammar import json_call, marked_calls
 from runtime.text.formats.conversation import as_json, as_plain_turns, call_json, function_of, text_of
-from runtime.text.formats.json_calls import read_calls
+from runtime.text.formats.json_calls import read_calls, read_closed_calls
 from runtime.text.formats.protocol import Message, Tool
 from runtime.text.formats.reader import AnswerParser, Reader, Script, ScriptedParser
 
@@ -60,16 +61,7 @@ class Phi4:
 
 def _read_answer(reader: Reader) -> Script[None]:
     while (mark := (yield from reader.emit_until((OPEN, f"{FUNCTOOLS}[")))) is not None:
-        yield from reader.attempt(_read_block if mark == OPEN else _read_functools)
-
-
-def _read_block(reader: Reader) -> Script[bool]:
-    yield from reader.spaces()
-    if not (yield from read_calls(reader)):
-        return False
-    yield from reader.spaces()
-    yield from reader.accept(CLOSE)
-    return True
+        yield from reader.attempt(partial(read_closed_calls, close=CLOSE) if mark == OPEN else _read_functools)
 
 
 def _read_functools(reader: Reader) -> Script[bool]:

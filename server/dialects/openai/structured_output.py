@@ -21,7 +21,7 @@ _OUTPUTS = "structured_outputs"
 
 
 class _Given(NamedTuple):
-    """A field that asks for a form: its name, by dots, what kind of grammar its value is, and the value."""
+    """A field that requests a form: its name, by dots, what kind of grammar its value is, and the value."""
 
     param: str
     kind: GrammarKind
@@ -33,7 +33,7 @@ class _Given(NamedTuple):
 
 
 def grammar_of(request: SamplingFields) -> Grammar | None:
-    """None: any text. Raises InvalidParam when more than one field asks for a form, or for something not supported."""
+    """None: any text. Raises InvalidParam when more than one field requests a form, or for something not supported."""
     _check_response_format(request.response_format)
     _check_structured_outputs(request.structured_outputs)
     given = _given(request)
@@ -44,7 +44,7 @@ def grammar_of(request: SamplingFields) -> Grammar | None:
 
 
 def form_param(request: SamplingFields) -> str:
-    """The field that asks for a form, by dots; `response_format` when none does."""
+    """The field that requests a form, by dots; `response_format` when none does."""
     given = _given(request)
     return given[0].param if given else "response_format"
 
@@ -62,7 +62,7 @@ def _given(request: SamplingFields) -> list[_Given]:
 
 
 def _is_requested(given: _Given) -> bool:
-    """An empty schema asks for any JSON; an empty text or choice for nothing."""
+    """An empty schema requests any JSON; an empty text or choice requests nothing."""
     return given.value is not None if given.kind is GrammarKind.JSON_SCHEMA else bool(given.value)
 
 
