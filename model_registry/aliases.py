@@ -87,3 +87,20 @@ def plan_removal(aliases: Sequence[Alias], number: int, remaining: Collection[in
         fallback = kept.pop(PREVIOUS, None)
         kept[LIVE] = Alias(live.model, LIVE, fallback.number if fallback else max(remaining))
     return tuple(kept.values())
+
+
+def plan_restored_aliases(here: Model | None, saved: Sequence[Alias], numbers: Mapping[int, int]) -> tuple[Alias, ...]:
+    """The aliases that are here, and those saved whose names mean nothing here. numbers: what a saved number is here; not empty.
+
+    A model always has `live`: the newest version, when a backup brings back only others than the one it pointed to.
+    """
+    taken = {alias.name for alias in here.aliases} | {each.name for each in here.adapters} if here else set()
+    added = [
+        Alias(alias.model, alias.name, numbers[alias.number], alias.weight)
+        for alias in saved
+        if alias.number in numbers and alias.name not in taken
+    ]
+    pointers = (*(here.aliases if here else ()), *added)
+    if all(alias.name != LIVE for alias in pointers):
+        pointers = (*pointers, Alias(saved[0].model, LIVE, max(numbers.values())))
+    return pointers

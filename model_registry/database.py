@@ -26,6 +26,8 @@ from model_registry.migration import migrate, revision_of
 from model_registry.schema import HEAD, Subject, change_counts
 from model_registry.sqlite import clear_errors
 
+DATABASE_NAME = "registry.db"  # in a home
+REGISTRY_LOCK = "locks/registry.lock"  # in a home: held by whoever changes artifact files and their rows
 BUSY_TIMEOUT_S = 10.0
 LOCK_TIMEOUT_S = 600.0
 WRITABLE_AGAIN_S = 2.0  # how often a database that could only be read is tried for writing
@@ -45,8 +47,8 @@ class Database:
         self.home = home
         self.lock_timeout_s = lock_timeout_s
         self.why_read_only: RegistryError | None = None
-        self._path = home / "registry.db"
-        self._lock = home / "locks" / "registry.lock"
+        self._path = home / DATABASE_NAME
+        self._lock = home / REGISTRY_LOCK
         self._read_lock = threading.Lock()
         self._own_wait = threading.local()
         self._opened: tuple[Engine, Connection] | None = None  # for writing; the one that reads
@@ -100,6 +102,20 @@ class Database:
             rows = reader.execute(select(change_counts.c.subject, change_counts.c.number))
             self._counted = version, {str(row.subject): int(row.number) for row in rows}
         return self._counted[1][subject]
+
+    def of(self, home: Path) -> Database:
+        """The database of another home."""
+        return Database(home)
+
+    def copied_to(self, home: Path) -> Database:
+        """A copy, as this database is now and whole, as the database of a folder that has none. Waits for no writer.
+
+        Raises OutOfDisk, NotWritable.
+        """
+        path = home / DATABASE_NAME
+        with self._read_lock, clear_errors(path):
+            sqlite.copy_to(self._current()[0], path)
+        return Database(home)
 
     # ---- writing ----
 

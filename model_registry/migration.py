@@ -5,16 +5,13 @@ Run by `database`; the revisions are in `migrations/versions`.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from sqlalchemy import Engine, column, inspect, select, table
 
 from model_registry.errors import DatabaseTooNew
 from model_registry.schema import HEAD
-from model_registry.sqlite import open_reader
-
-_MODE = 0o600  # it holds what the database holds
+from model_registry.sqlite import copy_to, open_reader
 
 
 def backup_path(path: Path, revision: str) -> Path:
@@ -31,9 +28,7 @@ def back_up(engine: Engine, path: Path, revision: str) -> Path:
     beside = copy.with_name(f"{copy.name}.new")
     beside.unlink(missing_ok=True)
     try:
-        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE))  # VACUUM INTO takes an empty file
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("VACUUM INTO ?", (str(beside),))
+        copy_to(engine, beside)
         beside.replace(copy)
     finally:
         beside.unlink(missing_ok=True)

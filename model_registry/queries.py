@@ -65,6 +65,11 @@ def next_number(connection: Connection, model: str) -> int:
     return 1 if number is None else int(number)
 
 
+def reserve_numbers(connection: Connection, model: str, number: int) -> None:
+    """Versions of `model`, which exists, get numbers from `number` on; numbers that were used are never used again."""
+    connection.execute(update(models).where(models.c.name == model, models.c.next_number < number).values(next_number=number))
+
+
 def insert_version(
     connection: Connection,
     model: str,
@@ -72,12 +77,14 @@ def insert_version(
     digest: str,
     manifest: Manifest,
     described: Sequence[DescribedVariant],
+    created_at: datetime | None = None,
 ) -> None:
-    now = to_column(datetime.now(UTC))
+    """created_at: None for now."""
+    now = to_column(created_at or datetime.now(UTC))
     model_id = connection.execute(select(models.c.id).where(models.c.name == model)).scalar()
     if model_id is None:
         model_id = _insert(connection, models, name=model, created_at=now, next_number=number)
-    connection.execute(update(models).where(models.c.id == model_id).values(next_number=number + 1))
+    reserve_numbers(connection, model, number + 1)
     version_id = _insert(
         connection,
         versions,

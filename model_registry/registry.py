@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,6 +23,7 @@ from model_registry.aliases import (
     plan_detachments,
     plan_point,
     plan_removal,
+    plan_restored_aliases,
 )
 from model_registry.artifacts import ArtifactStore, DescribedVariant, StagedVariant, check_names, describe, digest_of
 from model_registry.database import Database
@@ -127,6 +128,35 @@ class Registry:
                 self._store.place(name, same.number, described)
         return next(version for version in self.model(name).versions if version.digest == digest)
 
+    def put_back(self, model: Model, described: Mapping[int, Sequence[DescribedVariant]]) -> dict[int, int]:
+        """Versions of `model` from a backup, as they were; returns the number that each version of `model` has here, if it is here.
+
+        described: the files of those that are missing here, by number. A number that another version has here is not used: the
+        version gets the next one. Aliases that are missing here are set; others stay.
+        """
+        with self.database.exclusive():
+            here = self.snapshot().models.get(model.name)
+            numbers = {version.number: found.number for version in model.versions for found in _same_content(here, version)}
+            missing = [version for version in model.versions if version.number in described and version.number not in numbers]
+            taken = {version.number for version in here.versions} if here else set()
+            with self.database.reading() as reader:
+                following = max(queries.next_number(reader, model.name), *(version.number + 1 for version in model.versions))
+            for version in missing:
+                free = version.number not in taken
+                numbers[version.number], following = (version.number, following) if free else (following, following + 1)
+                self._store.place(model.name, numbers[version.number], described[version.number])
+            with self.database.writing(Subject.MODELS) as connection:
+                for version in missing:
+                    files, number = described[version.number], numbers[version.number]
+                    queries.insert_version(
+                        connection, model.name, number, version.digest, version.manifest, files, version.created_at
+                    )
+                if numbers:
+                    pointers = plan_restored_aliases(here, model.aliases, numbers)
+                    queries.replace_aliases(connection, model.name, pointers)
+                    queries.reserve_numbers(connection, model.name, following)
+        return numbers
+
     def set_alias(self, model: str, alias: str, number: int, *, weight: float = 1.0) -> Alias:
         """Raises InvalidName, ModelNotFound. Moving `live` lets `previous` point to where it was."""
         check_alias_name(alias)
@@ -219,6 +249,10 @@ def open_registry(home: Path) -> Iterator[Registry]:
     with Database(home) as database:
         database.open()
         yield Registry(database)
+
+
+def _same_content(model: Model | None, version: ModelVersion) -> list[ModelVersion]:
+    return [found for found in model.versions if found.digest == version.digest] if model else []
 
 
 def _delete(connection: Connection, model: Model, to_delete: Sequence[ModelVersion]) -> set[str]:

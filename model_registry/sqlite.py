@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
-from model_registry.disk import not_writable
+from model_registry.disk import PRIVATE_FILE, not_writable
 from model_registry.errors import OutOfDisk, RegistryBusy, RegistryError
 
 _LITTLE_BYTES = 64 << 10  # of free disk: less than SQLite needs beside a database
@@ -90,6 +90,16 @@ def set_busy_timeout(connection: Connection, busy_timeout_s: float) -> None:
     """Before the connection's first transaction: how long it waits for others to end."""
     raw: Any = connection.connection.driver_connection
     raw.execute(f"PRAGMA busy_timeout = {round(busy_timeout_s * 1000)}")
+
+
+def copy_to(engine: Engine, path: Path) -> None:
+    """A whole and consistent copy of the database, its write-ahead log included, in the new file `path`, for this user alone.
+
+    Waits for no writer. Raises sqlalchemy's DatabaseError, e.g. when the disk is full.
+    """
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE_FILE))  # VACUUM INTO takes an empty file
+    with open_reader(engine) as connection:
+        connection.exec_driver_sql("VACUUM INTO ?", (str(path),))
 
 
 def data_version(reader: Connection) -> int:
