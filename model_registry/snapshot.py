@@ -14,6 +14,7 @@ from model_registry.aliases import adapter_folder
 from model_registry.errors import ModelNotFound
 from model_registry.names import Label, parse_label
 from model_registry.records import LIVE, Attachment, Model, ModelVersion
+from model_registry.suggestions import did_you_mean
 
 _NO_FOLDERS: Mapping[str, Path] = MappingProxyType({})
 
@@ -87,7 +88,8 @@ class Snapshot:
         model = self.models.get(label.name)
         if model is None:
             exist = ", ".join(self.models) if self.models else "none yet"
-            return f"There is no model {label.name!r} here (there are: {exist}). Run `slmops pull {label.name}` to get it."
+            meant = did_you_mean(label.name, self.models)
+            return f"There is no model {label.name!r} here (there are: {exist}).{meant} Run `slmops pull {label.name}` to get it."
         names = [version.label for version in model.versions] + [f"{model.name}:{alias.name}" for alias in model.aliases]
         wanted = label.number if label.number is not None else label.alias_or_live
         return f"{model.name} has no version or alias {wanted}. It has: {', '.join(names)}."
