@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from model_registry.catalog import Catalog, CatalogEntry
 from model_registry.records import Model, ModelVersion, Variant
 from server.cli.terminal import print_json, print_line, print_note, size, span
 
@@ -54,6 +55,25 @@ def _describe_variant(variant: Variant) -> dict[str, Any]:
         "folder": str(variant.folder),
         "size_bytes": variant.size_bytes,
         "artifacts": [asdict(artifact) for artifact in variant.artifacts],
+    }
+
+
+def describe_catalog(catalog: Catalog, models: Sequence[Model]) -> list[dict[str, Any]]:
+    """One value per entry. installed: whether a model of its name is."""
+    return [_describe_entry(entry, models) for entry in catalog.entries]
+
+
+def _describe_entry(entry: CatalogEntry, models: Sequence[Model]) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "description": entry.description,
+        "licence": entry.licence,
+        "parameters": entry.parameters,
+        "embedded": entry.embedded,
+        "installed": any(model.name == entry.name for model in models),
+        "builds": [
+            {"name": build.name, "source": str(build.source), "download_bytes": build.download_bytes} for build in entry.builds
+        ],
     }
 
 
