@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from model_registry.names import parse_label
 
+_MAX_CHARS = 256  # of a text that is compared: longer ones are no name of a model
 _MOST = 3
 _SIMILARITY = 0.6  # of difflib's ratio: one letter wrong in four still matches, another model's name does not
 
@@ -28,6 +29,8 @@ def same_label(text: str, known: Collection[str]) -> str:
 
 def nearest_names(text: str, known: Iterable[str]) -> list[str]:
     """At most three known names that resemble the text, the most similar first."""
+    if len(text) > _MAX_CHARS:
+        return []
     folded: dict[str, str] = {}
     for name in known:
         folded.setdefault(name.casefold(), name)
