@@ -6,13 +6,15 @@ The one place that knows these keys. Figures that are no number become None, as 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from typing_extensions import TypedDict  # pydantic does not read that of Python 3.11
 
-from model_registry.catalog import CatalogEntry
+from model_registry.catalog import Catalog, CatalogBuild
 from model_registry.records import Alias, Model, ModelVersion, Variant
+
+SHORT_CONTEXT = 4096  # tokens: enough for most chats
 
 
 class ArtifactDescription(TypedDict):
@@ -82,12 +84,16 @@ class AliasDescription(TypedDict):
 
 
 class CatalogBuildDescription(TypedDict):
-    """memory_bytes: about what it needs while it serves. Both figures are estimates before the first pull."""
+    """memory_bytes: the least that it needs while it serves, at full context; memory_bytes_4k: with context_length = 4096.
+
+    All are estimates before the first pull; null where the memory cannot be predicted.
+    """
 
     name: str
     source: str
     download_bytes: int
-    memory_bytes: int
+    memory_bytes: int | None
+    memory_bytes_4k: int | None
 
 
 class CatalogDescription(TypedDict):
@@ -98,9 +104,9 @@ class CatalogDescription(TypedDict):
     licence: str
     parameters: int
     embedded: bool
-    builds: list[CatalogBuildDescription]
-    memory_bytes: int
     installed: bool
+    memory_bytes: int | None
+    builds: list[CatalogBuildDescription]
 
 
 def describe_model(model: Model) -> ModelDescription:
@@ -156,8 +162,9 @@ def describe_alias(alias: Alias) -> AliasDescription:
     return {"model": alias.model, "alias": alias.name, "version": alias.number, "weight": alias.weight}
 
 
-def describe_catalog(entries: Sequence[CatalogEntry], models: Mapping[str, Model]) -> list[CatalogDescription]:
-    """models: those that are here, by name."""
+def describe_catalog(catalog: Catalog, models: Iterable[Model]) -> list[CatalogDescription]:
+    """One value per entry. models: those that are here."""
+    names = {model.name for model in models}
     return [
         {
             "name": entry.name,
@@ -165,20 +172,22 @@ def describe_catalog(entries: Sequence[CatalogEntry], models: Mapping[str, Model
             "licence": entry.licence,
             "parameters": entry.parameters,
             "embedded": entry.embedded,
-            "builds": [
-                {
-                    "name": build.name,
-                    "source": str(build.source),
-                    "download_bytes": build.download_bytes,
-                    "memory_bytes": build.memory_bytes,
-                }
-                for build in entry.builds
-            ],
-            "memory_bytes": entry.builds[0].memory_bytes,
-            "installed": entry.name in models,
+            "installed": entry.name in names,
+            "memory_bytes": entry.builds[0].memory_bytes(),
+            "builds": [_describe_build(build) for build in entry.builds],
         }
-        for entry in entries
+        for entry in catalog.entries
     ]
+
+
+def _describe_build(build: CatalogBuild) -> CatalogBuildDescription:
+    return {
+        "name": build.name,
+        "source": str(build.source),
+        "download_bytes": build.download_bytes,
+        "memory_bytes": build.memory_bytes(),
+        "memory_bytes_4k": build.memory_bytes(SHORT_CONTEXT),
+    }
 
 
 def finite(value: Any) -> Any:

@@ -112,7 +112,8 @@ class Pull:
 def _pulled(params: PullParams, context: TaskContext, stages: NumberedStages) -> ModelVersion:
     options = PullOptions(trial=try_build)
     if params.builds:
-        options = pull_options(ConvertParams(source=params.reference, output=params.name, builds=params.builds), context)
+        same = {"source": params.reference, "output": params.name, "builds": params.builds}
+        options = pull_options(ConvertParams.model_validate(same), context)
     trial = options.trial if params.trial else None
     return pull(
         context.registry,

@@ -90,11 +90,11 @@ def catalog(as_json: AsJson = False) -> None:
     from model_registry.description import describe_catalog
     from model_registry.registry import Registry
 
-    entries = load_catalog().entries
+    shipped = load_catalog()
     with Database(settings_from().home) as database:
-        models = Registry(database).snapshot().models if database.exists() else {}
+        models = Registry(database).models() if database.exists() else ()
     if as_json:
-        print_json(describe_catalog(entries, models))
+        print_json(describe_catalog(shipped, models))
         return
     print_table(
         ("NAME", "PARAMETERS>", "DOWNLOAD>", "BUILDS", "LICENCE", "DESCRIPTION"),
@@ -107,7 +107,7 @@ def catalog(as_json: AsJson = False) -> None:
                 entry.licence,
                 entry.description,
             )
-            for entry in entries
+            for entry in shipped.entries
         ],
     )
 
