@@ -93,6 +93,10 @@ class Pull:
         planned = plan_pull(params.reference, params.name)
         return Plan((f"Fetches {planned.source}.", f"Registers it as {planned.name}."), outputs=(planned.name,))
 
+    def stages(self, params: PullParams, context: TaskContext) -> tuple[str, ...]:
+        """None are announced: their names carry their numbers, for readers that know names only."""
+        return ()
+
     def run(self, params: PullParams, context: TaskContext) -> Outcome:
         stages = NumberedStages(context, (FETCHING, IMPORTING, *([LOADING] if params.trial else []), PUBLISHING))
         stages.begin(FETCHING)
