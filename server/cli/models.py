@@ -24,8 +24,8 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.
 
 def list_models(as_json: AsJson = False) -> None:
     """List the models on this machine, one line per version."""
+    from model_registry.description import describe_model
     from model_registry.registry import open_registry
-    from server.cli.description import describe_model
 
     with open_registry(settings_from().home) as registry:
         models = registry.models()
@@ -58,14 +58,12 @@ def _rows(model: Model) -> list[tuple[str, ...]]:
 
 def show(model: ModelName, as_json: AsJson = False) -> None:
     """Show where a model came from, what was measured of it, and its files. MODEL:VERSION shows one version."""
+    from model_registry.description import describe_model, describe_version
     from model_registry.registry import open_registry
-    from server.cli.description import describe_model, describe_version
 
     with open_registry(settings_from().home) as registry:
-        if ":" in model:
-            found = describe_version(registry.resolve(model))
-        else:
-            found = describe_model(registry.model(model))
+        is_version = ":" in model
+        found = describe_version(registry.resolve(model)) if is_version else describe_model(registry.model(model))
     if as_json:
         print_json(found)
         return
@@ -111,9 +109,9 @@ def alias(
 
 def lineage(model: ModelName, as_json: AsJson = False) -> None:
     """Draw what a model was made from and by, and what was made from it."""
+    from model_registry.description import describe_version
     from model_registry.lineage import lineage_of
     from model_registry.registry import open_registry
-    from server.cli.description import describe_version
 
     with open_registry(settings_from().home) as registry:
         version = registry.resolve(model)

@@ -36,9 +36,9 @@ def pull(
     as_json: Annotated[bool, typer.Option("--json", help="Print the version as JSON.")] = False,
 ) -> None:
     """Fetch a model, convert it if needed, and register it. Interrupted downloads resume."""
+    from model_registry.description import describe_version
     from model_registry.references import PathReference, parse_reference
     from model_registry.registry import open_registry
-    from server.cli.description import describe_version
 
     settings = settings_from()
     if settings.offline and not isinstance(parse_reference(reference), PathReference):
@@ -86,25 +86,15 @@ _COUNTS = ((10**9, "B"), (10**6, "M"))
 def catalog(as_json: AsJson = False) -> None:
     """List the models that `slmops pull NAME` knows; NAME:BUILD picks one of several builds."""
     from model_registry.catalog import load_catalog
+    from model_registry.database import Database
+    from model_registry.description import describe_catalog
+    from model_registry.registry import Registry
 
-    entries = load_catalog().entries
+    shipped = load_catalog()
+    with Database(settings_from().home) as database:
+        models = Registry(database).models() if database.exists() else ()
     if as_json:
-        print_json(
-            [
-                {
-                    "name": entry.name,
-                    "description": entry.description,
-                    "licence": entry.licence,
-                    "parameters": entry.parameters,
-                    "embedded": entry.embedded,
-                    "builds": [
-                        {"name": build.name, "source": str(build.source), "download_bytes": build.download_bytes}
-                        for build in entry.builds
-                    ],
-                }
-                for entry in entries
-            ]
-        )
+        print_json(describe_catalog(shipped, models))
         return
     print_table(
         ("NAME", "PARAMETERS>", "DOWNLOAD>", "BUILDS", "LICENCE", "DESCRIPTION"),
@@ -117,7 +107,7 @@ def catalog(as_json: AsJson = False) -> None:
                 entry.licence,
                 entry.description,
             )
-            for entry in entries
+            for entry in shipped.entries
         ],
     )
 
