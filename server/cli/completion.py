@@ -103,8 +103,8 @@ def _described(context: typer.Context) -> list[dict[str, Any]]:
     if settings.url is not None:
         return _answer(context, "/admin/registry/models")
     from model_registry.database import Database
+    from model_registry.description import describe_model
     from model_registry.registry import Registry
-    from server.cli.description import describe_model
 
     with Database(settings.home) as database:
         return [describe_model(model) for model in Registry(database).models()] if database.exists() else []
