@@ -6,12 +6,12 @@ The one place that knows these keys. Figures that are no number become None, as 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from typing_extensions import TypedDict  # pydantic does not read that of Python 3.11
 
-from model_registry.catalog import CatalogEntry
+from model_registry.catalog import Catalog, CatalogBuild, CatalogEntry
 from model_registry.records import Alias, Model, ModelVersion, Variant
 
 SHORT_CONTEXT = 4096  # tokens: enough for most chats
@@ -84,9 +84,9 @@ class AliasDescription(TypedDict):
 
 
 class CatalogBuildDescription(TypedDict):
-    """memory_bytes: the least that a pool charges for it; memory_bytes_4k: with the setting context_length = 4096.
+    """memory_bytes: the least that it needs while it serves, at full context; memory_bytes_4k: with context_length = 4096.
 
-    All figures are estimates before the first pull; None where the catalog does not know enough for one.
+    All are estimates before the first pull; null where the memory cannot be predicted.
     """
 
     name: str
@@ -105,9 +105,9 @@ class CatalogDescription(TypedDict):
     parameters: int
     embedded: bool
     context_length: int | None
-    builds: list[CatalogBuildDescription]
-    memory_bytes: int | None
     installed: bool
+    memory_bytes: int | None
+    builds: list[CatalogBuildDescription]
 
 
 def describe_model(model: Model) -> ModelDescription:
@@ -163,8 +163,9 @@ def describe_alias(alias: Alias) -> AliasDescription:
     return {"model": alias.model, "alias": alias.name, "version": alias.number, "weight": alias.weight}
 
 
-def describe_catalog(entries: Sequence[CatalogEntry], models: Mapping[str, Model]) -> list[CatalogDescription]:
-    """models: those that are here, by name."""
+def describe_catalog(catalog: Catalog, models: Iterable[Model]) -> list[CatalogDescription]:
+    """One value per entry. models: those that are here."""
+    names = {model.name for model in models}
     return [
         {
             "name": entry.name,
@@ -173,26 +174,27 @@ def describe_catalog(entries: Sequence[CatalogEntry], models: Mapping[str, Model
             "parameters": entry.parameters,
             "embedded": entry.embedded,
             "context_length": _context_length(entry),
-            "builds": [
-                {
-                    "name": build.name,
-                    "source": str(build.source),
-                    "download_bytes": build.download_bytes,
-                    "memory_bytes": build.memory_bytes(),
-                    "memory_bytes_4k": build.memory_bytes(SHORT_CONTEXT),
-                }
-                for build in entry.builds
-            ],
+            "installed": entry.name in names,
             "memory_bytes": entry.builds[0].memory_bytes(),
-            "installed": entry.name in models,
+            "builds": [_describe_build(build) for build in entry.builds],
         }
-        for entry in entries
+        for entry in catalog.entries
     ]
 
 
 def _context_length(entry: CatalogEntry) -> int | None:
     sizes = entry.builds[0].sizes
     return None if sizes is None else sizes.context_length
+
+
+def _describe_build(build: CatalogBuild) -> CatalogBuildDescription:
+    return {
+        "name": build.name,
+        "source": str(build.source),
+        "download_bytes": build.download_bytes,
+        "memory_bytes": build.memory_bytes(),
+        "memory_bytes_4k": build.memory_bytes(SHORT_CONTEXT),
+    }
 
 
 def finite(value: Any) -> Any:

@@ -164,7 +164,7 @@ def create_app(
         adapters_router(Adapters(models, control)),
         jobs_router(jobs, access),
         pipelines_router(jobs, access),
-        *registry_routers(storage.registry, pool),
+        *registry_routers(storage, pool, jobs, offline=settings.offline),
         keys_router(storage.keys),
         providers_router(directory),
         health_router(readiness),

@@ -7,7 +7,7 @@ goes wrong completes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -95,7 +95,7 @@ COMPLETERS: Mapping[str, Completer] = {  # by an argument's metavar, or an optio
 # ---- inside ----
 
 
-def _described(context: typer.Context) -> list[dict[str, Any]]:
+def _described(context: typer.Context) -> Sequence[Mapping[str, Any]]:
     """All models: of the daemon at a chosen address, else of the home, if there is one."""
     from server.cli.configuration import settings_from
 

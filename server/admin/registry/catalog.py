@@ -28,6 +28,6 @@ def catalog_router(registry: RegistryAccess, catalog: Catalog) -> APIRouter:
     async def list_catalog() -> CatalogList:
         """Small models that are known to work. Any other is pulled by its address, such as `hf://org/repo`."""
         await registry.refresh()
-        return CatalogList(data=describe_catalog(catalog.entries, registry.snapshot.models))
+        return CatalogList(data=describe_catalog(catalog, registry.snapshot.models.values()))
 
     return router

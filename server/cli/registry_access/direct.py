@@ -70,7 +70,7 @@ class DirectRegistry:
         return lineage_body(lineage_of(self._registry.models(), version), version.label).model_dump()
 
     def catalog(self) -> list[Json]:
-        return [dict(each) for each in describe_catalog(load_catalog().entries, self._registry.snapshot().models)]
+        return [dict(each) for each in describe_catalog(load_catalog(), self._registry.models())]
 
     def pull(self, order: PullOrder, progress: Progress) -> Json:
         from model_registry.pull import PullOptions, pull
