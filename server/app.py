@@ -42,12 +42,13 @@ from server.dialects.openai.models import models_router
 from server.dialects.openai.tokens import tokens_router
 from server.dialects.openai.unavailable import unavailable_router
 from server.http import errors
-from server.http.access import check_declarations, requires
+from server.http.access import guarded_routes
 from server.http.authentication import Authenticator
 from server.http.bodies import BodyLimit
 from server.http.cors import Cors, Preflights
 from server.http.observation import Observation
 from server.http.paths import PathsAndMethods
+from server.http.route_table import RouteTable
 from server.http.security import Policy, Security, is_loopback
 from server.inference.adapters import Adapters
 from server.inference.gateway import Gateway
@@ -60,6 +61,9 @@ from server.inference.served_models import FakeModels, RegistryModels, ServedMod
 from server.metrics.collectors import JobMetrics
 from server.metrics.requests import RequestMetrics
 from server.metrics.series import Metrics
+from server.pages.api_description import DescribedApp
+from server.pages.api_docs import api_docs_router
+from server.pages.front_page import front_page_router
 from server.settings.daemon import Settings
 from server.storage.snapshots import ApiKeys
 from server.storage.storage import Storage
@@ -139,17 +143,16 @@ def create_app(
             await asyncio.gather(jobs.close(), pool.close(grace_s=0))
             await asyncio.to_thread(storage.close)
 
-    app = FastAPI(
+    app = DescribedApp(
         title="slmops",
         version=slmops_version(),
         description="Serves small language models on this machine through OpenAI's API.",
         lifespan=lifespan,
         redirect_slashes=False,
+        openapi_url=None,  # it and /docs are routes of our own
     )
     app.state.parts = parts
-    for route in app.routes:  # FastAPI's own, of the API's description
-        requires(changes_state=False)(route.endpoint)  # type: ignore[attr-defined]
-    for router in (
+    routers = (
         chat_router(gateway),
         completions_router(gateway),
         models_router(gateway, control),
@@ -167,15 +170,19 @@ def create_app(
         providers_router(directory),
         health_router(readiness),
         metrics_router(metrics, jobs),
-    ):
-        check_declarations(router.routes)
+        front_page_router(),
+        api_docs_router(app),
+    )
+    app.guarded = [route for router in routers for route in guarded_routes(router.routes)]
+    for router in routers:
         app.include_router(router)
     errors.install(app)
     app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes), max_upload_bytes=int(settings.max_upload_bytes))
     policy, authenticator = Policy.of(settings), _authenticator(settings, storage.keys)
     app.add_middleware(Preflights)
     app.add_middleware(Security, policy=policy, authenticator=authenticator)
-    app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics, error_writer=openai_errors)
+    routes = RouteTable(app.guarded)
+    app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics, error_writer=openai_errors, route_of=routes.template_of)
     app.add_middleware(Cors, policy=policy, authenticator=authenticator)
     app.add_middleware(PathsAndMethods)  # added last, so outermost
     return app
