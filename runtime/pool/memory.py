@@ -7,13 +7,11 @@ from pathlib import Path
 
 import psutil
 
+from model_registry.decoder_memory import DecoderSizes, fixed_bytes
 from runtime.engines.model_folder import read_model_folder
 from runtime.protocol.messages import EngineOptions
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-_KV_ITEM_BYTES = 4
-WORKING_BYTES = 150 << 20  # Python, its libraries, the tokenizer, a step's activations: measured with the default model
-PACKED_WEIGHTS = 1.15  # weights in memory / weights on disk: kernels keep them in a layout of their own
 _WEIGHT_SUFFIXES = frozenset({".onnx", ".data", ".bin"})
 
 
@@ -40,13 +38,13 @@ def estimate_memory(folder: Path, options: EngineOptions, *, is_widened: bool = 
     """
     model = read_model_folder(folder)
     decoder = model.decoder
-    context = min(options.context_length or model.context_length, model.context_length)
-    row_bytes = 2 * decoder.num_layers * decoder.kv_heads * decoder.head_size * _KV_ITEM_BYTES * context
+    sizes = DecoderSizes(decoder.num_layers, decoder.kv_heads, decoder.head_size, model.context_length)
+    row_bytes = sizes.row_bytes(options.context_length)
     weights = sum(file.stat().st_size for file in folder.rglob("*") if _is_weights(file)) * (2 if is_widened else 1)
     most = row_bytes * options.num_slots
     if options.kv_budget_bytes is not None:
         most = min(most, options.kv_budget_bytes)
-    return MemoryEstimate(int(weights * PACKED_WEIGHTS) + WORKING_BYTES, min(row_bytes, most), most)
+    return MemoryEstimate(fixed_bytes(weights), min(row_bytes, most), most)
 
 
 def machine_memory_bytes() -> int:

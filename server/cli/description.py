@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from model_registry.catalog import Catalog, CatalogBuild, CatalogEntry
 from model_registry.records import Model, ModelVersion, Variant
 from server.cli.terminal import print_json, print_line, print_note, size, span
+
+SHORT_CONTEXT = 4096  # tokens: enough for most chats
 
 
 def describe_model(model: Model) -> dict[str, Any]:
@@ -54,6 +57,35 @@ def _describe_variant(variant: Variant) -> dict[str, Any]:
         "folder": str(variant.folder),
         "size_bytes": variant.size_bytes,
         "artifacts": [asdict(artifact) for artifact in variant.artifacts],
+    }
+
+
+def describe_catalog(catalog: Catalog, models: Sequence[Model]) -> list[dict[str, Any]]:
+    """One value per entry, with what of it is installed and the memory that its first build needs."""
+    return [_describe_entry(entry, models) for entry in catalog.entries]
+
+
+def _describe_entry(entry: CatalogEntry, models: Sequence[Model]) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "description": entry.description,
+        "licence": entry.licence,
+        "parameters": entry.parameters,
+        "embedded": entry.embedded,
+        "installed": any(model.name == entry.name for model in models),
+        "memory_bytes": entry.builds[0].memory_bytes(),
+        "builds": [_describe_build(build) for build in entry.builds],
+    }
+
+
+def _describe_build(build: CatalogBuild) -> dict[str, Any]:
+    """memory_bytes: at full context; memory_bytes_4k: with context_length = 4096. None where that cannot be predicted."""
+    return {
+        "name": build.name,
+        "source": str(build.source),
+        "download_bytes": build.download_bytes,
+        "memory_bytes": build.memory_bytes(),
+        "memory_bytes_4k": build.memory_bytes(SHORT_CONTEXT),
     }
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from msgspec import structs
 
+from model_registry.decoder_memory import WORKING_BYTES
 from model_registry.records import GraphKind, Precision, Variant
 from runtime.engines.model_folder import BadModelFolder
 from runtime.machine.execution_provider import HOST, ExecutionProvider
 from runtime.machine.placement import Choice, PlacedVariant, Policy, Rejection, plan_placement
 from runtime.machine.provider_directory import ProviderDirectory, this_cpu
 from runtime.pool.loaded_model import Candidate, LoadSpec
-from runtime.pool.memory import WORKING_BYTES, MemoryEstimate, estimate_memory
+from runtime.pool.memory import MemoryEstimate, estimate_memory
 from runtime.pool.model_pool import ModelPool
 from runtime.protocol.errors import NotReady
 from runtime.protocol.messages import EngineOptions

@@ -68,8 +68,10 @@ def test_the_well_known_are_there(family):
 
 
 def test_unknown_names_and_builds_say_what_exists():
-    with pytest.raises(InvalidReference, match="smollm2-135m"):
+    with pytest.raises(InvalidReference, match="slmops catalog"):
         plan_pull("nope")
+    with pytest.raises(InvalidReference, match="Did you mean smollm2-135m"):
+        plan_pull("smolm2-135")
     with pytest.raises(InvalidReference, match=r"qwen2\.5-0\.5b:q8_0"):
         plan_pull("qwen2.5-0.5b:fp64")
 
@@ -88,3 +90,23 @@ def test_unknown_names_and_builds_say_what_exists():
 )
 def test_names_come_from_references(reference, name):
     assert plan_pull(reference).name == name
+
+
+def test_case_is_ignored():
+    assert plan_pull("SmolLM2-135M:Q4_1") == plan_pull("smollm2-135m:q4_1")
+    assert load_catalog().find("SMOLLM2-135M") is load_catalog().default
+
+
+def test_the_memory_of_every_build_is_predicted():
+    for entry in load_catalog().entries:
+        for build in entry.builds:
+            short, full = build.memory_bytes(4096), build.memory_bytes()
+            assert short is not None
+            assert full is not None
+            assert build.weights_bytes < short <= full, build
+
+
+def test_the_default_models_memory_is_what_its_files_need():
+    """153 MB of int8 weights, 30 layers with 3 KV heads of 64, 8,192 tokens."""
+    (build,) = load_catalog().default.builds
+    assert build.memory_bytes() == int(152_754_432 * 1.15) + (150 << 20) + 2 * 30 * 3 * 64 * 4 * 8192

@@ -28,6 +28,12 @@ SHA256 = "ab" * 32
     [
         ("smollm2-135m", CatalogReference("smollm2-135m")),
         ("qwen2.5-0.5b:q8_0", CatalogReference("qwen2.5-0.5b", "q8_0")),
+        ("Qwen2.5-0.5B:Q8_0", CatalogReference("qwen2.5-0.5b", "q8_0")),
+        ("Qwen/Qwen2.5-0.5B-Instruct", HubReference("Qwen/Qwen2.5-0.5B-Instruct")),
+        ("models/x.gguf", PathReference(Path.cwd() / "models" / "x.gguf")),
+        ("models/x.GGUF", PathReference(Path.cwd() / "models" / "x.GGUF")),
+        ("a/b/c", PathReference(Path.cwd() / "a" / "b" / "c")),
+        ("../b", PathReference(Path.cwd().parent / "b")),
         ("hf://org/repo", HubReference("org/repo")),
         ("hf://org/repo/", HubReference("org/repo")),
         ("hf://org/repo@v1.0", HubReference("org/repo", "v1.0")),

@@ -8,8 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from model_registry.decoder_memory import PACKED_WEIGHTS, WORKING_BYTES
 from runtime.pool import memory
-from runtime.pool.memory import PACKED_WEIGHTS, WORKING_BYTES, MemoryEstimate, estimate_memory, machine_memory_bytes
+from runtime.pool.memory import MemoryEstimate, estimate_memory, machine_memory_bytes
 from runtime.protocol.messages import EngineOptions
 
 ROW_TOKEN_BYTES = 2 * 3 * 4 * 16 * 4  # K and V, layers, heads, head size, float32

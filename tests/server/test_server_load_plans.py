@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from model_registry.decoder_memory import WORKING_BYTES
 from model_registry.records import Artifact, GraphKind, Precision, Variant
 from runtime.machine.provider_directory import ProviderDirectory
 from runtime.pool.loaded_model import FOREVER, Candidate, LoadedModel, LoadSpec, ModelState
-from runtime.pool.memory import WORKING_BYTES, MemoryEstimate
+from runtime.pool.memory import MemoryEstimate
 from runtime.protocol.errors import NotReady
 from server.inference.load_plans import LoadPlans
 from server.inference.resolution import ServedModel
