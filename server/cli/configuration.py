@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,11 +14,14 @@ if TYPE_CHECKING:
     from server.settings.daemon import Plain, Settings
 
 
+DAEMON_URL: ContextVar[str | None] = ContextVar("daemon_url", default=None)  # of the option --url of the running command
+
+
 def settings_from(**flags: Any) -> Settings:
     """The settings with these flags on top; None is a flag that was not given. Raises InvalidSettings."""
     from server.settings.daemon import Settings
 
-    return Settings(**flags)
+    return Settings(**{"url": DAEMON_URL.get(), **flags})
 
 
 def config(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:

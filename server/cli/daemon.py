@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _ANSWER_TIMEOUT = httpx.Timeout(None, connect=5.0)  # a stream may pause for as long as its model loads
 _PROBE_TIMEOUT_S = 1.0
+_NAMED_PROBE_TIMEOUT_S = 10.0
 _TOO_LARGE = 413
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a daemon bound everywhere is reached
 
@@ -43,42 +45,61 @@ class AnswerPiece:
 
 
 class Daemon:
-    """One daemon at `url` (without `/v1`). All but `is_running` raise CommandFailed when it refuses or is gone."""
+    """One daemon at `url` (without `/v1`; a path before it is kept). All but `is_running` raise CommandFailed when it refuses or
+    is gone. is_named: whether the user chose this address, so that no other daemon or home will do.
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
+    Only daemons elsewhere are reached through the proxies that the environment names.
+    """
+
+    def __init__(
+        self, url: str, api_key: str | None = None, *, is_named: bool = False, timeout: httpx.Timeout = _ANSWER_TIMEOUT
+    ) -> None:
         self.url = url
+        self.is_named = is_named
         headers = {b"Authorization": f"Bearer {api_key}".encode()} if api_key else {}  # bytes: of any characters
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=_ANSWER_TIMEOUT, trust_env=False)
+        self._http = httpx.Client(
+            base_url=url,
+            headers=headers,
+            timeout=timeout,
+            trust_env=is_named and not _is_here(url),
+            verify=ssl.create_default_context() if url.startswith("https:") else True,
+        )
 
     @classmethod
-    def configured(cls, settings: Settings) -> Self:
-        """The daemon that the settings describe, whether it runs or not."""
+    def configured(cls, settings: Settings, timeout_s: float | None = None) -> Self:
+        """The daemon that the settings describe, whether it runs or not. timeout_s: of each answer; None: any time."""
+        timeout = _ANSWER_TIMEOUT if timeout_s is None else httpx.Timeout(timeout_s)
+        if settings.url is not None:
+            return cls(settings.url, api_key_of(settings), is_named=True, timeout=timeout)
         host = _EVERY_ADDRESS.get(settings.host, settings.host)
         address = f"[{host}]" if ":" in host else host
-        return cls(f"http://{address}:{settings.port}", api_key_of(settings))
+        return cls(f"http://{address}:{settings.port}", api_key_of(settings), timeout=timeout)
 
     @property
     def is_here(self) -> bool:
         """Whether it is reached on this machine's loopback."""
-        from server.http.security import is_loopback
-
-        return is_loopback(self._http.base_url.host)
+        return _is_here(self.url)
 
     def is_running(self) -> bool:
         """Whether a server answers `/health`."""
         try:
-            return self._http.get("/health", timeout=_PROBE_TIMEOUT_S).status_code == httpx.codes.OK
+            timeout_s = _NAMED_PROBE_TIMEOUT_S if self.is_named else _PROBE_TIMEOUT_S
+            return self._http.get("/health", timeout=timeout_s).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
     def require(self) -> Self:
         if not self.is_running():
-            raise CommandFailed(f"no daemon answers at {self.url}; start one with `slmops serve`")
+            raise CommandFailed(self._absence())
         return self
 
     def model_names(self) -> tuple[str, ...]:
         """What requests may name: models, then adapters as `model:adapter`."""
         return tuple(str(each["id"]) for each in self.call("GET", "/v1/models")["data"])
+
+    def _absence(self, why: str = "") -> str:
+        remedy = "check the address (--url or SLMOPS_URL)" if self.is_named else "start one with `slmops serve`"
+        return f"no daemon answers at {self.url}{f' ({why})' if why else ''}; {remedy}"
 
     def loaded(self) -> list[dict[str, Any]]:
         """The rows of `slmops ps`, as `/admin/models` gives them."""
@@ -128,9 +149,13 @@ class Daemon:
 
     def job_events(self, job: str, after: int = 0) -> Iterator[dict[str, Any]]:
         """A job's events as they happen, until it has ended."""
+        return self.events(f"/admin/jobs/{quote(job, safe='')}/events", "the job continues, watch it again", after)
+
+    def events(self, path: str, after_a_break: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """The events of a stream until it ends. after_a_break: what a broken connection means, and what to do."""
         query = {"stream": True, "after": after}
         try:
-            with self._http.stream("GET", f"/admin/jobs/{quote(job, safe='')}/events", params=query) as response:
+            with self._http.stream("GET", path, params=query) as response:
                 if response.status_code != httpx.codes.OK:
                     response.read()
                     raise CommandFailed(describe_refusal(response))
@@ -138,14 +163,14 @@ class Daemon:
                     if line.startswith("data: "):
                         yield json.loads(line.removeprefix("data: "))
         except httpx.HTTPError as error:
-            raise CommandFailed(f"the connection to {self.url} broke ({error}); the job continues, watch it again") from error
+            raise CommandFailed(f"the connection to {self.url} broke ({error}); {after_a_break}") from error
 
     def _answer(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
         try:
             response = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
-            raise CommandFailed(f"no daemon answers at {self.url} ({error}); start one with `slmops serve`") from error
-        if response.status_code >= httpx.codes.BAD_REQUEST:
+            raise CommandFailed(self._absence(str(error))) from error
+        if response.status_code >= httpx.codes.MULTIPLE_CHOICES:
             raise Refused(describe_refusal(response), response.status_code)
         return response
 
@@ -161,6 +186,12 @@ class Daemon:
 
 def api_key_of(settings: Settings) -> str | None:
     return settings.api_key.get_secret_value() if settings.api_key else None
+
+
+def _is_here(url: str) -> bool:
+    from server.http.security import is_loopback
+
+    return is_loopback(httpx.URL(url).host)
 
 
 def _deltas(lines: Iterator[str]) -> Iterator[AnswerPiece]:

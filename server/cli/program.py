@@ -12,8 +12,11 @@ import typer
 
 from model_registry.telemetry import turn_off_telemetry
 from server.cli import bench, chat, configuration, evaluations, jobs, keys, loaded, maintenance, models, pull, serve
+from server.cli.command_options import Url, add_shared_options, using_daemon
 from server.cli.failures import MISUSED, ending
 from server.cli.terminal import print_error
+
+_WITHOUT_DAEMON = frozenset({"serve", "config", "version", "providers", "doctor", "foundry", "bench"})  # bench has its own --url
 
 
 def build() -> typer.Typer:
@@ -55,7 +58,13 @@ def build() -> typer.Typer:
     app.add_typer(loaded.commands(), name="adapters")
     app.add_typer(evaluations.commands(), name="eval")
     app.add_typer(keys.commands(), name="keys")
+    add_shared_options(app, without_daemon=_WITHOUT_DAEMON)
+    app.callback()(_choose_daemon)
     return app
+
+
+def _choose_daemon(context: typer.Context, url: Url = None) -> None:
+    context.with_resource(using_daemon(url))
 
 
 def execute(arguments: Sequence[str]) -> int:

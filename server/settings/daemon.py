@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, ByteSize, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
@@ -90,6 +91,7 @@ class Settings(BaseSettings):
     home: Path = Field(Path(DEFAULT_HOME), description="Folder of the registry and the models.", validate_default=True)
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    url: str | None = Field(None, description="Address of the daemon that commands use; unset: the one at host and port.")
     model: str = Field("smollm2-135m", min_length=1, description="The model that answers when a request names none.")
     engine: EngineName = Field("auto", description="What runs models; `fake` answers without any model.")
     providers: Annotated[Providers, NoDecode] = Field(("auto",), description="A policy, or execution providers in order.")
@@ -160,6 +162,17 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str | None) -> str | None:
+        """Without a slash at the end, and without the /v1 that clients of OpenAI's API put there."""
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be an address such as http://HOST:8000 or https://HOST/PATH")
+        return url.rstrip("/").removesuffix("/v1")
 
     @field_validator("models")
     @classmethod
