@@ -30,6 +30,7 @@ from server.admin.health import health_router, metrics_router
 from server.admin.job_access import JobAccess
 from server.admin.jobs import jobs_router
 from server.admin.keys import keys_router
+from server.admin.logs import logs_router
 from server.admin.models import admin_router
 from server.admin.pipelines import pipelines_router
 from server.admin.providers import providers_router
@@ -58,6 +59,7 @@ from server.inference.model_control import ModelControl
 from server.inference.observers import LogLine, Observers
 from server.inference.readiness import Readiness
 from server.inference.served_models import FakeModels, RegistryModels, ServedModels
+from server.log_buffer import LogBuffer
 from server.metrics.collectors import JobMetrics
 from server.metrics.requests import RequestMetrics
 from server.metrics.series import Metrics
@@ -103,13 +105,15 @@ def create_app(
     settings: Settings,
     *,
     database: Database | None = None,
+    log_buffer: LogBuffer | None = None,
     pool: ModelPool | None = None,
     tasks: str = "jobs.tasks.kinds",
     runs_jobs: bool = True,
 ) -> FastAPI:
     """The gateway, for any ASGI server that runs its lifespan, at whose end the database is closed.
 
-    database: of the home, instead of one that is built here. pool: instead of one with real workers.
+    database: of the home, instead of one that is built here.
+    log_buffer: what `/admin/logs` reads; None: nothing. pool: instead of one with real workers.
     tasks: the module that knows the kinds of jobs. runs_jobs: whether to resume the jobs of the home.
     """
     lifecycle = Lifecycle()
@@ -170,6 +174,7 @@ def create_app(
         providers_router(directory),
         health_router(readiness),
         metrics_router(metrics, jobs),
+        logs_router(log_buffer or LogBuffer()),
         front_page_router(),
         api_docs_router(app),
     )
@@ -208,12 +213,13 @@ def why_refused(settings: Settings, keys: KeyStore) -> str | None:
 
 def serve(settings: Settings) -> int:
     """Serves until a signal. Returns the exit code: 0 after a drain, 1 when it cannot listen or has no home, 2 when it must not."""
-    logs.configure(settings.log_level, settings.log_format)
+    log_buffer = LogBuffer()
+    logs.configure(settings.log_level, settings.log_format, log_buffer)
     with open_database(settings) as database:
-        return _serve(settings, database)
+        return _serve(settings, database, log_buffer)
 
 
-def _serve(settings: Settings, database: Database) -> int:
+def _serve(settings: Settings, database: Database, log_buffer: LogBuffer) -> int:
     from server.daemon import CannotListenError, Daemon, open_socket
 
     refusal = why_refused(settings, KeyStore(database))
@@ -225,7 +231,7 @@ def _serve(settings: Settings, database: Database) -> int:
         return _complain(str(error), _FAILED)
     with listener:
         try:
-            app = create_app(settings, database=database)
+            app = create_app(settings, database=database, log_buffer=log_buffer)
         except RegistryError as error:
             return _complain(error.message, _FAILED)
         if (mode := who_may_enter(settings.home)) is not None:

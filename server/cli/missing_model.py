@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from server.cli.failures import CommandFailed
-from server.cli.run_words import ModelNames
+from server.cli.model_names import ModelNames
 from server.cli.terminal import size
 
 if TYPE_CHECKING:

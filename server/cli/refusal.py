@@ -17,7 +17,7 @@ _KEYS = {
 
 
 def describe_refusal(response: httpx.Response) -> str:
-    """The message of an error envelope, with the remedy of the command line; of another server's answer, its status and beginning."""
+    """The message of an error envelope, with the command line's remedy; of another server's answer, its status and beginning."""
     if response.has_redirect_location:
         return f"{response.url} redirects to {response.headers['Location']}, which is not followed; use that address (--url)"
     try:

@@ -13,32 +13,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model_registry.name_matching import nearest_names, same_label, same_name
+from model_registry.name_matching import nearest_names, same_name
 from server.cli.failures import MISUSED, CommandFailed
+from server.cli.model_names import ModelNames
 
 _SCHEMES = ("hf://", "pypi://", "foundry://", "file://")
 _NAME_LIKE = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9:/])[A-Za-z0-9][\w.-]*(?:[:/][\w.-]+){0,2}", re.ASCII)
 _LEAST_CHARS = 4  # shorter words resemble too much
-
-
-@dataclass(frozen=True, slots=True)
-class ModelNames:
-    """installed: what requests may name, adapters (`model:adapter`) among them. catalogue: what can be pulled by name."""
-
-    installed: tuple[str, ...]
-    catalogue: tuple[str, ...] = ()
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The installed models, without their adapters."""
-        return tuple(name for name in self.installed if ":" not in name or name.startswith("ft:"))
-
-    def installed_label(self, text: str) -> str | None:
-        """The name, `name:NUMBER`, `name:alias` or `name:adapter` as requests write it; None when no such model is installed."""
-        if text in self.installed:
-            return text
-        label = same_label(text, self.models)
-        return label if label.partition(":")[0] in self.models else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,12 @@ def print_json(value: object) -> None:
     sys.stdout.write(visible(json.dumps(value, indent=2, ensure_ascii=False), keep="\n") + "\n")
 
 
+def print_compact_json(value: object) -> None:
+    """On one line."""
+    sys.stdout.write(visible(json.dumps(value, ensure_ascii=False)) + "\n")
+    sys.stdout.flush()
+
+
 def print_line(text: str) -> None:
     sys.stdout.write(visible(text, keep=_LAYOUT) + "\n")
 

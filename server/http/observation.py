@@ -20,7 +20,7 @@ from server.inference.lifecycle import Lifecycle
 from server.metrics.series import Metrics
 
 ALWAYS_ANSWERED = frozenset({"/health", "/ready", "/version", "/metrics"})
-QUIET = frozenset({"/health", "/ready", "/metrics"})  # logged at debug: probes would crowd out the rest
+QUIET = frozenset({"/health", "/ready", "/metrics", "/admin/logs"})  # logged at debug: they would crowd out the rest
 UNMATCHED = "unmatched"
 _SOUND_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _log = logging.getLogger("slmops.access")
