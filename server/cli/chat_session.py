@@ -12,16 +12,17 @@ from server.cli.conversation import Conversation
 from server.cli.failures import CommandFailed
 from server.cli.terminal import print_error, print_line, print_note
 
-_HELP = '''/? or /help                   this text
-/show                         the model, the parameters and the system message
-/set parameter NAME VALUE     temperature, top_p, top_k, min_p, seed, max_tokens (num_predict), stop, ...;
-                              without VALUE: the model's default again
-/set system TEXT, /system TEXT   the system message, from the next answer on; without TEXT: none
-/load MODEL                   another model; the conversation begins anew
-/clear                        forget the conversation
-/bye                          end (so does ctrl-D)
-"""                           begins and ends a message of several lines
-ctrl-C                        stops an answer; the chat continues'''
+_HELP = '''/? or /help                  this text
+/show                        model, parameters and system message
+/set parameter NAME VALUE    temperature, top_p, seed, max_tokens, stop, ...;
+                             without VALUE: the model's default again
+/set system TEXT             the system message (also /system TEXT);
+                             without TEXT: none
+/load MODEL                  another model, in a new conversation
+/clear                       forget the conversation
+/bye                         end (so does ctrl-D)
+"""                          begins and ends a message of several lines
+ctrl-C                       stops an answer; the chat continues'''
 _BYE = ("/bye", "/exit", "/quit")
 
 

@@ -69,7 +69,7 @@ def _ask(reference: str, num_bytes: int | None) -> None:
         raise CommandFailed(f"{missing}; {how}")
     sys.stderr.write(f"{missing}. Pull {amount}? [Y/n] ")
     sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("", "y", "yes"):
+    if sys.stdin.readline().lower() not in ("\n", "y\n", "yes\n"):  # the end of input is no answer
         raise CommandFailed(f"{missing}, and was not pulled; to use it, {how}")
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from server.settings.daemon import Settings
 
 
+_OLLAMAS_LIVE = ":latest"  # what a bare name means here
+
+
 @dataclass(frozen=True, slots=True)
 class ModelNames:
     """installed: what requests may name, adapters (`model:adapter`) among them. catalogue: what can be pulled by name."""
@@ -28,7 +31,7 @@ class ModelNames:
         """The name, `name:NUMBER`, `name:alias` or `name:adapter` as requests write it; None when no such model is installed."""
         if text in self.installed:
             return text
-        label = same_label(text, self.models)
+        label = same_label(text, self.models).removesuffix(_OLLAMAS_LIVE)
         return label if label.partition(":")[0] in self.models else None
 
 

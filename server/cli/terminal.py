@@ -14,6 +14,7 @@ from server.logs import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 _LAYOUT = "\n\t"
 _WIDTH_OF_PIPES = 240  # a table that another program reads is not cut at 80 columns
@@ -33,14 +34,20 @@ def print_error(message: str) -> None:
     from rich.text import Text
 
     line = Text.assemble(("error: ", "bold red"), (visible(" ".join(message.split())), "red"))
-    console(sys.stderr).print(line, soft_wrap=True)
+    _print_whole(line)
 
 
 def print_note(message: str) -> None:
     """Prints a note for the user to standard error, so that piped output stays clean."""
     from rich.text import Text
 
-    console(sys.stderr).print(Text(visible(message, keep=_LAYOUT), "dim"), soft_wrap=True)
+    _print_whole(Text(visible(message, keep=_LAYOUT), "dim"))
+
+
+def _print_whole(text: Text) -> None:
+    """To standard error: broken between words at a terminal, as one line for other programs."""
+    target = console(sys.stderr)
+    target.print(text, soft_wrap=not target.is_terminal)
 
 
 def print_json(value: object) -> None:

@@ -24,5 +24,5 @@ class RouteTable:
         if path in self._plain:
             return path
         matching = [route for route in self._others if route.path_regex.match(path)]
-        best = next((route for route in matching if method in route.methods), None) or next(iter(matching), None)
+        best = next((route for route in matching if method in (route.methods or ())), None) or next(iter(matching), None)
         return best.path if best else None

@@ -34,7 +34,7 @@ class DescribedApp(FastAPI):
             for route in self.guarded:
                 access = declared_access(route.endpoint)
                 if route.include_in_schema and access is not None:
-                    _describe(document["paths"][route.path_format], route.methods, access)
+                    _describe(document["paths"][route.path_format], route.methods or (), access)
         assert self.openapi_schema is not None, "FastAPI keeps what it made"
         return self.openapi_schema
 

@@ -29,7 +29,7 @@ def api_docs_router(app: FastAPI) -> APIRouter:
     @open_to_all
     async def openapi_document() -> Response:
         if not written:
-            written.append(await asyncio.to_thread(lambda: JSONResponse(app.openapi()).body))
+            written.append(await asyncio.to_thread(lambda: bytes(JSONResponse(app.openapi()).body)))
         return Response(written[0], media_type="application/json")
 
     @router.get("/docs")
