@@ -14,11 +14,12 @@ from jobs.job import Progress
 from jobs.lifecycle import AttemptEnd
 from jobs.messages import Checkpointed, Failed, FromChild, LogMessage, Progressed, Staged, Start, TerminalMessage
 from jobs.record import JobRecord
-from jobs.task import StopReason
+from jobs.task import JobKind, StopReason
 from model_registry.errors import NotWritable, OutOfDisk
 
 EVENT_EVERY_S = 2.0  # of a progress without figures, as an event
 GRACE_S: Mapping[StopReason, float] = {StopReason.CANCEL: 0.8, StopReason.PAUSE: 120.0}
+PAUSE_GRACE_S: Mapping[str, float] = {JobKind.PULL: 1.5}  # of kinds that lose nothing when they are killed, by kind
 WINDOW_S = 60.0
 
 
@@ -76,10 +77,14 @@ class Attempt:
         self.stop_reason = StopReason.CANCEL if StopReason.CANCEL in (self.stop_reason, reason) else reason
         if self._killer is not None:
             self._killer.cancel()
-        grace_s = GRACE_S[self.stop_reason] if grace_s is None else grace_s
+        grace_s = self._default_grace_s(self.stop_reason) if grace_s is None else grace_s
         self._killer = asyncio.get_running_loop().call_later(grace_s, self._kill)
         if self._child is not None:
             self._child.stop(self.stop_reason)
+
+    def _default_grace_s(self, reason: StopReason) -> float:
+        is_pause = reason is StopReason.PAUSE
+        return PAUSE_GRACE_S.get(self._start.kind, GRACE_S[reason]) if is_pause else GRACE_S[reason]
 
     def _kill(self) -> None:
         if self._child is not None:

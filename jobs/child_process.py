@@ -25,7 +25,7 @@ _PLAN_ENVIRONMENT = {
 _DECODER: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)
 
 
-_FETCHING = frozenset({JobKind.CONVERT, JobKind.MERGE, JobKind.QUANTIZE, JobKind.FINETUNE, JobKind.DISTIL})
+_FETCHING = frozenset({JobKind.CONVERT, JobKind.MERGE, JobKind.QUANTIZE, JobKind.FINETUNE, JobKind.DISTIL, JobKind.PULL})
 
 
 def _fetches(start: Start) -> bool:

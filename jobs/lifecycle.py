@@ -7,13 +7,15 @@ follows when a process has ended. Values in, decisions out.
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 
 from jobs.job import Failure, Job, JobStatus, WrongStatus
 from jobs.messages import Ended, Failed, Finished, Refused, TerminalMessage
-from jobs.task import Outcome, StopReason
+from jobs.task import JobKind, Outcome, StopReason
 
 _MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.CANCELLED, JobStatus.FAILED}),
@@ -55,19 +57,37 @@ class Dispatch:
     unrunnable: Mapping[str, tuple[JobStatus, Failure]]
 
 
-def plan_dispatch(jobs: Collection[Job], needed: Mapping[str, JobStatus], max_running: int) -> Dispatch:
+class Lane(StrEnum):
+    """Jobs of one lane wait for each other, never for those of another."""
+
+    WORK = "work"  # computes: trains, converts, measures
+    PULL = "pull"  # mostly waits for the network
+
+
+MAX_PULLS = 2  # that run at a time
+
+
+def lane_of(job: Job) -> Lane:
+    return Lane.PULL if job.kind is JobKind.PULL else Lane.WORK
+
+
+def plan_dispatch(jobs: Collection[Job], needed: Mapping[str, JobStatus], max_running: int, max_pulls: int = MAX_PULLS) -> Dispatch:
     """jobs: all that have not ended. needed: the status of every job that one of them needs, by id; absent: it is gone.
 
     1. A job whose need failed or is gone fails, one whose need was cancelled is cancelled with it.
-    2. Of those whose needs all succeeded, the oldest start, until max_running run.
+    2. Of those whose needs all succeeded, the oldest of each lane start, until max_running of its work or max_pulls run.
     """
     waiting = sorted((job for job in jobs if job.status is JobStatus.QUEUED), key=lambda job: (job.created_at, job.id))
     unrunnable = {job.id: why for job in waiting if (why := _why_unrunnable(job, needed)) is not None}
-    num_free = max_running - sum(job.status is JobStatus.RUNNING for job in jobs)
-    ready = [
-        job.id for job in waiting if job.id not in unrunnable and all(needed.get(need) is JobStatus.SUCCEEDED for need in job.needs)
-    ]
-    return Dispatch(tuple(ready[: max(0, num_free)]), unrunnable)
+    num_running = Counter(lane_of(job) for job in jobs if job.status is JobStatus.RUNNING)
+    start: list[str] = []
+    for job in waiting:
+        lane = lane_of(job)
+        is_ready = job.id not in unrunnable and all(needed.get(need) is JobStatus.SUCCEEDED for need in job.needs)
+        if is_ready and num_running[lane] < (max_pulls if lane is Lane.PULL else max_running):
+            num_running[lane] += 1
+            start.append(job.id)
+    return Dispatch(tuple(start), unrunnable)
 
 
 def _why_unrunnable(job: Job, needed: Mapping[str, JobStatus]) -> tuple[JobStatus, Failure] | None:

@@ -116,8 +116,10 @@ class JobService:
         pipeline: str | None = None,
         slot: PlanSlot | None = None,
         owner: str | None = None,
+        is_planned: bool = True,
     ) -> Job:
-        """A new job, queued. Planned first, unless it needs versions that are not made yet; what its plan leaves becomes the job's.
+        """A new job, queued. Planned first, unless it needs versions that are not made yet, or its caller has checked it
+        (is_planned false); what its plan leaves becomes the job's.
 
         Raises as `plan` does, JobNotFound, JobsElsewhere. Cancelled while it is planned, it leaves nothing; later, the job is.
         """
@@ -128,7 +130,7 @@ class JobService:
         await self._starter.admit(kind, params)
         async with AsyncExitStack() as planning:
             made: MadePlan | None = None
-            if all(job.status is JobStatus.SUCCEEDED for job in needed):
+            if is_planned and all(job.status is JobStatus.SUCCEEDED for job in needed):
                 slot = slot or planning.enter_context(self.plan_slot())
                 made = await planning.enter_async_context(self._planner.plan(kind, params, slot))
             id_, notes, plan = f"job-{secrets.token_hex(6)}", dict(metadata or {}), made.plan if made else None

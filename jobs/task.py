@@ -41,6 +41,7 @@ class JobKind(StrEnum):
     FOUNDRY_EXPORT = "foundry-export"
     REGISTER = "register"
     OLIVE = "olive"
+    PULL = "pull"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from model_registry.errors import InvalidName, ModelNotFound, UnsupportedModel
+from model_registry.errors import InvalidName, ModelInUse, ModelNotFound, NameTaken, UnsupportedModel
 from model_registry.records import LIVE, Alias, Attachment, Model, ModelVersion, VariantRole
 
 
@@ -31,9 +31,9 @@ def plan_attachment(model: Model, name: str, tuned: ModelVersion) -> Attachment:
 
 
 def check_alias_is_free(model: Model, alias: str) -> None:
-    """Raises InvalidName when an adapter has the name: the alias would hide it."""
+    """Raises NameTaken when an adapter has the name: the alias would hide it."""
     if any(each.name == alias for each in model.adapters):
-        raise InvalidName(f"{model.name}:{alias} is an adapter. Detach it first, or choose another name for the alias.")
+        raise NameTaken(f"{model.name}:{alias} is an adapter. Detach it first, or choose another name for the alias.")
 
 
 def plan_detachments(model: Model, to_delete: Sequence[ModelVersion], models: Mapping[str, Model]) -> list[Attachment]:
@@ -77,6 +77,24 @@ def plan_point(aliases: Sequence[Alias], model: str, name: str, number: int, wei
         by_name[PREVIOUS] = Alias(model, PREVIOUS, old.number)
     by_name[name] = Alias(model, name, number, weight)
     return tuple(by_name.values())
+
+
+def alias_named(model: Model, name: str) -> Alias:
+    """Raises ModelNotFound."""
+    for each in model.aliases:
+        if each.name == name:
+            return each
+    exist = ", ".join(each.name for each in model.aliases)
+    raise ModelNotFound(f"{model.name} has no alias {name!r}. It has: {exist}.")
+
+
+def plan_alias_removal(aliases: Sequence[Alias], gone: Alias) -> tuple[Alias, ...]:
+    """The others. Raises ModelInUse for `live`, which is what the bare name means."""
+    if gone.name == LIVE:
+        raise ModelInUse(
+            f"{gone.model}:{LIVE} is what the name {gone.model} means, and stays. Point it to another version instead."
+        )
+    return tuple(each for each in aliases if each != gone)
 
 
 def plan_removal(aliases: Sequence[Alias], number: int, remaining: Collection[int]) -> tuple[Alias, ...]:

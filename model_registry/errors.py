@@ -5,6 +5,7 @@ RegistryError
 ├── ModelInUse           loaded, or an alias points to it: stop it, move the alias, or force
 ├── InvalidReference     the text names no model source
 ├── InvalidName          not a possible name of a model or alias
+│   └── NameTaken        a possible one that already means something else
 ├── SourceUnavailable    offline, not found, gated, or the server keeps failing
 ├── ChecksumMismatch     the bytes are not those that were promised
 ├── UnsupportedModel     sound, but not something slmops serves
@@ -52,6 +53,10 @@ class InvalidReference(RegistryError):
 
 
 class InvalidName(RegistryError):
+    pass
+
+
+class NameTaken(InvalidName):
     pass
 
 

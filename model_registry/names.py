@@ -10,7 +10,8 @@ from model_registry.records import LIVE
 
 MAX_NAME_CHARS = 96
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
-_ALIAS = re.compile(r"[a-z](?:[a-z0-9._-]*[a-z0-9])?")
+ALIAS_PATTERN = r"[a-z](?:[a-z0-9._-]*[a-z0-9])?"  # of the whole name
+_ALIAS = re.compile(ALIAS_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,10 @@ from sqlalchemy import Connection
 
 from model_registry import queries
 from model_registry.aliases import (
+    alias_named,
     attachment_named,
     check_alias_is_free,
+    plan_alias_removal,
     plan_attachment,
     plan_detachments,
     plan_point,
@@ -138,6 +140,16 @@ class Registry:
                 queries.replace_aliases(connection, model, plan_point(found.aliases, model, alias, number, weight))
         return Alias(model, alias, number, weight)
 
+    def remove_alias(self, model: str, alias: str) -> Alias:
+        """Raises ModelNotFound; ModelInUse for `live`, which a model always has."""
+        with self.database.exclusive():
+            found = self.model(model)
+            gone = alias_named(found, alias)
+            kept = plan_alias_removal(found.aliases, gone)
+            with self.database.writing(Subject.MODELS) as connection:
+                queries.replace_aliases(connection, model, kept)
+        return gone
+
     def attach(self, model: str, name: str, version: str) -> Attachment:
         """Serves the adapter of a tuned version as `model:name`. Raises InvalidName, ModelNotFound, UnsupportedModel."""
         check_alias_name(name)
@@ -183,12 +195,14 @@ class Registry:
             if folder.stat().st_mtime < time.time() - ABANDONED_DOWNLOAD_AFTER_S:
                 freed += tree_bytes(folder)
                 remove_tree(folder)
-        with self.database.exclusive(), self.database.reading() as reader:
-            models = queries.load_models(reader, self._store)
+        with self.database.exclusive():
+            with self.database.reading() as reader:
+                models = queries.load_models(reader, self._store)
+                referenced = queries.referenced_blobs(reader)
             versions = {model.name: [version.number for version in model.versions] for model in models.values()}
             wanted = {version.digest[:CHECKPOINT_NAME_CHARS] for model in models.values() for version in model.versions}
             freed += self._collect_checkpoints(wanted)
-            return freed + self._store.collect(versions, queries.referenced_blobs(reader))
+            return freed + self._store.collect(versions, referenced)
 
     # ---- inside ----
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from model_registry.disk import sha256_of
@@ -18,19 +18,25 @@ class Problem:
     message: str
 
 
-def problems_of(version: ModelVersion, *, hashing: bool = True) -> tuple[Problem, ...]:
-    """Missing, resized, changed and surplus files. Without `hashing`, only names and sizes are compared."""
+Seen = Callable[[int], None]
+
+
+def problems_of(version: ModelVersion, *, hashing: bool = True, seen: Seen | None = None) -> tuple[Problem, ...]:
+    """Missing, resized, changed and surplus files. Without `hashing`, only names and sizes are compared.
+
+    seen: called with each number of bytes read; what it raises ends the work.
+    """
     remedy = f"Run `slmops rm --force {version.label}`, then pull it again."
     return tuple(
         Problem(version.label, f"{variant.name}/{path}", f"{what} {remedy}")
         for variant in version.variants
-        for path, what in _variant_problems(variant, hashing)
+        for path, what in _variant_problems(variant, hashing, seen)
     )
 
 
-def _variant_problems(variant: Variant, hashing: bool) -> Iterator[tuple[str, str]]:
+def _variant_problems(variant: Variant, hashing: bool, seen: Seen | None) -> Iterator[tuple[str, str]]:
     for artifact in variant.artifacts:
-        what = _artifact_problem(variant, artifact, hashing)
+        what = _artifact_problem(variant, artifact, hashing, seen)
         if what:
             yield artifact.path, what
     known = {artifact.path for artifact in variant.artifacts}
@@ -40,13 +46,13 @@ def _variant_problems(variant: Variant, hashing: bool) -> Iterator[tuple[str, st
             yield relative, "The file is not part of this version."
 
 
-def _artifact_problem(variant: Variant, artifact: Artifact, hashing: bool) -> str | None:
+def _artifact_problem(variant: Variant, artifact: Artifact, hashing: bool, seen: Seen | None) -> str | None:
     path = variant.folder / artifact.path
     if not path.is_file():
         return "The file is missing."
     size = path.stat().st_size
     if size != artifact.size_bytes:
         return f"The file has {size} bytes and should have {artifact.size_bytes}."
-    if hashing and (found := sha256_of(path)) != artifact.sha256:
+    if hashing and (found := sha256_of(path, seen)) != artifact.sha256:
         return f"The file's sha256 is {found} and should be {artifact.sha256}."
     return None

@@ -34,6 +34,7 @@ from server.admin.logs import logs_router
 from server.admin.models import admin_router
 from server.admin.pipelines import pipelines_router
 from server.admin.providers import providers_router
+from server.admin.registry.routers import registry_routers
 from server.dialects.openai.chat import chat_router
 from server.dialects.openai.completions import completions_router
 from server.dialects.openai.errors import openai_errors
@@ -170,6 +171,7 @@ def create_app(
         adapters_router(Adapters(models, control)),
         jobs_router(jobs, access),
         pipelines_router(jobs, access),
+        *registry_routers(storage, pool, jobs, offline=settings.offline),
         keys_router(storage.keys),
         providers_router(directory),
         health_router(readiness),
@@ -274,7 +276,7 @@ def _job_service(settings: Settings, storage: Storage, metrics: JobMetrics, task
 
 def _models(settings: Settings, storage: Storage) -> ServedModels:
     """The models that requests may name. The fake engine's are not the registry's."""
-    if storage.registry is None:
+    if settings.engine == "fake":
         return FakeModels([settings.model, *settings.models])
     return RegistryModels(storage.registry)
 

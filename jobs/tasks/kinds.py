@@ -16,6 +16,7 @@ _MODULES = {
     JobKind.FOUNDRY_EXPORT: "jobs.tasks.foundry_export",
     JobKind.MERGE: "jobs.tasks.merge",
     JobKind.OLIVE: "jobs.tasks.olive.task",
+    JobKind.PULL: "jobs.tasks.pull",
     JobKind.QUANTIZE: "jobs.tasks.quantize.task",
     JobKind.REGISTER: "jobs.tasks.register",
     JobKind.SEARCH: "jobs.tasks.search.task",

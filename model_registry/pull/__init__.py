@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from model_registry.pull.fetching import refetched
 from model_registry.pull.options import PullOptions, PullPlan, plan_pull
-from model_registry.pull.run import PullRun, pull
+from model_registry.pull.run import LOADING, PUBLISHING, PullRun, pull
 
-__all__ = ["PullOptions", "PullPlan", "PullRun", "plan_pull", "pull", "refetched"]
+__all__ = ["LOADING", "PUBLISHING", "PullOptions", "PullPlan", "PullRun", "plan_pull", "pull", "refetched"]

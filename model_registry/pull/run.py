@@ -27,6 +27,7 @@ from model_registry.verification import problems_of
 
 REQUESTED_PRECISION = "requested_precision"  # a manifest parameter: the value of `--precision`
 REQUESTED = "requested"  # another: what else was requested, where anything was
+LOADING, PUBLISHING = "loading it once", "publishing"  # stages of a pull, after those of its source and its importer
 _LIBRARIES = ("slmops", "onnx", "onnxruntime", "gguf", "tokenizers")
 
 
@@ -129,11 +130,11 @@ class PullRun:
         """Loads each build once where the options say so, and publishes the version."""
         builds, alias = result.builds, self.plan.alias
         if self.options.trial is not None:
-            self.progress.stage("loading it once")
+            self.progress.stage(LOADING)
             builds = builds.tried(self.options.trial)
             alias = CANDIDATE if builds.is_untried else alias
         manifest = self._manifest(replace(result, builds=builds))
-        self.progress.stage("publishing")
+        self.progress.stage(PUBLISHING)
         return self.registry.publish(self.plan.name, manifest, builds.variants, alias=alias)
 
     def _manifest(self, result: _Result) -> Manifest:

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
+from model_registry.description import finite
 from model_registry.evaluations import Evaluation, EvaluationStore
 from model_registry.lineage import Lineage
-from server.admin.job_bodies import Figures, finite
+from server.admin.job_bodies import Figures
 from server.dialects.openai.wire.errors import documented
 from server.http.access import GuardedRoute, requires
 from server.inference.fine_tuned_names import as_registered

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.fields import ReferenceKind
 from jobs.service import JobService
-from jobs.task import JobKind
+from jobs.task import InvalidJob, JobKind, Problem
 from model_registry.uploads import FileStore
 from server.principal import AccessScope, InsufficientScope, Principal
 
@@ -33,8 +33,12 @@ class JobAccess:
     ) -> None:
         """steps: names in the params that refer to jobs of the same chain.
 
-        Raises InsufficientScope; for a file or job of another owner FileNotKnown or JobNotFound, as if it did not exist.
+        Raises InsufficientScope; for a file or job of another owner FileNotKnown or JobNotFound, as if it did not exist;
+        InvalidJob for a pull, which has routes of its own with checks of its own.
         """
+        if kind is JobKind.PULL:
+            message = "A model is pulled by `POST /admin/registry/pulls`, or `slmops pull`. Use one of them."
+            raise InvalidJob([Problem(message, param="kind", code="unsupported_value")])
         owner = principal.only_own
         if owner is None:
             return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -11,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from jobs.job import Job, JobEvent, JobStatus
 from jobs.task import JobKind, Plan
+from model_registry.description import finite
 from server.http.body_errors import FAIL_FAST, at_most
 from server.inference.fine_tuned_names import as_registered
 
@@ -213,15 +212,6 @@ def event_body(event: JobEvent) -> EventBody:
         message=event.message,
         data=finite(event.data),
     )
-
-
-def finite(value: Any) -> Any:
-    """The value as JSON can hold it: a loss that is infinite or no number becomes null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: finite(each) for name, each in value.items()}
-    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _seconds(time: datetime | None) -> float | None:

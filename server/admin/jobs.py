@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 
-from jobs.job import Job, JobEvent, JobStatus
+from jobs.job import Job, JobStatus
 from jobs.service import JobService
 from jobs.task import JobKind
 from server.admin.job_access import JobAccess
@@ -25,10 +24,10 @@ from server.admin.job_bodies import (
     KindList,
     PlanBody,
     PlanRequest,
-    event_body,
     job_body,
     plan_body,
 )
+from server.admin.job_events import EVENT_STREAM, event_list, event_stream
 from server.dialects.openai.wire.errors import documented
 from server.http.access import CallerPrincipal, requires
 from server.http.disconnection import unless_disconnected
@@ -58,9 +57,7 @@ def end_of(log: Path, num_lines: int = MAX_LINES, max_bytes: int = MAX_BYTES) ->
     return (note + b"".join(lines)).decode("utf-8", errors="replace")
 
 
-_EVENTS = "text/event-stream"
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
-MAX_EVENTS = 10_000
 
 
 def jobs_router(service: JobService, access: JobAccess) -> APIRouter:
@@ -129,14 +126,9 @@ def jobs_router(service: JobService, access: JobAccess) -> APIRouter:
         """A list, at most 10,000 at a time; or, with `stream=true` or `Accept: text/event-stream`, as they happen."""
         after = max(after, last_event_id or 0)
         await service.job(id, owner=caller.only_own)
-        if stream or _EVENTS in (accept or ""):
-            return StreamingResponse(_frames(service, id, after), media_type=_EVENTS, headers={"Cache-Control": "no-cache"})
-        found: list[JobEvent] = []
-        async for event in service.events(id, after):
-            found += [event] if event else []
-            if len(found) == MAX_EVENTS:
-                break
-        return EventList(data=[event_body(event) for event in found])
+        if stream or EVENT_STREAM in (accept or ""):
+            return event_stream(service.events(id, after, follow=True))
+        return await event_list(service.events(id, after))
 
     @router.get("/jobs/{id}/log", response_class=Response, responses=documented(400, 404, 500) | _TEXT, summary="Read its log")
     @requires(AccessScope.JOBS, changes_state=False)
@@ -178,13 +170,3 @@ def jobs_router(service: JobService, access: JobAccess) -> APIRouter:
         return Deleted(id=id)
 
     return router
-
-
-async def _frames(service: JobService, id_: str, after: int) -> AsyncIterator[bytes]:
-    """https://html.spec.whatwg.org/multipage/server-sent-events.html; a comment when all is quiet."""
-    async for event in service.events(id_, after, follow=True):
-        if event is None:
-            yield b": still here\n\n"
-        else:
-            data = event_body(event).model_dump_json()
-            yield f"id: {event.number}\nevent: {event.type}\ndata: {data}\n\n".encode()

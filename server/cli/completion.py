@@ -7,7 +7,7 @@ goes wrong completes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -95,7 +95,7 @@ COMPLETERS: Mapping[str, Completer] = {  # by an argument's metavar, or an optio
 # ---- inside ----
 
 
-def _described(context: typer.Context) -> list[dict[str, Any]]:
+def _described(context: typer.Context) -> Sequence[Mapping[str, Any]]:
     """All models: of the daemon at a chosen address, else of the home, if there is one."""
     from server.cli.configuration import settings_from
 
@@ -103,8 +103,8 @@ def _described(context: typer.Context) -> list[dict[str, Any]]:
     if settings.url is not None:
         return _answer(context, "/admin/registry/models")
     from model_registry.database import Database
+    from model_registry.description import describe_model
     from model_registry.registry import Registry
-    from server.cli.description import describe_model
 
     with Database(settings.home) as database:
         return [describe_model(model) for model in Registry(database).models()] if database.exists() else []

@@ -1,92 +1,11 @@
-"""Registry records and plans of jobs as plain JSON values with stable keys, as `--json` prints them, and as lines for people."""
+"""Descriptions of records, and plans of jobs, as lines for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from model_registry.catalog import Catalog, CatalogBuild, CatalogEntry
-from model_registry.records import Model, ModelVersion, Variant
 from server.cli.terminal import print_json, print_line, print_note, size, span
-
-SHORT_CONTEXT = 4096  # tokens: enough for most chats
-
-
-def describe_model(model: Model) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "created_at": model.created_at.isoformat(),
-        "aliases": {alias.name: alias.number for alias in model.aliases},
-        "versions": [describe_version(version) for version in model.versions],
-    }
-
-
-def describe_version(version: ModelVersion) -> dict[str, Any]:
-    manifest = version.manifest
-    return {
-        "model": version.model,
-        "number": version.number,
-        "label": version.label,
-        "digest": version.digest,
-        "created_at": version.created_at.isoformat(),
-        "size_bytes": version.size_bytes,
-        "source": manifest.source,
-        "source_sha256": manifest.source_sha256,
-        "importer": manifest.importer,
-        "architecture": manifest.architecture,
-        "context_length": manifest.context_length,
-        "capabilities": sorted(manifest.capabilities),
-        "licence": manifest.licence,
-        "parent": manifest.parent,
-        "parameters": dict(manifest.parameters),
-        "metrics": dict(manifest.metrics),
-        "library_versions": dict(manifest.library_versions),
-        "warnings": list(manifest.warnings),
-        "variants": [_describe_variant(variant) for variant in version.variants],
-    }
-
-
-def _describe_variant(variant: Variant) -> dict[str, Any]:
-    return {
-        "name": variant.name,
-        "precision": variant.precision.value,
-        "provider_family": variant.provider_family,
-        "role": variant.role.value,
-        "graph": None if variant.graph is None else variant.graph.value,
-        "folder": str(variant.folder),
-        "size_bytes": variant.size_bytes,
-        "artifacts": [asdict(artifact) for artifact in variant.artifacts],
-    }
-
-
-def describe_catalog(catalog: Catalog, models: Sequence[Model]) -> list[dict[str, Any]]:
-    """One value per entry, with what of it is installed and the memory that its first build needs."""
-    return [_describe_entry(entry, models) for entry in catalog.entries]
-
-
-def _describe_entry(entry: CatalogEntry, models: Sequence[Model]) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "description": entry.description,
-        "licence": entry.licence,
-        "parameters": entry.parameters,
-        "embedded": entry.embedded,
-        "installed": any(model.name == entry.name for model in models),
-        "memory_bytes": entry.builds[0].memory_bytes(),
-        "builds": [_describe_build(build) for build in entry.builds],
-    }
-
-
-def _describe_build(build: CatalogBuild) -> dict[str, Any]:
-    """memory_bytes: at full context; memory_bytes_4k: with context_length = 4096. None where that cannot be predicted."""
-    return {
-        "name": build.name,
-        "source": str(build.source),
-        "download_bytes": build.download_bytes,
-        "memory_bytes": build.memory_bytes(),
-        "memory_bytes_4k": build.memory_bytes(SHORT_CONTEXT),
-    }
 
 
 def outline(values: Mapping[str, Any], depth: int = 0) -> Iterator[str]:

@@ -118,6 +118,7 @@ TABLE: Mapping[type[Exception], Rule] = {
     keys.KeyNameTaken: Rule(409, INVALID, "key_name_taken", param="name"),
     keys.InvalidKeyName: Rule(400, INVALID, "invalid_value", param="name"),
     registry.ModelNotFound: Rule(404, INVALID, "model_not_found", param="model"),
+    registry.NameTaken: Rule(409, INVALID, "name_taken", param="alias"),
     registry.InvalidName: Rule(404, INVALID, "model_not_found", param="model"),
     registry.InvalidReference: Rule(400, INVALID, "invalid_reference", param="model"),
     registry.ModelInUse: Rule(409, INVALID, "model_in_use", param="model"),

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from model_registry.keys import ApiKey, KeyStore, NewKey
@@ -24,14 +26,26 @@ T = TypeVar("T")
 
 
 class RegistryAccess:
-    """Reads the models once when it is made; close() when done, off the event loop. snapshot: the newest one known."""
+    """close() when done, off the event loop. snapshot: the newest one known.
 
-    def __init__(self, registry: Registry, writes: WriteThread) -> None:
+    serves: whether requests name its models: then they are read when it is made, else nothing is made or opened before a write.
+    """
+
+    def __init__(self, registry: Registry, writes: WriteThread, *, serves: bool = True) -> None:
         self._registry = registry
         self._writes = writes
         self._renewing = threading.Lock()
         self._reader = ThreadPoolExecutor(1, "registry-read")  # of its own: requests do not wait for others' files
-        self.snapshot: Snapshot = registry.snapshot()
+        self.snapshot: Snapshot = registry.snapshot() if serves else Snapshot(-1, MappingProxyType({}))
+
+    @property
+    def home(self) -> Path:
+        return self._registry.home
+
+    @property
+    def why_read_only(self) -> str | None:
+        """As of the registry."""
+        return self._registry.why_read_only
 
     def close(self) -> None:
         self._reader.shutdown()
@@ -39,7 +53,8 @@ class RegistryAccess:
     def renew(self) -> None:
         """Waits for the disk: not for the event loop. Raises RegistryError."""
         with self._renewing:  # else an older snapshot could take the place of a newer one
-            self.snapshot = self._registry.snapshot()
+            if self._registry.database.exists():
+                self.snapshot = self._registry.snapshot()
 
     async def refresh(self) -> None:
         """What was committed before this call, by any process, is in the snapshot when it returns. Raises RegistryError."""
@@ -58,6 +73,13 @@ class RegistryAccess:
                 self.renew()
 
         return await self._writes.write(run, deadline_s)
+
+    async def collect_garbage(self) -> int:
+        """Bytes freed. In a thread of its own: other writes wait only while files are removed that they might name.
+
+        Raises RegistryBusy, NotWritable, OutOfDisk.
+        """
+        return await asyncio.to_thread(self._registry.collect_garbage)
 
 
 class ApiKeys:

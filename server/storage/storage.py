@@ -19,7 +19,8 @@ from server.storage.threads import ChangeWatch, Renewal, WriteThread
 class Storage:
     """start() to follow other processes, close() when done; both off the event loop or before it. The database is closed with it.
 
-    serves_models: whether models are read from the registry; without it nothing is made in a home, or opened, before it is needed.
+    serves_models: whether requests name the registry's models; without it nothing is made in a home, or opened, before it is
+    needed.
     Raises RegistryError when the database cannot be used.
     """
 
@@ -30,12 +31,13 @@ class Storage:
         self.evaluations = EvaluationStore(database)
         self.jobs = JobStore(database)
         self.keys = ApiKeys(KeyStore(database), self.writes)
-        self.registry = RegistryAccess(Registry(database), self.writes) if serves_models else None
+        self.registry = RegistryAccess(Registry(database), self.writes, serves=serves_models)
+        self._serves_models = serves_models
         self._watch = ChangeWatch(*self._renewals())
 
     def _renewals(self) -> list[Renewal]:
         keys = Renewal(self.keys.renew, "API keys cannot be read; those known before hold")
-        if self.registry is None:
+        if not self._serves_models:
             return [keys]
         return [keys, Renewal(self.registry.renew, "the registry cannot be read; serving what was there")]
 
@@ -50,6 +52,5 @@ class Storage:
         """Once every write that was begun is done."""
         self._watch.close()
         self.writes.shutdown()
-        if self.registry is not None:
-            self.registry.close()
+        self.registry.close()
         self.database.close()

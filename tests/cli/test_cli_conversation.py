@@ -222,7 +222,7 @@ class Terminal:
         os.close(self._ours)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_keys_of_a_chat_in_a_terminal(tmp_path: Path) -> None:
     variables = environment(tmp_path, {"SLMOPS_PORT": "1", "SLMOPS_ENGINE": "fake", "TERM": "xterm"})
     terminal = Terminal([*PROGRAM, "run"], variables, tmp_path)

@@ -53,7 +53,6 @@ def storage(home: Path) -> Iterator[Storage]:
 
 @pytest.fixture
 def access(storage: Storage) -> RegistryAccess:
-    assert storage.registry is not None
     return storage.registry
 
 

@@ -123,22 +123,6 @@ class Convert:
         return Plan(steps, outputs=(planned.name,))
 
     def run(self, params: ConvertParams, context: TaskContext) -> Outcome:
-        def prepare(path: Path, scratch: Path, progress: Progress) -> Path:
-            return readable(path, scratch, progress, allow_pickle=params.allow_pickle)
-
-        builders = {build.who for build in params.each()}
-        wants_checkpoint = not builders.isdisjoint((Backend.GENAI_BUILDER, Backend.OLIVE))
-        options = PullOptions(
-            builds=tuple(
-                BuildRequest(build.precision, importers_of(build.who, build.build_order(), build.options(), context))
-                for build in params.each()
-            ),
-            prepare=prepare,
-            files=FileChoice(wants_checkpoint=wants_checkpoint, allow_pickle=params.allow_pickle),
-            trial=try_build,
-            requested=params.requested(),
-            libraries=LIBRARIES if builders != {Backend.SLMOPS} else (),
-        )
         version = pull(
             context.registry,
             params.source,
@@ -146,9 +130,30 @@ class Convert:
             precision=params.precision,
             alias=CANDIDATE,
             progress=StagedProgress(context),
-            options=options,
+            options=pull_options(params, context),
         )
         return Outcome(version.label, metrics=version.manifest.metrics, details={"parameters": dict(version.manifest.parameters)})
+
+
+def pull_options(params: ConvertParams, context: TaskContext) -> PullOptions:
+    """How such a job's pull differs from a plain one."""
+
+    def prepare(path: Path, scratch: Path, progress: Progress) -> Path:
+        return readable(path, scratch, progress, allow_pickle=params.allow_pickle)
+
+    builders = {build.who for build in params.each()}
+    wants_checkpoint = not builders.isdisjoint((Backend.GENAI_BUILDER, Backend.OLIVE))
+    return PullOptions(
+        builds=tuple(
+            BuildRequest(build.precision, importers_of(build.who, build.build_order(), build.options(), context))
+            for build in params.each()
+        ),
+        prepare=prepare,
+        files=FileChoice(wants_checkpoint=wants_checkpoint, allow_pickle=params.allow_pickle),
+        trial=try_build,
+        requested=params.requested(),
+        libraries=LIBRARIES if builders != {Backend.SLMOPS} else (),
+    )
 
 
 def _planned(params: ConvertParams) -> PullPlan:

@@ -44,6 +44,7 @@ MEANINGS: Mapping[int, str] = {
     500: "The request failed; it may be retried.",
     501: "This server does not support that; the message names an alternative.",
     503: "The model is loading or restarting, or the server is shutting down; retry after the seconds in Retry-After.",
+    507: "There is not enough disk space, or the home cannot be written to; the message says what to do.",
 }
 
 
