@@ -30,6 +30,7 @@ from server.admin.health import health_router, metrics_router
 from server.admin.job_access import JobAccess
 from server.admin.jobs import jobs_router
 from server.admin.keys import keys_router
+from server.admin.logs import logs_router
 from server.admin.models import admin_router
 from server.admin.pipelines import pipelines_router
 from server.admin.providers import providers_router
@@ -43,12 +44,13 @@ from server.dialects.openai.models import models_router
 from server.dialects.openai.tokens import tokens_router
 from server.dialects.openai.unavailable import unavailable_router
 from server.http import errors
-from server.http.access import check_declarations, requires
+from server.http.access import guarded_routes
 from server.http.authentication import Authenticator
 from server.http.bodies import BodyLimit
 from server.http.cors import Cors, Preflights
 from server.http.observation import Observation
 from server.http.paths import PathsAndMethods
+from server.http.route_table import RouteTable
 from server.http.security import Policy, Security, is_loopback
 from server.inference.adapters import Adapters
 from server.inference.gateway import Gateway
@@ -58,9 +60,13 @@ from server.inference.model_control import ModelControl
 from server.inference.observers import LogLine, Observers
 from server.inference.readiness import Readiness
 from server.inference.served_models import FakeModels, RegistryModels, ServedModels
+from server.log_buffer import LogBuffer
 from server.metrics.collectors import JobMetrics
 from server.metrics.requests import RequestMetrics
 from server.metrics.series import Metrics
+from server.pages.api_description import DescribedApp
+from server.pages.api_docs import api_docs_router
+from server.pages.front_page import front_page_router
 from server.settings.daemon import Settings
 from server.storage.snapshots import ApiKeys
 from server.storage.storage import Storage
@@ -100,13 +106,15 @@ def create_app(
     settings: Settings,
     *,
     database: Database | None = None,
+    log_buffer: LogBuffer | None = None,
     pool: ModelPool | None = None,
     tasks: str = "jobs.tasks.kinds",
     runs_jobs: bool = True,
 ) -> FastAPI:
     """The gateway, for any ASGI server that runs its lifespan, at whose end the database is closed.
 
-    database: of the home, instead of one that is built here. pool: instead of one with real workers.
+    database: of the home, instead of one that is built here.
+    log_buffer: what `/admin/logs` reads; None: nothing. pool: instead of one with real workers.
     tasks: the module that knows the kinds of jobs. runs_jobs: whether to resume the jobs of the home.
     """
     lifecycle = Lifecycle()
@@ -140,17 +148,16 @@ def create_app(
             await asyncio.gather(jobs.close(), pool.close(grace_s=0))
             await asyncio.to_thread(storage.close)
 
-    app = FastAPI(
+    app = DescribedApp(
         title="slmops",
         version=slmops_version(),
         description="Serves small language models on this machine through OpenAI's API.",
         lifespan=lifespan,
         redirect_slashes=False,
+        openapi_url=None,  # it and /docs are routes of our own
     )
     app.state.parts = parts
-    for route in app.routes:  # FastAPI's own, of the API's description
-        requires(changes_state=False)(route.endpoint)  # type: ignore[attr-defined]
-    for router in (
+    routers = (
         chat_router(gateway),
         completions_router(gateway),
         models_router(gateway, control),
@@ -169,15 +176,20 @@ def create_app(
         providers_router(directory),
         health_router(readiness),
         metrics_router(metrics, jobs),
-    ):
-        check_declarations(router.routes)
+        logs_router(log_buffer or LogBuffer()),
+        front_page_router(),
+        api_docs_router(app),
+    )
+    app.guarded = [route for router in routers for route in guarded_routes(router.routes)]
+    for router in routers:
         app.include_router(router)
     errors.install(app)
     app.add_middleware(BodyLimit, max_body_bytes=int(settings.max_body_bytes), max_upload_bytes=int(settings.max_upload_bytes))
     policy, authenticator = Policy.of(settings), _authenticator(settings, storage.keys)
     app.add_middleware(Preflights)
     app.add_middleware(Security, policy=policy, authenticator=authenticator)
-    app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics, error_writer=openai_errors)
+    routes = RouteTable(app.guarded)
+    app.add_middleware(Observation, lifecycle=lifecycle, metrics=metrics, error_writer=openai_errors, route_of=routes.template_of)
     app.add_middleware(Cors, policy=policy, authenticator=authenticator)
     app.add_middleware(PathsAndMethods)  # added last, so outermost
     return app
@@ -203,12 +215,13 @@ def why_refused(settings: Settings, keys: KeyStore) -> str | None:
 
 def serve(settings: Settings) -> int:
     """Serves until a signal. Returns the exit code: 0 after a drain, 1 when it cannot listen or has no home, 2 when it must not."""
-    logs.configure(settings.log_level, settings.log_format)
+    log_buffer = LogBuffer()
+    logs.configure(settings.log_level, settings.log_format, log_buffer)
     with open_database(settings) as database:
-        return _serve(settings, database)
+        return _serve(settings, database, log_buffer)
 
 
-def _serve(settings: Settings, database: Database) -> int:
+def _serve(settings: Settings, database: Database, log_buffer: LogBuffer) -> int:
     from server.daemon import CannotListenError, Daemon, open_socket
 
     refusal = why_refused(settings, KeyStore(database))
@@ -220,7 +233,7 @@ def _serve(settings: Settings, database: Database) -> int:
         return _complain(str(error), _FAILED)
     with listener:
         try:
-            app = create_app(settings, database=database)
+            app = create_app(settings, database=database, log_buffer=log_buffer)
         except RegistryError as error:
             return _complain(error.message, _FAILED)
         if (mode := who_may_enter(settings.home)) is not None:

@@ -12,6 +12,7 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 _C0 = "\\x00-\\x1f"
@@ -29,12 +30,12 @@ def _written_out(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"
 
 
-def configure(level: str, log_format: str) -> None:
-    """Sends every line of the process to standard error. The HTTP server's own chatter is kept to warnings."""
+def configure(level: str, log_format: str, *further: logging.Handler) -> None:
+    """Sends every line of the process to standard error and to further handlers. The HTTP server's own are kept to warnings."""
     handler = _StandardError()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [handler, *further]
     root.setLevel(level.upper())
     for noisy in ("uvicorn", "uvicorn.error", "httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
@@ -54,7 +55,8 @@ def frames_of(error: BaseException) -> list[str]:
     return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
 
 
-def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """The values of an event; of an exception its type and frames."""
     fields = dict(getattr(record, "fields", {}))
     if record.exc_info and record.exc_info[1] is not None:
         fields |= {"error": type(record.exc_info[1]).__name__, "frames": frames_of(record.exc_info[1])}
@@ -66,7 +68,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {"time": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name}
-        whole = line | {"event": record.getMessage()} | _fields_of(record)
+        whole = line | {"event": record.getMessage()} | fields_of(record)
         try:
             return json.dumps(whole, default=str, allow_nan=False)
         except ValueError:  # a figure that is no number, which JSON has not
@@ -80,8 +82,11 @@ class TextFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = _fields_of(record)
-        frames = fields.pop("frames", [])
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        parts = [clock, record.levelname, record.getMessage(), *(f"{key}={value}" for key, value in fields.items())]
-        return "\n".join(visible(line) for line in (" ".join(parts), *(f"    {frame}" for frame in frames)))
+        return text_of(clock, record.levelname, record.getMessage(), fields_of(record))
+
+
+def text_of(clock: str, level: str, event: str, fields: Mapping[str, Any]) -> str:
+    """A line for people; several when it has frames."""
+    parts = [clock, level, event, *(f"{key}={value}" for key, value in fields.items() if key != "frames")]
+    return "\n".join(visible(line) for line in (" ".join(parts), *(f"    {frame}" for frame in fields.get("frames", ()))))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import quote
 
 import httpx
 
 from server.cli.failures import CommandFailed
+from server.cli.refusal import describe_refusal
 
 if TYPE_CHECKING:
     from server.settings.daemon import Settings
@@ -32,6 +34,14 @@ class Refused(CommandFailed):
     @property
     def is_about_the_key(self) -> bool:
         return self.status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPiece:
+    """Text that comes next. is_reasoning: it belongs to the model's thought, not to its answer."""
+
+    text: str
+    is_reasoning: bool = False
 
 
 class Daemon:
@@ -83,6 +93,10 @@ class Daemon:
             raise CommandFailed(self._absence())
         return self
 
+    def model_names(self) -> tuple[str, ...]:
+        """What requests may name: models, then adapters as `model:adapter`."""
+        return tuple(str(each["id"]) for each in self.call("GET", "/v1/models")["data"])
+
     def _absence(self, why: str = "") -> str:
         remedy = "check the address (--url or SLMOPS_URL)" if self.is_named else "start one with `slmops serve`"
         return f"no daemon answers at {self.url}{f' ({why})' if why else ''}; {remedy}"
@@ -100,14 +114,14 @@ class Daemon:
         """verb: load, reload, unload or reset, as `/admin/models/{name}` has them."""
         return self.call("POST", f"/admin/models/{quote(model, safe='')}/{verb}", body)
 
-    def stream_chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> Generator[str]:
-        """The answer's text as it comes. Closing the iterator closes the connection, which aborts the answer."""
+    def stream_chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> Generator[AnswerPiece]:
+        """The answer as it comes. Closing the iterator closes the connection, which aborts the answer."""
         body = {"messages": list(messages), "stream": True, **options}
         try:
             with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
                 if response.status_code != httpx.codes.OK:
                     response.read()
-                    raise CommandFailed(_problem(response))
+                    raise Refused(describe_refusal(response), response.status_code)
                 yield from _deltas(response.iter_lines())
         except httpx.HTTPError as error:
             raise CommandFailed(f"the connection to {self.url} broke ({error}); is the daemon still running?") from error
@@ -130,7 +144,7 @@ class Daemon:
             raise CommandFailed(f"{filename} could not be uploaded to {self.url} ({error})") from error
         if response.status_code >= httpx.codes.BAD_REQUEST:
             advice = "; or list its folder in jobs.data_roots of slmops.toml" if response.status_code == _TOO_LARGE else ""
-            raise CommandFailed(f"{filename} could not be uploaded: {_problem(response).rstrip('.')}{advice}")
+            raise CommandFailed(f"{filename} could not be uploaded: {describe_refusal(response).rstrip('.')}{advice}")
         content: dict[str, Any] = response.json()
         return content
 
@@ -149,7 +163,7 @@ class Daemon:
             with self._http.stream("GET", path, params=query) as response:
                 if response.status_code != httpx.codes.OK:
                     response.read()
-                    raise CommandFailed(_problem(response))
+                    raise CommandFailed(describe_refusal(response))
                 for line in response.iter_lines():
                     if line.startswith("data: "):
                         yield json.loads(line.removeprefix("data: "))
@@ -162,7 +176,7 @@ class Daemon:
         except httpx.HTTPError as error:
             raise CommandFailed(self._absence(str(error))) from error
         if response.status_code >= httpx.codes.MULTIPLE_CHOICES:
-            raise Refused(_problem(response), response.status_code)
+            raise Refused(describe_refusal(response), response.status_code)
         return response
 
     def close(self) -> None:
@@ -185,7 +199,7 @@ def _is_here(url: str) -> bool:
     return is_loopback(httpx.URL(url).host)
 
 
-def _deltas(lines: Iterator[str]) -> Iterator[str]:
+def _deltas(lines: Iterator[str]) -> Iterator[AnswerPiece]:
     for line in lines:
         if not line.startswith("data: ") or line == "data: [DONE]":
             continue
@@ -193,22 +207,8 @@ def _deltas(lines: Iterator[str]) -> Iterator[str]:
         if "error" in event:
             raise CommandFailed(event["error"]["message"])
         for choice in event["choices"]:
-            if text := choice["delta"].get("content"):
-                yield text
-
-
-def _problem(response: httpx.Response) -> str:
-    """The message of an error envelope; of another server's answer, its status and beginning."""
-    if response.has_redirect_location:
-        return f"{response.url} redirects to {response.headers['Location']}, which is not followed; use that address (--url)"
-    try:
-        message = str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{response.url} answered {response.status_code}: {response.text[:200]}; is it slmops?"
-    if response.status_code != httpx.codes.UNAUTHORIZED:
-        return message
-    return f"{message.partition('. ')[0].rstrip('.')}. Set SLMOPS_API_KEY to a key of the daemon at {_origin(response)}."
-
-
-def _origin(response: httpx.Response) -> str:
-    return f"{response.url.scheme}://{response.url.netloc.decode()}"
+            delta = choice["delta"]
+            if reasoning := delta.get("reasoning_content"):
+                yield AnswerPiece(reasoning, is_reasoning=True)
+            if text := delta.get("content"):
+                yield AnswerPiece(text)

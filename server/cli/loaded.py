@@ -10,6 +10,7 @@ from urllib.parse import quote
 import typer
 
 from server.cli.configuration import settings_from
+from server.cli.missing_model import Yes, ensure_installed
 from server.cli.models import AsJson, ModelName
 from server.cli.terminal import print_json, print_line, print_table, size, span
 
@@ -86,8 +87,14 @@ def _remarks(pool: dict[str, Any]) -> Iterator[str]:
     yield f"of the memory budget of {size(pool['memory_budget_bytes'])}, {size(pool['memory_charged_bytes'])} are charged"
 
 
-def load(model: ModelName, keep_alive: KeepAlive = None, pin: Pin = None, as_json: AsJson = False) -> None:
-    """Load a model into the running daemon, and set how long it stays."""
+def load(model: ModelName, keep_alive: KeepAlive = None, pin: Pin = None, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Load a model into the running daemon, and set how long it stays. A missing model is pulled first, after a question."""
+    from server.cli.daemon import Daemon
+    from server.cli.model_names import names_at
+
+    settings = settings_from()
+    with Daemon.configured(settings) as daemon:
+        model = ensure_installed(model, names_at(daemon.require()), settings, assume_yes=yes)
     loaded = _manage(model, "load", {"keep_alive": keep_alive, "pin": pin})
     _print(loaded, f"{loaded['id']} is loaded: {_runs_on(loaded)}, {_stays(loaded)}", as_json)
 

@@ -7,16 +7,33 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Annotated
 
 import typer
 
 from model_registry.telemetry import turn_off_telemetry
-from server.cli import backups, bench, chat, configuration, evaluations, jobs, keys, loaded, maintenance, models, pull, serve
+from server.cli import (
+    backups,
+    bench,
+    chat,
+    configuration,
+    evaluations,
+    jobs,
+    keys,
+    loaded,
+    log_lines,
+    maintenance,
+    models,
+    pull,
+    serve,
+)
 from server.cli.command_options import Url, add_shared_options, using_daemon
 from server.cli.failures import MISUSED, ending
 from server.cli.terminal import print_error
 
-_WITHOUT_DAEMON = frozenset({"serve", "config", "version", "providers", "doctor", "foundry", "bench"})  # bench has its own --url
+_WITHOUT_DAEMON = frozenset(
+    {"serve", "config", "version", "help", "providers", "doctor", "foundry", "bench"}
+)  # bench has its own --url
 
 
 def build() -> typer.Typer:
@@ -52,6 +69,8 @@ def build() -> typer.Typer:
         ("bench", bench.bench),
         ("config", configuration.config),
         ("version", maintenance.version),
+        ("logs", log_lines.logs),
+        ("help", explain),
     )
     for name, command in commands:
         app.command(name)(command)
@@ -65,7 +84,26 @@ def build() -> typer.Typer:
     return app
 
 
-def _choose_daemon(context: typer.Context, url: Url = None) -> None:
+Topic = Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="A command, as in `slmops help jobs submit`.")]
+
+
+def explain(command: Topic = None) -> None:
+    """Explain a command, or list all of them."""
+    build()([*(command or []), "--help"], prog_name="slmops", standalone_mode=False)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        maintenance.version()
+        raise typer.Exit
+
+
+ShowVersion = Annotated[
+    bool, typer.Option("--version", "-v", "-V", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+
+def _choose_daemon(context: typer.Context, url: Url = None, version: ShowVersion = False) -> None:
     context.with_resource(using_daemon(url))
 
 

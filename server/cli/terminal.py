@@ -16,6 +16,7 @@ from server.logs import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 Wide = Annotated[bool, typer.Option("--wide", help="All columns, however narrow the terminal.")]
 _LAYOUT = "\n\t"
@@ -38,18 +39,30 @@ def print_error(message: str) -> None:
     from rich.text import Text
 
     line = Text.assemble(("error: ", "bold red"), (visible(" ".join(message.split())), "red"))
-    console(sys.stderr).print(line, soft_wrap=True)
+    _print_whole(line)
 
 
 def print_note(message: str) -> None:
     """Prints a note for the user to standard error, so that piped output stays clean."""
     from rich.text import Text
 
-    console(sys.stderr).print(Text(visible(message, keep=_LAYOUT), "dim"), soft_wrap=True)
+    _print_whole(Text(visible(message, keep=_LAYOUT), "dim"))
+
+
+def _print_whole(text: Text) -> None:
+    """To standard error: broken between words at a terminal, as one line for other programs."""
+    target = console(sys.stderr)
+    target.print(text, soft_wrap=not target.is_terminal)
 
 
 def print_json(value: object) -> None:
     sys.stdout.write(visible(json.dumps(value, indent=2, ensure_ascii=False), keep="\n") + "\n")
+
+
+def print_compact_json(value: object) -> None:
+    """On one line."""
+    sys.stdout.write(visible(json.dumps(value, ensure_ascii=False)) + "\n")
+    sys.stdout.flush()
 
 
 def print_line(text: str) -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -86,11 +86,12 @@ class GuardedRoute(APIRoute):
         await super().handle(scope, receive, send)
 
 
-def check_declarations(routes: Iterable[BaseRoute]) -> None:
-    """Raises TypeError for a route that declares nothing, or that nothing guards: it must not be served."""
+def guarded_routes(routes: Iterable[BaseRoute]) -> Iterator[GuardedRoute]:
+    """The same routes. Raises TypeError for a route that declares nothing, or that nothing guards: it must not be served."""
     for route in routes:
         if not isinstance(route, GuardedRoute) or declared_access(route.endpoint) is None:
             raise TypeError(f"{route!r} must be a GuardedRoute that declares its access by `requires` or `open_to_all`")
+        yield route
 
 
 async def _principal_of(request: Request) -> Principal:

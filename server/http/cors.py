@@ -53,7 +53,7 @@ class Cors(_AnyOrigin):
 
     def _may_read(self, head: RequestHead) -> bool:
         """Where a key is required, the Host is not checked: without a key no Host gives access."""
-        is_host_allowed = head.host is None or self._authenticator.needs_key or self._policy.allows_host(head.host)
+        is_host_allowed = self._authenticator.needs_key or head.host is None or self._policy.allows_host(head.host)
         return is_host_allowed and all(self._policy.allows_origin(origin, head.host) for origin in head.origins)
 
 

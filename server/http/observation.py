@@ -20,7 +20,7 @@ from server.inference.lifecycle import Lifecycle
 from server.metrics.series import Metrics
 
 ALWAYS_ANSWERED = frozenset({"/health", "/ready", "/version", "/metrics"})
-QUIET = frozenset({"/health", "/ready", "/metrics"})  # logged at debug: probes would crowd out the rest
+QUIET = frozenset({"/health", "/ready", "/metrics", "/admin/logs"})  # logged at debug: they would crowd out the rest
 UNMATCHED = "unmatched"
 _SOUND_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _log = logging.getLogger("slmops.access")
@@ -29,14 +29,23 @@ _log = logging.getLogger("slmops.access")
 class Observation:
     """The layer. X-Request-Id is taken from the client when it is sound, else made up, and always answered.
 
-    error_writer: how the errors of requests to a path are written.
+    error_writer: how the errors of requests to a path are written. route_of: the route of a method and path, None when there is
+    none; used for requests that are refused before they reach one.
     """
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, metrics: Metrics, error_writer: Callable[[str], ErrorWriter]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        error_writer: Callable[[str], ErrorWriter],
+        route_of: Callable[[str, str], str | None],
+    ) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._error_writer = error_writer
+        self._route_of = route_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,7 +77,8 @@ class Observation:
 
     def _record_request(self, scope: Scope, record: RequestRecord, status: int | None) -> None:
         duration_s = time.perf_counter() - record.arrived
-        route = str(getattr(scope.get("route"), "path", UNMATCHED))
+        reached = scope.get("route")
+        route = str(reached.path) if reached is not None else self._route_of(scope["method"], scope["path"]) or UNMATCHED
         self._metrics.http_request(scope["method"], route, status or 0, duration_s)
         level = logging.DEBUG if scope["path"] in QUIET else logging.INFO
         if _log.isEnabledFor(level):

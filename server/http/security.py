@@ -18,10 +18,12 @@ from server.http.authentication import Authenticator, Rejection
 from server.http.errors import BY_STATUS, ErrorReply
 from server.http.request_head import RequestHead
 from server.http.request_record import RequestRecord
-from server.principal import ANONYMOUS, LOCAL, Principal
+from server.principal import ANONYMOUS, Principal
 from server.settings.daemon import Settings
 
-OPEN_PATHS = frozenset({"/health", "/ready", "/version"})
+OPEN_PATHS = frozenset(
+    {"/", "/health", "/ready", "/version", "/openapi.json", "/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"}
+)
 _OTHER_SITES = frozenset({"cross-site", "same-site"})  # same-site: another port or subdomain
 _UNNAMED = "another site"
 _REJECTIONS: Mapping[Rejection, tuple[str, str]] = {
@@ -139,12 +141,10 @@ class Security:
             await self._app(scope, receive, send)
 
     def _refusal(self, path: str, head: RequestHead, found: Principal | Rejection) -> ErrorReply | None:
-        """1. the Host, unless a key was sent that is valid, or will be after a preflight; 2. the Origin; 3. the key."""
-        has_key = isinstance(found, Principal) and found is not LOCAL
-        is_host_checked = not has_key and not (head.is_preflight and self._authenticator.needs_key)
-        for host in head.hosts if is_host_checked else ():
+        """1. the Host, where no key is needed: where one is, no Host gives access without it; 2. the Origin; 3. the key."""
+        for host in () if self._authenticator.needs_key else head.hosts:
             if not self._policy.allows_host(host):
-                return _forbidden(self._about_host(host, found), "host_not_allowed")
+                return _forbidden(_about_host(host), "host_not_allowed")
         for origin in head.origins:
             if not self._policy.allows_origin(origin, head.host):
                 return _forbidden(
@@ -156,12 +156,12 @@ class Security:
         code, message = _REJECTIONS[found]
         return ErrorReply(401, message, BY_STATUS[401].kind, code, None, {"WWW-Authenticate": "Bearer"})
 
-    def _about_host(self, host: str, found: Principal | Rejection) -> str:
-        """Names what is wrong with the key first, when one was sent: a valid one may be used under any Host."""
-        rejection = _REJECTIONS[found][1] if isinstance(found, Rejection) and found is not Rejection.MISSING else ""
-        key = "send a valid API key, " if self._authenticator.needs_key else ""
-        refusal = f"The Host {host[:200]!r} is not allowed, which protects from DNS rebinding. Use localhost, {key}"
-        return f"{rejection} {refusal}or add the name to allowed_hosts (SLMOPS_ALLOWED_HOSTS).".lstrip()
+
+def _about_host(host: str) -> str:
+    return (
+        f"The Host {host[:200]!r} is not allowed, which protects from DNS rebinding. Use localhost, create a key by "
+        "`slmops keys create`, or add the name to allowed_hosts (SLMOPS_ALLOWED_HOSTS)."
+    )
 
 
 def _forbidden(message: str, code: str) -> ErrorReply:

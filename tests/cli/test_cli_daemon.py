@@ -77,6 +77,48 @@ def test_run_reads_a_piped_prompt(slmops: Slmops, arguments: tuple[str, ...]) ->
     assert slmops(*arguments, stdin="piped äöü").stdout == "You said: piped äöü\n"
 
 
+@pytest.mark.parametrize(
+    "words", [("smollm2-135m", "Sum", "up:"), ("SmolLM2-135M:latest", "Sum up:"), ("-m", "smollm2-135m", "Sum up:")]
+)
+def test_run_takes_a_model_a_prompt_and_piped_text(slmops: Slmops, words: tuple[str, ...]) -> None:
+    assert slmops("run", *words, stdin="piped").stdout == "You said: Sum up:\n\npiped\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("run", "smollm2-360m", "Hi"), ("run", "-m", "smollm2-360m", "Hi"), ("load", "smollm2-360m")]
+)
+def test_a_missing_model_beside_a_daemon_is_named_with_the_command(slmops: Slmops, arguments: tuple[str, ...]) -> None:
+    run = slmops(*arguments)
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
+    assert "slmops pull smollm2-360m" in run.stderr
+
+
+def test_logs_of_a_daemon_that_no_service_manager_started(slmops: Slmops) -> None:
+    slmops("run", "A secret of mine")
+    run = slmops("logs", "--json", "--lines", "50")
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    routes = [line["fields"]["route"] for line in lines if line["event"] == "request"]
+    assert "/v1/chat/completions" in routes
+    assert "/admin/logs" not in routes
+    assert "secret" not in run.stdout
+    (last,) = slmops("logs", "-n", "1").stdout.splitlines()
+    assert "request" in last
+    assert "journalctl" in slmops("logs", SLMOPS_PORT=NOTHING_LISTENS).stderr
+    assert "SLMOPS_API_KEY" in slmops("logs", SLMOPS_API_KEY="wrong").stderr
+
+
+def test_followed_logs_go_on_until_interrupted(slmops: Slmops, home: Path, variables: dict[str, str]) -> None:
+    command = [*PROGRAM, "logs", "--follow", "-n", "1"]
+    with subprocess.Popen(command, cwd=home, env=variables, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        slmops("run", "Next")
+        while "/v1/chat/completions" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+
+
 def test_run_of_nothing_is_misuse(slmops: Slmops) -> None:
     run = slmops("run", stdin="  \n")
     assert run.returncode == 2

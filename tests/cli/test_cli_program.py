@@ -39,6 +39,8 @@ COMMANDS = [
     "bench",
     "config",
     "version",
+    "logs",
+    "help",
 ]
 
 
@@ -120,6 +122,26 @@ def test_version_is_a_process_of_its_own_that_imports_little() -> None:
     first, second = run.stdout.splitlines()
     assert first.startswith("slmops ")
     assert second == "[]"
+
+
+@pytest.mark.parametrize("flag", ["--version", "-v", "-V"])
+def test_the_version_is_a_flag_too(slmops: Slmops, flag: str) -> None:
+    assert slmops(flag) == slmops("version")
+
+
+def test_help_explains_commands(slmops: Slmops) -> None:
+    assert slmops("help").out == slmops("--help").out
+    assert "Usage: slmops jobs watch" in slmops("help", "jobs", "watch").out
+    assert slmops("help", "nonsense").code == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [(("serv",), "serve"), (("stop", "m", "--grac", "3"), "--grace-s"), (("jobs", "lst"), "list")]
+)
+def test_misspelt_words_are_met_with_the_nearest(slmops: Slmops, typed: tuple[str, ...], meant: str) -> None:
+    run = slmops(*typed)
+    assert run.code == 2
+    assert meant in run.err
 
 
 def test_version_json_names_the_libraries(slmops: Slmops) -> None:

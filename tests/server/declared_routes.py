@@ -16,11 +16,12 @@ ORDER = {"none": 0, "any key": 1, **{scope.value: number for number, scope in en
 
 @dataclass(frozen=True, slots=True)
 class DeclaredRoute:
-    """access: None when it declares nothing."""
+    """access: None when it declares nothing. is_documented: whether the OpenAPI document has it."""
 
     method: str
     path: str
     access: Access | None
+    is_documented: bool
 
     @property
     def needs(self) -> str:
@@ -38,7 +39,7 @@ class DeclaredRoute:
 def declared_routes(app: FastAPI) -> list[DeclaredRoute]:
     """By scope, in the app's order. HEAD stands for itself only where there is no GET."""
     found = [
-        DeclaredRoute(method, route.path, declared_access(route.endpoint))
+        DeclaredRoute(method, route.path, declared_access(route.endpoint), route.include_in_schema)
         for route in _flat(app.routes)
         for method in sorted(route.methods - ({"HEAD"} if "GET" in route.methods else set()))
     ]

@@ -96,7 +96,9 @@ def test_a_slash_at_the_end_means_nothing(http: httpx.Client) -> None:
     assert error_of(http.get("/v1/nothing/"), 404)["code"] == "unknown_url"
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready", "/version", "/metrics", "/v1/models", "/v1/models/smollm2-135m", "/docs"])
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/version", "/metrics", "/v1/models", "/v1/models/smollm2-135m", "/docs", "/"]
+)
 def test_head_is_answered_wherever_get_is(http: httpx.Client, path: str) -> None:
     head, whole = http.head(path), http.get(path)
     assert (head.status_code, head.content) == (200, b"")

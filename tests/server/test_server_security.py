@@ -10,7 +10,7 @@ import pytest
 from model_registry.database import Database
 from model_registry.keys import KeyStore
 from server.app import create_app, why_refused
-from server.http.security import Policy, host_of, is_loopback
+from server.http.security import OPEN_PATHS, Policy, host_of, is_loopback
 from server.settings.daemon import Settings
 from tests.doubles.live_server import call_app, error_of
 
@@ -144,6 +144,47 @@ def test_a_preflight_passes_without_a_key(make_settings: Make) -> None:
     assert response.headers["access-control-allow-private-network"] == "true"
 
 
+KEYS = ({"Authorization": "Bearer k"}, {"x-api-key": "k"})
+
+
+@pytest.mark.parametrize("bound_to", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("key", KEYS, ids=("bearer", "x-api-key"))
+def test_a_valid_key_works_under_any_host_name(make_settings: Make, bound_to: str, key: dict[str, str]) -> None:
+    """As behind a proxy that passes its own name on."""
+    app = create_app(make_settings(host=bound_to, api_key="k"))
+    headers = {"Host": "slm.example.org", "X-Forwarded-Host": "other.example", "X-Forwarded-For": "203.0.113.9"}
+    assert call_app(app, "GET", "/v1/models", headers=headers | key).status_code == 200
+    page = headers | key | {"Origin": "https://slm.example.org", "Sec-Fetch-Site": "same-origin"}
+    assert call_app(app, "POST", "/admin/models/nobody/unload", headers=page).status_code == 404
+
+
+@pytest.mark.parametrize("bound_to", ["127.0.0.1", "0.0.0.0"])
+def test_where_keys_are_needed_a_request_without_one_is_about_the_key_not_the_host(make_settings: Make, bound_to: str) -> None:
+    app = create_app(make_settings(host=bound_to, api_key="k"))
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        response = call_app(app, "GET", "/v1/models", headers={"Host": "slm.example.org", **headers})
+        assert error_of(response, 401)["code"] == "invalid_api_key"
+    for path in OPEN_PATHS:  # a probe, or a browser's first request
+        assert call_app(app, "GET", path, headers={"Host": "slm.example.org"}).status_code in (200, 503)
+
+
+def test_a_preflight_of_a_listed_page_passes_under_another_host_name(make_settings: Make) -> None:
+    app = create_app(make_settings(api_key="k", cors_origins=["https://console.example"]))
+    for origin in ("https://console.example", "https://slm.example.org"):
+        headers = {"Host": "slm.example.org", "Origin": origin, "Access-Control-Request-Method": "POST"}
+        response = call_app(app, "OPTIONS", "/v1/chat/completions", headers=headers)
+        assert (response.status_code, response.headers["access-control-allow-origin"]) == (204, origin)
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-Host", "X-Host", "Forwarded"])
+def test_a_forwarded_host_is_never_trusted(make_settings: Make, header: str) -> None:
+    value = "host=localhost" if header == "Forwarded" else "localhost"
+    response = call_app(create_app(make_settings()), "GET", "/v1/models", headers={"Host": "evil.example", header: value})
+    assert error_of(response, 403)["code"] == "host_not_allowed"
+    forged = {"Host": "127.0.0.1", "Origin": "https://evil.example", header: value.replace("localhost", "evil.example")}
+    assert error_of(call_app(create_app(make_settings()), "GET", "/v1/models", headers=forged), 403)["code"] == "origin_not_allowed"
+
+
 def test_a_preflight_of_another_origin_is_refused(make_settings: Make) -> None:
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     error_of(call_app(create_app(make_settings()), "OPTIONS", "/v1/chat/completions", headers=headers), 403)
@@ -157,15 +198,15 @@ def test_a_wrong_key_is_refused(make_settings: Make, authorization: str | None) 
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/docs", "/openapi.json", "/admin/models", "/nowhere"])
-def test_everything_but_the_probes_needs_the_key(make_settings: Make, path: str) -> None:
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/redoc", "/docs/nothing", "/admin/models", "/nowhere"])
+def test_everything_but_probes_and_pages_needs_the_key(make_settings: Make, path: str) -> None:
     app = create_app(make_settings(api_key="k"))
     error_of(call_app(app, "GET", path), 401)
     assert call_app(app, "GET", path, headers={"Authorization": "Bearer k"}).status_code != 401
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready", "/version"])
-def test_probes_are_open(make_settings: Make, path: str) -> None:
+@pytest.mark.parametrize("path", sorted(OPEN_PATHS))
+def test_probes_and_pages_are_open(make_settings: Make, path: str) -> None:
     assert call_app(create_app(make_settings(api_key="k")), "GET", path).status_code != 401
 
 

@@ -1,0 +1,1 @@
+"""What a browser opens: the front page, the API's description and its assets. No page names another host."""
