@@ -53,7 +53,7 @@ _LATENCY = Row(
     (
         heatmap(
             "Time to first token",
-            "How many requests had their first token after how long. Two bands: cached and new prompts, or an empty and a full queue.",
+            "How many requests had their first token after how long. Two bands: cached and new prompts, or a queue at times.",
             "vllm:time_to_first_token_seconds",
             OF_MODELS,
         ),

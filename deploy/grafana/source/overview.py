@@ -17,6 +17,10 @@ def _part(status: str) -> str:
     return f"({found} or 0 * {_REQUESTS}) / ({_REQUESTS} > 0)"
 
 
+def _increase(counter: str) -> str:
+    return f"sum by (model_name) (increase({counter}{{{OF_MODELS}}}{_RATE}))"
+
+
 _FAILED = _part('status=~"5..",status!="501"')
 _REJECTED = _part('status="429"')
 _ENGINE_ERRORS = (
@@ -29,7 +33,7 @@ _NOW = Row(
     (
         stat(
             "Alerts",
-            "Alerts of slmops that fire now; the table below names them. Always 0 where Prometheus does not load slmops.alerts.yml.",
+            "Alerts of slmops that fire now; the table names them. Always 0 where Prometheus does not load slmops.alerts.yml.",
             'count(ALERTS{alertname=~"Slmops.*",alertstate="firing"}) or vector(0)',
             "short",
             thresholds=((1, "bad"),),
@@ -189,7 +193,7 @@ _MACHINE = Row(
     (
         lines(
             "CPU",
-            "Cores in use. The gateway has one event loop, so it is saturated near 1; workers use the threads that they were given.",
+            "Cores in use. The gateway has one event loop, so near 1 it is saturated; workers use the threads they were given.",
             "suffix: cores",
             (f"rate(process_cpu_seconds_total{{{DAEMONS}}}{_RATE})", "gateway {{instance}}"),
             (f"sum by (model_name) (rate(slmops_model_cpu_seconds_total{{{OF_MODELS}}}{_RATE}))", "{{model_name}}"),
@@ -223,11 +227,8 @@ _MACHINE = Row(
             "Worker deaths and failed loads",
             "Workers that ended by themselves or hung, and loads that failed on every provider. The log says why.",
             "short",
-            (f"sum by (model_name) (increase(slmops_worker_deaths_total{{{OF_MODELS}}}{_RATE}))", "{{model_name}} deaths"),
-            (
-                f"sum by (model_name) (increase(slmops_model_load_failures_total{{{OF_MODELS}}}{_RATE}))",
-                "{{model_name}} failed loads",
-            ),
+            (_increase("slmops_worker_deaths_total"), "{{model_name}} deaths"),
+            (_increase("slmops_model_load_failures_total"), "{{model_name}} failed loads"),
         ),
         lines(
             "Open file descriptors",

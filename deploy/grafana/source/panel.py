@@ -96,7 +96,7 @@ def _target(panel: Panel, query: Query, ref: str) -> dict[str, Any]:
 
 
 def _defaults(panel: Panel) -> dict[str, Any]:
-    steps = [{"color": _COLOURS["good"], "value": None}]
+    steps: list[dict[str, Any]] = [{"color": _COLOURS["good"], "value": None}]
     steps += [{"color": _COLOURS[meaning], "value": value} for value, meaning in panel.thresholds]
     defaults: dict[str, Any] = {
         "unit": panel.unit,
@@ -104,17 +104,8 @@ def _defaults(panel: Panel) -> dict[str, Any]:
         "noValue": panel.without_data,
         "color": {"mode": "palette-classic" if panel.kind is Kind.LINES else "thresholds"},
         "thresholds": {"mode": "absolute", "steps": steps},
-        "custom": _LINE_STYLE if panel.kind is Kind.LINES else {},
+        "custom": _line_style(panel) if panel.kind is Kind.LINES else {},
     }
-    if panel.kind is Kind.LINES:
-        stacking = {"mode": "normal" if panel.stacked else "none", "group": "A"}
-        shown = {"mode": "line" if panel.thresholds else "off"}
-        defaults["custom"] = {
-            **_LINE_STYLE,
-            "fillOpacity": 30 if panel.stacked else 10,
-            "stacking": stacking,
-            "thresholdsStyle": shown,
-        }
     if panel.most is not None:
         defaults["max"] = panel.most
     if panel.states:
@@ -123,13 +114,25 @@ def _defaults(panel: Panel) -> dict[str, Any]:
     return defaults
 
 
-_LINE_STYLE = {"drawStyle": "line", "lineInterpolation": "linear", "lineWidth": 1, "showPoints": "never", "spanNulls": False}
+def _line_style(panel: Panel) -> dict[str, Any]:
+    return {
+        "drawStyle": "line",
+        "lineInterpolation": "linear",
+        "lineWidth": 1,
+        "fillOpacity": 30 if panel.stacked else 10,
+        "showPoints": "never",
+        "spanNulls": False,
+        "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},
+        "thresholdsStyle": {"mode": "line" if panel.thresholds else "off"},
+    }
+
+
 _LEGEND = {"displayMode": "list", "placement": "bottom", "showLegend": True}
 
 
 def _stat_options(panel: Panel) -> dict[str, Any]:
     graph = "area" if "$__rate_interval" in panel.queries[0].expression else "none"
-    named = "value" if not panel.unit == "none" else "name"
+    named = "name" if panel.unit == "none" else "value"
     reduced = {"calcs": ["lastNotNull"], "fields": "", "values": False}
     return {"reduceOptions": reduced, "colorMode": "value", "graphMode": graph, "textMode": named, "justifyMode": "auto"}
 
