@@ -7,7 +7,7 @@ from collections.abc import Mapping
 MEANINGS: Mapping[str, str] = {
     # the request
     "invalid_value": "A field has a value that is not possible; `param` names it, the message says what is.",
-    "invalid_reference": "The text is no reference to a model: a name of the catalogue, `hf://`, `pypi://`, `foundry://`, or a path.",
+    "invalid_reference": "No reference to a model: write a name of the catalogue, `hf://`, `pypi://`, `foundry://`, or a path.",
     "invalid_json": "The body is no strict JSON: fix it where the message says.",
     "missing_required_parameter": "A field is missing; `param` names it.",
     "unsupported_parameter": "The field means something that slmops does not provide: leave it out.",

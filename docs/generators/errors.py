@@ -24,12 +24,11 @@ Every error has OpenAI's form, on every path. `message` says what was wrong and 
 ```
 
 After the first chunk of a stream an error is an event `data: {"error": {...}}`, and the stream ends without `[DONE]`. With 429 and
-most of 503 comes a header `Retry-After`, in seconds. More than 256 headers, or about 64 KiB of them, are a 431 without a body, after
-which the connection is closed. What to do about what you see, with examples, is in
-[Troubleshooting](../operate/troubleshooting.md)."""
+most of 503 comes a header `Retry-After`, in seconds. More than 256 headers, or about 64 KiB of them, are a 431 without a body,
+after which the connection is closed. Symptoms and what to do: [Troubleshooting](../operate/troubleshooting.md)."""
 OF_JOBS_INTRODUCTION = """\
-A job that failed has the cause in its `failure`: `slmops jobs show JOB`. A job that cannot be planned is refused with the same codes,
-by 400 or 422."""
+A job that failed has the cause in its `failure`: `slmops jobs show JOB`. A job that cannot be planned is refused with the same
+codes, by 400 or 422."""
 
 
 def page() -> str:

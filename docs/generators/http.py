@@ -15,11 +15,11 @@ from server.http.access import Access, declared_access
 from server.settings.daemon import Settings
 
 INTRODUCTION = """\
-Every route of the daemon, by what it is for. The daemon serves the same description, for programs, at `/openapi.json`, and as a page
-at `/docs`. *Scope* is what a [key](../operate/security.md#scopes) needs once there are keys; a route that *changes something* is
-refused to [pages of other origins](../operate/security.md#web-pages). Errors have one form everywhere: see [Errors](errors.md).
+Every route of the daemon, by what it is for. The daemon serves the same description at `/openapi.json`, for programs, and at
+`/docs`, as a page. *Scope* is what a [key](../operate/security.md#scopes) needs once there are keys; a route that *changes
+something* is refused to [pages of other origins](../operate/security.md#web-pages). Errors have one form: see [Errors](errors.md).
 
-Bodies are strict JSON, and [within limits](../use/clients.md#limits-of-a-request). `null` means the same as leaving a field out."""
+Bodies are strict JSON, [within limits](../use/clients.md#limits-of-a-request). `null` means the same as leaving a field out."""
 TITLES = {
     "openai": "OpenAI's API",
     "tokens": "Tokens",

@@ -16,15 +16,16 @@ from server.settings.models import ModelSettings
 INTRODUCTION = f"""\
 A value comes from the first of: the command's flag, the variable `{ENV_PREFIX}NAME`, `slmops.toml`, the default. `slmops.toml` is
 looked for in the current folder, then in the home folder of slmops (`{DEFAULT_HOME}`); only the first found is read. An unknown
-setting, or a value out of range, stops the command and says which, from where. `slmops config` prints every setting with its value
-and where that came from.
+setting, or a value out of range, stops the command with a message that names it and its origin. `slmops config` prints every
+setting with its value and where that came from.
 
 Sizes are written `512MiB` or in bytes, durations in seconds (`keep_alive` and others that say so also as `10m`, `1h30m`), lists as
-`a,b` in flags and variables and as arrays in the file, tables in variables as JSON. How to choose values is told in
+`a,b` in flags and variables and as arrays in the file, tables in variables as JSON. How to choose values:
 [Sizing](../operate/sizing.md), [Memory](../models/memory.md) and [Context and concurrency](../use/context-and-concurrency.md)."""
 FOR_ALL_MODELS = """\
-These hold for every model. Each may be set for one model, in a table `[models.NAME]`, or for one version, in `[models."NAME:NUMBER"]`;
-names with dots need quotes. What a version's table leaves out is taken from its model's, and what neither has holds as for all."""
+These hold for every model. Each may be set for one model, in a table `[models.NAME]`, or for one version, in
+`[models."NAME:NUMBER"]`; names with dots need quotes. What a version's table leaves out is taken from its model's, and what neither
+has holds as for all. A table for an alias is refused, because what it means changes."""
 TABLES = {
     "jobs": "Settings of jobs: the table `[jobs]`.",
     "endpoints": "Servers that jobs may send requests to: a table `[endpoints.NAME]` for each.",
