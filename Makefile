@@ -8,7 +8,7 @@ PYTEST := -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no
 # What one process compiles, all others read: tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test test-all test-newest test-portable check check-fast clients lock bench bench-pool bench-forms bench-adapters bench-train walkthrough clean
+.PHONY: serve test test-all test-newest test-portable check check-fast docs clients lock bench bench-pool bench-forms bench-adapters bench-train walkthrough clean
 .DEFAULT_GOAL := serve
 
 # Serves on http://127.0.0.1:8000; the first time, the default model is fetched (with a progress bar).
@@ -44,6 +44,11 @@ check: .venv/.installed-dev
 check-fast: check
 	@$(BIN)/python $(PYTEST) -m unit --effort fast $(TESTS)
 
+# Writes the reference pages from the code, and builds the site into site/.
+docs: .venv/.installed-dev
+	@$(BIN)/python -m docs.generators
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # The clients whose quick starts are tests, installed side by side.
 clients: | $(BIN)/python
 	@$(MAKE) --silent --jobs=3 .venv/.clients-openai2 .venv/.clients-openai3 .venv/.clients-node
@@ -77,12 +82,12 @@ bench-adapters: .venv/.installed-dev
 bench-train: .venv/.installed-dev
 	@$(BIN)/slmops pull smollm2-135m && $(BIN)/python -m tests.benchmarks.training $(ROUNDS)
 
-# The whole life of a model on real data, as docs/slmops-walkthrough.md shows it. 40 to 60 minutes on two cores.
+# The whole life of a model on real data, as docs/tune/walkthrough.md shows it. 40 to 60 minutes on two cores.
 walkthrough: .venv/.installed-dev
 	@$(BIN)/slmops pull smollm2-135m && $(BIN)/python -m tests.benchmarks.walkthrough $(OPTIONS)
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

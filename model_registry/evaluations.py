@@ -1,4 +1,4 @@
-"""What was measured of versions, kept also when a version is gone: rows of the registry's database."""
+"""Evaluation results of versions, kept also when a version is gone: rows of the registry's database."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ from server.inference.observers import LogLine, Observers
 from server.inference.readiness import Readiness
 from server.inference.served_models import FakeModels, RegistryModels, ServedModels
 from server.log_buffer import LogBuffer
-from server.metrics.collectors import JobMetrics
+from server.metrics.event_loop_lag import measure_lag
+from server.metrics.job_metrics import JobMetrics
 from server.metrics.requests import RequestMetrics
 from server.metrics.series import Metrics
 from server.pages.api_description import DescribedApp
@@ -127,6 +128,7 @@ def create_app(
     plans = LoadPlans(settings, directory, pool)
     gateway = Gateway(settings, models, pool, plans, Observers([RequestMetrics(metrics), LogLine()]))
     control, readiness = ModelControl(gateway, plans), Readiness(gateway, lifecycle)
+    metrics.watch_readiness(lambda: readiness.why_not_ready() is None)
     jobs = _job_service(settings, storage, JobMetrics(metrics.registry), tasks)
     access = JobAccess(jobs, storage.files)
     parts = Parts(settings, lifecycle, pool, gateway, readiness, metrics, jobs, storage)
@@ -139,12 +141,14 @@ def create_app(
         if runs_jobs:
             await jobs.start()
         warming = asyncio.create_task(readiness.warm_up())
+        measuring = asyncio.create_task(measure_lag(metrics.event_loop_lag.observe))
         try:
             yield
         finally:
             lifecycle.drain()
             warming.cancel()
-            await asyncio.wait([warming])
+            measuring.cancel()
+            await asyncio.wait([warming, measuring])
             await asyncio.gather(jobs.close(), pool.close(grace_s=0))
             await asyncio.to_thread(storage.close)
 

@@ -1,57 +1,60 @@
-"""The documents name what is there: folders by their docstrings, files by their paths, pages by their headings."""
+"""The documents: reference pages are those of the code, the site builds strictly, and links of other pages lead somewhere."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.unit
+from docs.generators.pages import FOLDER, PAGES
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("server", "jobs", "runtime", "model_registry")
-PAGES = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")))
-OF_TODAY = [page for page in PAGES if page != "docs/log.md"]  # the log keeps the names of its time
-FILES = {path.relative_to(ROOT).as_posix() for package in (*PACKAGES, "tests") for path in (ROOT / package).rglob("*.py")}
-FOLDERS = {path.rpartition("/")[0] for path in FILES}
+OUTSIDE = ("README.md", "CONTRIBUTING.md")  # of the site, whose own links its build checks
+SOURCES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
 
 
-def _read(page: str) -> str:
-    return (ROOT / page).read_text(encoding="utf-8")
+@pytest.mark.api
+@pytest.mark.parametrize("name", PAGES)
+def test_a_reference_page_is_that_of_the_code(name: str) -> None:
+    assert (FOLDER / name).read_text(encoding="utf-8") == PAGES[name](), "run `make docs`, and commit docs/reference"
 
 
-def _first_paragraph(folder: str) -> str:
-    docstring = ast.get_docstring(ast.parse(_read(f"{folder}/__init__.py"))) or ""
-    return " ".join(docstring.split("\n\n")[0].split())
-
-
-def test_the_architecture_has_a_line_per_folder() -> None:
-    """The one that the folder's docstring begins with."""
-    lines = dict(re.findall(r"^\| `(\S+)/` \| (.*) \|$", _read("docs/architecture.md"), re.MULTILINE))
-    folders = {folder for folder in FOLDERS if "/" in folder and folder.startswith(PACKAGES)} - {
-        "model_registry/migrations/versions"
+@pytest.mark.api
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    """Strictly: every link and anchor leads somewhere, and every page is in the navigation."""
+    if find_spec("material") is None:
+        pytest.skip("needs mkdocs-material: pip install -c constraints.txt '.[docs]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, timeout=120
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = [page.read_text(encoding="utf-8") for page in (tmp_path / "site").rglob("*.html")]
+    loaded = {
+        url for page in pages for url in re.findall(r'<(?:script|img|link|iframe)\b[^>]*?(?:src|href)="(https?://[^"]+)"', page)
     }
-    assert lines == {folder: _first_paragraph(folder) for folder in folders}
+    assert loaded == set(), "the site must load nothing from elsewhere"
 
 
-def unknown_files(text: str) -> list[str]:
-    """Paths of Python files in code spans that end no file's path."""
-    named = re.findall(r"`([\w./]+\.py)`", text)
-    return [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in FILES)]
+@pytest.mark.unit
+@pytest.mark.parametrize("page", OUTSIDE)
+def test_links_lead_somewhere(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = re.findall(r"""\]\(([^)\s]+)\)|src(?:set)?="([^"]+)\"""", text)
+    assert [target for pair in targets for target in pair if target and not _exists(page, target)] == []
 
 
-@pytest.mark.parametrize("page", OF_TODAY)
-def test_files_that_are_named_are_there(page: str) -> None:
-    assert unknown_files(_read(page)) == []
-
-
-def test_a_file_that_is_gone_is_found() -> None:
-    assert unknown_files("`server/app.py`, `server/gone.py`, `pool/handle.py`") == ["server/gone.py"]
-
-
-def test_files_are_named_with_a_folder() -> None:
-    assert [name for name in re.findall(r"`([\w./]+\.py)`", _read("docs/architecture.md")) if "/" not in name] == []
+def _exists(page: str, target: str) -> bool:
+    path, _, anchor = target.partition("#")
+    linked = ROOT / path if path else ROOT / page
+    return target.startswith("https://") or (linked.exists() and (not anchor or anchor in _anchors(linked)))
 
 
 def _anchors(page: Path) -> set[str]:
@@ -59,13 +62,24 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
-    text = re.sub(r"```.*?```", "", _read(page), flags=re.DOTALL)
-    lost = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        path, _, anchor = target.partition("#")
-        linked = (ROOT / page).parent / path if path else ROOT / page
-        if not target.startswith(("https://", "http://")) and not (linked.exists() and (not anchor or anchor in _anchors(linked))):
-            lost.append(target)
-    assert lost == []
+@pytest.mark.unit
+def test_documents_that_the_code_names_are_there() -> None:
+    """In messages, docstrings and files of deployment."""
+    files = [*SOURCES, ROOT / "Makefile", *(path for path in (ROOT / "deploy").rglob("*") if path.is_file())]
+    named = {name for path in files for name in re.findall(r"(?<![\w/.-])docs/[\w/.-]+\.md\b", path.read_text(encoding="utf-8"))}
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.unit
+def test_the_architecture_has_a_line_per_folder() -> None:
+    """The one that the folder's docstring begins with."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    lines = dict(re.findall(r"^\| `(\S+)/` \| (.*) \|$", text, re.MULTILINE))
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in SOURCES if path.parent.parent != ROOT}
+    described = folders - set(PACKAGES) - {"model_registry/migrations/versions"}
+    assert lines == {folder: _first_paragraph(folder) for folder in described}
+
+
+def _first_paragraph(folder: str) -> str:
+    docstring = ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    return " ".join(docstring.split("\n\n")[0].split())

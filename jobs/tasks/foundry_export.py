@@ -23,7 +23,7 @@ _CONTENT = "{Content}"  # what Foundry Local puts a message in place of
 
 
 class FoundryExportParams(Params):
-    """Writes a version as a folder that Foundry Local loads."""
+    """Exports a version as a folder that Foundry Local loads."""
 
     model: VersionName = Field(min_length=1, description="A version of the registry.")
     folder: OutputFolder | None = Field(

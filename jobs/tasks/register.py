@@ -41,7 +41,7 @@ class Bounds(BaseModel):
 
 
 class RegisterParams(Params):
-    """Registers a version under a name and an alias, when it is good enough."""
+    """Points an alias to a version if its metrics meet the requirements."""
 
     model: VersionName = Field(min_length=1, description="The version.")
     name: str | None = Field(None, description="Makes it a version of this model too; by default it is left where it is.")

@@ -193,4 +193,5 @@ def _together(stats: Sequence[Stats]) -> Stats | None:
         steps_total=sum(each.steps_total for each in stats),
         resident_bytes=sum(each.resident_bytes for each in stats),
         threads=sum(each.threads for each in stats),
+        cpu_s=sum(each.cpu_s for each in stats),
     )

@@ -183,7 +183,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     `*_total` count since the worker's start, prefixes in tokens.
 
     kv_usage: KV bytes of running rows / the most that they may take. kv_bytes: KV memory backed by pages, running and cached rows.
-    threads: what the engine computes with now.
+    threads: what the engine computes with now. cpu_s: processor time of the worker since its start, all threads together; what
+    else is in the snapshot decides whether it changed.
     """
 
     num_running: int
@@ -196,6 +197,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     steps_total: int
     resident_bytes: int
     threads: int = 0
+    cpu_s: float = 0.0
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", omit_defaults=True):

@@ -144,7 +144,7 @@ class Worker:
         stats = self._engine.stats()
         if stats != self._stats_sent:
             self._stats_sent = stats
-            self._output.write(stats)
+            self._output.write(msgspec.structs.replace(stats, cpu_s=time.process_time()))
 
 
 def _read_messages(stream: BinaryIO, worker: Worker) -> None:

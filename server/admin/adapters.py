@@ -58,7 +58,7 @@ def adapters_router(adapters: Adapters) -> APIRouter:
         """From then on `NAME:ADAPTER` is a model of chat requests. A loaded base is reloaded beside itself; no request is lost."""
         return _body(await adapters.attach(name, body.name, body.adapter))
 
-    @router.delete("/{name}/adapters/{adapter}", responses=documented(404, 500, 503), summary="Serve an adapter no longer")
+    @router.delete("/{name}/adapters/{adapter}", responses=documented(404, 500, 503), summary="Stop serving an adapter")
     @requires(AccessScope.ADMIN, changes_state=True)
     async def detach(name: str, adapter: str) -> Detached:
         return Detached(id=_body(await adapters.detach(name, adapter)).id)

@@ -20,7 +20,7 @@ Other = Annotated[str, typer.Argument(metavar="OTHER", help="Another model's nam
 
 
 def commands() -> typer.Typer:
-    group = typer.Typer(help="What was measured of models; `slmops jobs create evaluate` measures.", no_args_is_help=True)
+    group = typer.Typer(help="Evaluation results; `slmops jobs create evaluate` makes them.", no_args_is_help=True)
     group.command("show")(show)
     group.command("compare")(compare)
     return group

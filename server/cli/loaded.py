@@ -114,7 +114,7 @@ def reload(
     replicas: Annotated[int | None, typer.Option(help="Workers.")] = None,
     num_slots: Annotated[int | None, typer.Option(help="Sequences decoded together, per worker.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads per worker; 0: a share of the cores.")] = None,
-    context_length: Annotated[int | None, typer.Option(help="Cut of the model's context, in tokens.")] = None,
+    context_length: Annotated[int | None, typer.Option(help="Maximum context length, in tokens.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Reload a model with other settings, until the daemon ends; no request fails meanwhile."""
@@ -193,7 +193,7 @@ def attach(model: ModelName, name: Name, tuned: Tuned) -> None:
 
 
 def detach(model: ModelName, name: Name) -> None:
-    """Serve an adapter no longer."""
+    """Stop serving an adapter."""
     with _daemon() as daemon:
         gone = daemon.call("DELETE", f"{_path(model)}/{quote(name, safe='')}")
     print_line(f"{gone['id']} is served no longer")

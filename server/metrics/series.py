@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from runtime.pool.loaded_model import Died, FellThrough, Left, Loaded, LoadFailed, PoolEvent, UnloadReason
-from server.metrics import names
+from server.metrics import slmops_metrics, vllm_metrics
 from server.metrics.collectors import ObservedPool, PoolCollector
-from server.metrics.names import LABELS, CounterName, HistogramName, labels_of
+from server.metrics.declaration import Declaration, labels_of
 from server.version import slmops_version
 
-_LOAD_S = (0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 40, 80, 160)
 _log = logging.getLogger("slmops.models")
 
 
@@ -23,17 +22,12 @@ class ModelLifecycle:
     """Listens to one pool."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, meaning: str, *further: str) -> Counter:
-            return Counter(name, meaning, (*LABELS, *further), registry=registry)
-
-        self._loads = counter("slmops_model_loads", "Loads of a model.")
-        self._load_failures = counter("slmops_model_load_failures", "Loads that failed on every provider.")
-        self._fallbacks = counter("slmops_provider_fallbacks", "Providers that could not load, so that the next did.", "provider")
-        self._deaths = counter("slmops_worker_deaths", "Workers that ended by themselves, or because they hung.")
-        self._unloads = counter("slmops_model_unloads", "Models that left memory, by reason.", "reason")
-        self._load_seconds = Histogram(
-            "slmops_model_load_seconds", "Duration of a load.", LABELS, buckets=_LOAD_S, registry=registry
-        )
+        self._loads = slmops_metrics.MODEL_LOADS.counter(registry)
+        self._load_failures = slmops_metrics.MODEL_LOAD_FAILURES.counter(registry)
+        self._fallbacks = slmops_metrics.PROVIDER_FALLBACKS.counter(registry)
+        self._deaths = slmops_metrics.WORKER_DEATHS.counter(registry)
+        self._unloads = slmops_metrics.MODEL_UNLOADS.counter(registry)
+        self._load_seconds = slmops_metrics.MODEL_LOAD_SECONDS.histogram(registry)
 
     def begin(self, label: str) -> None:
         """The series of this model exist, at zero."""
@@ -70,40 +64,37 @@ def _log_event(level: int, what: str, label: str, **fields: object) -> None:
     _log.log(level, what, extra={"fields": {"model": label, **fields}})
 
 
-_HTTP_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 600)
-
-
 class ModelMetrics:
     """The series of one version of a model, bound to their labels once, so that counting a token is one call."""
 
     def __init__(self, metrics: Metrics, labels: tuple[str, str]) -> None:
-        def histogram(name: HistogramName) -> Histogram:
-            return metrics.histograms[name.name].labels(*labels)
+        def histogram(declared: Declaration) -> Histogram:
+            return metrics.histograms[declared.name].labels(*labels)
 
-        def counter(name: CounterName) -> Counter:
-            return metrics.counters[name.name].labels(*labels)
+        def counter(declared: Declaration) -> Counter:
+            return metrics.counters[declared.name].labels(*labels)
 
-        def counters(name: CounterName) -> Mapping[str, Counter]:
-            return {value: metrics.counters[name.name].labels(*labels, value) for value in name.values}
+        def counters(declared: Declaration) -> Mapping[str, Counter]:
+            return {value: metrics.counters[declared.name].labels(*labels, value) for value in declared.values}
 
-        self.time_to_first_token = histogram(names.TIME_TO_FIRST_TOKEN)
-        self.inter_token_latency = histogram(names.INTER_TOKEN_LATENCY)
-        self.time_per_output_token = histogram(names.TIME_PER_OUTPUT_TOKEN)
-        self.e2e_latency = histogram(names.E2E_LATENCY)
-        self.queue_time = histogram(names.QUEUE_TIME)
-        self.prefill_time = histogram(names.PREFILL_TIME)
-        self.decode_time = histogram(names.DECODE_TIME)
-        self.inference_time = histogram(names.INFERENCE_TIME)
-        self.request_prompt_tokens = histogram(names.REQUEST_PROMPT_TOKENS)
-        self.request_generation_tokens = histogram(names.REQUEST_GENERATION_TOKENS)
-        self.request_max_generation_tokens = histogram(names.REQUEST_MAX_GENERATION_TOKENS)
-        self.request_params_max_tokens = histogram(names.REQUEST_PARAMS_MAX_TOKENS)
-        self.request_params_n = histogram(names.REQUEST_PARAMS_N)
-        self.prompt_tokens = counter(names.PROMPT_TOKENS)
-        self.prompt_tokens_cached = counter(names.PROMPT_TOKENS_CACHED)
-        self.generation_tokens = counter(names.GENERATION_TOKENS)
-        self.request_success = counters(names.REQUEST_SUCCESS)
-        self.admission_rejections = counters(names.ADMISSION_REJECTIONS)
+        self.time_to_first_token = histogram(vllm_metrics.TIME_TO_FIRST_TOKEN)
+        self.inter_token_latency = histogram(vllm_metrics.INTER_TOKEN_LATENCY)
+        self.time_per_output_token = histogram(vllm_metrics.TIME_PER_OUTPUT_TOKEN)
+        self.e2e_latency = histogram(vllm_metrics.E2E_LATENCY)
+        self.queue_time = histogram(vllm_metrics.QUEUE_TIME)
+        self.prefill_time = histogram(vllm_metrics.PREFILL_TIME)
+        self.decode_time = histogram(vllm_metrics.DECODE_TIME)
+        self.inference_time = histogram(vllm_metrics.INFERENCE_TIME)
+        self.request_prompt_tokens = histogram(vllm_metrics.REQUEST_PROMPT_TOKENS)
+        self.request_generation_tokens = histogram(vllm_metrics.REQUEST_GENERATION_TOKENS)
+        self.request_max_generation_tokens = histogram(vllm_metrics.REQUEST_MAX_GENERATION_TOKENS)
+        self.request_params_max_tokens = histogram(vllm_metrics.REQUEST_PARAMS_MAX_TOKENS)
+        self.request_params_n = histogram(vllm_metrics.REQUEST_PARAMS_N)
+        self.prompt_tokens = counter(vllm_metrics.PROMPT_TOKENS)
+        self.prompt_tokens_cached = counter(vllm_metrics.PROMPT_TOKENS_CACHED)
+        self.generation_tokens = counter(vllm_metrics.GENERATION_TOKENS)
+        self.request_success = counters(vllm_metrics.REQUEST_SUCCESS)
+        self.admission_rejections = counters(vllm_metrics.ADMISSION_REJECTIONS)
 
 
 class Metrics:
@@ -111,29 +102,21 @@ class Metrics:
 
     def __init__(self, pool: ObservedPool) -> None:
         self.registry = CollectorRegistry()
-        self.histograms = {
-            name.name: Histogram(name.name, name.meaning, LABELS, buckets=name.buckets, registry=self.registry)
-            for name in vars(names).values()
-            if isinstance(name, HistogramName)
-        }
-        self.counters = {
-            name.name: Counter(name.name, name.meaning, (*LABELS, *_further(name)), registry=self.registry)
-            for name in vars(names).values()
-            if isinstance(name, CounterName)
-        }
+        self.histograms = {declared.name: declared.histogram(self.registry) for declared in vllm_metrics.HISTOGRAMS}
+        self.counters = {declared.name: declared.counter(self.registry) for declared in vllm_metrics.COUNTERS}
         self.lifecycle = ModelLifecycle(self.registry)
-        self._http_requests = Counter(
-            "slmops_http_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
-        )
-        self._http_seconds = Histogram(
-            "slmops_http_request_seconds", "Duration of requests.", ("route",), buckets=_HTTP_S, registry=self.registry
-        )
+        self.event_loop_lag = slmops_metrics.EVENT_LOOP_LAG.histogram(self.registry)
+        self._http_requests = slmops_metrics.HTTP_REQUESTS.counter(self.registry)
+        self._http_seconds = slmops_metrics.HTTP_SECONDS.histogram(self.registry)
         self._models: dict[str, ModelMetrics] = {}
         self.registry.register(PoolCollector(pool))
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        build = Gauge("slmops_build_info", "1, with the version as a label.", ("version",), registry=self.registry)
-        build.labels(slmops_version()).set(1)
+        slmops_metrics.BUILD_INFO.gauge(self.registry).labels(slmops_version()).set(1)
+
+    def watch_readiness(self, is_ready: Callable[[], bool]) -> None:
+        """is_ready: called at each scrape."""
+        slmops_metrics.READY.gauge(self.registry).set_function(is_ready)
 
     def http_request(self, method: str, route: str, status: int, duration_s: float) -> None:
         self._http_requests.labels(method, route, str(status)).inc()
@@ -155,7 +138,3 @@ class Metrics:
     def exposition(self) -> bytes:
         """All series in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-def _further(name: CounterName) -> tuple[str, ...]:
-    return (name.label,) if name.label else ()

@@ -82,7 +82,7 @@ Providers = Annotated[
 
 
 class ModelSettings(BaseModel):
-    """Each is explained in docs/configuration.md."""
+    """The settings of one model; None: as for all models."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

@@ -1,7 +1,7 @@
 """The whole life of a model on real data: function calling on the Berkeley data, from a baseline to a distilled student.
 
 `python -m tests.benchmarks.walkthrough`: serves, then works as a user would, with OpenAI's client and the admin API, and prints
-`docs/slmops-walkthrough.md`. Every question of the test split is sent to every model; the data's own checker grades the answers.
+`docs/tune/walkthrough.md`. Every question of the test split is sent to every model; the data's own checker grades the answers.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RANGES = [Requirement(line) for lines in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()) for line in lines]
 # Where people and machines install from: each line of these that installs this project names the tested versions.
-INSTALLERS = ("README.md", "docs/api.md", "Dockerfile", "Makefile")
+INSTALLERS = ("README.md", "docs/start/install.md", "docs/hardware.md", "Dockerfile", "Makefile")
 
 
 def pins(path: Path) -> dict[str, list[Version]]:

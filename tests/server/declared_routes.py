@@ -25,15 +25,10 @@ class DeclaredRoute:
 
     @property
     def needs(self) -> str:
-        """As the table of docs/security.md has it."""
+        """In a word: a scope, several, `any key`, or `none`."""
         if self.access is None or self.access.is_open:
             return "none"
         return " or ".join(scope.value for scope in self.access.scopes) or "any key"
-
-    @property
-    def row(self) -> str:
-        assert self.access is not None
-        return f"| {self.needs} | `{self.method} {self.path}` | {'yes' if self.access.changes_state else 'no'} |"
 
 
 def declared_routes(app: FastAPI) -> list[DeclaredRoute]:

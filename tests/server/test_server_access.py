@@ -23,7 +23,6 @@ from tests.doubles.live_server import call_app, error_of
 from tests.server.declared_routes import DeclaredRoute, declared_routes
 
 Make = Callable[..., Settings]
-DOCS = Path(__file__).parents[2] / "docs/security.md"
 ROUTES = declared_routes(create_app(Settings(engine="fake", home=Path("nowhere"), port=0)))
 LISTED = "https://console.example"
 
@@ -61,13 +60,6 @@ def test_the_openapi_document_has_no_other_routes() -> None:
     documented = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
     own = {(route.method, route.path.replace(":path}", "}")) for route in ROUTES if route.is_documented}
     assert documented == own
-
-
-def test_the_table_of_the_documentation_is_that_of_the_app() -> None:
-    lines = DOCS.read_text(encoding="utf-8").splitlines()
-    documented = [line for line in lines if line.startswith("| ") and "`" in line and line.count("|") == 4 and " /" in line]
-    expected = [route.row for route in ROUTES]
-    assert documented == expected, "the table in docs/security.md must be:\n" + "\n".join(expected)
 
 
 def test_what_declares_nothing_or_is_not_guarded_is_not_served() -> None:

@@ -220,5 +220,5 @@ def test_prometheus_sees_jobs(http: httpx.Client, tmp_path: Path) -> None:
     assert sample(text, 'slmops_job_starts_total{kind="finetune"}') == before["starts"] + 3
     assert sample(text, 'slmops_job_failures_total{code="internal_error",kind="finetune"}') == before["failures"] + 1
     assert sample(text, 'slmops_job_duration_seconds_count{kind="finetune",status="succeeded"}') == before["durations"] + 1
-    assert f'slmops_job_progress_ratio{{job="{waiting}",kind="finetune"}} 0.75' in text
+    assert f'slmops_job_progress_ratio{{job_id="{waiting}",kind="finetune"}} 0.75' in text
     http.post(f"/admin/jobs/{waiting}/cancel")

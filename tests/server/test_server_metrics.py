@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.metrics.catalog import described_metrics
+from server.metrics.declaration import Declaration
 from tests.doubles.live_server import LiveServer, chat_body
 
 LABELS = {"model_name": "smollm2-135m", "engine": "1"}
@@ -51,6 +51,10 @@ OWN = [
     "slmops_worker_deaths_total",
     "slmops_worker_restarts_total",
     "slmops_build_info",
+    "slmops_ready",
+    "slmops_event_loop_lag_seconds_bucket",
+    "slmops_model_broken",
+    "slmops_model_cpu_seconds_total",
     "process_resident_memory_bytes",
     "python_gc_collections_total",
 ]
@@ -79,11 +83,27 @@ def test_our_own_name_exists(http: httpx.Client, name: str) -> None:
     assert samples(http)[name]
 
 
-def test_every_own_series_is_documented(http: httpx.Client) -> None:
-    documented = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
-    families = {family.name for family in text_string_to_metric_families(http.get("/metrics").text)}
-    ours = {name.removeprefix("slmops_") for name in families if name.startswith("slmops_") and not name.endswith("_created")}
-    assert {name for name in ours if f"`{name}" not in documented} == set()
+def test_what_is_exposed_is_described_with_its_type_labels_and_meaning(http: httpx.Client) -> None:
+    described = {each.name: each for each in described_metrics()}
+    assert len(described) == len(described_metrics())
+    families = [f for f in text_string_to_metric_families(http.get("/metrics").text) if not f.name.endswith("_created")]
+    for family in families:
+        declared = described[family.name + ("_total" if family.type == "counter" else "")]
+        assert (family.type, family.documentation.rstrip(".")) == (declared.type, declared.meaning.rstrip("."))
+        for sample in family.samples:
+            assert sample.labels.keys() - {"le"} == set(declared.labels), sample.name
+
+
+def test_nothing_is_described_that_is_never_exposed(http: httpx.Client) -> None:
+    exposed = {family.name for family in text_string_to_metric_families(http.get("/metrics").text)}
+    assert {each.name for each in described_metrics() if each.name.removesuffix("_total") not in exposed} == set()
+
+
+@pytest.mark.parametrize("described", described_metrics(), ids=lambda described: described.name)
+def test_a_meaning_is_a_sentence(described: Declaration) -> None:
+    assert described.meaning.endswith((".", "..."))
+    assert described.meaning[0].isupper() or described.meaning[0].isdigit()
+    assert len(described.meaning.split()) > 1
 
 
 def test_every_finished_reason_exists_from_the_start(http: httpx.Client) -> None:

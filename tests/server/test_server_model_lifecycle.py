@@ -27,6 +27,7 @@ from runtime.pool.loaded_model import (
     UnloadReason,
 )
 from runtime.pool.memory import MemoryEstimate
+from runtime.protocol.errors import NotReady
 from runtime.protocol.messages import ProviderChoice, Stats
 from server.logs import JsonFormatter
 from server.metrics.series import Metrics
@@ -41,16 +42,20 @@ CPU = Candidate(Path("cpu"), "onnx", MemoryEstimate(1), ProviderChoice(), "cpu-i
 class Pool:
     """Holds the given versions."""
 
-    def __init__(self, *models: LoadedModel, waiting: tuple[str, ...] = ()) -> None:
+    def __init__(self, *models: LoadedModel, waiting: tuple[str, ...] = (), broken: tuple[str, ...] = ()) -> None:
         self.limits = PoolLimits(Budget(1000, 2))
         self._models = models
         self._waiting = waiting
+        self._broken = broken
 
     def loaded(self) -> tuple[LoadedModel, ...]:
         return self._models
 
     def waiting(self) -> tuple[str, ...]:
         return self._waiting
+
+    def broken(self) -> dict[str, NotReady]:
+        return {label: NotReady("It failed five times in a row.") for label in self._broken}
 
 
 def model(*stats: Stats | None, state: ModelState = ModelState.READY, charge_bytes: int = 300) -> LoadedModel:
@@ -143,6 +148,7 @@ def test_the_pool_is_read_at_each_scrape() -> None:
         steps_total=9,
         resident_bytes=100,
         threads=2,
+        cpu_s=1.5,
     )
     values = scraped(Metrics(Pool(model(stats, stats, None), waiting=("other:1",))))
     assert values["vllm:num_requests_running"] == 2
@@ -153,6 +159,7 @@ def test_the_pool_is_read_at_each_scrape() -> None:
     assert (values["slmops_model_resident_bytes"], values["slmops_model_kv_bytes"]) == (200, 20)
     assert (values["slmops_model_threads"], values["slmops_model_replicas"], values["slmops_model_slots"]) == (4, 3, 16)
     assert (values["slmops_worker_restarts_total"], values["slmops_model_leases"]) == (3, 5)
+    assert values["slmops_model_cpu_seconds_total"] == 3.0
     assert (values["slmops_model_charged_bytes"], values["slmops_memory_charged_bytes"]) == (300, 300)
     assert (values["slmops_memory_budget_bytes"], values["slmops_model_loads_waiting"]) == (1000, 1)
 
@@ -165,3 +172,20 @@ def test_two_of_one_label_are_scraped_once_and_charged_twice(states: tuple[Model
     values = scraped(Metrics(Pool(*models)))
     assert values.get("slmops_model_charged_bytes") == (300 if ModelState.READY in states else None)
     assert values["slmops_memory_charged_bytes"] == 700
+
+
+def test_a_model_is_broken_whether_it_is_loaded_or_not() -> None:
+    def broken(pool: Pool) -> dict[str, float]:
+        found = Metrics(pool).registry.get_sample_value
+        values = {name: found("slmops_model_broken", {"model_name": name, "engine": "2"}) for name in ("m-1.5b", "other")}
+        return {name: value for name, value in values.items() if value is not None}
+
+    assert broken(Pool()) == {}
+    assert broken(Pool(model(None))) == {"m-1.5b": 0.0}
+    assert broken(Pool(model(None), broken=(LABEL, "other:2"))) == {"m-1.5b": 1.0, "other": 1.0}
+
+
+def test_readiness_is_read_at_each_scrape() -> None:
+    metrics, answers = Metrics(Pool()), [True, False]
+    metrics.watch_readiness(lambda: answers.pop())
+    assert [scraped(metrics)["slmops_ready"] for _ in range(2)] == [0.0, 1.0]

@@ -27,14 +27,14 @@ _REPORT = "benchmark.md"
 
 
 class BenchmarkParams(Params):
-    """Measures how fast a version answers here, and what memory it takes."""
+    """Measures a version's speed, latency and memory on this machine."""
 
     model: VersionName = Field(min_length=1, description="A version of the registry.")
-    concurrency: list[int] = Field([1, 4, 8], min_length=1, max_length=8, description="Clients at a time.")
-    prompt_words: list[int] = Field([12, 256], min_length=1, max_length=8, description="Words of the prompts.")
-    max_tokens: int = Field(64, ge=2, le=4096, description="Tokens of each answer.")
+    concurrency: list[int] = Field([1, 4, 8], min_length=1, max_length=8, description="Numbers of clients at a time.")
+    prompt_words: list[int] = Field([12, 256], min_length=1, max_length=8, description="Lengths of the prompts, in words.")
+    max_tokens: int = Field(64, ge=2, le=4096, description="Length of each answer, in tokens.")
     requests: int = Field(8, ge=1, le=1000, description="Requests per client count and length, at least one per client.")
-    rounds: int = Field(3, ge=1, le=100, description="Repeats of the whole; figures are medians.")
+    rounds: int = Field(3, ge=1, le=100, description="Repetitions; figures are medians.")
 
 
 class Benchmark:

@@ -53,7 +53,9 @@ class BuildOrder:
 class BuilderOptions(Params):
     """Options of the model builder; each is left to the builder where it is left out."""
 
-    execution_provider: Provider = Field(Provider.CPU, description="What the graph is for; others than cpu need the builder.")
+    execution_provider: Provider = Field(
+        Provider.CPU, description="Execution provider of the graph; others than cpu need the builder."
+    )
     algorithm: Literal["default", "rtn", "k_quant"] | None = Field(None, description="How weights are rounded to 4 or 8 bits.")
     block_size: Literal[16, 32, 64, 128, 256] | None = Field(None, description="Weights per scale; by default 32.")
     accuracy_level: Literal[1, 2, 3, 4] | None = Field(
@@ -61,7 +63,7 @@ class BuilderOptions(Params):
     )
     symmetric: bool | None = Field(None, description="Whether blocks have no zero point; by default true.")
     int8_head: bool = Field(False, description="With int4: the head keeps 8 bits.")
-    int8_sensitive_layers: bool = Field(False, description="With int4: the layers that suffer most keep 8 bits.")
+    int8_sensitive_layers: bool = Field(False, description="With int4: the most sensitive layers keep 8 bits.")
     keep_float: list[str] = Field(default_factory=list, description="Nodes that are not rounded, e.g. /lm_head/MatMul.")
     quantize_embedding: bool = Field(False, description="Whether the embedding is rounded too.")
     shared_embedding: bool | None = Field(None, description="Whether head and embedding are stored once; by default if tied.")

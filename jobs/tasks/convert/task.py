@@ -25,7 +25,7 @@ from model_registry.sources import FileChoice
 
 
 class ConvertParams(BuilderOptions):
-    """Makes a model from anywhere a version that is served."""
+    """Converts a model from the hub, a package, a file or a folder into a version that can be served."""
 
     source: ModelSource = Field(
         min_length=1,

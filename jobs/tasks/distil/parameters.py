@@ -42,7 +42,7 @@ class Cut(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layers: int = Field(ge=2, description="Layers that stay; the first and the last always do.")
+    layers: int = Field(ge=2, description="Number of layers to keep; the first and the last always stay.")
 
 
 class Logits(BaseModel):
@@ -50,8 +50,8 @@ class Logits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    alpha: float = Field(0.5, gt=0, le=1, description="Their part in the loss.")
-    temperature: float = Field(2.0, gt=0, le=100, description="Of both distributions.")
+    alpha: float = Field(0.5, gt=0, le=1, description="Weight of the distributions in the loss.")
+    temperature: float = Field(2.0, gt=0, le=100, description="Temperature of both distributions.")
 
 
 class Filters(BaseModel):
@@ -61,32 +61,34 @@ class Filters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min_chars: int = Field(1, ge=0, description="Characters of an answer, at least.")
-    max_chars: int | None = Field(None, ge=1, description="Characters of an answer, at most.")
+    min_chars: int = Field(1, ge=0, description="Minimum length of an answer, in characters.")
+    max_chars: int | None = Field(None, ge=1, description="Maximum length of an answer, in characters.")
     pattern: str | None = Field(None, description="A regular expression that an answer must contain.")
     is_json: bool = Field(False, description="Answers must be JSON.")
-    agreement: float = Field(0.0, ge=0, le=1, description="Part of the samples that must agree; 0 keeps all.")
-    near_duplicates: float | None = Field(None, gt=0, le=1, description="Likeness (Jaccard) from which an answer is one too many.")
-    min_grade: float | None = Field(None, ge=1, le=5, description="The judge's grade, at least.")
+    agreement: float = Field(0.0, ge=0, le=1, description="Share of the samples that must agree; 0 keeps all.")
+    near_duplicates: float | None = Field(
+        None, gt=0, le=1, description="Jaccard similarity from which an answer counts as a duplicate."
+    )
+    min_grade: float | None = Field(None, ge=1, le=5, description="Minimum grade of the judge.")
 
 
 class DistilParams(Params):
-    """Teaches a smaller model by a larger one's answers."""
+    """Trains a smaller model on a larger model's answers."""
 
     teacher: VersionName | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
     student: VersionName | Cut = Field(description="A smaller model, or how many of the teacher's layers stay.")
     data: InputFile = Field(min_length=1, description="A JSON Lines file of prompts; answers in it are not learned.")
-    validation: InputFile | None = Field(None, description="Such a file with right answers, to compare them all.")
+    validation: InputFile | None = Field(None, description="A JSON Lines file with right answers, to compare teacher and student.")
     preset: Literal["conversation", "qa", "nli", "classification", "math", "summarization", "tools"] = Field(
         "conversation", description="What samples, temperature, max_tokens, filters and the figures compared are by default."
     )
     samples: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="Answers per prompt; by default the preset's.")
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, description="Of the answers.")
-    max_tokens: Annotated[int, Field(ge=1, le=32_768)] | None = Field(None, description="Of an answer.")
-    filters: Filters | None = Field(None, description="Which answers are learned; by default the preset's.")
-    judge: VersionName | Endpoint | None = Field(None, description="Who grades answers, for filters.min_grade.")
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, description="Sampling temperature of the answers.")
+    max_tokens: Annotated[int, Field(ge=1, le=32_768)] | None = Field(None, description="Maximum length of an answer, in tokens.")
+    filters: Filters | None = Field(None, description="Filters of the answers to learn; by default the preset's.")
+    judge: VersionName | Endpoint | None = Field(None, description="The model that grades answers, for filters.min_grade.")
     logits: Logits | None = Field(None, description="Learn the teacher's distributions too.")
-    training: dict[str, Any] = Field(default_factory=dict, description="Params of finetune, as epochs or learning_rate.")
+    training: dict[str, Any] = Field(default_factory=dict, description="Params of finetune, such as epochs or learning_rate.")
     output: str | None = Field(None, description="Name of the student; by default the teacher's with -student.")
     seed: int = Field(0, ge=0, lt=2**31)
 

@@ -34,8 +34,10 @@ class Endpoint(BaseModel):
     model: str = ""
     concurrency: int = Field(8, ge=1, le=256)
     timeout_s: float = Field(600.0, gt=0)
-    requests_per_minute: float | None = Field(None, gt=0, description="No more than it allows.")
-    price_per_million_tokens: float | None = Field(None, ge=0, description="For the estimate of a plan, in any currency.")
+    requests_per_minute: float | None = Field(None, gt=0, description="Maximum number of requests per minute.")
+    price_per_million_tokens: float | None = Field(
+        None, ge=0, description="Price for the cost estimate of a plan, in any currency."
+    )
 
     @model_validator(mode="before")
     @classmethod

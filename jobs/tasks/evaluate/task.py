@@ -38,17 +38,19 @@ _TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
 
 
 class EvaluateParams(Params):
-    """Measures what a model's answers are worth."""
+    """Scores a model's answers."""
 
     target: VersionName | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
     data: InputFile = Field(min_length=1, description="A JSON Lines file; the last assistant turn of a line is the right answer.")
-    metrics: list[Metric] = Field(["exact_match", "f1"], min_length=1, description="What to measure.")
-    against: VersionName | Endpoint | None = Field(None, description="Who else answers; win_rate is the target's over it.")
+    metrics: list[Metric] = Field(["exact_match", "f1"], min_length=1, description="Metrics to compute.")
+    against: VersionName | Endpoint | None = Field(
+        None, description="A second model to compare with; win_rate is the target's over it."
+    )
     judge: VersionName | Endpoint | None = Field(None, description="The model that grades and compares.")
-    rubric: str = Field("Judge correctness first, then clarity.", max_length=4000, description="What the judge looks at.")
-    max_tokens: int = Field(256, ge=1, le=32_768, description="Of an answer.")
-    limit: int | None = Field(None, ge=1, description="Only so many first questions.")
-    seed: int = Field(0, ge=0, description="Of the intervals.")
+    rubric: str = Field("Judge correctness first, then clarity.", max_length=4000, description="Instruction for the judge.")
+    max_tokens: int = Field(256, ge=1, le=32_768, description="Maximum length of an answer, in tokens.")
+    limit: int | None = Field(None, ge=1, description="Use only the first questions, this many.")
+    seed: int = Field(0, ge=0, description="Seed of the confidence intervals.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -33,40 +33,48 @@ class Backend(StrEnum):
 
 
 class FinetuneParams(Params):
-    """Tunes a model on conversations, pairs of texts, or preferences."""
+    """Fine-tunes a model on conversations, pairs of texts, or preferences."""
 
     model: VersionName = Field(min_length=1, description="The version to begin from: a name, name:number or name:alias.")
     data: InputFile = Field(min_length=1, description="The id of an uploaded JSON Lines file, or its path in jobs.data_roots.")
-    validation: InputFile | None = Field(None, description="Such a file whose loss is measured and never learned.")
+    validation: InputFile | None = Field(None, description="A JSON Lines file for the validation loss.")
     output: str | None = Field(None, description="Name of the model made; by default the base's with -tuned.")
     method: Method = Field(Method.LORA, description="full, lora, dora, or qlora: lora on a base in 4 bits.")
     backend: Backend = Field(Backend.TRL, description="trl, or olive: Olive's fine-tuning pass, with fewer settings.")
-    objective: Literal["supervised", "dpo"] = Field("supervised", description="Learn answers, or prefer one of two.")
-    text_template: str | None = Field(None, description="For other columns: `{name}` is replaced by a column's text.")
+    objective: Literal["supervised", "dpo"] = Field(
+        "supervised", description="supervised: learn answers; dpo: learn to prefer one of two."
+    )
+    text_template: str | None = Field(None, description="For data with other columns: `{name}` stands for a column's text.")
     epochs: Annotated[float, Field(gt=0, le=1000)] = Field(3.0, description="Passes over the data.")
-    max_steps: Positive | None = Field(None, description="Steps at most, however many the epochs have.")
-    batch_size: Positive = Field(8, le=1024, description="Examples computed together.")
+    max_steps: Positive | None = Field(None, description="Maximum number of steps.")
+    batch_size: Positive = Field(8, le=1024, description="Examples per batch.")
     gradient_accumulation: Positive = Field(1, le=1024, description="Batches per step.")
     learning_rate: float | Literal["auto"] = Field("auto", description="auto: 2e-4 for LoRA, 2e-5 for full, 5e-6 for dpo.")
-    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field("cosine", description="Of the rate.")
-    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Part of the steps over which the rate grows.")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Of AdamW.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are cut to this norm.")
-    max_length: Positive | None = Field(None, description="Tokens of an example; by default the context. Longer ones are refused.")
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "cosine", description="Learning rate schedule."
+    )
+    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of AdamW.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    max_length: Positive | None = Field(
+        None, description="Maximum length of an example, in tokens; by default the context. Longer ones are refused."
+    )
     packing: bool = Field(False, description="Short examples share rows of max_length tokens, without seeing each other.")
-    rank: Positive = Field(16, le=512, description="Of LoRA's matrices.")
+    rank: Positive = Field(16, le=512, description="Rank of the LoRA matrices.")
     alpha: Positive | None = Field(None, description="LoRA's scale; by default twice the rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Of LoRA.")
-    targets: Literal["all-linear"] | list[str] = Field("all-linear", description="Modules that LoRA changes.")
-    beta: float = Field(0.1, gt=0, description="DPO's: how far the model may leave its base.")
-    gradient_checkpointing: bool = Field(False, description="Less memory for a third more time.")
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="Of the arithmetic; auto: bf16 where the CPU has it.")
-    early_stopping: Positive | None = Field(None, description="Ends after so many evaluations without a better loss.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the LoRA layers.")
+    targets: Literal["all-linear"] | list[str] = Field("all-linear", description="Modules that get LoRA matrices.")
+    beta: float = Field(0.1, gt=0, description="DPO's beta: the larger, the closer the model stays to its base.")
+    gradient_checkpointing: bool = Field(False, description="Saves memory, takes a third more time.")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="Precision of the training; auto: bf16 where the CPU supports it."
+    )
+    early_stopping: Positive | None = Field(None, description="Stop after this many evaluations without a better loss.")
     evaluate_every: Positive | None = Field(None, description="Steps between evaluations; by default once per epoch.")
     checkpoint_every: Positive = Field(50, description="Steps between checkpoints.")
     loss: str | None = Field(None, description="A custom loss: its name among the entry points `slmops.losses`.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of the data's order, dropout and new weights.")
-    served_precision: Precision = Field(Precision.AUTO, description="How the weights that are served are stored.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the data's order, dropout and new weights.")
+    served_precision: Precision = Field(Precision.AUTO, description="Precision of the build that is served.")
 
     @model_validator(mode="after")
     def _olive_can(self) -> Self:

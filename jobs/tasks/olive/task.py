@@ -26,9 +26,11 @@ _OUTPUT = "output"  # in the job's folder: where Olive writes
 
 
 class OliveParams(Params):
-    """Runs a workflow of Olive, and registers the models that it makes."""
+    """Runs an Olive workflow and registers the models it makes."""
 
-    workflow: InputFile | dict[str, Any] = Field(description="Its object, or a JSON or YAML file: uploaded, or in jobs.data_roots.")
+    workflow: InputFile | dict[str, Any] = Field(
+        description="The workflow as an object, or a JSON or YAML file: uploaded, or in jobs.data_roots."
+    )
     output: str = Field(min_length=1, description="Name of the model made; several become versions of it.")
     model: VersionName | None = Field(None, description="A version whose checkpoint takes the place of the workflow's input model.")
 

@@ -90,26 +90,32 @@ _FLOATS = ("fp16", "fp32")
 
 
 class QuantizeParams(Params):
-    """Builds a model with other numbers of bits. auto searches for the fastest build that loses little."""
+    """Quantizes a model. With precision auto, it searches for the fastest build within max_quality_loss."""
 
-    model: VersionName = Field(min_length=1, description="The version whose weights are rounded.")
+    model: VersionName = Field(min_length=1, description="The version to quantize.")
     output: str | None = Field(None, description="Name of the model made; by default the model's with -quantized.")
-    precision: Literal["auto", "int8", "int4", "mixed", "fp16", "fp32"] = Field("auto", description="mixed: see int4_layers.")
-    int4_layers: list[Group] = Field(default_factory=list, description="For mixed: attention, gate, up, down; others get int8.")
-    algorithm: Algorithm | None = Field(None, description="How 4 bits are rounded; by default k-quant, and auto tries awq too.")
+    precision: Literal["auto", "int8", "int4", "mixed", "fp16", "fp32"] = Field(
+        "auto", description="Precision of the weights; auto searches, mixed goes by int4_layers."
+    )
+    int4_layers: list[Group] = Field(
+        default_factory=list, description="For mixed: the kinds of layers that get int4; others get int8."
+    )
+    algorithm: Algorithm | None = Field(None, description="Rounding to 4 bits; by default k-quant, and auto tries awq too.")
     symmetry: Literal["symmetric", "asymmetric"] | None = Field(
         None, description="Blocks with a zero of their own or not; by default rtn's 4 bits have none, everything else has."
     )
     block_size: Literal[16, 32, 64, 128] | None = Field(None, description="Weights per scale; by default 32 for 4 bits, 64 for 8.")
-    head_bits: Literal[4, 8, 16, 32] | None = Field(None, description="Of the head and the embedding; by default 8, or a float's.")
-    max_quality_loss: float = Field(1.03, ge=1, le=10, description="For auto: perplexity over the source's, at most.")
+    head_bits: Literal[4, 8, 16, 32] | None = Field(
+        None, description="Bits of the head and the embedding; by default 8, or a float's."
+    )
+    max_quality_loss: float = Field(1.03, ge=1, le=10, description="For auto: maximum ratio of the perplexity to the source's.")
     calibration: InputFile | None = Field(
         None, min_length=1, description="Training data of a task, for whose examples weights are rounded and measured."
     )
     data: InputFile | None = Field(None, min_length=1, description="Evaluation data: scores before and after, by metrics.")
-    metrics: list[Metric] | None = Field(None, min_length=1, description="Of data; by default exact_match and f1.")
-    max_tokens: int = Field(256, ge=1, le=32_768, description="Of an answer to a question of data.")
-    limit: int | None = Field(None, ge=1, description="Only so many first questions of data.")
+    metrics: list[Metric] | None = Field(None, min_length=1, description="Metrics of data; by default exact_match and f1.")
+    max_tokens: int = Field(256, ge=1, le=32_768, description="Maximum length of an answer, in tokens.")
+    limit: int | None = Field(None, ge=1, description="Use only the first questions of data, this many.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

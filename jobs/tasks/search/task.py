@@ -33,18 +33,18 @@ _REPORT = "search.html"
 
 
 class SearchParams(Params):
-    """Looks for the params of another kind of job that make one of its figures best."""
+    """Searches for the params of another kind of job that optimize one of its metrics."""
 
     kind: JobKind = Field(description="Any kind but search.")
     params: dict[str, Any] = Field(description='As that kind takes them, with {"$float": [1e-5, 1e-3, "log"]}, $int or $choice.')
-    objective: str = Field(min_length=1, description="The figure of the outcome to be best, as eval_loss or f1.")
+    objective: str = Field(min_length=1, description="The metric to optimize, such as eval_loss or f1.")
     direction: Literal["minimize", "maximize"] = Field("minimize")
-    trials: int = Field(10, ge=1, le=1000, description="Trials in all.")
-    timeout_s: float | None = Field(None, gt=0, description="No trial begins after so long in one attempt.")
+    trials: int = Field(10, ge=1, le=1000, description="Number of trials.")
+    timeout_s: float | None = Field(None, gt=0, description="No trial begins after this time.")
     prune_on: str | None = Field(
         None, description="A figure that is reported during a trial; hopeless trials are ended early by it."
     )
-    output: str = Field("search", description="Begins the names of models that trials make; only the best one's stays.")
+    output: str = Field("search", description="Prefix of the names of trials' models; only the best one stays.")
     seed: int = Field(0, ge=0, lt=2**32)
 
     @classmethod

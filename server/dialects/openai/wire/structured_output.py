@@ -63,7 +63,7 @@ Choices = Annotated[list[Pattern], FAIL_FAST, at_most(_MAX_CHOICES), Field(min_l
 
 
 class JsonSchemaFormat(BaseModel):
-    """OpenAI's. The schema always holds, strict or not."""
+    """OpenAI's. The schema is guaranteed, strict or not."""
 
     model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
 

@@ -1,0 +1,123 @@
+"""What each error code means and what to do about it, in a sentence each. Data of the page of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+MEANINGS: Mapping[str, str] = {
+    # the request
+    "invalid_value": "A field has a value that is not possible; `param` names it, the message says what is.",
+    "invalid_reference": "No reference to a model: write a name of the catalogue, `hf://`, `pypi://`, `foundry://`, or a path.",
+    "invalid_json": "The body is no strict JSON: fix it where the message says.",
+    "missing_required_parameter": "A field is missing; `param` names it.",
+    "unsupported_parameter": "The field means something that slmops does not provide: leave it out.",
+    "body_too_complex": "The body has too many values, or they are nested too deep: send less at a time.",
+    "body_too_large": "The body is larger than `max_body_bytes` (uploads: `max_upload_bytes`).",
+    "unsupported_content_encoding": "Send the body uncompressed, or as gzip.",
+    "context_length_exceeded": "The prompt is longer than the context: shorten it; the message has both numbers.",
+    "unsupported_capability": "The model is of another kind: `capabilities` in `/v1/models` shows what each can do.",
+    "no_chat_template": "A base model has no conversations: use `/v1/completions`, or an instruct model.",
+    "chat_template_error": "The model's chat template cannot write this conversation: the message has its reason.",
+    "tokenizer_error": "The text cannot be made into tokens of this model.",
+    "unsupported_schema": "A keyword of the JSON Schema cannot be enforced: leave out the one that the message names.",
+    "invalid_grammar": "The regular expression or grammar cannot be read: fix it where the message says.",
+    "grammar_too_complex": "The schema or grammar takes too long to follow: make it smaller.",
+    "preparation_timeout": "The request took longer than `step_timeout_s` to prepare: shorten the prompt or simplify the schema.",
+    # keys and pages
+    "invalid_api_key": "No key was sent, or an unknown one: send `Authorization: Bearer KEY`; commands send `SLMOPS_API_KEY`.",
+    "expired_api_key": "The key has expired: create another one with `slmops keys create`.",
+    "revoked_api_key": "The key was revoked: create another one with `slmops keys create`.",
+    "insufficient_scope": "The key may not do this: use one with the scope that the message names.",
+    "host_not_allowed": "The request has no key, and its `Host` is not in `allowed_hosts`: send a key, or list the name.",
+    "origin_not_allowed": "A web page may not do this: add its origin to `cors_origins` if you trust it.",
+    "forbidden": "The request is not allowed.",
+    # what there is
+    "model_not_found": "`slmops list` shows the names; `slmops pull NAME` fetches a model.",
+    "model_not_loaded": "The operation is for loaded models: `slmops ps` shows them.",
+    "job_not_found": "There is no such job, or it belongs to another key.",
+    "file_not_found": "There is no such upload, or it belongs to another key.",
+    "key_not_found": "There is no key of this id or name.",
+    "unknown_url": "The path does not exist.",
+    "method_not_allowed": "The path takes other methods, which `Allow` lists.",
+    # states that are in the way
+    "wrong_status": "The job's status does not allow this.",
+    "jobs_elsewhere": "Another daemon on this home runs its jobs: send the request to that one.",
+    "file_in_use": "A job will still read the file: cancel it, or wait for its end.",
+    "model_in_use": "The version is loaded, or an alias points to it: unload it or move the alias, or force it.",
+    "key_name_taken": "Choose another name.",
+    "unsupported_model": "The model cannot be imported or served: the message says what it has that is not supported.",
+    "unloadable_model": "The model was imported and could not be loaded: the message has the reason.",
+    # load
+    "queue_full": "The queue is full: retry after the seconds in `Retry-After`, or raise `max_waiting`.",
+    "over_capacity": "The queue is full: retry after the seconds in `Retry-After`.",
+    "too_many_plans": "Two jobs are being planned: retry after the seconds in `Retry-After`.",
+    "too_many_connections": "As many connections are open as `max_connections` allows, and none is idle: retry.",
+    # the model
+    "not_ready": "The model cannot answer yet: retry after the seconds in `Retry-After`.",
+    "model_loading": "The model was not loaded within `load_timeout_s`; it goes on loading. Retry.",
+    "load_failed": "The model cannot be loaded: the message has the reason. `slmops verify NAME` checks its files.",
+    "model_broken": "Its workers died five times in a row. Fix the cause, then `slmops reset NAME`.",
+    "no_provider": "No execution provider of this machine can run the model: `slmops providers`.",
+    "insufficient_memory": "The model does not fit into `memory_budget`: the message has the arithmetic and the remedy.",
+    "unloading": "The model is being unloaded: retry.",
+    "draining": "The daemon is shutting down: retry after its restart.",
+    "deadline_exceeded": "The request took longer than `request_timeout_s`.",
+    "engine_dead": "The model's process died and another is being started: retry.",
+    "step_failed": "This request failed in the engine; it may be retried.",
+    "constraint_broken": "The answer left its guaranteed form, and was ended. Please report it.",
+    "no_token": "The form allows no token that the model has: change the schema or grammar.",
+    # the machine
+    "registry_busy": "Another process has been writing to the home for five seconds: retry.",
+    "registry_error": "The home has a problem that the message describes.",
+    "corrupt_model": "A file of the model is damaged: remove the version and pull it again.",
+    "out_of_disk": "The disk is full: the message says how much is needed.",
+    "not_writable": "The home cannot be written to: the message says why, and what helps.",
+    "source_unavailable": "The download failed: check the network and proxy, then repeat it; it resumes.",
+    "checksum_mismatch": "What was downloaded is not what was announced: repeat it.",
+    "internal_error": "An unexpected failure: the daemon's log has it under the id in `X-Request-Id`.",
+    "not_implemented": "slmops does not do this; the message says what to use instead.",
+    "client_gone": "The client closed the connection (in logs and metrics only).",
+    # jobs
+    "not_allowed": "The configuration does not allow this path or server: `[jobs]` and `[endpoints.NAME]` do.",
+    "code_not_allowed": "The job would run code that arrives as data: `allow_code` in slmops.toml permits it.",
+    "missing_package": "A package is missing: the message has the command that installs it.",
+    "failed": "The work failed; the message and the job's log say why.",
+    "timeout": "Planning took too long: give the job less data.",
+    "out_of_memory": "The job needs more memory than `memory_limit`: lower what the message names.",
+    "not_started": "The job's process could not be started; it is tried again.",
+    "not_good_enough": "`register`: a figure is outside of `requires`; the alias was not moved.",
+    "request_failed": "`evaluate`: a question could not be answered.",
+    "endpoint_refused": "The endpoint refused a request: its status and reason are in the message.",
+    "endpoint_failed": "The endpoint could not be reached, or did not answer; it is tried again.",
+    "too_large": "The model is too large for this job's memory.",
+    "olive_failed": "Olive made no model: the job's log has the output of each pass.",
+    "builder_failed": "The model builder failed: try another precision or other options.",
+    "diverged": "The loss became infinite or no number: lower `learning_rate`.",
+    "unsupported_setting": "The chosen backend does not take a setting that the message names.",
+    "no_objective": "`search`: the outcome has no figure of that name; the message lists those it has.",
+    "no_trial": "`search`: no trial came to its end: narrow the ranges.",
+    "nothing_kept": "`distil`: no answer passed the filters: loosen them.",
+}
+
+STATUSES: Mapping[int, tuple[str, ...]] = {  # of codes that exceptions carry, where the table has another or none
+    400: (
+        *("missing_required_parameter", "unsupported_parameter", "context_length_exceeded", "unsupported_capability"),
+        *("no_chat_template", "chat_template_error", "tokenizer_error", "unsupported_schema", "invalid_grammar"),
+        *("grammar_too_complex", "preparation_timeout", "not_allowed", "code_not_allowed", "missing_package", "file_not_found"),
+    ),
+    401: ("expired_api_key", "revoked_api_key"),
+    403: ("host_not_allowed",),
+    422: ("out_of_memory", "timeout", "missing_package"),
+    429: ("queue_full",),
+    500: ("constraint_broken", "no_token"),
+    503: (
+        *("too_many_connections", "model_loading", "load_failed", "model_broken", "no_provider", "insufficient_memory"),
+        *("unloading", "deadline_exceeded"),
+    ),
+}
+OF_JOBS = (
+    *("failed", "out_of_memory", "out_of_disk", "not_writable", "registry_busy", "registry_error", "source_unavailable"),
+    *("missing_package", "model_not_found", "unsupported_model", "unloadable_model", "internal_error", "not_started"),
+    *("not_good_enough", "request_failed", "endpoint_refused", "endpoint_failed", "too_large", "olive_failed", "builder_failed"),
+    *("diverged", "unsupported_setting", "no_objective", "no_trial", "nothing_kept", "timeout"),
+)

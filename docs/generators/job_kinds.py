@@ -1,0 +1,36 @@
+"""The page of the kinds of jobs: the params of each, from their JSON Schemas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from docs.generators import markdown, schemas
+from jobs.task import JobKind
+from jobs.tasks.kinds import task_for
+
+INTRODUCTION = """\
+The params of each kind of job, for `slmops jobs create KIND -p NAME=VALUE` and `POST /admin/jobs`. `slmops jobs kinds KIND` prints
+the same. A text `@JOB` stands for the version that another job makes, `file-...` for an upload. How jobs are created, watched and
+paused is described in [Jobs](../tune/jobs.md), what the kinds are for in the pages under *Fine-tune*."""
+
+
+def page() -> str:
+    return markdown.page("Kinds of jobs", INTRODUCTION, *(part for kind in JobKind for part in _kind(kind)))
+
+
+def _kind(kind: JobKind) -> Iterator[str]:
+    schema = task_for(kind).params.model_json_schema()
+    yield f"## `{kind.value}`"
+    yield str(schema.get("description", ""))
+    known = schema.get("$defs", {})
+    yield _relinked(schemas.fields(schema, known), kind)
+    for name in schemas.reachable([schema], known):
+        yield f"### {name} of {kind.value}"
+        yield markdown.sentence(str(known[name].get("description", "")).split("\n\n")[0])
+        yield _relinked(schemas.fields(known[name], known), kind)
+
+
+def _relinked(text: str, kind: JobKind) -> str:
+    """Links to objects lead to those of this kind."""
+    return re.sub(r"\]\(#(\w+)\)", rf"](#\1-of-{kind.value})", text)
