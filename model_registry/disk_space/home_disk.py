@@ -33,6 +33,7 @@ class DiskReport:
     planned: those that a collection would remove now. warnings: what is nearly full.
     """
 
+    home: Path
     limits: DiskLimits
     usage: HomeUsage
     reserved: Needs
@@ -81,7 +82,7 @@ class HomeDisk:
         usage, reserved = self.usage(), self._reservations.remaining()
         candidates = tuple(sorted(self._candidates(), key=lambda each: (each.stage, each.last_used_s, each.name)))
         planned = plan_collection(candidates, shortfall(self.limits, usage, reserved, _NOTHING))
-        return DiskReport(self.limits, usage, reserved, candidates, planned, tuple(warnings(self.limits, usage)))
+        return DiskReport(self.home, self.limits, usage, reserved, candidates, planned, tuple(warnings(self.limits, usage)))
 
     def collected_bytes(self) -> Mapping[StorageKind, int]:
         """What this process has removed since it began, by kind."""
