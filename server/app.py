@@ -252,12 +252,13 @@ def _job_service(settings: Settings, storage: Storage, metrics: JobMetrics, task
 
     jobs = JobService(
         storage.jobs,
-        settings.jobs.limits(offline=settings.offline),
+        settings.jobs.limits(offline=settings.offline, disk=settings.disk_limits()),
         tasks=tasks,
         file_of=lambda id_: str(storage.files.content_of(id_)),
         permissions=settings.jobs.permissions({name: table.source() for name, table in settings.endpoints.items()}),
         on_change=on_change,
         writes=storage.writes,
+        room=storage.require_room_for_job,
     )
     metrics.watch(jobs)
     return jobs

@@ -84,6 +84,10 @@ class HomeDisk:
         planned = plan_collection(candidates, shortfall(self.limits, usage, reserved, _NOTHING))
         return DiskReport(self.home, self.limits, usage, reserved, candidates, planned, tuple(warnings(self.limits, usage)))
 
+    def warnings(self) -> Iterator[str]:
+        """What is nearly full, a sentence each."""
+        return warnings(self.limits, self._usage_in_limits())
+
     def collected_bytes(self) -> Mapping[StorageKind, int]:
         """What this process has removed since it began, by kind."""
         with self._counting:

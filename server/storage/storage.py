@@ -52,6 +52,10 @@ class Storage:
         self._watch.start()
         self.disk_watch.start()
 
+    def require_room_for_job(self, num_bytes: int) -> None:
+        """Raises OutOfDisk."""
+        self.disk.require([Need(StorageKind.JOBS, num_bytes)], "the job")
+
     def _require_room(self, num_bytes: int) -> None:
         """For an upload. Raises OutOfDisk."""
         self.disk.require([Need(StorageKind.UPLOADS, num_bytes)], "the upload")
