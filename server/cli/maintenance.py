@@ -1,4 +1,4 @@
-"""`slmops doctor`, `providers`, `verify`, `gc` and `version`: the installation, the machine and what is on disk.
+"""`slmops doctor`, `providers`, `verify` and `version`: the installation, the machine and what is on disk.
 
 `doctor` and `providers` change nothing and need no daemon.
 """
@@ -54,7 +54,7 @@ def examine() -> list[Finding]:
             Finding("python", Status.OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
             *check_installation(installed_packages()),
             check_home(settings.home),
-            check_disk(settings.home),
+            check_disk(settings),
             check_memory(),
             check_port(settings.host, settings.port, daemon.is_running),
         ]
@@ -114,18 +114,6 @@ def verify(
     broken = [name for name, found in problems.items() if found]
     if broken:
         raise CommandFailed(f"{', '.join(broken)} is damaged; run `slmops rm --force`, then pull it again")
-
-
-def collect_garbage(as_json: AsJson = False) -> None:
-    """Delete files that no version needs: of removed models, and of pulls that were cut off."""
-    from model_registry.registry import open_registry
-
-    with open_registry(settings_from().home) as registry:
-        freed = registry.collect_garbage()
-    if as_json:
-        print_json({"freed_bytes": freed})
-    else:
-        print_line(f"{size(freed)} freed")
 
 
 _LIBRARIES = ("onnxruntime", "tokenizers", "fastapi", "uvicorn")

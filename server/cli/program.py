@@ -11,7 +11,7 @@ from types import FrameType
 import typer
 
 from model_registry.telemetry import turn_off_telemetry
-from server.cli import bench, chat, configuration, evaluations, jobs, keys, loaded, maintenance, models, pull, serve
+from server.cli import bench, chat, configuration, disk, evaluations, jobs, keys, loaded, maintenance, models, pull, serve
 from server.cli.failures import MISUSED, ending
 from server.cli.terminal import print_error
 
@@ -33,7 +33,8 @@ def build() -> typer.Typer:
         ("rm", models.remove),
         ("alias", models.alias),
         ("verify", maintenance.verify),
-        ("gc", maintenance.collect_garbage),
+        ("disk", disk.disk),
+        ("gc", disk.collect_garbage),
         ("lineage", models.lineage),
         ("pipeline", jobs.pipeline),
         ("catalog", pull.catalog),

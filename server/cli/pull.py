@@ -10,6 +10,7 @@ import typer
 from model_registry.records import Capability, ModelVersion, Precision
 from server.cli.configuration import settings_from
 from server.cli.failures import CommandFailed
+from server.cli.home import open_home
 from server.cli.models import AsJson
 from server.cli.terminal import print_json, print_line, print_note, print_table, size
 
@@ -37,13 +38,12 @@ def pull(
 ) -> None:
     """Fetch a model, convert it if needed, and register it. Interrupted downloads resume."""
     from model_registry.references import PathReference, parse_reference
-    from model_registry.registry import open_registry
     from server.cli.description import describe_version
 
     settings = settings_from()
     if settings.offline and not isinstance(parse_reference(reference), PathReference):
         raise CommandFailed("`offline` is set, so nothing is downloaded; pull a path, or unset SLMOPS_OFFLINE")
-    with open_registry(settings.home) as registry:
+    with open_home(settings) as registry:
         version = pull_with_bar(registry, reference, name=name, precision=Precision(precision), trial=trial)
     for warning in version.manifest.warnings:
         print_note(f"warning: {warning}")
