@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from model_registry.disk_space.home_disk import DiskReport
 from model_registry.disk_space.kinds import StorageKind
-
-_KIND = ("kind",)
+from server.metrics import slmops_metrics
 
 
 class DiskCollector(Collector):
@@ -24,23 +23,19 @@ class DiskCollector(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        collected = CounterMetricFamily("slmops_disk_collected_bytes", "Removed to make room, by kind.", labels=_KIND)
+        collected, used = slmops_metrics.DISK_COLLECTED.family(), slmops_metrics.DISK_USED.family()
+        quotas, free = slmops_metrics.DISK_QUOTA.family(), slmops_metrics.DISK_FREE.family()
+        floor = slmops_metrics.DISK_MIN_FREE.family()
         for kind, num_bytes in self._collected().items():
             collected.add_metric((str(kind),), num_bytes)
-        yield collected
         report = self._newest()
-        if report is None:
-            return
-        used = GaugeMetricFamily("slmops_disk_used_bytes", "What the home takes of the disk, by kind.", labels=_KIND)
-        for kind, usage in report.usage.kinds.items():
-            used.add_metric((str(kind),), usage.used_bytes)
-        yield used
-        yield GaugeMetricFamily("slmops_disk_free_bytes", "Free on the home's file system.", value=report.usage.free_bytes)
-        quotas = GaugeMetricFamily("slmops_disk_quota_bytes", "What a kind may take; `total` is the home.", labels=_KIND)
-        for kind, quota in report.limits.kinds.items():
-            quotas.add_metric((str(kind),), quota)
-        if report.limits.max_bytes is not None:
-            quotas.add_metric(("total",), report.limits.max_bytes)
-        yield quotas
-        floor = report.limits.floor_bytes(report.usage.total_bytes)
-        yield GaugeMetricFamily("slmops_disk_min_free_bytes", "What new work has to leave free.", value=floor)
+        if report is not None:
+            for kind, usage in report.usage.kinds.items():
+                used.add_metric((str(kind),), usage.used_bytes)
+            for kind, quota in report.limits.kinds.items():
+                quotas.add_metric((str(kind),), quota)
+            if report.limits.max_bytes is not None:
+                quotas.add_metric(("total",), report.limits.max_bytes)
+            free.add_metric((), report.usage.free_bytes)
+            floor.add_metric((), report.limits.floor_bytes(report.usage.total_bytes))
+        return collected, used, quotas, free, floor

@@ -29,7 +29,9 @@ from tests.doubles.synthetic_target import SyntheticTarget, synthetic_target
 API_KEY = "a-key-for-the-test"
 MODEL = "smollm2-135m"
 MAX_ROUNDS = 12
-NOT_WITH_FAKES = ("slmops_job", "slmops_provider_fallbacks", "slmops_disk_quota")  # jobs need a model, quotas are not set
+NOT_WITH_FAKES = (  # jobs need a model; no quota is set, and nothing is collected
+    *("slmops_job", "slmops_provider_fallbacks", "slmops_disk_quota", "slmops_disk_collected"),
+)
 DASHBOARDS = [json.loads(path.read_text()) for path in sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))]
 PANELS = [panel for dashboard in DASHBOARDS for panel in dashboard["panels"] if panel["type"] != "row"]
 

@@ -19,6 +19,7 @@ _VALUES = {
     "finished_reason": ("stop", "error"),
     "reason": ("capacity", "queue_full", "evicted"),
     "metric": ("loss", "learning_rate"),
+    "kind": ("finetune", "versions", "total"),
     "route": ("/v1/chat/completions", "/ready"),
 }
 _GAUGES = {"slmops_job_progress_timestamp_seconds": time.time, "process_start_time_seconds": time.time}
