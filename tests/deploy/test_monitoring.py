@@ -28,7 +28,7 @@ from tests.doubles.synthetic_target import SyntheticTarget, synthetic_target
 
 API_KEY = "a-key-for-the-test"
 MODEL = "smollm2-135m"
-MAX_ROUNDS = 12
+MAX_ROUNDS = 60
 NOT_WITH_FAKES = (  # jobs need a model; no quota is set, and nothing is collected
     *("slmops_job", "slmops_provider_fallbacks", "slmops_disk_quota", "slmops_disk_collected"),
 )
