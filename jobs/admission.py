@@ -159,9 +159,17 @@ class Starter:
         return await asyncio.to_thread(self.admission.admit, params, references)
 
     async def start(
-        self, id_: str, kind: JobKind, params: Mapping[str, Any], folder: Path, *, attempt: int = 1, plan: bool = False
+        self,
+        id_: str,
+        kind: JobKind,
+        params: Mapping[str, Any],
+        folder: Path,
+        *,
+        attempt: int = 1,
+        plan: bool = False,
+        disk_bytes: int | None = None,
     ) -> Start:
-        """params: as they were requested; versions take the place of the jobs that make them.
+        """params: as they were requested; versions take the place of the jobs that make them. disk_bytes: as its plan has them.
 
         Raises InvalidJob, JobNotFound, OutOfDisk, NotWritable.
         """
@@ -182,6 +190,8 @@ class Starter:
             offline=limits.offline,
             plan_memory_bytes=limits.bytes_of_a_plan if plan else None,
             grants=admitted.grants,
+            disk=limits.disk,
+            disk_bytes=disk_bytes,
         )
 
 

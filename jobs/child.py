@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -37,6 +38,8 @@ from jobs.process_limits import lower_priority
 from jobs.reporter import FrameReporter
 from jobs.task import InvalidJob, JobFailure, JobKind, Outcome, Plan, Stopped, StopReason, Task, TaskContext, problems_of
 from model_registry.disk import storage_failure
+from model_registry.disk_space.kinds import StorageKind
+from model_registry.disk_space.reservations import Need
 from model_registry.errors import (
     ModelNotFound,
     NotWritable,
@@ -96,7 +99,7 @@ def _listen(stdin: BinaryIO, reporter: FrameReporter) -> None:
 
 def _run(tasks: str, start: Start, reporter: FrameReporter) -> TerminalMessage:
     try:
-        with open_registry(Path(start.home)) as registry:
+        with open_registry(Path(start.home), start.disk) as registry:
             module = task_module(tasks)
             module.prepare_process()
             return _work(module.task_for(JobKind(start.kind)), start, registry, reporter)
@@ -124,9 +127,18 @@ def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter)
     hold_versions(task.params.references(start.params), registry)
     if start.plan:
         return Planned(plan=_plain(task.plan(params, context), Plan))
-    outcome = _plain(task.run(params, context), Outcome)
+    with _room(start, registry):
+        outcome = _plain(task.run(params, context), Outcome)
     shutil.rmtree(context.planned, ignore_errors=True)  # of no use any more
     return Finished(outcome=outcome)
+
+
+def _room(start: Start, registry: Registry) -> AbstractContextManager[None]:
+    """For what the job's plan says that it writes, wherever in the home. Raises OutOfDisk where it is entered."""
+    folder = Path(start.folder)
+    place = str(folder.relative_to(start.home)) if folder.is_relative_to(start.home) else None
+    needs = [Need(StorageKind.JOBS, start.disk_bytes, place)] if start.disk_bytes else []
+    return registry.disk.reserving(needs, f"the job {start.job}") if needs else nullcontext()
 
 
 def hold_versions(references: Iterable[Reference], registry: Registry) -> None:
@@ -163,7 +175,7 @@ def terminal_message(error: BaseException, start: Start) -> TerminalMessage:
     if isinstance(error, OSError):
         error = storage_failure(error, Path(start.folder), 1 << 20, "the job's work") or error
     if isinstance(error, OutOfDisk):
-        return Failed(code="out_of_disk", message="The disk is full. Free some space, then create the job again.")
+        return Failed(code="out_of_disk", message=f"{error.message} Then create the job again.")
     if isinstance(error, RegistryBusy):
         return Failed(code="registry_busy", message=error.message, retryable=True)
     if isinstance(error, SourceUnavailable):

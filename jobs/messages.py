@@ -12,13 +12,15 @@ import msgspec
 
 from jobs.permissions import Grants
 from jobs.task import Outcome, Plan, Problem
+from model_registry.disk_space.limits import NO_LIMITS, DiskLimits
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """The first message. plan: plan the job instead of running it.
 
     memory_bytes: that the job may take, None if unlimited; plan_memory_bytes: that the process may take which only plans.
-    grants: what the configuration allows, with the keys of endpoints, which stand nowhere else.
+    disk: how much of it the home may take; disk_bytes: what the job writes, as its plan says. grants: what the configuration
+    allows, with the keys of endpoints, which stand nowhere else.
     """
 
     job: str
@@ -33,6 +35,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     offline: bool = False
     grants: Grants = Grants()
     plan_memory_bytes: int | None = None
+    disk: DiskLimits = NO_LIMITS
+    disk_bytes: int | None = None
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):

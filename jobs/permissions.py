@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model_registry.disk_space.limits import NO_LIMITS, DiskLimits
 from model_registry.references import MAX_CHARS
 
 EXPORTS = "exports"  # in the home: where jobs may write folders without further permission
@@ -94,6 +95,7 @@ class JobLimits:
     max_attempts: in a row without a checkpoint, for failures that may pass; retry_after_s: the waits between them.
     close_grace_s: what a running job gets to leave a checkpoint when the daemon ends. offline: nothing may be fetched.
     max_plans: that are made at a time; plan_memory_bytes: of each one's process, if that is less than memory_bytes.
+    disk: how much of it the home may take.
     """
 
     max_running: int = 1
@@ -105,6 +107,7 @@ class JobLimits:
     offline: bool = False
     max_plans: int = 2
     plan_memory_bytes: int = 2 << 30
+    disk: DiskLimits = NO_LIMITS
 
     @property
     def bytes_of_a_plan(self) -> int:

@@ -95,7 +95,9 @@ class JobRunner:
     async def _run(self, record: JobRecord) -> None:
         job = record.job
         try:
-            start = await self._starter.start(job.id, job.kind, job.params, self._folder / job.id, attempt=job.attempt)
+            disk_bytes = None if job.plan is None else job.plan.disk_bytes
+            folder = self._folder / job.id
+            start = await self._starter.start(job.id, job.kind, job.params, folder, attempt=job.attempt, disk_bytes=disk_bytes)
         except (JobError, RegistryError) as error:
             if _is_due(job, record):
                 await record.move(JobStatus.FAILED, failure=Failure(_CODES.get(type(error), "invalid_job"), error.message))

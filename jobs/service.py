@@ -39,6 +39,7 @@ class JobService:
 
     file_of: an uploaded file's path by its id. permissions: what the configuration allows jobs. on_change: called with each job
     after it was created, moved or got further. writes: what runs the transactions; None: the event loop's own threads.
+    room: called in a thread with what a new job and those in line before it are going to write; raises OutOfDisk.
     kinds: what each kind accepts.
     """
 
@@ -52,12 +53,14 @@ class JobService:
         permissions: JobPermissions | None = None,
         on_change: Callable[[Job], None] = lambda job: None,
         writes: Executor | None = None,
+        room: Callable[[int], None] = lambda num_bytes: None,
     ) -> None:
         limits = limits or JobLimits()
         home = store.home
         self._store = store
         self._folder = home / "jobs"
         self._on_change = on_change
+        self._room = room
         self.kinds = Kinds(tasks)
         self._table = JobTable(store, on_change, writes)
         self._starter = Starter(
@@ -133,6 +136,8 @@ class JobService:
             if is_planned and all(job.status is JobStatus.SUCCEEDED for job in needed):
                 slot = slot or planning.enter_context(self.plan_slot())
                 made = await planning.enter_async_context(self._planner.plan(kind, params, slot))
+            if made is not None and made.plan.disk_bytes:
+                await asyncio.to_thread(self._room, made.plan.disk_bytes + self._queued_bytes())
             id_, notes, plan = f"job-{secrets.token_hex(6)}", dict(metadata or {}), made.plan if made else None
             job = Job(id_, kind, dict(params), JobStatus.QUEUED, now(), all_needs, pipeline, notes, plan=plan, owner=owner)
             await asyncio.shield(self._take(job, made))
@@ -222,6 +227,11 @@ class JobService:
         await asyncio.to_thread(shutil.rmtree, self.folder(id_), ignore_errors=True)
 
     # ---- inside ----
+
+    def _queued_bytes(self) -> int:
+        """What jobs in line are going to write; those that run have reserved it themselves."""
+        waiting = (job.plan for job in self.active() if job.status is not JobStatus.RUNNING)
+        return sum(plan.disk_bytes or 0 for plan in waiting if plan is not None)
 
     async def _stop(self, id_: str, to: JobStatus, reason: StopReason) -> Job:
         await self._ownership.acquire()

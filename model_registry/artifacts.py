@@ -17,6 +17,7 @@ from pathlib import Path
 
 from model_registry.disk import (
     READ_ONLY,
+    entries,
     link_or_copy,
     make_private_folder,
     remove_tree,
@@ -141,16 +142,25 @@ class ArtifactStore:
         self._drop_if_empty(self._models / model)
         return sum(self._drop_blob(self.blob(digest)) for digest in unreferenced)
 
+    def orphan_bytes(self, versions: Mapping[str, Collection[int]], referenced: Collection[str]) -> int | None:
+        """What `collect` would free; None when it would remove nothing."""
+        blobs = self._unknown_blobs(referenced)
+        return sum(map(tree_bytes, blobs)) if blobs or self._unknown_folders(versions) else None
+
     def collect(self, versions: Mapping[str, Collection[int]], referenced: Collection[str]) -> int:
         """Removes every version folder and blob that is not named; bytes freed. Files in other places are left alone."""
-        for model in (path for path in self._models.glob("*") if path.is_dir()):
-            known = {str(number) for number in versions.get(model.name, ())}
-            for folder in model.iterdir():
-                if folder.is_dir() and folder.name not in known:
-                    remove_tree(folder)
+        for folder in self._unknown_folders(versions):
+            remove_tree(folder)
+        for model in entries(self._models):
             self._drop_if_empty(model)
-        orphans = [blob for blob in self._blobs.glob("*/*") if blob.name not in referenced]
-        return sum(self._drop_blob(blob) for blob in orphans)
+        return sum(map(self._drop_blob, self._unknown_blobs(referenced)))
+
+    def _unknown_folders(self, versions: Mapping[str, Collection[int]]) -> list[Path]:
+        folders = [path for model in entries(self._models) for path in entries(model) if path.is_dir()]
+        return [path for path in folders if path.name not in {str(number) for number in versions.get(path.parent.name, ())}]
+
+    def _unknown_blobs(self, referenced: Collection[str]) -> list[Path]:
+        return [blob for shelf in entries(self._blobs) for blob in entries(shelf) if blob.name not in referenced]
 
     def _place_variant(self, variant: DescribedVariant, folder: Path) -> None:
         for artifact in variant.artifacts:

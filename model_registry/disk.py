@@ -64,11 +64,23 @@ def link_or_copy(source: Path, target: Path) -> None:
     sync_file(target)
 
 
+def entries(folder: Path) -> list[Path]:
+    """What is in the folder, sorted; nothing when it is absent or no folder."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def tree_bytes(path: Path) -> int:
     """Total size of the regular files under `path`, or of the file `path`; 0 when it is gone."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file() and not entry.is_symlink())
+    total = 0
+    inside = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    for each in [path] if path.is_file() else inside:
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            status = each.stat(follow_symlinks=each is path)
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
 
 
 def remove_tree(path: Path) -> None:

@@ -8,7 +8,6 @@ those that write for other writers: an event loop calls none of them.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -29,31 +28,37 @@ from model_registry.aliases import (
 )
 from model_registry.artifacts import ArtifactStore, DescribedVariant, StagedVariant, check_names, describe, digest_of
 from model_registry.database import Database
-from model_registry.disk import remove_tree, storage_errors, tree_bytes
+from model_registry.disk import storage_errors, tree_bytes
+from model_registry.disk_space.candidates import Keeper
+from model_registry.disk_space.home_disk import HomeDisk
+from model_registry.disk_space.kinds import StorageKind
+from model_registry.disk_space.limits import NO_LIMITS, DiskLimits
+from model_registry.disk_space.registry_keeper import RegistryKeeper
+from model_registry.disk_space.reservations import Need
+from model_registry.disk_space.spare import room_to_delete
 from model_registry.errors import ModelInUse
 from model_registry.names import Label, check_alias_name, check_model_name, parse_label
 from model_registry.records import LIVE, Alias, Attachment, Manifest, Model, ModelVersion
 from model_registry.schema import Subject
 from model_registry.snapshot import Snapshot
-from model_registry.staging import collect_stale, is_held, staging_folder
+from model_registry.staging import is_held, staging_folder
 from model_registry.verification import Problem, problems_of
-
-CHECKPOINT_NAME_CHARS = 32  # of a version's digest, which names its checkpoint's folder
-ABANDONED_DOWNLOAD_AFTER_S = 7 * 24 * 3600.0
 
 
 class Registry:
     """The models in the database's home. Safe beside other threads and processes.
 
+    limits: how much of the disk the home may take. keepers: who keeps other files in it; without them, collections leave these.
     Writes wait for other writers as long as the database says, then RegistryBusy. Where nothing can be written, what is there is
     read, and writes raise NotWritable or OutOfDisk.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, limits: DiskLimits = NO_LIMITS, keepers: Sequence[Keeper] = ()) -> None:
         self.database = database
         self.home = database.home
         self._store = ArtifactStore(database.home)
         self._snapshot: Snapshot | None = None
+        self.disk = HomeDisk(self.home, limits, [RegistryKeeper(self, self._store), *keepers], self._owners_of_blobs)
 
     # ---- reads ----
 
@@ -110,12 +115,13 @@ class Registry:
         """A new version of `name`, or the existing one with the same content, which then stays where its aliases are.
 
         alias: which one moves to the new version; where it is `live`, `previous` moves to where that was. A model's first
-        version is always `live`. `hashed` is called with each number of bytes read.
+        version is always `live`. Quotas count, unless room for it is reserved. `hashed` is called with each number of bytes read.
         Raises InvalidName, CorruptModel, UnsupportedModel, OutOfDisk; then nothing has changed.
         """
         check_model_name(name)
         check_names(variants)
         total = sum(tree_bytes(variant.folder) for variant in variants)
+        self.disk.require([Need(StorageKind.VERSIONS, total)], f"publishing {name}")
         with storage_errors(self.home, total, f"publishing {name}"):
             described = [describe(variant, hashed) for variant in variants]
         digest = digest_of(described)
@@ -197,15 +203,20 @@ class Registry:
                 queries.delete_attachment(connection, attached)
         return attached
 
-    def remove(self, name_or_label: str, *, force: bool = False, in_use: Collection[str] = ()) -> int:
+    def remove(
+        self, name_or_label: str, *, force: bool = False, in_use: Collection[str] = (), only_if: Callable[[], bool] | None = None
+    ) -> int:
         """Removes a version, or for a bare name the model with all versions and aliases; bytes freed.
 
         Loaded versions are known by their holds (`staging.py`); in_use adds labels (`name:NUMBER`) known otherwise. Raises
         ModelNotFound, and ModelInUse unless forced. When the version that `live` points to is forced out, `live` falls back to
-        `previous`, else to the newest that remains.
+        `previous`, else to the newest that remains. Works on a full disk.
+        only_if: called when nobody else changes models; ModelInUse where it says no.
         """
         label = parse_label(name_or_label)
-        with self.database.exclusive():
+        with room_to_delete(self.home), self.database.exclusive():
+            if only_if is not None and not only_if():
+                raise ModelInUse(f"{name_or_label} came into use.")
             model = self.model(label.name)
             to_delete = model.versions if label.is_bare else (self.resolve(name_or_label),)
             if not force:
@@ -218,32 +229,19 @@ class Registry:
             return sum(self._store.discard(model.name, version.number, orphans) for version in to_delete)
 
     def collect_garbage(self) -> int:
-        """Removes what nothing refers to: blobs, version folders, checkpoints, dead staging, old partial downloads. Bytes freed."""
-        freed = collect_stale(self.home / "staging")
-        downloads = self.home / "downloads"
-        for folder in downloads.iterdir() if downloads.is_dir() else ():
-            if folder.stat().st_mtime < time.time() - ABANDONED_DOWNLOAD_AFTER_S:
-                freed += tree_bytes(folder)
-                remove_tree(folder)
-        with self.database.exclusive():
-            with self.database.reading() as reader:
-                models = queries.load_models(reader, self._store)
-                referenced = queries.referenced_blobs(reader)
-            versions = {model.name: [version.number for version in model.versions] for model in models.values()}
-            wanted = {version.digest[:CHECKPOINT_NAME_CHARS] for model in models.values() for version in model.versions}
-            freed += self._collect_checkpoints(wanted)
-            return freed + self._store.collect(versions, referenced)
+        """Removes what nothing needs, and what else must go for the limits; see `HomeDisk.collect`. Bytes freed."""
+        return self.disk.collect().freed_bytes
 
     # ---- inside ----
 
-    def _collect_checkpoints(self, wanted: Collection[str]) -> int:
-        """Removes the checkpoints of deleted versions, by name. Returns the bytes freed."""
-        folder = self.home / "checkpoints"
-        gone = [path for path in folder.iterdir() if path.name not in wanted] if folder.is_dir() else []
-        freed = sum(map(tree_bytes, gone))
-        for path in gone:
-            remove_tree(path)
-        return freed
+    def _owners_of_blobs(self) -> Mapping[str, Collection[str]]:
+        """Labels of the versions that have each blob, by its digest; nothing while there is no database."""
+        owners: dict[str, set[str]] = {}
+        models = self.models() if self.database.exists() else ()
+        for version in (version for model in models for version in model.versions):
+            for artifact in (artifact for variant in version.variants for artifact in variant.artifacts):
+                owners.setdefault(artifact.sha256, set()).add(version.label)
+        return owners
 
     def _publish_new(self, name: str, digest: str, manifest: Manifest, described: Sequence[DescribedVariant], alias: str) -> None:
         """Files first, rows last: the commit is the moment the version exists."""
@@ -258,11 +256,11 @@ class Registry:
 
 
 @contextlib.contextmanager
-def open_registry(home: Path) -> Iterator[Registry]:
+def open_registry(home: Path, limits: DiskLimits = NO_LIMITS) -> Iterator[Registry]:
     """The models under `home` (created when missing), on a database of their own: for who needs no other store."""
     with Database(home) as database:
         database.open()
-        yield Registry(database)
+        yield Registry(database, limits)
 
 
 def _same_content(model: Model | None, version: ModelVersion) -> list[ModelVersion]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+import os
 import re
 import secrets
 import shutil
@@ -18,12 +18,13 @@ from sqlalchemy import RowMapping, insert, select
 
 from model_registry.database import Database
 from model_registry.disk import make_private_folder, open_private, storage_failure
-from model_registry.errors import NotWritable, OutOfDisk, RegistryBusy, RegistryError
+from model_registry.disk_space.spare import room_to_delete
+from model_registry.errors import RegistryError
 from model_registry.schema import files, from_column, to_column
 
 _PIECE_BYTES = 1 << 20
 T = TypeVar("T")
-_log = logging.getLogger("slmops.files")
+Room = Callable[[int], None]
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -53,12 +54,16 @@ class FileStore:
     """The files of a home. Thread safe. Writes wait for other writers as long as the database says, then RegistryBusy.
 
     writes: what runs the transactions, while the caller's thread copies contents and waits; None: the caller's thread runs them.
+    room: called with the size of an upload before it is copied; raises OutOfDisk where it does not fit.
     owner, where files are read or removed: only this owner's exist for the caller; None: everybody's do.
+
+    A file that has expired exists no longer; its content is removed by the collection (`upload_keeper`), once no job needs it.
     """
 
-    def __init__(self, database: Database, writes: Executor | None = None) -> None:
+    def __init__(self, database: Database, writes: Executor | None = None, room: Room | None = None) -> None:
         self._database = database
         self._writes = writes
+        self._room = room
         self._folder = database.home / "files"
 
     def add(
@@ -68,6 +73,9 @@ class FileStore:
 
         Raises OutOfDisk, NotWritable, RegistryBusy.
         """
+        if self._room is not None:
+            self._room(content.seek(0, os.SEEK_END))
+            content.seek(0)
         filename = filename.replace("\\", "/").rpartition("/")[2] or "upload"
         id_ = f"file-{secrets.token_hex(12)}"
         folder = self._folder / id_
@@ -101,32 +109,35 @@ class FileStore:
         """The newest first."""
         return [each for each in self._all() if purpose in (None, each.purpose) and owner in (None, each.owner)]
 
-    def remove(self, id_: str, owner: str | None = None) -> None:
-        """Raises FileNotKnown."""
-        self.get(id_, owner)
-        self._forget([id_])
+    def content_of(self, id_: str) -> Path:
+        """Of a file that may have expired, for the jobs that were created with it. Raises FileNotKnown."""
+        found = next((each for each in self.everything() if each.id == id_), None)
+        return self.get(id_).path if found is None else found.path
 
-    def _all(self) -> list[StoredFile]:
-        """The files that have not expired. Removes the expired ones, if that is possible now."""
+    def remove(self, id_: str, owner: str | None = None) -> None:
+        """Raises FileNotKnown. Works on a full disk."""
+        self.get(id_, owner)
+        self.forget([id_])
+
+    def everything(self) -> list[StoredFile]:
+        """The files of all owners, with those that have expired and are not removed yet. The newest first."""
         if not self._database.exists():
             return []
         query = select(files).order_by(files.c.created_at.desc(), files.c.id.desc())
         with self._database.reading() as reader:
-            found = [self._file(row) for row in reader.execute(query).mappings()]
-        now = datetime.now(UTC)
-        expired = [each.id for each in found if each.expires_at is not None and each.expires_at <= now]
-        try:
-            self._forget(expired)
-        except (RegistryBusy, NotWritable, OutOfDisk) as error:
-            _log.warning("expired files stay for now", extra={"fields": {"files": len(expired), "why": error.message}})
-        return [each for each in found if each.id not in expired]
+            return [self._file(row) for row in reader.execute(query).mappings()]
 
-    def _forget(self, ids: list[str]) -> None:
-        if not ids:
-            return
-        self._write(self._delete, ids)
-        for id_ in ids:
-            shutil.rmtree(self._folder / id_, ignore_errors=True)
+    def forget(self, ids: list[str]) -> None:
+        """Removes these files, expired or not."""
+        with room_to_delete(self._database.home):
+            self._write(self._delete, ids)
+            for id_ in ids:
+                shutil.rmtree(self._folder / id_, ignore_errors=True)
+
+    def _all(self) -> list[StoredFile]:
+        """The files that have not expired."""
+        now = datetime.now(UTC)
+        return [each for each in self.everything() if each.expires_at is None or each.expires_at > now]
 
     def _insert(self, stored: StoredFile) -> None:
         with self._database.writing() as connection:

@@ -25,6 +25,7 @@ from runtime.pool.local import LocalWorkers
 from runtime.pool.model_pool import ModelPool
 from server import logs
 from server.admin.adapters import adapters_router
+from server.admin.disk import disk_router
 from server.admin.evaluations import evaluations_router, lineage_router
 from server.admin.health import health_router, metrics_router
 from server.admin.job_access import JobAccess
@@ -61,6 +62,7 @@ from server.inference.observers import LogLine, Observers
 from server.inference.readiness import Readiness
 from server.inference.served_models import FakeModels, RegistryModels, ServedModels
 from server.log_buffer import LogBuffer
+from server.metrics.disk import DiskCollector
 from server.metrics.event_loop_lag import measure_lag
 from server.metrics.job_metrics import JobMetrics
 from server.metrics.requests import RequestMetrics
@@ -122,7 +124,8 @@ def create_app(
     pool = pool or ModelPool(settings.pool_limits(), LocalWorkers(settings.patience()))
     metrics = Metrics(pool)
     pool.listeners.append(metrics.pool_event)
-    storage = Storage(database or open_database(settings), serves_models=settings.engine != "fake")
+    storage = Storage(database or open_database(settings), serves_models=settings.engine != "fake", limits=settings.disk_limits())
+    metrics.registry.register(DiskCollector(lambda: storage.disk_watch.newest, storage.disk.collected_bytes))
     models = _models(settings, storage)
     directory = ProviderDirectory()
     plans = LoadPlans(settings, directory, pool)
@@ -178,6 +181,7 @@ def create_app(
         *registry_routers(storage, pool, jobs, offline=settings.offline),
         keys_router(storage.keys),
         providers_router(directory),
+        disk_router(storage.disk_watch),
         health_router(readiness),
         metrics_router(metrics, jobs),
         logs_router(log_buffer or LogBuffer()),
@@ -267,12 +271,13 @@ def _job_service(settings: Settings, storage: Storage, metrics: JobMetrics, task
 
     jobs = JobService(
         storage.jobs,
-        settings.jobs.limits(offline=settings.offline),
+        settings.jobs.limits(offline=settings.offline, disk=settings.disk_limits()),
         tasks=tasks,
-        file_of=lambda id_: str(storage.files.get(id_).path),
+        file_of=lambda id_: str(storage.files.content_of(id_)),
         permissions=settings.jobs.permissions({name: table.source() for name, table in settings.endpoints.items()}),
         on_change=on_change,
         writes=storage.writes,
+        room=storage.require_room_for_job,
     )
     metrics.watch(jobs)
     return jobs

@@ -20,15 +20,24 @@ from model_registry.conversion.formats.checkpoint.importer import CheckpointImpo
 from model_registry.conversion.formats.checkpoint.writer import write_checkpoint
 from model_registry.conversion.formats.gguf.importer import open_source
 from model_registry.conversion.importer import ImportOptions
+from model_registry.disk_space.kinds import StorageKind
+from model_registry.disk_space.registry_keeper import CHECKPOINT_NAME_CHARS
+from model_registry.disk_space.reservations import Need
 from model_registry.errors import UnsupportedModel
 from model_registry.lora import CONFIG, WEIGHTS
 from model_registry.pull import refetched
 from model_registry.records import ModelVersion, Precision, Variant, VariantRole
-from model_registry.registry import CHECKPOINT_NAME_CHARS
-from model_registry.staging import staging_folder
+from model_registry.staging import hold, staging_folder
 
 _TEXTS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 _NAMING_MODULES = "megatron_config"  # with it, PEFT imports the module that `megatron_core` names
+_GROWTH = {  # from a build to its weights in float32
+    Precision.FP32: 1.0,
+    Precision.FP16: 2.0,
+    Precision.INT8: 3.8,
+    Precision.INT4: 7.0,
+    Precision.MIXED: 5.0,
+}
 _KEPT = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 
 
@@ -46,7 +55,7 @@ class StagedProgress:
 
 
 def materialise(context: TaskContext, label: str) -> Path:
-    """A folder with config.json, model.safetensors and the tokenizer. Not to be written to.
+    """A folder with config.json, model.safetensors and the tokenizer. Not to be written to; it stays while this process lives.
 
     Raises ModelNotFound, SourceUnavailable, ChecksumMismatch, UnsupportedModel, OutOfDisk, Stopped.
     """
@@ -55,7 +64,7 @@ def materialise(context: TaskContext, label: str) -> Path:
     if own is not None:
         return own.folder
     folder = context.registry.home / "checkpoints" / version.digest[:CHECKPOINT_NAME_CHARS]
-    if not folder.is_dir():
+    while not hold(folder):  # it may have been removed to make room, a moment ago
         _make(context, version, folder)
     return folder
 
@@ -72,9 +81,11 @@ def _make(context: TaskContext, version: ModelVersion, folder: Path) -> None:
         raise UnsupportedModel(
             f"{version.label} came as {version.manifest.importer}, which holds no weights to train. Pull the model as a GGUF file."
         )
-    served = served_variant(version).folder
-    progress = StagedProgress(context)
+    build = served_variant(version)
+    served, progress = build.folder, StagedProgress(context)
+    need = Need(StorageKind.CHECKPOINTS, int(build.size_bytes * _GROWTH[build.precision]))
     with (
+        context.registry.disk.reserving([need], f"the checkpoint of {version.label}"),
         staging_folder(context.registry.home / "staging") as staged,
         refetched(context.registry, version, progress, offline=context.offline) as source,
     ):

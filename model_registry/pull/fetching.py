@@ -14,6 +14,8 @@ import httpx
 from filelock import FileLock, Timeout
 
 from model_registry.disk import PRIVATE_FILE, make_private_folder, remove_tree, sha256_of, storage_errors, tree_bytes
+from model_registry.disk_space.kinds import StorageKind
+from model_registry.disk_space.reservations import Need
 from model_registry.errors import (
     ChecksumMismatch,
     CorruptModel,
@@ -66,6 +68,15 @@ class Fetcher:
         with self._network_errors():
             return self._source.pin()
 
+    def needs(self, staging: Path) -> list[Need]:
+        """The room that the pull needs; nothing where the source does not say. staging: where the model is made."""
+        with self._network_errors():
+            size = self._source.size()
+        if size is None:
+            return []
+        places = ((StorageKind.DOWNLOADS, size.downloads, self._folder), (StorageKind.VERSIONS, size.scratch + size.model, staging))
+        return [Need(kind, num_bytes, str(place.relative_to(self._home))) for kind, num_bytes, place in places if num_bytes]
+
     @contextlib.contextmanager
     def fetched(self, name: str, scratch: Path) -> Iterator[Fetched]:
         """What the source gives for the model `name`, checked to be files that may be read, until the block ends.
@@ -90,10 +101,7 @@ class Fetcher:
 
     @contextlib.contextmanager
     def _downloads(self) -> Iterator[Path]:
-        """Another choice of a repository's files has a folder of its own, so that what one left is not taken for the other's."""
-        suffix = f"-{int(self._choice.wants_checkpoint)}{int(self._choice.allow_pickle)}"
-        folder = self._home / "downloads" / (self._key + (suffix if suffix != "-00" else ""))
-        make_private_folder(folder)
+        folder = make_private_folder(self._folder)
         try:
             yield folder
         except (*_BAD, *_DEFECTS):
@@ -115,6 +123,12 @@ class Fetcher:
                 f"{self._reference} could not be fetched: {str(error) or type(error).__name__}. "
                 "Check the network, the proxy variables and any mirror in use."
             ) from error
+
+    @property
+    def _folder(self) -> Path:
+        """Another choice of a repository's files has a folder of its own, so that what one left is not taken for the other's."""
+        suffix = f"-{int(self._choice.wants_checkpoint)}{int(self._choice.allow_pickle)}"
+        return self._home / "downloads" / (self._key + (suffix if suffix != "-00" else ""))
 
     @property
     def _key(self) -> str:

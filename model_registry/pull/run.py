@@ -84,12 +84,19 @@ class PullRun:
             if present is not None:
                 return present
             with self.registry.staging() as staging:
-                scratch, staged = staging / "scratch", staging / "model"
-                scratch.mkdir()
-                staged.mkdir()
-                with fetcher.fetched(self.plan.name, scratch) as fetched:
-                    builds = self._import(self._prepared(fetched, staging), staged)
-                    return self._publish(_Result(pin, fetched, builds))
+                limited = self.registry.disk.limits.are_set
+                needs = fetcher.needs(staging) if limited else []
+                with self.registry.disk.reserving(needs, f"pulling {self.plan.name}"):
+                    return self._made(pin, fetcher, staging)
+
+    def _made(self, pin: str | None, fetcher: Fetcher, staging: Path) -> ModelVersion:
+        """staging: an empty folder."""
+        scratch, staged = staging / "scratch", staging / "model"
+        scratch.mkdir()
+        staged.mkdir()
+        with fetcher.fetched(self.plan.name, scratch) as fetched:
+            builds = self._import(self._prepared(fetched, staging), staged)
+            return self._publish(_Result(pin, fetched, builds))
 
     def _present(self, pin: str | None) -> ModelVersion | None:
         """What was pulled from the same source by the same request: under this name, or published anew from another."""

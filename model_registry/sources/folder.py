@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from model_registry.archives import extract_all, is_archive
-from model_registry.disk import sha256_of
+from model_registry.disk import sha256_of, tree_bytes
 from model_registry.errors import ChecksumMismatch, SourceUnavailable
 from model_registry.paths import check_source
 from model_registry.progress import Progress
 from model_registry.references import PathReference
-from model_registry.sources.protocol import Fetched
+from model_registry.sources.protocol import Fetched, FetchSize
 
 _ADDED_BY_MACOS = frozenset({"__MACOSX", ".DS_Store"})
 
@@ -23,6 +23,12 @@ class FolderSource:
         """A single file is pinned by its content; a folder only by importing it."""
         path = self._existing()
         return f"{path.as_uri()}#sha256={sha256_of(path)}" if path.is_file() else None
+
+    def size(self) -> FetchSize | None:
+        """Files are read where they are; an archive hardly compresses weights."""
+        path = self._existing()
+        num_bytes = tree_bytes(path)
+        return FetchSize(0, num_bytes if path.is_file() and is_archive(path) else 0, num_bytes)
 
     def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
         path = self._existing()

@@ -27,7 +27,7 @@ from model_registry.sources.foundry_cache import (
     device_in,
     is_model_id,
 )
-from model_registry.sources.protocol import Fetched, licence_of
+from model_registry.sources.protocol import Fetched, FetchSize, licence_of
 
 if TYPE_CHECKING:
     from foundry_local_sdk import FoundryLocalManager
@@ -59,6 +59,12 @@ class FoundrySource:
     def pin(self) -> str | None:
         """The id has the version in it, and versions never change."""
         return str(FoundryReference(self._variant().id))
+
+    def size(self) -> FetchSize | None:
+        variant = self._variant()
+        if variant.size_bytes is None:
+            return None
+        return FetchSize(0 if variant.folder is not None else variant.size_bytes, 0, variant.size_bytes)
 
     def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
         variant = self._variant()

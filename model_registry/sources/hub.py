@@ -23,7 +23,7 @@ from model_registry.paths import check_distinct, inside, safe_name
 from model_registry.progress import Progress
 from model_registry.references import HubReference
 from model_registry.sources.hub_selection import HubFile, select_files
-from model_registry.sources.protocol import ANY_FILES, Fetched, FileChoice, licence_of
+from model_registry.sources.protocol import ANY_FILES, Fetched, FetchSize, FileChoice, licence_of
 from model_registry.telemetry import turn_off_telemetry
 
 if TYPE_CHECKING:
@@ -44,10 +44,16 @@ class HubSource:
         self._endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or DEFAULT_ENDPOINT
         self._shown = without_credentials(self._endpoint)
         self._info: ModelInfo | None = None
+        self._listed: list[HubFile] | None = None
 
     def pin(self) -> str | None:
         """The commit that the revision names now."""
         return str(replace(self._pinned(), sha256=None))
+
+    def size(self) -> FetchSize | None:
+        pinned = self._pinned()
+        total = sum(file.size_bytes for file in select_files(self._files(pinned), pinned, self._choice).files)
+        return FetchSize(downloads=total, scratch=0, model=total)
 
     def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
         progress.stage(f"looking up {self._reference.repo}")
@@ -84,6 +90,12 @@ class HubSource:
         return replace(self._reference, revision=commit)
 
     def _files(self, pinned: HubReference) -> list[HubFile]:
+        """Listed once, like the pinned revision."""
+        if self._listed is None:
+            self._listed = self._list(pinned)
+        return self._listed
+
+    def _list(self, pinned: HubReference) -> list[HubFile]:
         from huggingface_hub.hf_api import RepoFile
 
         with self._clear_errors():

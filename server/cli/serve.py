@@ -12,6 +12,7 @@ import typer
 
 from server.cli.configuration import settings_from
 from server.cli.failures import CommandFailed
+from server.cli.home import open_home
 
 if TYPE_CHECKING:
     from server.settings.daemon import Settings
@@ -24,7 +25,6 @@ def settings_with_model(**flags: Any) -> Settings:
     The fake engine needs no model on disk.
     """
     from model_registry.errors import InvalidName, InvalidReference, ModelNotFound
-    from model_registry.registry import open_registry
     from server.cli.pull import follow_pull
     from server.cli.registry_access import PullOrder
     from server.cli.registry_access.direct import DirectRegistry
@@ -33,7 +33,7 @@ def settings_with_model(**flags: Any) -> Settings:
     settings = settings_from(**flags)
     if settings.engine == "fake":
         return settings
-    with open_registry(settings.home) as registry:
+    with open_home(settings) as registry:
         try:
             registry.resolve(settings.model)
             return settings

@@ -20,6 +20,7 @@ def described_metrics() -> tuple[Declaration, ...]:
     return (
         *(*vllm_metrics.HISTOGRAMS, *vllm_metrics.COUNTERS, *vllm_metrics.OF_WORKERS),
         *(*slmops_metrics.OF_DAEMON, *slmops_metrics.OF_LIFECYCLE, *slmops_metrics.OF_LOADED_MODELS, *slmops_metrics.OF_JOBS),
+        *slmops_metrics.OF_DISK,
         *_of_process(),
     )
 

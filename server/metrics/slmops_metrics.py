@@ -101,3 +101,14 @@ OF_JOBS = (
     *(JOB_SECONDS, JOB_STARTS, JOB_FAILURES, JOBS),
     *(JOB_PROGRESS, JOB_PROGRESS_TIME, JOB_STEPS_PER_SECOND, JOB_METRIC),
 )
+
+# Of the disk, from the newest look at it; absent before the first one, just after the start.
+_KIND = ("kind",)
+DISK_USED = gauge("slmops_disk_used_bytes", "What the home takes of the disk, by kind.", labels=_KIND)
+DISK_QUOTA = gauge(
+    "slmops_disk_quota_bytes", "What a kind may take, and `total` the whole home; absent where there is no quota.", labels=_KIND
+)
+DISK_FREE = gauge("slmops_disk_free_bytes", "Free space of the home's file system.", labels=())
+DISK_MIN_FREE = gauge("slmops_disk_min_free_bytes", "Free space that new work has to leave.", labels=())
+DISK_COLLECTED = counter("slmops_disk_collected_bytes_total", "Bytes removed to make room, by kind.", labels=_KIND)
+OF_DISK = (DISK_USED, DISK_QUOTA, DISK_FREE, DISK_MIN_FREE, DISK_COLLECTED)

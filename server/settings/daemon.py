@@ -24,10 +24,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from model_registry.disk_space.limits import DiskLimits
 from model_registry.names import parse_label
 from model_registry.text_files import why_not_utf8, without_bom
 from runtime.pool.capacity import Budget, PoolLimits
 from runtime.pool.watchdog import Patience
+from server.settings.disk import DiskSettings, DiskTable
 from server.settings.jobs import ONLY_IN_FILE, EndpointSettings, EndpointTables, JobSettings, from_text, names_what_is_only_in_file
 from server.settings.models import (
     ContextLength,
@@ -125,6 +127,7 @@ class Settings(BaseSettings):
     )
     models: Tables = Field({}, description="Settings of single models, by name or `name:number`.")
     jobs: JobTable = Field(default_factory=lambda: JobSettings(), description="Settings of jobs that run beside serving.")
+    disk: DiskTable = Field(default_factory=lambda: DiskSettings(), description="Limits on the disk, and what is kept.")
     endpoints: EndpointTables = Field({}, description="Servers that jobs may call, by name.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="Format of log lines; `json`: one object per line.")
@@ -192,6 +195,9 @@ class Settings(BaseSettings):
     def pool_limits(self) -> PoolLimits:
         return PoolLimits(Budget(bytes_of(self.memory_budget), self.max_loaded_models))
 
+    def disk_limits(self) -> DiskLimits:
+        return self.disk.limits(offline=self.offline)
+
     def patience(self) -> Patience:
         """After which a worker counts as hung."""
         return Patience(step_s=self.step_timeout_s)
@@ -225,8 +231,8 @@ def _plain(value: Any) -> Plain:
         return str(value)
     if isinstance(value, tuple):
         return [str(part) for part in value]
-    if isinstance(value, JobSettings):
-        return value.model_dump(mode="json")
+    if isinstance(value, JobSettings | DiskSettings):
+        return value.model_dump(mode="json", exclude_none=isinstance(value, DiskSettings))
     if isinstance(value, dict):
         return {name: table.model_dump(mode="json", exclude_none=True) for name, table in value.items()}
     return int(value) if isinstance(value, ByteSize) else value
@@ -290,6 +296,8 @@ def _what_is_known(location: tuple[int | str, ...]) -> str:
         return f"the settings are {', '.join(Settings.model_fields)}"
     if location[0] == "jobs":
         return f"the settings of jobs are {', '.join(JobSettings.model_fields)}"
+    if location[0] == "disk":
+        return f"the settings of the disk are {', '.join(DiskSettings.model_fields)}"
     if location[0] == "endpoints":
         return f"the settings of an endpoint are {', '.join(EndpointSettings.model_fields)}"
     return f'the settings of a model are {", ".join(ModelSettings.model_fields)}; a name with dots needs quotes: [models."a.b"]'

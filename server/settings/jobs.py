@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic_settings import NoDecode
 
 from jobs.permissions import EndpointSource, JobLimits, JobPermissions
+from model_registry.disk_space.limits import NO_LIMITS, DiskLimits
 from server.settings.models import Threads
 from server.settings.units import MemoryShare, bytes_of
 
@@ -98,8 +99,9 @@ class JobSettings(BaseModel):
             raise ValueError(f"{wrong[0]} must be a whole path, from the root")
         return whole
 
-    def limits(self, *, offline: bool) -> JobLimits:
+    def limits(self, *, offline: bool, disk: DiskLimits = NO_LIMITS) -> JobLimits:
         return JobLimits(
+            disk=disk,
             max_running=self.max_running,
             memory_bytes=bytes_of(self.memory_limit),
             plan_memory_bytes=bytes_of(self.plan_memory_limit),

@@ -116,12 +116,13 @@ def test_grafana_finds_its_datasource_and_dashboard() -> None:
     assert any(mount.split(":")[1].startswith(provider["options"]["path"]) for mount in mounts)
 
 
-def test_dashboard_panels_have_distinct_places_and_one_datasource() -> None:
-    panels = json.loads((DEPLOY / "grafana/slmops.json").read_text())["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
-    sources = {target["datasource"]["uid"] for panel in panels for target in panel.get("targets", ())}
-    assert sources == {"${datasource}"}
+def test_prometheus_and_grafana_get_the_folders_of_rules_and_dashboards() -> None:
+    services = compose()["services"]
+    mounts = {mount.rsplit(":", 1)[0] for name in ("prometheus", "grafana") for mount in services[name]["volumes"]}
+    assert {"./prometheus:/etc/prometheus", "./grafana/dashboards:/var/lib/grafana/dashboards"} <= mounts
+    assert "--config.file=/etc/prometheus/prometheus.yml" in services["prometheus"]["command"]
+    home = Path(services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert (DEPLOY / "grafana/dashboards" / home.name).exists()
 
 
 @pytest.mark.parametrize(

@@ -135,17 +135,30 @@ _DISK = Row(
         ),
         lines(
             "Free space",
-            "Left on the home's disk, which other programs may fill, too.",
+            "Left on the home's disk, which other programs fill, too. Work that would leave less than the lower line is refused.",
             "bytes",
-            (f"slmops_disk_free_bytes{{{DAEMONS}}}", "{{instance}}"),
+            (f"slmops_disk_free_bytes{{{DAEMONS}}}", "free {{instance}}"),
+            (f"slmops_disk_min_free_bytes{{{DAEMONS}}}", "to be left free {{instance}}"),
         ),
         lines(
             "Quotas",
             "Part of each quota that is taken. Kinds without a quota have no line.",
             "percentunit",
             (f"slmops_disk_used_bytes{{{DAEMONS}}} / (slmops_disk_quota_bytes{{{DAEMONS}}} > 0)", "{{kind}} {{instance}}"),
+            (
+                f"sum by (job, instance) (slmops_disk_used_bytes{{{DAEMONS}}}) "
+                f'/ on (job, instance) (slmops_disk_quota_bytes{{{DAEMONS},kind="total"}} > 0)',
+                "home {{instance}}",
+            ),
             thresholds=((0.9, "bad"),),
             without_data="no quotas",
+        ),
+        lines(
+            "Collected",
+            "Bytes that were removed to make room, by kind. What is used is never removed.",
+            "bytes",
+            (f"sum by (kind) (increase(slmops_disk_collected_bytes_total{{{DAEMONS}}}{_RATE}))", "{{kind}}"),
+            without_data="nothing",
         ),
     ),
 )

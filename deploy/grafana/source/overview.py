@@ -207,7 +207,7 @@ _MACHINE = Row(
             stacked=True,
         ),
         lines(
-            "Memory budget",
+            "Memory charged and budget",
             "What the models in memory are charged, against what all together may take.",
             "bytes",
             (f"slmops_memory_charged_bytes{{{DAEMONS}}}", "charged {{instance}}"),

@@ -40,10 +40,10 @@ def open_registry_access(settings: Settings) -> Iterator[RegistryCommands]:
 
             yield DaemonRegistry(daemon, overview, local_home=_shared_home(daemon, overview, settings.home))
             return
-    from model_registry.registry import open_registry
+    from server.cli.home import open_home
     from server.cli.registry_access.direct import DirectRegistry
 
-    with open_registry(settings.home) as registry:
+    with open_home(settings) as registry:
         yield DirectRegistry(registry, offline=settings.offline)
 
 
