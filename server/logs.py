@@ -14,6 +14,8 @@ import time
 import traceback
 from typing import Any, TextIO
 
+from server.service_manager import JournalFormatter, is_journal
+
 _C0 = "\\x00-\\x1f"
 _OTHERS = "\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff"  # C1, line ends, direction overrides, half pairs
 _ALL = re.compile(f"[{_C0}{_OTHERS}]")
@@ -30,9 +32,12 @@ def _written_out(character: str) -> str:
 
 
 def configure(level: str, log_format: str) -> None:
-    """Sends every line of the process to standard error. The HTTP server's own chatter is kept to warnings."""
+    """Sends every line of the process to standard error, with its priority where that is systemd's journal. The HTTP server's
+    own chatter is kept to warnings.
+    """
     handler = _StandardError()
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    formatter = JsonFormatter() if log_format == "json" else TextFormatter()
+    handler.setFormatter(JournalFormatter(formatter) if is_journal(sys.stderr) else formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

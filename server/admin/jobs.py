@@ -32,7 +32,7 @@ from server.admin.job_bodies import (
 from server.dialects.openai.wire.errors import documented
 from server.http.access import CallerPrincipal, requires
 from server.http.disconnection import unless_disconnected
-from server.http.event_stream import STREAMS
+from server.http.event_stream import EVENT_STREAM_HEADERS, STREAMS
 from server.http.json_route import SmallJsonRoute
 from server.principal import AccessScope
 
@@ -130,7 +130,7 @@ def jobs_router(service: JobService, access: JobAccess) -> APIRouter:
         after = max(after, last_event_id or 0)
         await service.job(id, owner=caller.only_own)
         if stream or _EVENTS in (accept or ""):
-            return StreamingResponse(_frames(service, id, after), media_type=_EVENTS, headers={"Cache-Control": "no-cache"})
+            return StreamingResponse(_frames(service, id, after), media_type=_EVENTS, headers=EVENT_STREAM_HEADERS)
         found: list[JobEvent] = []
         async for event in service.events(id, after):
             found += [event] if event else []
