@@ -22,6 +22,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from server.http.protocol import ConnectionLimits, protocol_with
+from server.service_manager import notify
 from server.settings.daemon import Settings
 
 _CLOSE_CONNECTIONS_S = 1
@@ -105,6 +106,8 @@ class Daemon(uvicorn.Server):
             host, port = listener.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             _log.info("listening", extra={"fields": {"url": f"http://{address}"}})
+        if self.started:
+            notify("READY=1")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -133,6 +136,7 @@ class Daemon(uvicorn.Server):
     def _on_first_signal(self, name: str) -> None:
         fields = {"signal": name, "grace_s": self._settings.shutdown_grace_s}
         _log.info("draining; a second signal ends at once", extra={"fields": fields})
+        notify("STOPPING=1")
         self._ending = asyncio.ensure_future(self._end())
 
     async def _end(self) -> None:

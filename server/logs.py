@@ -15,6 +15,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from server.service_manager import JournalFormatter, is_journal
+
 _C0 = "\\x00-\\x1f"
 _OTHERS = "\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff"  # C1, line ends, direction overrides, half pairs
 _ALL = re.compile(f"[{_C0}{_OTHERS}]")
@@ -31,9 +33,12 @@ def _written_out(character: str) -> str:
 
 
 def configure(level: str, log_format: str, *further: logging.Handler) -> None:
-    """Sends every line of the process to standard error and to further handlers. The HTTP server's own are kept to warnings."""
+    """Sends every line of the process to standard error, with its priority where that is systemd's journal, and to further
+    handlers. The HTTP server's own lines are kept to warnings.
+    """
     handler = _StandardError()
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    formatter = JsonFormatter() if log_format == "json" else TextFormatter()
+    handler.setFormatter(JournalFormatter(formatter) if is_journal(sys.stderr) else formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler, *further]
     root.setLevel(level.upper())

@@ -8,10 +8,10 @@ from starlette.responses import StreamingResponse
 
 from jobs.job import JobEvent
 from server.admin.job_bodies import EventList, event_body
+from server.http.event_stream import EVENT_STREAM_HEADERS
 
 MAX_EVENTS = 10_000  # of one list
 EVENT_STREAM = "text/event-stream"
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 async def event_list(events: AsyncIterator[JobEvent | None]) -> EventList:
@@ -26,7 +26,7 @@ async def event_list(events: AsyncIterator[JobEvent | None]) -> EventList:
 
 def event_stream(events: AsyncIterator[JobEvent | None]) -> StreamingResponse:
     """events: as of `JobService.events`, followed."""
-    return StreamingResponse(_frames(events), media_type=EVENT_STREAM, headers=_HEADERS)
+    return StreamingResponse(_frames(events), media_type=EVENT_STREAM, headers=EVENT_STREAM_HEADERS)
 
 
 async def _frames(events: AsyncIterator[JobEvent | None]) -> AsyncIterator[bytes]:

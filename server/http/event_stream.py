@@ -26,7 +26,7 @@ _EVENT = {
     "required": ["data"],
 }
 STREAMS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": _EVENT}}}}  # for OpenAPI
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+EVENT_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second keeps nginx from collecting them
 
 
 class Renderer(Protocol):
@@ -42,7 +42,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(self, inference: Inference, renderer: Renderer) -> None:
-        super().__init__(headers=_HEADERS)
+        super().__init__(headers=EVENT_STREAM_HEADERS)
         del self.headers["content-length"]
         self._inference = inference
         self._renderer = renderer

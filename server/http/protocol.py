@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 _MOST_OVERHEAD_BYTES = 1 << 16  # of headers, and of a body's chunk sizes and trailers
 _CHUNK_OVERHEAD = 8  # bytes per byte of a body that comes in chunks of one
 _MOST_HEADERS = 256
+_LINGER_S = 30  # longest time in which what a client still sends is read and dropped after its answer
 _PROGRESS_BYTES = 1 << 10  # less than this within the time is none: one byte now and then keeps no connection
 _FULL = b'{"error":{"message":"The server has all the connections it takes; retry.","type":"server_error",'
 _FULL += b'"param":null,"code":"too_many_connections"}}'
@@ -47,6 +49,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.app: Any = _AsItsVersionHasIt(self.app)
         self._is_header_open = False
         self._is_body_open = False
+        self._is_lingering = False  # the answer has ended, and with it the connection, once the client has sent its request
         self._has_many_headers = False
         self._num_overhead_bytes = 0  # that are no body, since the request's headers began or its body did
         self._num_received = 0
@@ -55,6 +58,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._has_drained = False  # since the last look
         self._read_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -67,6 +71,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.idle.pop(self, None)
         self._stop_read_timer()
         self._stop_write_timer()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -95,11 +101,14 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._is_lingering:
+            return  # another request behind the one that was the last
         self._is_header_open, self._is_body_open = False, True
         self.idle.pop(self, None)
         self._num_overhead_bytes = 0
         self._stop_read_timer()
         super().on_headers_complete()
+        self.cycle.transport = _TransportOfCycle(self.transport, self._end_connection)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         self._num_overhead_bytes -= len(body) * (1 + _CHUNK_OVERHEAD)
@@ -110,6 +119,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._num_overhead_bytes = 0
         self._stop_read_timer()
         super().on_message_complete()
+        if self._is_lingering:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         had_more = bool(self.pipeline)
@@ -128,10 +139,23 @@ class HttpProtocol(HttpToolsProtocol):
         self._has_drained = True
 
     def send_400_response(self, msg: str) -> None:
-        if self._has_many_headers:
+        if self._is_lingering:
+            self.transport.abort()
+        elif self._has_many_headers:
             self._refuse_headers()
         else:
             super().send_400_response(msg)
+
+    def _end_connection(self) -> None:
+        """After its last answer. If the client is still sending, a close would have the system reset the connection, and the client
+        or the proxy before it would lose the answer; so only our side ends, and the rest is read and dropped (RFC 9112, 9.6).
+        """
+        if not (self._is_body_open and self.cycle.response_complete and self.transport.can_write_eof()):
+            self.transport.close()
+        elif not self._is_lingering:
+            self._is_lingering = True
+            self.transport.write_eof()
+            self._linger_timer = self.loop.call_later(_LINGER_S, self.transport.abort)
 
     def _make_room(self) -> None:
         longest = next(iter(self.idle))
@@ -145,6 +169,9 @@ class HttpProtocol(HttpToolsProtocol):
         _log.warning("connection refused: too many", extra={"fields": {"max_connections": self.limits.max_connections}})
 
     def _refuse_headers(self) -> None:
+        if self._is_lingering:
+            self.transport.abort()
+            return
         self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         self.transport.close()
 
@@ -202,6 +229,15 @@ class HttpProtocol(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+
+
+class _TransportOfCycle:
+    """A connection's transport as uvicorn's cycle of one request uses it; what its `close` does, the connection decides."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
 
 
 def protocol_with(limits: ConnectionLimits) -> type[HttpProtocol]:

@@ -43,40 +43,62 @@ def unit() -> RawConfigParser:
     return parser
 
 
-def test_image_is_built_in_two_stages_from_slim_images() -> None:
-    stages = arguments("FROM")
-    assert len(stages) == 2
-    assert all(stage.split()[0] == "python:3.11-slim" for stage in stages)
-    assert not any(name == "RUN" and "pip" in rest for name, rest in dockerfile()[last_stage() :])
+def stage(name: str) -> list[tuple[str, str]]:
+    """The instructions of one image, those of the images that it begins from first."""
+    lines = dockerfile()
+    heads = {rest.split()[-1]: (index, rest.split()[0]) for index, (kind, rest) in enumerate(lines) if kind == "FROM"}
+    if name not in heads:
+        return []
+    start, parent = heads[name]
+    end = next((index for index in range(start + 1, len(lines)) if lines[index][0] == "FROM"), len(lines))
+    return stage(parent) + lines[start + 1 : end]
 
 
-def last_stage() -> int:
-    return max(index for index, (name, _) in enumerate(dockerfile()) if name == "FROM")
+IMAGES = ("serve", "jobs")
 
 
-def test_image_does_not_run_as_root() -> None:
-    (user,) = [rest for name, rest in dockerfile()[last_stage() :] if name == "USER"]
+def test_images_begin_from_debian_and_the_last_is_the_one_without_jobs() -> None:
+    stages = [rest.split() for rest in arguments("FROM")]
+    assert {words[0] for words in stages} - {words[2] for words in stages} == {"debian:bookworm-slim"}
+    assert stages[-1][2] == "serve"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_images_hold_no_tools_to_build_with_and_do_not_run_as_root(image: str) -> None:
+    instructions = stage(image)
+    assert not any(kind == "RUN" and "pip" in rest for kind, rest in instructions)
+    (user,) = [rest for kind, rest in instructions if kind == "USER"]
     assert int(user.split(":")[0]) > 0
 
 
-def test_image_has_a_healthcheck_a_volume_and_its_home_in_it() -> None:
-    (check,) = arguments("HEALTHCHECK")
+@pytest.mark.parametrize("image", IMAGES)
+def test_images_have_a_healthcheck_a_volume_and_their_home_in_it(image: str) -> None:
+    instructions = stage(image)
+    (check,) = [rest for kind, rest in instructions if kind == "HEALTHCHECK"]
     command = json.loads(check.split("CMD", 1)[1])
-    assert command[0] == "python"
+    assert command[0] == "python3"
     compile(command[2], "healthcheck", "exec")
     assert "/health" in command[2]
-    assert arguments("VOLUME") == ["/var/lib/slmops"]
-    assert "SLMOPS_HOME=/var/lib/slmops" in " ".join(arguments("ENV"))
+    assert ("VOLUME", "/var/lib/slmops") in instructions
+    assert any(kind == "ENV" and "SLMOPS_HOME=/var/lib/slmops" in rest for kind, rest in instructions)
 
 
-def test_image_copies_what_exists_and_every_package() -> None:
-    copied = [word for rest in arguments("COPY") if "--from" not in rest for word in rest.split()[:-1]]
-    assert all((ROOT / name).exists() for name in copied)
-    assert {"server", "jobs", "runtime", "model_registry"} <= set(copied)
+def test_the_image_of_jobs_installs_all_that_jobs_need_at_the_versions_that_were_tested() -> None:
+    installs = [rest for kind, rest in stage("build-jobs") if kind == "RUN" and "pip" in rest]
+    assert any("torch" in rest and "$TORCH_INDEX" in rest for rest in installs)
+    assert "constraints.txt" in installs[-1]
+    assert "[olive]" in installs[-1]  # which includes tune
+
+
+def test_the_builder_gets_every_package_and_nothing_else_of_weight() -> None:
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {"server", "jobs", "runtime", "model_registry", "pyproject.toml", "constraints.txt"} <= kept
+    assert all((ROOT / name).exists() for name in kept)
+    assert not {"tests", ".venv", ".git"} & kept
 
 
 def test_settings_in_deployments_exist() -> None:
-    files = (ROOT / "Dockerfile", DEPLOY / "compose.yaml", DEPLOY / "slmops.service")
+    files = (ROOT / "Dockerfile", DEPLOY / "compose.yaml", DEPLOY / "slmops.service", DEPLOY / "slmops-as-service.sh")
     used = {name for path in files for name in re.findall(r"SLMOPS_[A-Z_]*[A-Z]", path.read_text())}
     assert used <= SETTING_NAMES
     assert "SLMOPS_API_KEY" in used
@@ -128,7 +150,10 @@ def test_prometheus_and_grafana_get_the_folders_of_rules_and_dashboards() -> Non
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("DynamicUser", "yes"),
+        ("User", "slmops"),
+        ("Type", "notify"),
+        ("PrivateUsers", "yes"),
+        ("UMask", "0077"),
         ("NoNewPrivileges", "yes"),
         ("ProtectSystem", "strict"),
         ("ProtectHome", "yes"),
@@ -145,6 +170,24 @@ def test_unit_waits_longer_than_the_grace_period() -> None:
     assert int(unit()["Service"]["TimeoutStopSec"]) > Settings.model_fields["shutdown_grace_s"].default
 
 
+def test_the_users_of_unit_and_sysusers_are_the_same() -> None:
+    (line,) = [line for line in (DEPLOY / "slmops.sysusers.conf").read_text().splitlines() if line.startswith("u ")]
+    assert line.split()[1] == unit()["Service"]["User"]
+    home = unit()["Service"]["WorkingDirectory"]
+    assert home in line
+    assert home == f"/var/lib/{unit()['Service']['StateDirectory']}"
+
+
+def test_operators_commands_run_as_the_service_does() -> None:
+    script = (DEPLOY / "slmops-as-service.sh").read_text()
+    service = unit()["Service"]
+    assert service["ExecStart"].split()[0] in script
+    assert f"--uid={service['User']}" in script
+    for option in ("EnvironmentFile", "UMask", "StateDirectory", "StateDirectoryMode", "WorkingDirectory"):
+        assert f"--property={option}={service[option]}" in script
+    assert subprocess.run(["sh", "-n", str(DEPLOY / "slmops-as-service.sh")], check=False).returncode == 0
+
+
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
@@ -153,6 +196,11 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     installed.write_text("#!/bin/sh\n")
     installed.chmod(0o755)
     copy = tmp_path / "slmops.service"
-    copy.write_text((DEPLOY / "slmops.service").read_text().replace("/usr/local/bin/slmops", str(installed)))
+    copy.write_text(
+        (DEPLOY / "slmops.service")
+        .read_text()
+        .replace("/opt/slmops/current/bin/slmops", str(installed))
+        .replace("=slmops\nGroup=slmops", "=root\nGroup=root")
+    )
     run = subprocess.run([analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")

@@ -64,6 +64,7 @@ class _Transport:
         self.written = b""
         self.num_unsent = 0
         self.is_over = False
+        self.has_ended = False  # our side alone
 
     def get_extra_info(self, name: str) -> None:
         return None
@@ -73,6 +74,12 @@ class _Transport:
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.has_ended = True
 
     def close(self) -> None:
         self.is_over = True
@@ -227,6 +234,43 @@ def test_a_connection_too_many_is_refused_where_all_are_busy(connections: _Conne
     assert not any(transport.is_over for _, transport in busy)
 
 
+def _answered(protocol: HttpProtocol) -> None:
+    """As after an answer with `Connection: close`."""
+    protocol.cycle.response_complete = True
+    protocol.cycle.transport.close()
+
+
+def test_a_refused_request_is_read_to_its_end_before_the_connection_is_closed(connections: _Connections) -> None:
+    protocol, transport = connections.open()
+    protocol.data_received(HEAD + b"Content-Length: 4000\r\n\r\n" + b"x" * 2000)
+    _answered(protocol)
+    assert transport.has_ended
+    assert not transport.is_over
+    protocol.data_received(b"x" * 2000 + HEAD + b"Content-Length: 0\r\n\r\n")
+    assert transport.is_over
+
+
+def test_a_refused_request_without_end_is_cut_off(connections: _Connections) -> None:
+    protocol, transport = connections.open()
+    protocol.data_received(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    _answered(protocol)
+    for _ in range(29):
+        protocol.data_received(b"800\r\n" + b"x" * 2048 + b"\r\n")
+        connections.clock.advance(1)
+    assert not transport.is_over
+    connections.clock.advance(1)
+    assert transport.is_over
+
+
+def test_what_is_no_body_behind_a_refused_request_gets_no_second_answer(connections: _Connections) -> None:
+    protocol, transport = connections.open()
+    protocol.data_received(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    _answered(protocol)
+    protocol.data_received(b"no size\r\n")
+    assert transport.is_over
+    assert transport.written == b""
+
+
 def _exchange(server: LiveServer, request: bytes) -> bytes:
     """All that comes until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=30) as connection:
@@ -258,6 +302,15 @@ def test_pipelined_requests_are_answered_in_order(live: LiveServer) -> None:
     found = [answers.index(mark) for mark in (b'"status"', b'"version"', b'"object":"list"')]
     assert answers.count(b"HTTP/1.1 200 OK") == 3
     assert found == sorted(found)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files", "/nowhere"])
+def test_an_answer_before_the_end_of_the_request_reaches_a_client_that_sends_it_all_first(live: LiveServer, path: str) -> None:
+    body = b" " * int(live.parts.settings.max_body_bytes * 2)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    answer = _exchange(live, head.encode() + body)
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert b'"error"' in answer
 
 
 def test_silent_connections_are_closed_by_a_real_server(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def events_of(http: httpx.Client, job: str, **headers: str) -> list[tuple[int, d
     """Followed to the job's end: the id of each frame, and its event."""
     with http.stream("GET", f"/admin/jobs/{job}/events", headers={"Accept": "text/event-stream", **headers}) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
+        assert response.headers["x-accel-buffering"] == "no"
         frames = [frame.split("\n") for frame in response.read().decode().split("\n\n") if frame and not frame.startswith(":")]
     return [(int(id_.removeprefix("id: ")), json.loads(data.removeprefix("data: "))) for id_, _, data in frames]
 
