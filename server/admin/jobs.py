@@ -23,6 +23,7 @@ from server.admin.job_bodies import (
     JobRequest,
     KindBody,
     KindList,
+    NamedKind,
     PlanBody,
     PlanRequest,
     event_body,
@@ -93,7 +94,7 @@ def jobs_router(service: JobService, access: JobAccess) -> APIRouter:
     @requires(AccessScope.JOBS, changes_state=False)
     async def list_jobs(
         caller: CallerPrincipal,
-        kind: JobKind | None = None,
+        kind: NamedKind | None = None,
         status: JobStatus | None = None,
         pipeline: str | None = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,

@@ -12,7 +12,7 @@ import typer
 
 from model_registry.telemetry import turn_off_telemetry
 from server.cli import bench, chat, configuration, evaluations, jobs, keys, loaded, maintenance, models, pull, serve
-from server.cli.failures import MISUSED, ending
+from server.cli.failures import MISUSED, CommandFailed, ending
 from server.cli.terminal import print_error
 
 
@@ -90,6 +90,6 @@ def _fail(error: BaseException) -> int:
         print_error(f"{error.format_message()} (see `slmops --help`)")
         return MISUSED
     end = ending(error)
-    if end.message:
-        print_error(end.message)
+    for line in end.message.splitlines() if isinstance(error, CommandFailed) else filter(None, [end.message]):
+        print_error(line)
     return end.exit_code

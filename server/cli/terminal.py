@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _LAYOUT = "\n\t"
 _WIDTH_OF_PIPES = 240  # a table that another program reads is not cut at 80 columns
 _UNITS = ((1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
+_DECIMAL_UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -78,6 +79,16 @@ def size(num_bytes: float) -> str:
         if num_bytes >= unit:
             return f"{num_bytes / unit:.1f} {name}"
     return f"{num_bytes:.0f} B"
+
+
+def amount(done: int, total: int | None, unit: str) -> str:
+    """`3 of 18 steps`; of bytes `0 of 92.9 MB`, in powers of ten, as downloads are measured elsewhere."""
+    if unit != "bytes":
+        return f"{done} of {total} {unit}" if total is not None else f"{done} {unit}"
+    scale, name = next(((scale, name) for scale, name in _DECIMAL_UNITS if max(done, total or 0) >= scale), (1, "B"))
+    digits = 1 if scale > 1 and done else 0
+    shown = f"{done / scale:.{digits}f}"
+    return f"{shown} of {total / scale:.{1 if scale > 1 else 0}f} {name}" if total is not None else f"{shown} {name}"
 
 
 def span(seconds: float) -> str:
