@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.child_process import ChildProcess
-from jobs.job import Progress
 from jobs.lifecycle import AttemptEnd
 from jobs.messages import Checkpointed, Failed, FromChild, LogMessage, Progressed, Staged, Start, TerminalMessage
 from jobs.record import JobRecord
@@ -93,19 +92,20 @@ class Attempt:
     def _note(self, message: FromChild, record: JobRecord) -> None:
         progress = record.job.progress
         match message:
-            case Staged(name=name):
+            case Staged(name=name, number=number, total=total):
                 self._pace = Pace()
-                record.progress(replace(progress, stage=name, step=0, total=None, rate=None, time_left_s=None))
-                record.add_event("stage", name)
+                place = {"stage_number": number, "num_stages": total}
+                record.progress(replace(progress, stage=name, step=0, total=None, rate=None, time_left_s=None, **place))
+                record.add_event("stage", name, data={"number": number, "total": total})
             case Progressed(step=step, total=total, unit=unit, metrics=metrics):
                 self._pace.note(time.monotonic(), step)
                 rate, left_s = self._pace.rate, self._pace.time_left_s(total)
                 known = {**progress.metrics, **metrics}
-                record.progress(Progress(progress.stage, step, total, unit, rate, left_s, known))
+                figures = {"step": step, "total": total, "unit": unit, "rate": rate, "time_left_s": left_s}
+                record.progress(replace(progress, **figures, metrics=known))
                 if metrics or step == total or time.monotonic() - self._event_s >= EVENT_EVERY_S:
                     self._event_s = time.monotonic()
-                    data = {"step": step, "total": total, "unit": unit, "rate": rate, "time_left_s": left_s, "metrics": metrics}
-                    record.add_event("progress", data=data)
+                    record.add_event("progress", data={**figures, "metrics": metrics})
             case LogMessage(text=text, level=level):
                 record.add_event("message", text, level=level)
             case Checkpointed(step=step, path=path, metrics=metrics):

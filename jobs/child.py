@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -34,9 +35,10 @@ from jobs.messages import (
     Stop,
     TerminalMessage,
 )
+from jobs.param_errors import problems_of
 from jobs.process_limits import lower_priority
 from jobs.reporter import FrameReporter
-from jobs.task import InvalidJob, JobFailure, JobKind, Outcome, Plan, Stopped, StopReason, Task, TaskContext, problems_of
+from jobs.task import InvalidJob, JobFailure, JobKind, Outcome, Params, Plan, Stopped, StopReason, Task, TaskContext
 from model_registry.disk import storage_failure
 from model_registry.disk_space.kinds import StorageKind
 from model_registry.disk_space.reservations import Need
@@ -112,7 +114,7 @@ def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter)
     try:
         params = task.params.model_validate(start.params)
     except ValidationError as error:
-        return Refused(problems=tuple(problems_of(error)))
+        return Refused(problems=tuple(problems_of(error, task.params, start.kind)))
     context = TaskContext(
         job=start.job,
         registry=registry,
@@ -126,7 +128,8 @@ def _work(task: Task, start: Start, registry: Registry, reporter: FrameReporter)
     )
     hold_versions(task.params.references(start.params), registry)
     if start.plan:
-        return Planned(plan=_plain(task.plan(params, context), Plan))
+        return Planned(plan=_plain(_planned(task, params, context), Plan))
+    reporter.stages = task.stages(params, context)
     with _room(start, registry):
         outcome = _plain(task.run(params, context), Outcome)
     shutil.rmtree(context.planned, ignore_errors=True)  # of no use any more
@@ -139,6 +142,23 @@ def _room(start: Start, registry: Registry) -> AbstractContextManager[None]:
     place = str(folder.relative_to(start.home)) if folder.is_relative_to(start.home) else None
     needs = [Need(StorageKind.JOBS, start.disk_bytes, place)] if start.disk_bytes else []
     return registry.disk.reserving(needs, f"the job {start.job}") if needs else nullcontext()
+
+
+def _planned(task: Task, params: Params, context: TaskContext) -> Plan:
+    """The task's plan, with its stages, and with warnings of what the machine does not have."""
+    plan = task.plan(params, context)
+    free = shutil.disk_usage(context.folder).free
+    warnings = list(plan.warnings)
+    if plan.disk_bytes is not None and plan.disk_bytes > free:
+        warnings.append(f"It needs about {_size(plan.disk_bytes)} of disk, and {_size(free)} are free.")
+    if plan.memory_bytes is not None and context.memory_bytes is not None and plan.memory_bytes > context.memory_bytes:
+        needed, most = _size(plan.memory_bytes), _size(context.memory_bytes)
+        warnings.append(f"It needs about {needed} of memory, and may take {most}. Raise jobs.memory_limit.")
+    return replace(plan, stages=task.stages(params, context), warnings=tuple(warnings))
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def hold_versions(references: Iterable[Reference], registry: Registry) -> None:

@@ -13,8 +13,10 @@ from enum import StrEnum
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 Path = tuple[str | int, ...]  # keys and indices from the params' root
 _CHOICE = "$choice"  # a search's list of values in the place of one
@@ -31,6 +33,10 @@ class FieldKind(StrEnum):
     OUTPUT = "output"  # a folder that is written
     ENDPOINT = "endpoint"  # a server, by its name in the configuration
     VERSION = "version"  # a version of the registry
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema of a marked field has the mark as its format."""
+        return {**handler(schema), "format": str(self)}
 
 
 InputFile = Annotated[str, FieldKind.FILE]

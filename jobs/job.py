@@ -21,6 +21,12 @@ from typing import Any
 from jobs.task import JobError, JobKind, Outcome, Plan
 
 WORK = "work"  # in a job's folder, the one that its task writes in
+STEP, STEP_NUMBER, NUM_STEPS = "step", "step_number", "num_steps"  # keys of the metadata of a pipeline's jobs
+
+
+def step_name(number: int, name: str, kind: str) -> str:
+    """`step 2 'small' (quantize)`. number: from 1; 0 where it is not known."""
+    return f"step {number} {name!r} ({kind})" if number else f"step {name!r} ({kind})"
 
 
 class JobStatus(StrEnum):
@@ -51,6 +57,7 @@ class Failure:
 class Progress:
     """How far a job is. step of total, counted in `unit`; total is None while unknown. rate: steps a second, lately.
 
+    stage_number of num_stages: which of its stages is going on, from 1; None where they are not known before.
     metrics: the newest value of each, e.g. {"loss": 1.9, "learning_rate": 2e-5}.
     """
 
@@ -61,6 +68,8 @@ class Progress:
     rate: float | None = None
     time_left_s: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    stage_number: int | None = None
+    num_stages: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,13 @@ class Job:
     outcome: Outcome | None = None
     failure: Failure | None = None
     owner: str | None = None
+
+    @property
+    def step(self) -> str:
+        """Which step of a pipeline it is, as messages name it; empty for a job by itself."""
+        if self.pipeline is None or STEP not in self.metadata:
+            return ""
+        return step_name(int(self.metadata.get(STEP_NUMBER, "0")), self.metadata[STEP], self.kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import Any, Protocol, cast
 from pydantic import ValidationError
 
 from jobs.fields import Reference
-from jobs.task import InvalidJob, JobKind, Task, problems_of
+from jobs.param_errors import problems_of
+from jobs.task import InvalidJob, JobKind, Task
 
 
 class TaskModule(Protocol):
@@ -42,7 +43,7 @@ class Kinds:
         try:
             known.model_validate(params)
         except ValidationError as error:
-            raise InvalidJob(problems_of(error, known)) from None
+            raise InvalidJob(problems_of(error, known, str(kind))) from None
 
     async def schema(self, kind: JobKind) -> dict[str, Any]:
         """The JSON Schema of the kind's params."""

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from jobs.job import Failure, Job, JobStatus, WrongStatus
 from jobs.messages import Ended, Failed, Finished, Refused, TerminalMessage
-from jobs.task import JobKind, Outcome, StopReason
+from jobs.task import InvalidJob, JobKind, Outcome, StopReason
 
 _MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.CANCELLED, JobStatus.FAILED}),
@@ -34,12 +34,15 @@ def can_move(job: Job, to: JobStatus) -> bool:
 def move(job: Job, to: JobStatus, at: datetime, *, outcome: Outcome | None = None, failure: Failure | None = None) -> Job:
     """The job after the move. Raises WrongStatus for an impossible one.
 
-    A start counts an attempt and forgets the failure before it; a final status has its time, and its outcome or failure.
+    A start counts an attempt and forgets the failure before it; a final status has its time, and its outcome or failure, which
+    names the step of a pipeline.
     """
     if not can_move(job, to):
         raise WrongStatus(f"The job {job.id} is {job.status}, so it cannot become {to}. {_advice(job.status)}")
     if to is JobStatus.RUNNING:
         return replace(job, status=to, attempt=job.attempt + 1, started_at=job.started_at or at, failure=None)
+    if failure is not None and job.step:
+        failure = replace(failure, message=f"{job.step}: {failure.message}")
     return replace(job, status=to, ended_at=at if to.is_final else None, outcome=outcome, failure=failure)
 
 
@@ -137,7 +140,7 @@ def judge(end: AttemptEnd, stop_reason: StopReason | None, num_failures: int, ma
         case _ if stop_reason is StopReason.PAUSE and (isinstance(end.last, Ended) or end.last is None):
             return Verdict(JobStatus.INTERRUPTED if is_closing else JobStatus.PAUSED)
         case Refused(problems=problems):
-            return Verdict(JobStatus.FAILED, failure=Failure("invalid_job", "; ".join(map(str, problems[:5]))))
+            return Verdict(JobStatus.FAILED, failure=Failure("invalid_job", InvalidJob(problems).message))
         case Failed(code=code, message=message, retryable=retryable):
             failure, retryable = Failure(code, message), retryable
         case _:

@@ -46,7 +46,11 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
 
 
 class Staged(msgspec.Struct, frozen=True, kw_only=True, tag="staged"):
+    """number, total: which of the task's stages it is, or is a part of, from 1; None where that is not known."""
+
     name: str
+    number: int | None = None
+    total: int | None = None
 
 
 class Progressed(msgspec.Struct, frozen=True, kw_only=True, tag="progressed"):

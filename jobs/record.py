@@ -78,6 +78,7 @@ class JobRecord:
             self._timer = None
         self.job = move(self.job, to, self._now(), outcome=outcome, failure=failure)
         level = "error" if to is JobStatus.FAILED else "warning" if failure else "info"
+        failure = self.job.failure if failure else None
         data = {"status": str(to)} | ({"code": failure.code} if failure else {})
         self.add_event("status", failure.message if failure else f"The job is {to}.", level=level, data=data)
         await self.store()

@@ -6,7 +6,7 @@ There are no such files where TensorBoard is not installed.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -45,20 +45,27 @@ class ScalarLog:
 
 
 class FrameReporter:
-    """A `Reporter` that writes frames. stop: set when the daemon requests the end."""
+    """A `Reporter` that writes frames. stop: set when the daemon requests the end.
+
+    stages: of the task, in order. A stage that is none of them is a part of the one that is going on.
+    """
 
     def __init__(self, frames: FrameWriter, folder: Path) -> None:
         self._frames = frames
         self._folder = folder
         self._scalars = ScalarLog(folder.parent / "tensorboard")
         self._written_s = float("-inf")
+        self._number: int | None = None
+        self.stages: Sequence[str] = ()
         self.stop: StopReason | None = None
 
     def close(self) -> None:
         self._scalars.close()
 
     def stage(self, name: str) -> None:
-        self._frames.write(Staged(name=name))
+        if name in self.stages:
+            self._number = 1 + self.stages.index(name)
+        self._frames.write(Staged(name=name, number=self._number, total=len(self.stages) or None))
 
     def progress(self, step: int, total: int | None, metrics: Mapping[str, float], unit: str) -> None:
         self._scalars.add(step, metrics)

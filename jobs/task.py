@@ -8,14 +8,14 @@ checkpoints there, and ends with the same result as one that was never interrupt
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from jobs.choices import meant, spelt, suggestion
 from jobs.fields import Declared, Reference, declared_fields, references
 from jobs.permissions import Grants
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # it imports the database, which the command line does withou
     from model_registry.registry import Registry
 
 MAX_MESSAGE_CHARS = 4096  # of one problem
+MAX_SHOWN = 5  # problems in a message
 PLANNED = "planned"  # in a task's folder: what its plan left for its run
 
 
@@ -43,6 +44,14 @@ class JobKind(StrEnum):
     OLIVE = "olive"
     PULL = "pull"
 
+    @classmethod
+    def named(cls, text: str) -> Self:
+        """The kind that is spelt so, in any case, with or without dashes. Raises ValueError, which lists the kinds."""
+        if (found := meant(text, cls)) is not None:
+            return cls(found)
+        hint = suggestion(text, cls) or f"; there are {', '.join(cls)}"
+        raise ValueError(f"there is no kind {text!r}{hint}")
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -59,6 +68,12 @@ class Problem:
         if len(self.message) > MAX_MESSAGE_CHARS:
             object.__setattr__(self, "message", f"{self.message[:MAX_MESSAGE_CHARS]}...")
 
+    def within(self, param: str) -> Problem:
+        """Of the params that another param holds, e.g. a search's."""
+        begins_with_name = self.param is not None and self.message.startswith(f"{self.param}:")
+        message = f"{param}.{self.message}" if begins_with_name else f"{param}: {self.message}"
+        return replace(self, message=message, param=f"{param}.{self.param}" if self.param else param)
+
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
         return f"{place}: {self.message}" if place else self.message
@@ -69,6 +84,7 @@ class Plan:
     """What a job would do, reported before it starts. summary: a sentence each; duration and memory are estimates, None if unknown.
 
     outputs: names of models that it would register. warnings: what is allowed but probably not wanted.
+    stages: as `Task.stages` has them. disk_bytes: on the way, downloads included; download_bytes: what is fetched, None if unknown.
     """
 
     summary: tuple[str, ...]
@@ -78,6 +94,8 @@ class Plan:
     disk_bytes: int | None = None
     outputs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+    download_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +120,17 @@ class JobError(Exception):
 
 
 class InvalidJob(JobError):
-    """Refused before it starts. problems: at least one, of which the first hundred are kept; param, code: of the first."""
+    """Refused before it starts. problems: at least one, of which the first hundred are kept; param, code: of the first.
+
+    The message has a line for each of the first five.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems[:100])
         self.param, self.code = self.problems[0].param, self.problems[0].code
-        shown = "; ".join(str(problem) for problem in self.problems[:5])
-        more = len(problems) - 5
-        super().__init__(f"{shown}; and {more} more" if more > 0 else shown)
+        more = len(problems) - MAX_SHOWN
+        shown = [str(problem) for problem in self.problems[:MAX_SHOWN]]
+        super().__init__("\n".join([*shown, f"and {more} more"] if more > 0 else shown))
 
 
 class JobFailure(JobError):
@@ -151,23 +172,11 @@ class Params(BaseModel):
         """Everything that params of this kind refer to: files, folders, servers, versions, other jobs."""
         return tuple(references(cls.declared(params), params))
 
-
-_CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unsupported_parameter"}  # of kinds of validation errors
-
-
-def problems_of(error: ValidationError, params: type[Params] | None = None) -> list[Problem]:
-    """What is wrong with params, each with the dotted name of its field. params: its fields are listed when one was misspelt."""
-    return [_problem(each, params) for each in error.errors(include_input=False, include_url=False)]
-
-
-def _problem(error: ErrorDetails, params: type[Params] | None) -> Problem:
-    name = ".".join(map(str, error["loc"])) or None
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        known = f"; there are {', '.join(params.model_fields)}" if params is not None and len(error["loc"]) == 1 else ""
-        message = f"there is no such param{known}"
-    code = _CODES.get(error["type"], "invalid_value")
-    return Problem(f"{name}: {message[:1].lower()}{message[1:]}" if name else message, param=name, code=code)
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt(cls, params: Any) -> Any:
+        """Choices may be spelt in any case: `LoRA` is `lora`."""
+        return spelt(cls, params)
 
 
 class Reporter(Protocol):
@@ -243,6 +252,12 @@ class Task(Protocol):
 
     def plan(self, params: Any, context: TaskContext) -> Plan:
         """What `run` would do, in seconds and without training libraries. Raises InvalidJob with every problem, RegistryError."""
+
+    def stages(self, params: Any, context: TaskContext) -> tuple[str, ...]:
+        """What `run` goes through, in order, by the names that it gives its stages; parts of these have other names.
+
+        Empty where that is not known before. Raises as `plan` does.
+        """
 
     def run(self, params: Any, context: TaskContext) -> Outcome:
         """Does it. Raises JobFailure, RegistryError, Stopped, InvalidJob. Anything else is a defect, and reported as such."""

@@ -21,7 +21,7 @@ from model_registry.bounded_stream import Bounded, decompressed
 from model_registry.disk import CHUNK_BYTES, require_free, storage_errors
 from model_registry.errors import CorruptModel, InvalidReference
 from model_registry.paths import check_distinct, inside, safe_name
-from model_registry.progress import Progress
+from model_registry.progress import UNPACKING, Progress
 
 MAX_ENTRIES = 10_000
 MAX_RATIO = 100  # weights compress to a half at best
@@ -46,7 +46,7 @@ def is_archive(path: Path) -> bool:
 
 def extract_all(archive: Path, destination: Path, progress: Progress) -> None:
     """Extracts everything to `destination`. Raises CorruptModel, OutOfDisk; files may then be left there."""
-    progress.stage(f"unpacking {archive.name}")
+    progress.stage(f"{UNPACKING} {archive.name}")
     with _reading(archive):
         if zipfile.is_zipfile(archive):
             with _zip(archive) as zipped:
@@ -59,7 +59,7 @@ def extract_all(archive: Path, destination: Path, progress: Progress) -> None:
 
 def extract_member(archive: Path, name: str, target: Path, progress: Progress) -> None:
     """Extracts one file of a zip to `target`. Raises InvalidReference (no such file), CorruptModel."""
-    progress.stage(f"unpacking {PurePosixPath(name).name}")
+    progress.stage(f"{UNPACKING} {PurePosixPath(name).name}")
     with _reading(archive), _zip(archive) as zipped:
         try:
             member = zipped.getinfo(name)

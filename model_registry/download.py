@@ -21,7 +21,7 @@ import httpx
 from model_registry.addresses import proxy_for, without_credentials
 from model_registry.disk import CHUNK_BYTES, require_free, storage_errors, sync_file, sync_folder
 from model_registry.errors import ChecksumMismatch, OutOfDisk, SourceUnavailable
-from model_registry.progress import Progress
+from model_registry.progress import DOWNLOADING, Progress
 
 MAX_ATTEMPTS = 6  # in a row without a new byte
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -87,7 +87,7 @@ def download(client: httpx.Client, wanted: Download, progress: Progress, *, paus
     Raises SourceUnavailable, ChecksumMismatch (the bytes are discarded), OutOfDisk (likewise).
     """
     wanted.target.parent.mkdir(parents=True, exist_ok=True)
-    progress.stage(f"downloading {wanted.target.name}")
+    progress.stage(f"{DOWNLOADING} {wanted.target.name}")
     try:
         _complete(client, wanted, progress, pause)
         return _accept(wanted)

@@ -12,7 +12,16 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parents[1]
 LAYERS = ("server", "jobs", "runtime", "model_registry")  # imports go right only
 MOST_LINES = 300
-KINDS_KNOW = ("jobs.task", "jobs.fields", "jobs.permissions", "jobs.process_limits", "jobs.datasets", "jobs.tasks")  # of jobs
+KINDS_KNOW = (  # of jobs
+    "jobs.task",
+    "jobs.choices",
+    "jobs.fields",
+    "jobs.param_errors",
+    "jobs.permissions",
+    "jobs.process_limits",
+    "jobs.datasets",
+    "jobs.tasks",
+)
 VENDORS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("fastapi", "starlette", "prometheus_client", "uvicorn", "uvloop", "httptools"): ("server/",),
     ("onnxruntime", "onnx"): ("runtime/engines/", "runtime/machine/providers.py", "model_registry/conversion/", "jobs/tasks/"),

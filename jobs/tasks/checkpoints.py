@@ -25,6 +25,7 @@ from model_registry.disk_space.registry_keeper import CHECKPOINT_NAME_CHARS
 from model_registry.disk_space.reservations import Need
 from model_registry.errors import UnsupportedModel
 from model_registry.lora import CONFIG, WEIGHTS
+from model_registry.progress import unit_of
 from model_registry.pull import refetched
 from model_registry.records import ModelVersion, Precision, Variant, VariantRole
 from model_registry.staging import hold, staging_folder
@@ -46,12 +47,14 @@ class StagedProgress:
 
     def __init__(self, context: TaskContext) -> None:
         self._context = context
+        self._unit = unit_of("")
 
     def stage(self, text: str) -> None:
+        self._unit = unit_of(text)
         self._context.stage(text)
 
     def update(self, done: int, total: int | None) -> None:
-        self._context.progress(done, total, unit="parts")
+        self._context.progress(done, total, unit=self._unit)
 
 
 def materialise(context: TaskContext, label: str) -> Path:

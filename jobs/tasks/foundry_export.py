@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from jobs.fields import OutputFolder, VersionName
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
@@ -24,6 +24,8 @@ _CONTENT = "{Content}"  # what Foundry Local puts a message in place of
 
 class FoundryExportParams(Params):
     """Exports a version as a folder that Foundry Local loads."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "my-model"}]})
 
     model: VersionName = Field(min_length=1, description="A version of the registry.")
     folder: OutputFolder | None = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from jobs.fields import FolderOrVersion, VersionName
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
@@ -17,6 +17,8 @@ from model_registry.records import Precision
 
 class MergeParams(Params):
     """Merges a LoRA or DoRA adapter into a model's weights."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"adapter": "my-model", "output": "my-merged"}]})
 
     adapter: FolderOrVersion = Field(min_length=1, description="A version with an adapter, or a folder in PEFT's layout.")
     model: VersionName | None = Field(None, description="The base; by default the one that the adapter's version was made from.")

@@ -43,6 +43,10 @@ class Bounds(BaseModel):
 class RegisterParams(Params):
     """Points an alias to a version if its metrics meet the requirements."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "my-model", "alias": "live", "requires": {"f1": {"min": 0.6}}}]}
+    )
+
     model: VersionName = Field(min_length=1, description="The version.")
     name: str | None = Field(None, description="Makes it a version of this model too; by default it is left where it is.")
     alias: str = Field(LIVE, description="What points to it then; live is what a bare name means.")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_registry.errors import CorruptModel, SourceUnavailable
-from model_registry.progress import Progress
+from model_registry.progress import DOWNLOADING, Progress
 from model_registry.references import FoundryReference
 from model_registry.sources.foundry_cache import (
     CACHE_VARIABLE,
@@ -70,7 +70,7 @@ class FoundrySource:
         variant = self._variant()
         if variant.folder is not None:
             return Fetched(variant.folder, is_ours=False, licence=variant.licence)
-        progress.stage(f"downloading {variant.id}")
+        progress.stage(f"{DOWNLOADING if variant.size_bytes else 'fetching'} {variant.id}")
         with foundry_local(downloads) as manager:
             model = manager.get_catalog().get_model_variant(variant.id)
             if model is None:

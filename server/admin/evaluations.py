@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
+from jobs.tasks.evaluate.metrics import few_questions
 from model_registry.description import finite
 from model_registry.evaluations import Evaluation, EvaluationStore
 from model_registry.lineage import Lineage
@@ -20,7 +21,10 @@ from server.principal import AccessScope
 
 
 class EvaluationBody(BaseModel):
-    """version: what was measured. details: intervals, scores of each question, what the data was."""
+    """version: what was measured. details: intervals, scores of each question, what the data was.
+
+    num_questions: that the figures are of, null for a benchmark. warnings: e.g. that these are few.
+    """
 
     version: str
     kind: str
@@ -28,6 +32,8 @@ class EvaluationBody(BaseModel):
     created_at: float
     metrics: Figures
     details: dict[str, Any]
+    num_questions: int | None
+    warnings: list[str]
 
 
 class EvaluationList(BaseModel):
@@ -53,6 +59,7 @@ def evaluations_router(gateway: Gateway, store: EvaluationStore) -> APIRouter:
 
 
 def _body(each: Evaluation) -> EvaluationBody:
+    count = each.details.get("num_questions")
     return EvaluationBody(
         version=each.version,
         kind=each.kind,
@@ -60,6 +67,8 @@ def _body(each: Evaluation) -> EvaluationBody:
         created_at=each.created_at.timestamp(),
         metrics=finite(each.metrics),
         details=finite(each.details),
+        num_questions=count,
+        warnings=list(few_questions(count)) if count is not None else [],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from jobs.job import Job, JobEvent, JobStatus
 from jobs.task import JobKind, Plan
@@ -26,12 +26,19 @@ Params = Annotated[
 ]
 
 
+def _named(kind: object) -> object:
+    return JobKind.named(kind) if isinstance(kind, str) else kind
+
+
+NamedKind = Annotated[JobKind, BeforeValidator(_named)]  # in any case, with or without dashes; refused with what was meant
+
+
 class JobRequest(BaseModel):
     """needs: jobs that must have succeeded before; those that the params refer to need not be named."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    kind: JobKind
+    kind: NamedKind
     params: Params = Field(default_factory=dict)
     needs: Annotated[list[str], FAIL_FAST] = Field(default_factory=list, max_length=100)
     metadata: Metadata = Field(default_factory=dict)
@@ -42,12 +49,15 @@ class PlanRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    kind: JobKind
+    kind: NamedKind
     params: Params = Field(default_factory=dict)
 
 
 class PlanBody(BaseModel):
-    """What a job would do, a sentence each; the figures are estimates, null when unknown. outputs: models it would register."""
+    """What a job would do, a sentence each; the figures are estimates, null when unknown. outputs: models it would register.
+
+    stages: that it goes through, in order. disk_bytes: on the way, downloads included; download_bytes: of these, what is fetched.
+    """
 
     summary: list[str]
     num_steps: int | None
@@ -56,10 +66,15 @@ class PlanBody(BaseModel):
     disk_bytes: int | None
     outputs: list[str]
     warnings: list[str]
+    stages: list[str] = Field(default_factory=list)
+    download_bytes: int | None = None
 
 
 class ProgressBody(BaseModel):
-    """step of total, in `unit`; rate: steps a second. metrics: the newest of each, e.g. loss."""
+    """step of total, in `unit`; rate: steps a second. metrics: the newest of each, e.g. loss.
+
+    stage_number of num_stages: which of its stages is going on, from 1; null where they are not known before.
+    """
 
     stage: str
     step: int
@@ -68,6 +83,8 @@ class ProgressBody(BaseModel):
     rate: float | None
     time_left_s: float | None
     metrics: Figures
+    stage_number: int | None = None
+    num_stages: int | None = None
 
 
 class OutcomeBody(BaseModel):
@@ -162,6 +179,8 @@ def plan_body(plan: Plan) -> PlanBody:
         disk_bytes=plan.disk_bytes,
         outputs=list(plan.outputs),
         warnings=list(plan.warnings),
+        stages=list(plan.stages),
+        download_bytes=plan.download_bytes,
     )
 
 
@@ -187,6 +206,8 @@ def job_body(job: Job, folder: str) -> JobBody:
             rate=progress.rate,
             time_left_s=progress.time_left_s,
             metrics=finite(progress.metrics),
+            stage_number=progress.stage_number,
+            num_stages=progress.num_stages,
         ),
         plan=plan_body(job.plan) if job.plan else None,
         outcome=OutcomeBody(

@@ -22,6 +22,7 @@ from server.admin.job_bodies import (
     JobRequest,
     KindBody,
     KindList,
+    NamedKind,
     PlanBody,
     PlanRequest,
     job_body,
@@ -90,7 +91,7 @@ def jobs_router(service: JobService, access: JobAccess) -> APIRouter:
     @requires(AccessScope.JOBS, changes_state=False)
     async def list_jobs(
         caller: CallerPrincipal,
-        kind: JobKind | None = None,
+        kind: NamedKind | None = None,
         status: JobStatus | None = None,
         pipeline: str | None = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,

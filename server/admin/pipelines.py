@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from jobs.job import Job, JobNotFound, JobStatus
 from jobs.pipelines import Step, start_chain
 from jobs.service import JobService
-from jobs.task import JobKind
 from server.admin.job_access import JobAccess
-from server.admin.job_bodies import JobBody, Metadata, Params, job_body
+from server.admin.job_bodies import JobBody, Metadata, NamedKind, Params, job_body
 from server.dialects.openai.wire.errors import documented
 from server.http.access import CallerPrincipal, requires
 from server.http.body_errors import FAIL_FAST
@@ -29,7 +28,7 @@ class StepRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-    kind: JobKind
+    kind: NamedKind
     params: Params = Field(default_factory=dict)
     after: Annotated[list[str], FAIL_FAST] = Field(default_factory=list, max_length=MAX_STEPS)
 

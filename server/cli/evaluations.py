@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from server.cli.configuration import settings_from
 from server.cli.failures import CommandFailed
+from server.cli.job_description import interval
 from server.cli.models import AsJson, ModelName
 from server.cli.terminal import print_json, print_line, print_note, print_table
 from server.inference.fine_tuned_names import as_registered
@@ -33,11 +35,15 @@ def show(model: ModelName, as_json: AsJson = False) -> None:
         print_json([_described(each) for each in found])
     elif found:
         rows = [
-            (each.version, each.kind, f"{each.created_at:%Y-%m-%d %H:%M}", name, f"{value:.4g}", _interval(each, name))
+            (
+                *(each.version, each.kind, f"{each.created_at:%Y-%m-%d %H:%M}", name, f"{value:.4g}"),
+                *(interval(each.details.get("intervals", {}).get(name)), str(each.details.get("num_questions", ""))),
+            )
             for each in found
             for name, value in each.metrics.items()
         ]
-        print_table(("VERSION", "KIND", "WHEN", "METRIC", "VALUE>", "95 %"), rows)
+        print_table(("VERSION", "KIND", "WHEN", "METRIC", "VALUE>", "95 %", "QUESTIONS>"), rows)
+        _note_few(found)
     else:
         print_line(f"nothing was measured of {model}; `slmops jobs create evaluate -p target={model} -p data=FILE` does")
 
@@ -61,6 +67,7 @@ def compare(model: ModelName, other: Other, as_json: AsJson = False) -> None:
     cells = [(row["metric"], f"{row[one.version]:.4g}", f"{row[two.version]:.4g}", _difference(row)) for row in rows]
     print_table(("METRIC", f"{one.version}>", f"{two.version}>", "DIFFERENCE, 95 %"), cells)
     print_note(f"{one.details['num_questions']} questions, data sha256 {one.details['data_sha256'][:12]}")
+    _note_few([one])
 
 
 def _pair(model: str, other: str) -> tuple[Evaluation, Evaluation]:
@@ -98,9 +105,13 @@ def _described(each: Evaluation) -> dict[str, Any]:
     }
 
 
-def _interval(each: Evaluation, name: str) -> str:
-    bounds = each.details.get("intervals", {}).get(name)
-    return f"{bounds[0]:.3g} to {bounds[1]:.3g}" if bounds else ""
+def _note_few(found: Sequence[Evaluation]) -> None:
+    """Warns of evaluations of so few questions that their figures say little."""
+    from jobs.tasks.evaluate.metrics import few_questions
+
+    counts = sorted({each.details["num_questions"] for each in found if "num_questions" in each.details})
+    for sentence in dict.fromkeys(sentence for count in counts for sentence in few_questions(count)):
+        print_note(sentence)
 
 
 def _difference(row: dict[str, Any]) -> str:

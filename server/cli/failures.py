@@ -1,4 +1,4 @@
-"""How a failed command ends: with one red line that says what was wrong and what to do, and with an exit code.
+"""How a failed command ends: with a red line that says what was wrong and what to do, one for each problem, and an exit code.
 
 0 done · 1 failed · 2 used wrongly (flags, settings) · 130 interrupted
 """
@@ -13,7 +13,7 @@ INTERRUPTED = 130
 
 
 class CommandFailed(Exception):
-    """message: what was wrong and what to do about it."""
+    """message: what was wrong and what to do about it; a line for each of several problems."""
 
     def __init__(self, message: str, exit_code: int = FAILED) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """message: one line for the person, empty when there is nothing to add."""
+    """message: for the person, a line for each problem; empty when there is nothing to add."""
 
     message: str
     exit_code: int

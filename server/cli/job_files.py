@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,59 +16,91 @@ from jobs.fields import FieldKind, Reference, ReferenceKind, replaced
 from server.cli.failures import MISUSED, CommandFailed
 
 if TYPE_CHECKING:
+    from jobs.task import JobKind
     from server.cli.daemon import Daemon
 
 _PURPOSES = {"evaluate": "evals", "olive": "user_data", "convert": "user_data"}  # other kinds learn from their data
 
 
-def with_files(daemon: Daemon, kind: Any, params: Any, roots: Sequence[Path]) -> Any:
-    """The params with ids in place of local files. roots: whose files the daemon reads by their paths.
+def with_whole_paths(kind: JobKind, params: Any, folder: Path) -> Any:
+    """The params with whole paths in place of relative ones and of ~. folder: what relative ones begin from.
 
-    kind, params: of any JSON type, as the file has them. What is no job, or no local file, is passed on unchanged: the daemon
-    reports the error. Raises CommandFailed.
+    params: of any JSON type, as a file has them. What names no file is unchanged. Raises CommandFailed.
     """
-    from jobs.task import JobKind
-    from jobs.tasks.kinds import task_for
-
-    if not isinstance(kind, str) or kind not in set(JobKind) or not isinstance(params, Mapping):
-        return params
-    texts: dict[tuple[str | int, ...], str] = {}
-    for each in task_for(JobKind(kind)).params.references(params):
-        if (text := _named(daemon, kind, each, roots)) is not None:
-            texts[each.path] = text
+    texts = {each.path: str(path) for each in _references(kind, params) if (path := _path_of(each, folder)) is not None}
     return replaced(params, texts)
 
 
-def _named(daemon: Daemon, kind: str, each: Reference, roots: Sequence[Path]) -> str | None:
-    """What to put in its place; None to leave it as it is."""
-    from jobs.permissions import NotAllowed, path_under
+def missing_files(kind: JobKind, params: Any) -> list[str]:
+    """A line for each file and folder that is to be read, and is not there. params: with whole paths."""
+    found = [(each, _path_of(each, Path())) for each in _references(kind, params) if each.field is not FieldKind.OUTPUT]
+    return [f"{each.param}: {why}" for each, path in found if path is not None and (why := _why_unreadable(each, path))]
 
-    if each.kind in (ReferenceKind.JOB, ReferenceKind.UPLOAD) or each.field in (None, FieldKind.ENDPOINT, FieldKind.VERSION):
+
+def with_files(daemon: Daemon, kind: JobKind, params: Any, roots: Sequence[Path]) -> Any:
+    """The params with ids in place of local files, which are uploaded. params: with whole paths; roots: whose files the daemon
+    reads by their paths. Raises CommandFailed.
+    """
+    texts: dict[tuple[str | int, ...], str] = {}
+    for each in _references(kind, params):
+        path = _path_of(each, Path())
+        if path is not None and each.field is not FieldKind.OUTPUT:
+            texts[each.path] = _sent(daemon, kind, each, path, roots)
+    return replaced(params, texts)
+
+
+def _references(kind: JobKind, params: Any) -> tuple[Reference, ...]:
+    from jobs.tasks.kinds import task_for
+
+    return task_for(kind).params.references(params)
+
+
+def _path_of(each: Reference, folder: Path) -> Path | None:
+    """The whole path that it names; None for what is an upload's id, a version, a model elsewhere."""
+    if each.kind in (ReferenceKind.JOB, ReferenceKind.UPLOAD, ReferenceKind.VERSION, ReferenceKind.ENDPOINT) or each.field is None:
         return None
-    path = Path(each.name).expanduser()
-    if each.field is FieldKind.OUTPUT:
-        return str(path.absolute())
-    if each.field is FieldKind.FILE and not path.is_absolute() and not _is_path(each, path):
-        raise CommandFailed(f"{each.param}: there is no file {each.name} here", MISUSED)
-    if not _is_path(each, path):
+    if each.field is FieldKind.SOURCE and not _is_local(each.name, folder):
         return None
     try:
-        return str(path_under(str(path.absolute()), roots))
+        return (folder / Path(each.name).expanduser()).absolute()
+    except (ValueError, RuntimeError) as error:  # ~nobody
+        raise CommandFailed(f"{each.param}: {each.name} is no usable path ({error})", MISUSED) from None
+
+
+def _is_local(source: str, folder: Path) -> bool:
+    """Whether a model to import is on this machine; one that is written as an address is the daemon's to look for."""
+    from model_registry.errors import InvalidReference
+    from model_registry.references import PathReference, parse_reference
+
+    if "://" in source:
+        return False
+    try:
+        return (folder / source).is_file() or isinstance(parse_reference(source), PathReference)
+    except (InvalidReference, OSError, ValueError):
+        return False  # the daemon reports it
+
+
+def _why_unreadable(each: Reference, path: Path) -> str:
+    """Empty when nothing is known to be wrong."""
+    try:
+        if not path.exists():
+            return f"there is no {path}"
+        return f"{path} is a folder, and must be a file" if each.field is FieldKind.FILE and path.is_dir() else ""
+    except (OSError, ValueError) as error:
+        return f"{path} cannot be read: {error}"
+
+
+def _sent(daemon: Daemon, kind: JobKind, each: Reference, path: Path, roots: Sequence[Path]) -> str:
+    """What names the file to the daemon: its path, where that is allowed, else the id of the upload."""
+    from jobs.permissions import NotAllowed, path_under
+
+    try:
+        return str(path_under(str(path), roots))
     except NotAllowed:
         purpose = _PURPOSES.get(kind, "fine-tune")
         if path.is_file():
             return _uploaded(daemon, path, purpose)
-        return _uploaded_folder(daemon, path, purpose) if each.field is FieldKind.SOURCE else str(path.absolute())
-
-
-def _is_path(each: Reference, path: Path) -> bool:
-    """Whether it is a file here; or, where a folder may be named, that, by a text that looks like no version's name."""
-    try:
-        if each.field is FieldKind.FILE or path.is_file():
-            return path.is_file()
-        return path.is_dir() and ("/" in each.name or each.name.startswith((".", "~")))
-    except (OSError, ValueError):
-        return False
+        return _uploaded_folder(daemon, path, purpose) if each.field is FieldKind.SOURCE and path.is_dir() else str(path)
 
 
 def _uploaded_folder(daemon: Daemon, folder: Path, purpose: str) -> str:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from server.cli.terminal import console, print_line, span
+from server.cli.terminal import amount, console, print_line, span
 from server.logs import visible
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ _CURVE = "loss"
 _PLAIN_EVERY_S = 10.0
 
 
-def watch_job(daemon: Daemon, job: str) -> dict[str, Any]:
-    """Watches a job until it has ended. Returns it as it is then."""
-    shown = _Screen() if console().is_terminal else _Lines()
+def watch_job(daemon: Daemon, job: str, step: str = "") -> dict[str, Any]:
+    """Watches a job until it has ended. Returns it as it is then. step: which one of a pipeline it is, in words."""
+    shown = _Screen(step) if console().is_terminal else _Lines(step)
     with shown:
         for event in daemon.job_events(job):
             shown.show(event)
@@ -66,11 +66,19 @@ class _View(AbstractContextManager["_View"]):
 class _Lines(_View):
     """One line for what happens, and for the progress now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: str = "") -> None:
+        self._step = step
         self._last_print_s = 0.0
 
+    def __enter__(self) -> _View:
+        if self._step:
+            print_line(self._step)
+        return self
+
     def show(self, event: dict[str, Any]) -> None:
-        if event["type"] != "progress":
+        if event["type"] == "stage":
+            print_line(f"stage: {_numbered(event)}")
+        elif event["type"] != "progress":
             print_line(f"{event['type']}: {event['message']}")
         elif time.monotonic() - self._last_print_s >= _PLAIN_EVERY_S:
             self._last_print_s = time.monotonic()
@@ -80,9 +88,10 @@ class _Lines(_View):
 class _Screen(_View):
     """The newest state, redrawn when it changes; messages stay above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: str = "") -> None:
         from rich.live import Live
 
+        self._step = step
         self._stage = "queued"
         self._data: dict[str, Any] = {}
         self._values: list[float] = []
@@ -99,7 +108,7 @@ class _Screen(_View):
     def show(self, event: dict[str, Any]) -> None:
         match event["type"]:
             case "stage":
-                self._stage, self._data = event["message"], {}
+                self._stage, self._data = _numbered(event), {}
             case "progress":
                 self._data = event["data"]
                 value = self._data["metrics"].get(_CURVE)
@@ -113,7 +122,8 @@ class _Screen(_View):
         from rich.table import Table
         from rich.text import Text
 
-        parts: list[RenderableType] = [Text(f"{self._stage} · {span(time.monotonic() - self._begun)}", "bold")]
+        heading = [self._step, self._stage, span(time.monotonic() - self._begun)]
+        parts: list[RenderableType] = [Text(" · ".join(filter(None, heading)), "bold")]
         if self._data.get("total"):
             bar = Table.grid()  # a line of its own, which a bar alone does not end
             bar.add_row(ProgressBar(total=self._data["total"], completed=self._data["step"], width=72))
@@ -125,8 +135,14 @@ class _Screen(_View):
         return Group(*parts)
 
 
+def _numbered(event: dict[str, Any]) -> str:
+    """`2 of 5: training`. event: the beginning of a stage."""
+    data = event["data"]
+    return f"{data['number']} of {data['total']}: {event['message']}" if data.get("number") else str(event["message"])
+
+
 def _figures(data: dict[str, Any]) -> str:
-    """`12/200 steps · 4 min left · loss 1.93 · learning_rate 2e-05`."""
-    done = [f"{data['step']}/{data['total'] or '?'} {data['unit']}"]
+    """`12 of 200 steps · 4 min left · loss 1.93 · learning_rate 2e-05`."""
+    done = [amount(data["step"], data["total"], data["unit"])]
     done += [f"{span(left_s)} left"] if (left_s := data.get("time_left_s")) else []
     return " · ".join([*done, *(f"{name} {value:.4g}" for name, value in data["metrics"].items() if value is not None)])

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlencode
 
 import typer
 
+from server.cli import job_description
 from server.cli.configuration import settings_from
 from server.cli.description import print_plan
 from server.cli.failures import MISUSED, CommandFailed
+from server.cli.job_kinds import kinds
+from server.cli.job_reference import PIPELINE, newest, the_only, whole_id
+from server.cli.job_request import JOB_FIELDS, PIPELINE_FIELDS, STEP_FIELDS, check_fields, kind_named, params_of, read_file
 from server.cli.models import AsJson
-from server.cli.terminal import print_json, print_line, print_note, print_table, span, write_foreign
+from server.cli.terminal import print_json, print_line, print_note, print_table, write_foreign
 
 if TYPE_CHECKING:
+    from jobs.task import JobKind
     from server.cli.daemon import Daemon
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or its beginning.")]
+AnyJob = Annotated[str | None, typer.Argument(metavar="[JOB]", help="A job's id, or its beginning; by default the newest.")]
+OneJob = Annotated[str | None, typer.Argument(metavar="[JOB]", help="A job's id, or its beginning; by default the only one.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end.")]
-_COLUMNS = ("JOB", "KIND", "STATUS", "STAGE", "DONE>", "LEFT>", "MADE", "AGE>")
+_UNFINISHED = ("running", "queued", "interrupted", "paused")
 
 
 def commands() -> typer.Typer:
@@ -46,47 +53,50 @@ def commands() -> typer.Typer:
 def create(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="As `slmops jobs kinds` lists them.")] = None,
     param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="VALUE: JSON, or text; local data is uploaded.")
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="VALUE: a text, JSON, or a list as a,b; local data is uploaded."),
     ] = None,
-    file: Annotated[Path | None, typer.Option(help='A JSON file with "kind" and "params".')] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "--file", "-c", help="A YAML, TOML or JSON file with kind and params; flags go before it."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the plan and create no job.")] = False,
     follow: Watch = False,
     as_json: AsJson = False,
 ) -> None:
     """Create a job; what cannot work is refused before it is queued."""
-    job_body = _read(file) if file else {}
-    job_body |= {"kind": kind} if kind else {}
-    job_body["params"] = {**job_body.get("params", {}), **dict(_pair(each) for each in param or ())}
-    if "kind" not in job_body:
-        raise CommandFailed("name a KIND, or a file that has one; `slmops jobs kinds` lists them", MISUSED)
-    from server.cli.job_files import with_files
+    from server.cli.job_files import missing_files, with_files
 
-    roots = settings_from().jobs.data_roots
+    known, body = _requested(kind, param or (), config)
     with _daemon() as daemon:
-        job_body["params"] = with_files(daemon, job_body["kind"], job_body["params"], roots)
+        if daemon.is_here and (missing := missing_files(known, body["params"])):
+            raise CommandFailed("\n".join(missing), MISUSED)
+        body["params"] = with_files(daemon, known, body["params"], settings_from().jobs.data_roots)
         if dry_run:
-            print_plan(daemon.call("POST", "/admin/job-plans", {name: job_body[name] for name in ("kind", "params")}), as_json)
+            print_plan(daemon.call("POST", "/admin/job-plans", {name: body[name] for name in ("kind", "params")}), as_json)
             return
-        job = daemon.call("POST", "/admin/jobs", job_body)
-        _begun(daemon, job, [job["id"]], follow, as_json)
+        job = daemon.call("POST", "/admin/jobs", body)
+        _begun(daemon, job, [job], follow, as_json)
 
 
 def pipeline(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help='A JSON file with "steps".')],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML, TOML or JSON file with steps.")],
     follow: Watch = False,
     as_json: AsJson = False,
 ) -> None:
     """Create a chain of jobs: all of them, or none when one cannot work."""
-    from server.cli.job_files import with_files
+    from server.cli.job_files import missing_files, with_files
 
-    job_body = _read(file)
-    roots = settings_from().jobs.data_roots
+    chain, found = _requested_steps(file)
     with _daemon() as daemon:
-        for step in job_body.get("steps") or ():
-            if isinstance(step, dict) and "params" in step:
-                step["params"] = with_files(daemon, step.get("kind"), step["params"], roots)
-        chain = daemon.call("POST", "/admin/pipelines", job_body)
-        _begun(daemon, chain, [job["id"] for job in chain["jobs"]], follow, as_json)
+        if daemon.is_here:
+            missing = [f"{name}: {line}" for name, known, step in found for line in missing_files(known, step["params"])]
+            if missing:
+                raise CommandFailed("\n".join(missing), MISUSED)
+        for _, known, step in found:
+            step["params"] = with_files(daemon, known, step["params"], settings_from().jobs.data_roots)
+        created = daemon.call("POST", "/admin/pipelines", chain)
+        _begun(daemon, created, created["jobs"], follow, as_json)
 
 
 def list_jobs(
@@ -102,73 +112,69 @@ def list_jobs(
     if as_json:
         print_json(found)
     elif found:
-        print_table(_COLUMNS, [_row(job, time.time()) for job in found])
+        print_table(job_description.COLUMNS, [job_description.row(job, time.time()) for job in found])
     else:
         print_line("no jobs; `slmops jobs kinds` lists what can be done")
 
 
-def show(job: JobId, as_json: AsJson = False) -> None:
+def show(job: AnyJob = None, as_json: AsJson = False) -> None:
     """Show a job: its params, its progress and its outcome."""
     with _daemon() as daemon:
-        found = daemon.call("GET", _path(job))
+        found = daemon.call("GET", _path(newest(daemon, job)))
     if as_json:
         print_json(found)
         return
-    for line in _description(found):
+    for line in job_description.description(found):
         print_line(line)
 
 
-def watch(job: JobId) -> None:
+def watch(
+    job: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="The id of a job or of a pipeline; by default the newest that runs.")
+    ] = None,
+) -> None:
     """Follow a job to its end: how far it is, its figures, its loss. Ctrl-C ends the watching, not the job."""
     with _daemon() as daemon:
-        _follow(daemon, [job])
+        id_ = newest(daemon, job)
+        if id_.startswith(PIPELINE):
+            _follow(daemon, daemon.call("GET", f"/admin/pipelines/{quote(id_, safe='')}")["jobs"])
+        else:
+            _follow(daemon, [daemon.call("GET", _path(id_))])
 
 
-def log(job: JobId, tail: Annotated[int | None, typer.Option(min=1, help="Only so many last lines.")] = None) -> None:
+def log(job: AnyJob = None, tail: Annotated[int | None, typer.Option(min=1, help="Only so many last lines.")] = None) -> None:
     """Print what a job's processes printed."""
     with _daemon() as daemon:
-        text = daemon.text(f"{_path(job)}/log" + (f"?tail={tail}" if tail else ""))
+        text = daemon.text(f"{_path(newest(daemon, job))}/log" + (f"?tail={tail}" if tail else ""))
     if text:
         write_foreign(text.removesuffix("\n") + "\n")
 
 
-def cancel(job: JobId, as_json: AsJson = False) -> None:
+def cancel(
+    job: OneJob = None,
+    is_sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, where no job is named.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """End a job."""
-    _act(job, "cancel", as_json)
+    _act(lambda daemon: the_only(daemon, job, _UNFINISHED, confirm=None if is_sure else "cancel"), "cancel", as_json)
 
 
-def pause(job: JobId, as_json: AsJson = False) -> None:
+def pause(job: OneJob = None, as_json: AsJson = False) -> None:
     """Stop a job at a checkpoint, to go on later."""
-    _act(job, "pause", as_json)
+    _act(lambda daemon: the_only(daemon, job, ("running",)), "pause", as_json)
 
 
-def resume(job: JobId, as_json: AsJson = False) -> None:
+def resume(job: OneJob = None, as_json: AsJson = False) -> None:
     """Let a paused job go on."""
-    _act(job, "resume", as_json)
+    _act(lambda daemon: the_only(daemon, job, ("paused",)), "resume", as_json)
 
 
 def remove(job: JobId) -> None:
     """Delete a job that has ended, and its files; what it registered stays."""
     with _daemon() as daemon:
-        daemon.call("DELETE", _path(job))
-    print_line(f"{job} is deleted")
-
-
-def kinds(
-    kind: Annotated[str | None, typer.Argument(help="Show the params of this kind.")] = None, as_json: AsJson = False
-) -> None:
-    """List the kinds of jobs, or the params of one."""
-    with _daemon() as daemon:
-        found = daemon.call("GET", "/admin/job-kinds")["data"]
-    if kind is not None and kind not in {each["kind"] for each in found}:
-        raise CommandFailed(f"there is no kind {kind!r}; there are {', '.join(each['kind'] for each in found)}", MISUSED)
-    chosen = [each for each in found if kind in (None, each["kind"])]
-    if as_json:
-        print_json(chosen)
-    elif kind is None:
-        print_table(("KIND", "WHAT"), [(each["kind"], _first_line(each["params"])) for each in chosen])
-    else:
-        print_table(("PARAM", "TYPE", "DEFAULT", "WHAT"), list(_params(chosen[0]["params"])))
+        id_ = whole_id(daemon, job)
+        daemon.call("DELETE", _path(id_))
+    print_line(f"{id_} is deleted")
 
 
 # ---- inside ----
@@ -184,29 +190,52 @@ def _path(job: str) -> str:
     return f"/admin/jobs/{quote(job, safe='')}"
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CommandFailed(f"{file} cannot be read as JSON: {error}", MISUSED) from None
-    if not isinstance(content, dict):
-        raise CommandFailed(f"{file} holds no JSON object", MISUSED)
-    return content
+def _requested(kind: str | None, pairs: Collection[str], config: Path | None) -> tuple[JobKind, dict[str, Any]]:
+    """(the kind, the body of the request, with whole paths). Raises CommandFailed."""
+    from server.cli.job_files import with_whole_paths
+
+    body = read_file(config, JOB_FIELDS) if config is not None else {}
+    named = kind or body.get("kind")
+    if named is None:
+        raise CommandFailed("name a KIND, or a --config file that has one; `slmops jobs kinds` lists them", MISUSED)
+    known, given = kind_named(named), body.get("params", {})
+    if not isinstance(given, dict):
+        raise CommandFailed(f"{config}: params must be an object of names and values", MISUSED)
+    params = with_whole_paths(known, given, config.parent if config is not None else Path())
+    flags = with_whole_paths(known, params_of(known, pairs), Path())
+    return known, {**body, "kind": str(known), "params": {**params, **flags}}
 
 
-def _pair(text: str) -> tuple[str, Any]:
-    """`epochs=3` -> ("epochs", 3); what is no JSON is a text."""
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise CommandFailed(f"expected NAME=VALUE, got {text!r}", MISUSED)
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+def _requested_steps(file: Path) -> tuple[dict[str, Any], list[tuple[str, JobKind, dict[str, Any]]]]:
+    """(the body of the request, its steps with their names in messages and their kinds). Raises CommandFailed with all problems."""
+    from server.cli.job_files import with_whole_paths
+
+    chain = read_file(file, PIPELINE_FIELDS)
+    steps = chain.get("steps")
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise CommandFailed(f"{file}: steps must be a list of objects with {', '.join(STEP_FIELDS)}", MISUSED)
+    found, problems = [], []
+    for number, step in enumerate(steps, 1):
+        name = f"step {number} {step.get('name', '')!r}"
+        try:
+            check_fields(step, STEP_FIELDS)
+            known, params = kind_named(step.get("kind", "")), step.get("params", {})
+            if not isinstance(params, dict):
+                raise CommandFailed("params must be an object of names and values")
+            name, step["kind"] = f"{name} ({known})", str(known)
+            step["params"] = with_whole_paths(known, params, file.parent)
+            found.append((name, known, step))
+        except CommandFailed as error:
+            problems += [f"{name}: {line}" for line in error.message.splitlines()]
+    if problems:
+        raise CommandFailed("\n".join(problems), MISUSED)
+    return chain, found
 
 
-def _act(job: str, verb: str, as_json: bool) -> None:
+def _act(which: Callable[[Daemon], str], verb: str, as_json: bool) -> None:
+    """which: chooses the job."""
     with _daemon() as daemon:
+        job = which(daemon)
         found = daemon.call("POST", f"{_path(job)}/{verb}")
     if as_json:
         print_json(found)
@@ -214,7 +243,7 @@ def _act(job: str, verb: str, as_json: bool) -> None:
         print_line(f"{job} is {found['status']}")
 
 
-def _begun(daemon: Daemon, created: dict[str, Any], jobs: list[str], follow: bool, as_json: bool) -> None:
+def _begun(daemon: Daemon, created: dict[str, Any], jobs: list[dict[str, Any]], follow: bool, as_json: bool) -> None:
     if as_json:
         print_json(created)
     else:
@@ -223,70 +252,19 @@ def _begun(daemon: Daemon, created: dict[str, Any], jobs: list[str], follow: boo
         _follow(daemon, jobs)
 
 
-def _follow(daemon: Daemon, jobs: list[str]) -> None:
+def _follow(daemon: Daemon, jobs: list[dict[str, Any]]) -> None:
     """One after another. Raises CommandFailed when one did not succeed."""
     from server.cli.job_watch import watch_job
 
     for job in jobs:
+        id_, step = job["id"], job_description.step_of(job)
         try:
-            ended = watch_job(daemon, job)
+            ended = watch_job(daemon, id_, step)
         except KeyboardInterrupt:
-            print_note(f"the job continues; `slmops jobs cancel {job}` ends it")
+            print_note(f"the job continues; `slmops jobs watch {id_}` follows it again, `slmops jobs cancel {id_}` ends it")
             raise
         if ended["status"] != "succeeded":
             why = f": {ended['failure']['message']}" if ended["failure"] else ""
-            raise CommandFailed(f"{job} {ended['status']}{why}")
-        for line in _outcome(ended):
+            raise CommandFailed(f"{id_} {ended['status']}{why}")
+        for line in job_description.outcome(ended):
             print_line(line)
-
-
-def _row(job: dict[str, Any], now: float) -> tuple[str, ...]:
-    progress, outcome = job["progress"], job["outcome"]
-    done = f"{progress['step']}/{progress['total']}" if progress["total"] else "-"
-    left = span(progress["time_left_s"]) if job["status"] == "running" and progress["time_left_s"] else "-"
-    made = (outcome or {}).get("version") or "-"
-    stage = "-" if job["ended_at"] else progress["stage"] or "-"
-    return (job["id"], job["kind"], job["status"], stage, done, left, made, span(now - job["created_at"]))
-
-
-def _description(job: dict[str, Any]) -> list[str]:
-    lines = [f"{job['id']}: {job['kind']}, {job['status']}, attempt {job['attempt']}"]
-    lines += [f"params: {json.dumps(job['params'], ensure_ascii=False)}", f"folder: {job['folder']}"]
-    lines += [f"plan: {sentence}" for sentence in (job["plan"] or {}).get("summary", ())]
-    progress = job["progress"]
-    if progress["stage"]:
-        lines.append(f"stage: {progress['stage']}, {progress['step']}/{progress['total'] or '?'} {progress['unit']}")
-    lines += [f"{name}: {value:.6g}" for name, value in progress["metrics"].items() if value is not None and not job["outcome"]]
-    if job["failure"]:
-        lines.append(f"failure: {job['failure']['code']}: {job['failure']['message']}")
-    return [*lines, *_outcome(job)]
-
-
-def _outcome(job: dict[str, Any]) -> list[str]:
-    from jobs.job import WORK
-
-    outcome = job["outcome"] or {"version": None, "metrics": {}, "files": [], "details": {}}
-    lines = [f"made: {outcome['version']}"] if outcome["version"] else []
-    lines += [f"{name}: {value:.6g}" for name, value in outcome["metrics"].items() if value is not None]
-    if best := outcome["details"].get("params") if job["kind"] == "search" else None:
-        lines.append(f"best params: {json.dumps(best, ensure_ascii=False)}")
-    lines += [f"folder: {folder}"] if (folder := outcome["details"].get("folder")) else []
-    lines += [f"worse: {sentence}" for sentence in outcome["details"].get("regressions", ())]
-    return lines + [f"file: {job['folder']}/{WORK}/{file}" for file in outcome["files"]]
-
-
-def _first_line(schema: dict[str, Any]) -> str:
-    return str(schema.get("description", "")).partition("\n")[0]
-
-
-def _params(schema: dict[str, Any]) -> list[tuple[str, ...]]:
-    required = set(schema.get("required", ()))
-    return [
-        (
-            name,
-            str(each.get("type") or "/".join(str(choice.get("type", "object")) for choice in each.get("anyOf", ())) or "object"),
-            "required" if name in required else json.dumps(each.get("default")),
-            str(each.get("description", "")),
-        )
-        for name, each in schema.get("properties", {}).items()
-    ]

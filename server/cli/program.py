@@ -29,7 +29,7 @@ from server.cli import (
     serve,
 )
 from server.cli.command_options import Url, add_shared_options, using_daemon
-from server.cli.failures import MISUSED, ending
+from server.cli.failures import MISUSED, CommandFailed, ending
 from server.cli.terminal import print_error
 
 _WITHOUT_DAEMON = frozenset(
@@ -141,6 +141,6 @@ def _fail(error: BaseException) -> int:
         print_error(f"{error.format_message()} (see `slmops --help`)")
         return MISUSED
     end = ending(error)
-    if end.message:
-        print_error(end.message)
+    for line in end.message.splitlines() if isinstance(error, CommandFailed) else filter(None, [end.message]):
+        print_error(line)
     return end.exit_code

@@ -7,7 +7,8 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from server.cli.terminal import amount, console, print_note, size
+from model_registry.progress import unit_of
+from server.cli.terminal import amount, console, print_note
 
 _SMALLEST_BYTES = 100_000
 
@@ -28,6 +29,7 @@ class ProgressBar:
         )
         self._task: TaskID | None = None
         self._done = self._total = 0
+        self._unit = unit_of("")
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -38,6 +40,7 @@ class ProgressBar:
 
     def stage(self, text: str) -> None:
         self._done = self._total = 0
+        self._unit = unit_of(text)
         if not self._live:
             print_note(text)
             return
@@ -47,7 +50,7 @@ class ProgressBar:
     def update(self, done: int, total: int | None) -> None:
         self._done, self._total = done, total or 0
         if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total, amount=_amount(done, total))
+            self._bars.update(self._task, completed=done, total=total, amount=self._amount(done, total))
 
     @property
     def reached(self) -> str:
@@ -60,9 +63,6 @@ class ProgressBar:
             task = self._bars.tasks[-1]
             self._bars.update(self._task, total=task.completed or 1, completed=task.completed or 1)
 
-
-def _amount(done: int, total: int | None) -> str:
-    """Large counts are bytes; small ones are files, tensors, or other pieces."""
-    if total is None:
-        return size(done) if done >= _SMALLEST_BYTES else ""
-    return amount(done, total, "bytes") if total >= _SMALLEST_BYTES else f"{done} of {total}"
+    def _amount(self, done: int, total: int | None) -> str:
+        """What is neither bytes nor has an end is not worth a number."""
+        return amount(done, total, self._unit) if total is not None or self._unit == "bytes" else ""

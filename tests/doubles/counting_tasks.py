@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -52,6 +52,9 @@ class Counting:
         context.planned.mkdir()
         (context.planned / "note").write_text("planned")
         return Plan((f"Counts to {params.steps}.",), num_steps=params.steps)
+
+    def stages(self, params: Any, context: TaskContext) -> tuple[str, ...]:
+        return ("counting",)
 
     def run(self, params: CountingParams, context: TaskContext) -> Outcome:
         path = context.folder / "checkpoint.json"

@@ -32,6 +32,9 @@ class Inert:
     def plan(self, params: Any, context: TaskContext) -> Plan:
         return Plan(("Does nothing.",))
 
+    def stages(self, params: Any, context: TaskContext) -> tuple[str, ...]:
+        return ()
+
     def run(self, params: Any, context: TaskContext) -> Outcome:
         return Outcome()
 

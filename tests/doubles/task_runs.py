@@ -13,8 +13,9 @@ import huggingface_hub.constants
 import pytest
 from pydantic import ValidationError
 
+from jobs.param_errors import problems_of
 from jobs.permissions import Grants
-from jobs.task import InvalidJob, JobKind, Outcome, Plan, Stopped, StopReason, problems_of
+from jobs.task import InvalidJob, JobKind, Outcome, Plan, Stopped, StopReason
 from jobs.tasks.kinds import task_for
 from tests.doubles.heard import RecordingReporter
 from tests.doubles.tiny_checkpoint import task_context

@@ -105,7 +105,8 @@ def test_a_body_that_is_no_json_is_reported_as_such(http: httpx.Client, path: st
 def test_a_misspelt_param_is_reported_with_those_that_there_are(http: httpx.Client) -> None:
     error = http.post("/admin/jobs", json={"kind": "finetune", "params": {"stepps": 1}}).json()["error"]
     assert (error["param"], error["code"]) == ("steps", "missing_required_parameter")
-    assert "stepps: there is no such param; there are steps, gate" in error["message"]
+    assert [problem["param"] for problem in error["problems"]] == ["steps", "stepps"]
+    assert error["message"].splitlines() == [problem["message"] for problem in error["problems"]]
 
 
 def test_a_dry_run_queues_nothing(http: httpx.Client) -> None:
@@ -176,7 +177,9 @@ def test_a_pipeline_runs_in_order_or_leaves_nothing(http: httpx.Client) -> None:
     first = {"name": "first", "kind": "finetune", "params": {"steps": 1}}
     second = {"name": "second", "kind": "finetune", "params": {"steps": 2}, "after": ["first"]}
     chain = http.post("/admin/pipelines", json={"steps": [second, first], "metadata": {"owner": "me"}}).json()
-    assert [job["metadata"] for job in chain["jobs"]] == [{"owner": "me", "step": "first"}, {"owner": "me", "step": "second"}]
+    assert [job["metadata"] for job in chain["jobs"]] == [
+        {"owner": "me", "step": name, "step_number": number, "num_steps": "2"} for name, number in (("first", "1"), ("second", "2"))
+    ]
     assert chain["jobs"][1]["needs"] == [chain["jobs"][0]["id"]]
     events_of(http, chain["jobs"][1]["id"])
     shown = http.get(f"/admin/pipelines/{chain['id']}").json()

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from jobs.fields import VersionName
 from jobs.task import JobKind, Outcome, Params, Plan, TaskContext
@@ -28,6 +28,8 @@ _REPORT = "benchmark.md"
 
 class BenchmarkParams(Params):
     """Measures a version's speed, latency and memory on this machine."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "my-model", "concurrency": [1, 8]}]})
 
     model: VersionName = Field(min_length=1, description="A version of the registry.")
     concurrency: list[int] = Field([1, 4, 8], min_length=1, max_length=8, description="Numbers of clients at a time.")

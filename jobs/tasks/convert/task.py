@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from jobs.fields import ModelSource
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
@@ -26,6 +26,12 @@ from model_registry.sources import FileChoice
 
 class ConvertParams(BuilderOptions):
     """Converts a model from the hub, a package, a file or a folder into a version that can be served."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"source": "hf://HuggingFaceTB/SmolLM2-135M-Instruct", "output": "my-model", "precision": "int8"}]
+        }
+    )
 
     source: ModelSource = Field(
         min_length=1,

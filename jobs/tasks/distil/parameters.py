@@ -75,6 +75,12 @@ class Filters(BaseModel):
 class DistilParams(Params):
     """Trains a smaller model on a larger model's answers."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"teacher": "qwen3-0.6b", "student": "smollm2-135m", "data": "prompts.jsonl", "preset": "qa"}]
+        }
+    )
+
     teacher: VersionName | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
     student: VersionName | Cut = Field(description="A smaller model, or how many of the teacher's layers stay.")
     data: InputFile = Field(min_length=1, description="A JSON Lines file of prompts; answers in it are not learned.")

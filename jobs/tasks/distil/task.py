@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext, problems_of
+from jobs.param_errors import problems_of
+from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
 from jobs.tasks.checkpoints import build, materialise, merged, save_weights, served_variant
 from jobs.tasks.distil.comparing import compared
 from jobs.tasks.distil.cutting import cut
@@ -145,8 +146,7 @@ def _tuning(params: DistilParams, student: str) -> FinetuneParams:
         _check_training(params, tune)
         return tune
     except ValidationError as error:
-        problems = problems_of(error)
-        raise InvalidJob([Problem(f"training.{each.message}", param=f"training.{each.param}") for each in problems]) from None
+        raise InvalidJob([each.within("training") for each in problems_of(error, FinetuneParams, "finetune")]) from None
 
 
 def _check_training(params: DistilParams, tune: FinetuneParams) -> None:

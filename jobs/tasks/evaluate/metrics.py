@@ -17,7 +17,9 @@ from typing import Any
 
 from jobs.tasks.evaluate.questions import Answered, Call, Question
 
+LEAST_QUESTIONS = 100  # below that, a proportion is known to ten hundredths at best
 _ROUNDS = 500  # of the bootstrap
+_Z = 1.959964  # of the normal distribution, two-sided, 95 %
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -86,6 +88,7 @@ def tool_call_match(question: Question, answered: Answered) -> float:
     return float(sorted(right) == sorted(actual))
 
 
+PROPORTIONS = frozenset(("exact_match", "accuracy", "last_number", "json_validity", "tool_call_match"))  # right or wrong, each
 SCORES: Mapping[str, Score] = {
     "exact_match": exact_match,
     "accuracy": accuracy,
@@ -118,6 +121,23 @@ def rouge_l(question: Question, answered: Answered) -> float:
     from rouge_score.rouge_scorer import RougeScorer
 
     return float(RougeScorer(["rougeL"], use_stemmer=True).score(question.answer, answered.text)["rougeL"].fmeasure)
+
+
+def proportion(scores: Sequence[float]) -> Measured:
+    """The part of ones among zeros and ones, with Wilson's score interval: of few questions, it says how little they say.
+
+    E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927). At least one score.
+    """
+    count, part = len(scores), sum(scores) / len(scores)
+    middle = (part + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
+    reach = _Z / (1 + _Z**2 / count) * math.sqrt(part * (1 - part) / count + _Z**2 / (4 * count**2))
+    return Measured(part, max(0.0, middle - reach), min(1.0, middle + reach), tuple(scores))
+
+
+def few_questions(count: int) -> tuple[str, ...]:
+    """A warning where so many questions say little."""
+    questions = "1 question says" if count == 1 else f"{count} questions say"
+    return (f"{questions} little: at least {LEAST_QUESTIONS} are advised.",) if count < LEAST_QUESTIONS else ()
 
 
 def measured(scores: Sequence[float], seed: int = 0) -> Measured:

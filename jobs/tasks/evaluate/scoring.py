@@ -13,7 +13,17 @@ from pathlib import Path
 
 from jobs.task import TaskContext
 from jobs.tasks.evaluate.local_model import LocalModel
-from jobs.tasks.evaluate.metrics import CORPUS, SCORES, Measured, measured, measured_together, perplexity, rouge_l
+from jobs.tasks.evaluate.metrics import (
+    CORPUS,
+    PROPORTIONS,
+    SCORES,
+    Measured,
+    measured,
+    measured_together,
+    perplexity,
+    proportion,
+    rouge_l,
+)
 from jobs.tasks.evaluate.questions import Answered, Question, kept_answers
 from jobs.tasks.evaluate.targets import Target
 
@@ -79,7 +89,8 @@ def scores(
             figures[metric] = measured_together(metric, right, answer, seed)
         elif metric in SCORES or metric == "rouge_l":
             score = SCORES.get(metric, rouge_l)
-            figures[metric] = measured([score(each, answer) for each, answer in zip(questions, answers, strict=True)], seed)
+            found = [score(each, answer) for each, answer in zip(questions, answers, strict=True)]
+            figures[metric] = proportion(found) if metric in PROPORTIONS else measured(found, seed)
     return figures
 
 

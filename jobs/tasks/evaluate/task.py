@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from jobs.fields import InputFile, VersionName
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
 from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.evaluate.endpoints import Endpoint
-from jobs.tasks.evaluate.metrics import Measured, measured
+from jobs.tasks.evaluate.metrics import Measured, few_questions, measured
 from jobs.tasks.evaluate.questions import Answered, Question, QuestionData, read_questions
 from jobs.tasks.evaluate.report import Column, write_reports
 from jobs.tasks.evaluate.scoring import answer_perplexity, collect_answers, grades, preferences, scores
@@ -39,6 +39,10 @@ _TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
 
 class EvaluateParams(Params):
     """Scores a model's answers."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"target": "my-model", "data": "questions.jsonl", "metrics": ["f1", "accuracy"]}]}
+    )
 
     target: VersionName | Endpoint = Field(description="A version of the registry, or an endpoint of the configuration.")
     data: InputFile = Field(min_length=1, description="A JSON Lines file; the last assistant turn of a line is the right answer.")
@@ -78,12 +82,12 @@ class Evaluate:
         summary += [f"Sends the same questions to {names['against']}."] if "against" in names else []
         summary += [f"Lets {names['judge']} judge."] if "judge" in names else []
         seconds = len(questions) * params.max_tokens * len(names) / _TOKENS_PER_S
-        return Plan(tuple(summary), num_steps=len(questions), duration_s=seconds, warnings=data.left_out)
+        return Plan(tuple(summary), num_steps=len(questions), duration_s=seconds, warnings=_warnings(data))
 
     def run(self, params: EvaluateParams, context: TaskContext) -> Outcome:
         data = _questions(params)
         questions, sha256 = data.questions, data.sha256
-        for sentence in data.left_out:
+        for sentence in _warnings(data):
             context.reporter.message(sentence, "warning")
         name, other = _checked(params, context)
         answers = _answers("target", params.target, questions, params, context)
@@ -98,11 +102,15 @@ class Evaluate:
         if params.judge is not None:
             figures |= _judged(params, questions, answers, others, context)
         facts = [f"{len(questions)} questions, data sha256 {sha256}", f"answers of at most {params.max_tokens} tokens, greedy"]
+        facts += few_questions(len(questions))
         files = write_reports(context.folder, f"Evaluation of {name}", facts, columns)
-        of = {"data_sha256": sha256, "num_questions": len(questions)}
+        of = {"data_sha256": sha256, "num_questions": len(questions), "warnings": list(few_questions(len(questions)))}
         context.evaluations.add(*(_evaluation(column, of, context.job) for column in reversed(columns)))
-        metrics, intervals = _values(figures), _intervals(figures)
-        return Outcome(None, metrics, files, {"intervals": intervals, "target": name})
+        return Outcome(None, _values(figures), files, {**of, "intervals": _intervals(figures), "target": name})
+
+
+def _warnings(data: QuestionData) -> tuple[str, ...]:
+    return (*data.left_out, *few_questions(len(data.questions)))
 
 
 def _evaluation(column: Column, of: Mapping[str, Any], job: str) -> Evaluation:

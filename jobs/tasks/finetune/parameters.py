@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from jobs.fields import InputFile, VersionName
 from jobs.task import Params
@@ -34,6 +34,10 @@ class Backend(StrEnum):
 
 class FinetuneParams(Params):
     """Fine-tunes a model on conversations, pairs of texts, or preferences."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "smollm2-135m", "data": "train.jsonl", "epochs": 3, "output": "my-model"}]}
+    )
 
     model: VersionName = Field(min_length=1, description="The version to begin from: a name, name:number or name:alias.")
     data: InputFile = Field(min_length=1, description="The id of an uploaded JSON Lines file, or its path in jobs.data_roots.")

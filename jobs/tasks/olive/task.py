@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from jobs.fields import InputFile, VersionName
 from jobs.permissions import NotAllowed, path_under
@@ -27,6 +27,10 @@ _OUTPUT = "output"  # in the job's folder: where Olive writes
 
 class OliveParams(Params):
     """Runs an Olive workflow and registers the models it makes."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"workflow": "workflow.yaml", "output": "my-model", "model": "smollm2-135m"}]}
+    )
 
     workflow: InputFile | dict[str, Any] = Field(
         description="The workflow as an object, or a JSON or YAML file: uploaded, or in jobs.data_roots."

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from jobs.fields import InputFile, VersionName
 from jobs.task import Params
@@ -91,6 +91,8 @@ _FLOATS = ("fp16", "fp32")
 
 class QuantizeParams(Params):
     """Quantizes a model. With precision auto, it searches for the fastest build within max_quality_loss."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "my-model", "precision": "int8"}]})
 
     model: VersionName = Field(min_length=1, description="The version to quantize.")
     output: str | None = Field(None, description="Name of the model made; by default the model's with -quantized.")

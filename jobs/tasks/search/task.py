@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
+from jobs.choices import meant
 from jobs.fields import Declared, declared_fields
+from jobs.param_errors import problems_of
 from jobs.task import (
     InvalidJob,
     JobFailure,
@@ -24,7 +26,6 @@ from jobs.task import (
     Reporter,
     StopReason,
     TaskContext,
-    problems_of,
 )
 from jobs.tasks.kinds import task_for
 from jobs.tasks.search.space import Range, filled, ranges
@@ -34,6 +35,18 @@ _REPORT = "search.html"
 
 class SearchParams(Params):
     """Searches for the params of another kind of job that optimize one of its metrics."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "kind": "finetune",
+                    "params": {"model": "smollm2-135m", "data": "train.jsonl", "learning_rate": {"$float": [1e-5, 1e-3, "log"]}},
+                    "objective": "loss",
+                }
+            ]
+        }
+    )
 
     kind: JobKind = Field(description="Any kind but search.")
     params: dict[str, Any] = Field(description='As that kind takes them, with {"$float": [1e-5, 1e-3, "log"]}, $int or $choice.')
@@ -51,8 +64,9 @@ class SearchParams(Params):
     def declared(cls, params: Any) -> Declared:
         """The placed values of the other kind's params, in any trial."""
         kind = params.get("kind") if isinstance(params, Mapping) else None
-        if isinstance(kind, str) and kind in set(JobKind) - {JobKind.SEARCH}:
-            yield from declared_fields(task_for(JobKind(kind)).params, params.get("params"), ("params",))
+        found = meant(kind, JobKind) if isinstance(kind, str) else None  # as it is spelt: validation accepts the same
+        if found is not None and found != JobKind.SEARCH:
+            yield from declared_fields(task_for(JobKind(found)).params, params.get("params"), ("params",))
 
 
 class Search:
@@ -167,8 +181,7 @@ def _validated(params: SearchParams, trial_params: dict[str, Any], number: int) 
     try:
         return model.model_validate(trial_params)
     except ValidationError as error:
-        problems = [Problem(f"params.{each.message}", param=f"params.{each.param}") for each in problems_of(error)]
-        raise InvalidJob(problems) from None
+        raise InvalidJob([each.within("params") for each in problems_of(error, model, str(params.kind))]) from None
 
 
 def _suggested(trial: Any, each: Range) -> Any:

@@ -116,8 +116,9 @@ def test_bad_params_and_bad_data_are_refused_before_anything_is_queued(tmp_path:
             await service.create(COUNT, {"steps": 0})
         (problem,) = caught.value.problems
         assert str(problem) == "numbers.jsonl:3: there is nothing to count"
-        with pytest.raises(InvalidJob, match="stops: there is no such param; there are steps, gate"):
+        with pytest.raises(InvalidJob, match=r"'stops'.*'steps'") as misspelt:
             await service.create(COUNT, {"steps": 1, "stops": 2})
+        assert (misspelt.value.param, misspelt.value.code) == ("stops", "unsupported_parameter")
         assert await service.find() == []
         assert list((tmp_path / "jobs").iterdir()) == []
 
