@@ -65,7 +65,7 @@ class HomeDisk:
     ) -> None:
         self.limits = limits
         self.home = home
-        self._keepers = tuple(keepers)
+        self.keepers = tuple(keepers)
         self._owners_of = owners_of
         self._reservations = Reservations(home)
         self._num_reserved = threading.local()
@@ -173,16 +173,16 @@ class HomeDisk:
         return Circumstances(self.limits, self._needed, time.time())
 
     def _needed(self) -> Names:
-        return frozenset(name for keeper in self._keepers for name in keeper.needed())
+        return frozenset(name for keeper in self.keepers for name in keeper.needed())
 
     def _candidates(self) -> Iterator[Candidate]:
         at = self._circumstances()
-        for keeper in self._keepers:
+        for keeper in self.keepers:
             yield from keeper.candidates(at)
 
     def _remove(self, candidate: Candidate, at: Circumstances) -> int | None:
         fields = {"kind": str(candidate.kind), "name": candidate.name, "why": candidate.why}
-        for keeper in self._keepers:
+        for keeper in self.keepers:
             try:
                 freed = keeper.remove(candidate, at)
             except (RegistryBusy, NotWritable, OutOfDisk) as error:
