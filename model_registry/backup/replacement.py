@@ -13,8 +13,8 @@ from model_registry.database import DATABASE_NAME, REGISTRY_LOCK
 from model_registry.disk import DAEMON_LOCK, PRIVATE_FILE, make_private_folder, remove_tree, storage_errors
 from model_registry.errors import RegistryBusy
 
-KEPT = "replaced-"  # how the folder with what was there begins
-_STAYS = ("locks", "slmops.toml")
+KEPT = "backups"  # in a home: the folder with what was there before
+_STAYS = (KEPT, "locks", "slmops.toml")
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def replaced_home(home: Path) -> Iterator[Path | None]:
     """
     make_private_folder(home / "locks")
     with _locked(home / DAEMON_LOCK, f"A daemon runs on {home}. Stop it first, since everything that it serves is replaced."):
-        kept = home / f"{KEPT}{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        kept = home / KEPT / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S}"
         moved = _content(home)
         if moved:
             _move(home, moved, kept)
@@ -42,7 +42,7 @@ def replaced_home(home: Path) -> Iterator[Path | None]:
 
 def _content(home: Path) -> list[Path]:
     """What belongs to the home's state, the database last."""
-    found = [path for path in home.iterdir() if path.name not in _STAYS and not path.name.startswith(KEPT)]
+    found = [path for path in home.iterdir() if path.name not in _STAYS]
     return sorted(found, key=lambda path: (path.name == DATABASE_NAME, path.name))
 
 

@@ -459,7 +459,7 @@ def test_a_replacement_that_fails_changes_nothing(full: Database, home: Path) ->
     with pytest.raises(ZeroDivisionError):
         fail()
     assert versions_in(full) == before
-    assert not list(home.glob("replaced-*"))
+    assert not list(home.glob("backups/replaced-*"))
 
 
 def test_a_home_in_use_is_not_replaced(full: Database, home: Path) -> None:
