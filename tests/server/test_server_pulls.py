@@ -183,6 +183,28 @@ def test_what_no_source_has_fails_with_the_reason(index: LocalServer, http: http
     assert models(http) == []
 
 
+@pytest.mark.parametrize("stage", ["2 of 3: writing weights", "3 of 3: publishing"])
+def test_a_pull_that_is_ended_or_killed_leaves_no_half_version(
+    index: LocalServer, http: httpx.Client, tmp_path: Path, stage: str
+) -> None:
+    add_tiny(index, tmp_path)
+    id_ = order(http)["id"]
+    with http.stream("GET", f"{PULLS}/{id_}/events", params={"stream": True}) as response:
+        next(line for line in response.iter_lines() if stage in line)
+        for process in psutil.Process().children():
+            if "jobs.child" in process.cmdline():
+                process.kill()
+    assert http.post(f"{PULLS}/{id_}/cancel").status_code in (200, 409)  # it may have been done
+    assert models(http) in ([], ["tiny:1"])
+    assert [each["problems"] for each in verified(http)] in ([], [[]])
+    ended(http, order(http)["id"])
+    check_whole(http)
+
+
+def verified(http: httpx.Client) -> list[dict[str, Any]]:
+    return [http.post(f"{REGISTRY}/models/{label.replace(':', '/versions/')}/verify").json() for label in models(http)]
+
+
 def test_a_pull_outlives_the_daemon(index: LocalServer, gate: threading.Event, home: Path, tmp_path: Path) -> None:
     flags, variables = ("--engine", "fake"), {"SLMOPS_INDEX_URL": f"{index.url}/simple"}
     with running_daemon(home, *flags, folder=tmp_path / "first", variables=variables) as daemon:
