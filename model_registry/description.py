@@ -11,7 +11,7 @@ from typing import Any
 
 from typing_extensions import TypedDict  # pydantic does not read that of Python 3.11
 
-from model_registry.catalog import Catalog, CatalogBuild
+from model_registry.catalog import Catalog, CatalogBuild, CatalogEntry
 from model_registry.records import Alias, Model, ModelVersion, Variant
 
 SHORT_CONTEXT = 4096  # tokens: enough for most chats
@@ -104,6 +104,7 @@ class CatalogDescription(TypedDict):
     licence: str
     parameters: int
     embedded: bool
+    context_length: int | None
     installed: bool
     memory_bytes: int | None
     builds: list[CatalogBuildDescription]
@@ -172,12 +173,18 @@ def describe_catalog(catalog: Catalog, models: Iterable[Model]) -> list[CatalogD
             "licence": entry.licence,
             "parameters": entry.parameters,
             "embedded": entry.embedded,
+            "context_length": _context_length(entry),
             "installed": entry.name in names,
             "memory_bytes": entry.builds[0].memory_bytes(),
             "builds": [_describe_build(build) for build in entry.builds],
         }
         for entry in catalog.entries
     ]
+
+
+def _context_length(entry: CatalogEntry) -> int | None:
+    sizes = entry.builds[0].sizes
+    return None if sizes is None else sizes.context_length
 
 
 def _describe_build(build: CatalogBuild) -> CatalogBuildDescription:

@@ -154,6 +154,8 @@ def _write(response: httpx.Response, wanted: Download, start: int, total: int | 
     ):
         file.truncate(start)
         file.seek(start)
+        if start:
+            progress.stage(f"downloading {wanted.target.name}, resuming at {_megabytes(start, total)}")
         progress.update(done, total)
         for block in response.iter_raw():  # as they come: what has arrived is kept when the rest does not
             if done + len(block) > most:
@@ -165,6 +167,10 @@ def _write(response: httpx.Response, wanted: Download, start: int, total: int | 
             progress.update(done, total)
     if total is not None and done != total:
         raise _TryAgain(f"the connection ended after {done} of {total} bytes")
+
+
+def _megabytes(done: int, total: int | None) -> str:
+    return f"{done / 1e6:.1f} MB" if total is None else f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
 
 
 def _endless(wanted: Download, total: int | None) -> str:

@@ -117,6 +117,11 @@ class Daemon:
         content: dict[str, Any] = self._answer(method, path, body).json()
         return content
 
+    def create(self, path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """What a POST answers, and whether that was created by it, or there already."""
+        response = self._answer("POST", path, body)
+        return response.json(), response.status_code == httpx.codes.CREATED
+
     def upload(self, file: BinaryIO, filename: str, purpose: str) -> dict[str, Any]:
         """The file's object, as `/v1/files` answers it."""
         try:

@@ -107,3 +107,8 @@ def _uploaded(daemon: Daemon, path: Path, purpose: str) -> str:
             return str(daemon.upload(file, path.name, purpose)["id"])
     except OSError as error:
         raise CommandFailed(f"{path} cannot be read: {error.strerror}", MISUSED) from None
+
+
+def upload_source(daemon: Daemon, path: Path) -> str:
+    """The id of a model's file, or of an archive of its folder."""
+    return _uploaded(daemon, path, _PURPOSES["convert"]) if path.is_file() else _uploaded_folder(daemon, path, _PURPOSES["convert"])

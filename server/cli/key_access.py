@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
@@ -12,7 +12,7 @@ from model_registry.database import Database
 from model_registry.keys import KeyStore
 from server.admin.key_bodies import KeyBody, KeyList, NewKeyBody, key_body, new_key_body
 from server.cli.daemon import Daemon, Refused
-from server.cli.terminal import print_note
+from server.cli.registry_access.choice import note_other_home, overview_of, require_own_home
 
 if TYPE_CHECKING:
     from server.settings.daemon import Settings
@@ -66,12 +66,15 @@ class RegistryKeyManager:
 
 @contextmanager
 def open_key_manager(settings: Settings) -> Iterator[KeyManager]:
-    """Yields the daemon's manager when a daemon runs and accepts our key, else the registry's, whose owner is always permitted to.
+    """Yields the daemon's manager when a daemon runs and accepts our key, else that of its home if that is ours, whose owner is
+    always permitted to: so nobody is locked out. A note names the home where it is not the settings'.
 
-    So a user of this machine is never locked out. Raises CommandFailed when a daemon on another machine refuses our key.
+    Raises CommandFailed when a daemon refuses our key that serves another home, here or elsewhere.
     """
     with Daemon.configured(settings) as daemon:
         manager = DaemonKeyManager(daemon)
+        if daemon.is_named:
+            daemon.require()
         if daemon.is_running() and _is_authorized(manager, daemon, settings):
             yield manager
             return
@@ -83,8 +86,8 @@ def _is_authorized(manager: DaemonKeyManager, daemon: Daemon, settings: Settings
     try:
         manager.listed()
     except Refused as refusal:
-        if not refusal.is_about_the_key or not daemon.is_here:
-            raise
-        print_note(f"the daemon at {daemon.url} refused: {refusal.message} The registry in {settings.home} is used instead.")
+        require_own_home(daemon, settings.home, refusal)
         return False
+    with suppress(Refused):  # a daemon of an earlier release does not say its home
+        note_other_home(daemon, overview_of(daemon), settings.home)
     return True

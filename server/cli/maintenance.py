@@ -22,6 +22,7 @@ from server.version import slmops_version
 if TYPE_CHECKING:
     from runtime.machine.execution_provider import ExecutionProvider
     from runtime.machine.installation import Finding
+    from server.cli.registry_access import RegistryCommands
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -99,28 +100,35 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Compare every file of a model with its checksum. Exit code 1 when one differs."""
-    from model_registry.registry import open_registry
+    from server.cli.registry_access import open_registry_access
 
-    with open_registry(settings_from().home) as registry:
-        names = [model] if model else [version.label for found in registry.models() for version in found.versions]
-        problems = {name: registry.verify(name) for name in names}
+    with open_registry_access(settings_from()) as registry:
+        problems = {label: registry.verify(label)["problems"] for label in _labels(registry, model)}
     if as_json:
-        print_json({name: [asdict(problem) for problem in found] for name, found in problems.items()})
+        print_json(problems)
     else:
-        for name, found in problems.items():
-            print_line(f"{name}: {'damaged' if found else 'ok'}")
+        for label, found in problems.items():
+            print_line(f"{label}: {'damaged' if found else 'ok'}")
             for problem in found:
-                print_line(f"  {problem.path}: {problem.message}")
-    broken = [name for name, found in problems.items() if found]
+                print_line(f"  {problem['path']}: {problem['message']}")
+    broken = [label for label, found in problems.items() if found]
     if broken:
         raise CommandFailed(f"{', '.join(broken)} is damaged; run `slmops rm --force`, then pull it again")
 
 
+def _labels(registry: RegistryCommands, model: str | None) -> list[str]:
+    """Of all versions that are to be verified: all, those of a model, or one."""
+    if model is None:
+        return [version["label"] for found in registry.models() for version in found["versions"]]
+    shown = registry.show(model)
+    return [version["label"] for version in shown["versions"]] if "versions" in shown else [shown["label"]]
+
+
 def collect_garbage(as_json: AsJson = False) -> None:
     """Delete files that no version needs: of removed models, and of pulls that were cut off."""
-    from model_registry.registry import open_registry
+    from server.cli.registry_access import open_registry_access
 
-    with open_registry(settings_from().home) as registry:
+    with open_registry_access(settings_from()) as registry:
         freed = registry.collect_garbage()
     if as_json:
         print_json({"freed_bytes": freed})

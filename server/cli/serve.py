@@ -25,7 +25,10 @@ def settings_with_model(**flags: Any) -> Settings:
     """
     from model_registry.errors import InvalidName, InvalidReference, ModelNotFound
     from model_registry.registry import open_registry
-    from server.cli.pull import pull_with_bar
+    from server.cli.pull import follow_pull
+    from server.cli.registry_access import PullOrder
+    from server.cli.registry_access.direct import DirectRegistry
+    from server.cli.registry_access.local_source import with_local_path
 
     settings = settings_from(**flags)
     if settings.engine == "fake":
@@ -39,8 +42,8 @@ def settings_with_model(**flags: Any) -> Settings:
                 raise CommandFailed(
                     f"model {settings.model!r} is not here and `offline` is set; run `slmops pull` while online"
                 ) from error
-        pulled = pull_with_bar(registry, settings.model)
-    return settings_from(**flags | {"model": pulled.model})
+        pulled = follow_pull(DirectRegistry(registry), PullOrder(with_local_path(settings.model)))
+    return settings_from(**flags | {"model": pulled["model"]})
 
 
 def serve(

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+
+import typer
 
 from server.logs import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+Wide = Annotated[bool, typer.Option("--wide", help="All columns, however narrow the terminal.")]
 _LAYOUT = "\n\t"
 _WIDTH_OF_PIPES = 240  # a table that another program reads is not cut at 80 columns
 _UNITS = ((1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
+_DECIMAL_UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+_COUNTS = ((10**9, "B"), (10**6, "M"))
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -59,17 +64,50 @@ def write_foreign(text: str) -> None:
     sys.stdout.flush()
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns whose heading ends in `>` are aligned right (the mark is not shown)."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, least: Sequence[str] = (), wide: bool = False) -> None:
+    """Columns whose heading ends in `>` are aligned right (the mark is not shown). The first column is never broken or cut.
+
+    least: headings of columns that a terminal which is too narrow leaves out, the first of them first; a pipe gets all.
+    wide: prints all columns on a terminal of any width.
+    """
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    target = console()
+    cells = [[visible(cell, keep=_LAYOUT) for cell in row] for row in rows]
+    headings = [column.rstrip(">") for column in columns]
+    widths = {name: max([len(name), *map(_width, found)]) for name, *found in zip(headings, *cells, strict=True)}
+    if wide:
+        target = Console(file=sys.stdout, highlight=False, width=max(target.width, sum(widths.values()) + len(widths)))
+    shown = fitting(widths, least, target.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(visible(cell, keep=_LAYOUT)) for cell in row))
-    console().print(table)
+    for index, column in enumerate(columns):
+        if headings[index] in shown:
+            justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
+            table.add_column(headings[index], justify=justify, overflow="fold", no_wrap=index == 0)
+    for row in cells:
+        table.add_row(*(Text(cell) for name, cell in zip(headings, row, strict=True) if name in shown))
+    target.print(table)
+    if len(shown) < len(widths):
+        print_note(f"not shown: {', '.join(each.lower() for each in widths if each not in shown)}; --wide shows all")
+
+
+def fitting(widths: Mapping[str, int], least: Sequence[str], room: int) -> list[str]:
+    """The headings that fit into so many characters, with a space between two. widths: by heading. Pure."""
+    shown = list(widths)
+    for heading in least:
+        if sum(widths[each] + 1 for each in shown) - 1 <= room:
+            break
+        shown = [each for each in shown if each != heading]
+    return shown
+
+
+def _width(cell: str) -> int:
+    """Of its longest line."""
+    from rich.cells import cell_len
+
+    return max(map(cell_len, cell.splitlines() or [""]))
 
 
 def size(num_bytes: float) -> str:
@@ -78,6 +116,29 @@ def size(num_bytes: float) -> str:
         if num_bytes >= unit:
             return f"{num_bytes / unit:.1f} {name}"
     return f"{num_bytes:.0f} B"
+
+
+def amount(done: int, total: int | None, unit: str) -> str:
+    """`3 of 18 steps`; of bytes `0 of 92.9 MB`, in powers of ten, as downloads are measured elsewhere."""
+    if unit != "bytes":
+        return f"{done} of {total} {unit}" if total is not None else f"{done} {unit}"
+    scale, name = next(((scale, name) for scale, name in _DECIMAL_UNITS if max(done, total or 0) >= scale), (1, "B"))
+    digits = 1 if scale > 1 and done else 0
+    shown = f"{done / scale:.{digits}f}"
+    return f"{shown} of {total / scale:.{1 if scale > 1 else 0}f} {name}" if total is not None else f"{shown} {name}"
+
+
+def count(number: int) -> str:
+    """`1_700_000_000` -> `1.7 B`."""
+    for unit, name in _COUNTS:
+        if number >= 0.9995 * unit:  # what rounds to the unit is shown in it
+            return f"{number / unit:.3g} {name}"
+    return str(number)
+
+
+def tokens(number: int) -> str:
+    """`131072` -> `128k`."""
+    return f"{number // 1024}k" if number >= 1024 and number % 1024 == 0 else str(number)
 
 
 def span(seconds: float) -> str:

@@ -135,10 +135,8 @@ def test_a_daemon_that_runs_takes_the_first_key_at_once_and_nobody_is_locked_out
 
     refused = command("ps")
     assert refused.returncode == 1
-    assert refused.stderr.strip() == (
-        "error: An API key is needed. Send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`. "
-        "slmops commands send the key in SLMOPS_API_KEY."
-    )
+    assert "SLMOPS_API_KEY" in refused.stderr
+    assert "Bearer" not in refused.stderr
     wrong = command("ps", SLMOPS_API_KEY="ключ")
     assert (wrong.returncode, "API key is wrong" in wrong.stderr) == (1, True), wrong.stderr
     assert command("run", "Hi", SLMOPS_API_KEY=secret).stdout == "You said: Hi\n"

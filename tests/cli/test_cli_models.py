@@ -16,6 +16,7 @@ from tests.doubles.tiny_gguf import Tiny, write_gguf
 if TYPE_CHECKING:
     from tests.cli.conftest import Slmops
 
+pytestmark = pytest.mark.api
 Publish = Callable[..., ModelVersion]
 
 
@@ -74,7 +75,6 @@ def test_unknown_model_is_one_line_with_a_remedy(slmops: Slmops, publish: Publis
     assert "slmops pull absent" not in run.err
 
 
-@pytest.mark.api
 def test_rm_refuses_what_an_alias_points_to_unless_forced(slmops: Slmops, publish: Publish) -> None:
     publish("tiny", "one")
     publish("tiny", "two")
@@ -85,7 +85,6 @@ def test_rm_refuses_what_an_alias_points_to_unless_forced(slmops: Slmops, publis
     assert [v["number"] for v in json.loads(slmops("show", "tiny", "--json").out)["versions"]] == [1]
 
 
-@pytest.mark.api
 def test_rm_of_a_model_removes_its_files(slmops: Slmops, publish: Publish) -> None:
     folder = publish("tiny").variants[0].folder
     assert slmops("rm", "tiny").code == 0
@@ -157,7 +156,6 @@ def test_catalog_counts_parameters_readably(slmops: Slmops) -> None:
     assert "e+" not in text
 
 
-@pytest.mark.api
 def test_a_warning_of_the_model_is_printed_by_pull_and_show(slmops: Slmops, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", Tiny(metadata={"tokenizer.ggml.pre": None, "llama.vocab_size": 7}))
     run = slmops("pull", str(source))
@@ -169,7 +167,6 @@ def test_a_warning_of_the_model_is_printed_by_pull_and_show(slmops: Slmops, tmp_
     assert [f"warning: {each}" for each in version["warnings"]] == warnings
 
 
-@pytest.mark.api
 def test_pull_proposes_no_chat_with_a_template_that_does_not_compile(slmops: Slmops, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", Tiny(metadata={"tokenizer.chat_template": "{% for m in messages %}{{ m }"}))
     run = slmops("pull", "--no-trial", str(source))
@@ -187,7 +184,6 @@ def test_a_model_that_cannot_be_loaded_is_not_published(slmops: Slmops, tmp_path
     assert slmops("pull", "--no-trial", str(source)).code == 0
 
 
-@pytest.mark.api
 def test_no_message_shows_credentials(slmops: Slmops, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLMOPS_INDEX_URL", "http://user:secret@127.0.0.1:9/simple?token=secret")
     monkeypatch.setenv("HF_ENDPOINT", "http://user:secret@127.0.0.1:9")

@@ -126,6 +126,7 @@ def test_version_json_names_the_libraries(slmops: Slmops) -> None:
     assert {"slmops", "python", "platform", "onnxruntime"} <= set(json.loads(slmops("version", "--json").out))
 
 
+@pytest.mark.api
 def test_main_exits_with_the_code_of_the_command(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["slmops", "show", "absent"])
     with pytest.raises(SystemExit) as end:

@@ -48,7 +48,7 @@ class RegistryCommands(Protocol):
         """Points an alias to the version that the label means. Returns `model`, `alias`, `version` (a number), `weight`."""
 
     def remove_alias(self, model: str, alias: str) -> Json:
-        """Returns the alias as it was."""
+        """The version stays. Returns `id` (`model:alias`) and `deleted`."""
 
     def verify(self, label: str) -> Json:
         """Compares the files of one version with their checksums. Returns `version` (a label) and `problems`."""

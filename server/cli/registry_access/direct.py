@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from model_registry.catalog import load_catalog
-from model_registry.description import describe_catalog, describe_model, describe_version
+from model_registry.description import describe_alias, describe_catalog, describe_model, describe_version
 from model_registry.name_matching import same_label
 from model_registry.names import parse_label
 from model_registry.progress import Progress
@@ -29,13 +29,13 @@ class DirectRegistry:
         return str(self._registry.home)
 
     def models(self) -> list[Json]:
-        return [describe_model(model) for model in self._registry.models()]
+        return [dict(describe_model(model)) for model in self._registry.models()]
 
     def show(self, label: str) -> Json:
         known = self._known(label)
         if parse_label(known).is_bare:
-            return describe_model(self._registry.model(known))
-        return describe_version(self._registry.resolve(known))
+            return dict(describe_model(self._registry.model(known)))
+        return dict(describe_version(self._registry.resolve(known)))
 
     def remove(self, label: str, *, force: bool = False) -> Json:
         known = self._known(label)
@@ -48,10 +48,11 @@ class DirectRegistry:
     def set_alias(self, label: str, alias: str) -> Json:
         version = self._registry.resolve(self._known(label))
         made = self._registry.set_alias(version.model, alias, version.number)
-        return {"model": made.model, "alias": made.name, "version": made.number, "weight": made.weight}
+        return dict(describe_alias(made))
 
     def remove_alias(self, model: str, alias: str) -> Json:
-        raise CommandFailed("aliases cannot be removed yet")
+        gone = self._registry.remove_alias(self._known(model), alias)
+        return {"id": f"{gone.model}:{gone.name}", "deleted": True}
 
     def verify(self, label: str) -> Json:
         version = self._registry.resolve(self._known(label))
@@ -69,7 +70,7 @@ class DirectRegistry:
         return lineage_body(lineage_of(self._registry.models(), version), version.label).model_dump()
 
     def catalog(self) -> list[Json]:
-        return [*describe_catalog(load_catalog(), self._registry.models())]
+        return [dict(each) for each in describe_catalog(load_catalog(), self._registry.models())]
 
     def pull(self, order: PullOrder, progress: Progress) -> Json:
         from model_registry.pull import PullOptions, pull
@@ -81,7 +82,7 @@ class DirectRegistry:
         options = PullOptions(trial=try_folder if order.trial else None)
         precision = Precision(order.precision)
         version = pull(self._registry, order.reference, name=order.name, precision=precision, progress=progress, options=options)
-        return describe_version(version)
+        return dict(describe_version(version))
 
     def start_pull(self, order: PullOrder) -> str:
         raise CommandFailed("only a daemon pulls in the background; start one with `slmops serve`, or leave out --detach", MISUSED)
