@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +57,7 @@ def pull(
         print_line(f"{version['label']} is ready ({size(version['size_bytes'])}); {_what_next(version)}")
 
 
-def follow_pull(registry: RegistryCommands, order: PullOrder) -> dict[str, Any]:
+def follow_pull(registry: RegistryCommands, order: PullOrder) -> Mapping[str, Any]:
     """The version, pulled with a progress bar on standard error. Interrupted, it says how far it came."""
     from server.cli.progress import ProgressBar
 
@@ -69,7 +70,7 @@ def follow_pull(registry: RegistryCommands, order: PullOrder) -> dict[str, Any]:
             raise
 
 
-def _what_next(version: dict[str, Any]) -> str:
+def _what_next(version: Mapping[str, Any]) -> str:
     if Capability.CHAT in version["capabilities"]:
         return f"try: slmops run {version['model']} Hello"
     return "it has no chat template that works and only continues text: use it through /v1/completions"
@@ -94,7 +95,7 @@ def catalog(as_json: AsJson = False, wide: Wide = False) -> None:
         print_table(_COLUMNS, [_row(entry) for entry in entries], least=_LEAST, wide=wide)
 
 
-def _row(entry: dict[str, Any]) -> tuple[str, ...]:
+def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
     build = entry["builds"][0]
     return (
         entry["name"],
