@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -69,6 +70,29 @@ def test_the_pull_of_another_command_continues(capsys: pytest.CaptureFixture[str
         pull_of(daemon).follow(ORDER, SilentProgress())
     assert daemon.calls == []
     assert "job_1" in capsys.readouterr().err
+
+
+def test_an_interrupt_while_the_pull_is_created_ends_it_too() -> None:
+    class Slow(ScriptedDaemon):
+        def create(self, path: str, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+            signal.raise_signal(signal.SIGINT)
+            return super().create(path, body)
+
+    daemon = Slow()
+    with pytest.raises(KeyboardInterrupt):
+        pull_of(daemon).follow(ORDER, SilentProgress())
+    assert daemon.calls == [("POST", "/admin/registry/pulls/job_1/cancel")]
+
+
+def test_a_second_interrupt_waits_for_nothing() -> None:
+    class Hanging(ScriptedDaemon):
+        def create(self, path: str, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("it was not interrupted")
+
+    with pytest.raises(KeyboardInterrupt):
+        pull_of(Hanging()).follow(ORDER, SilentProgress())
 
 
 @pytest.mark.parametrize(
