@@ -41,9 +41,9 @@ def pull(
 ) -> None:
     """Fetch a model, convert it if needed, and register it. An interrupted pull resumes when the command is run again."""
     from server.cli.registry_access import PullOrder, open_registry_access
-    from server.cli.registry_access.local_source import with_local_path
+    from server.cli.registry_access.local_source import normalized
 
-    order = PullOrder(with_local_path(reference), name, precision.value, trial)
+    order = PullOrder(normalized(reference), name, precision.value, trial)
     with open_registry_access(settings_from()) as registry:
         if detach:
             print_line(registry.start_pull(order))
@@ -122,7 +122,7 @@ def commands() -> typer.Typer:
     return group
 
 
-def list_models(as_json: AsJson = False) -> None:
+def list_models(as_json: AsJson = False, wide: Wide = False) -> None:
     """List the models that `slmops pull foundry://ALIAS` knows, one line per device they are built for."""
     from model_registry.sources.foundry import list_foundry
 
@@ -148,6 +148,8 @@ def list_models(as_json: AsJson = False) -> None:
             )
             for variant in listing.variants
         ],
+        least=("LICENCE", "SIZE", "CACHED"),
+        wide=wide,
     )
 
 

@@ -81,6 +81,8 @@ def test_another_home_than_the_daemons_is_said(
         assert (run.err.count(str(tmp_path / "other")), run.err.count("SLMOPS_HOME")) == (1, 1)
         assert slmops("list", "--json", "--url", server.url).err == "", "this daemon was chosen"
         assert slmops("keys", "list").err.count(str(tmp_path / "other")) == 1
+        removal = slmops("keys", "rm", "any")
+        assert (removal.code, str(tmp_path / "other") in removal.err) == (1, True), "it works on the home alone"
         monkeypatch.setenv("SLMOPS_HOME", str(tmp_path / "other"))
         assert slmops("list").err == ""
 
@@ -127,6 +129,11 @@ def test_a_chosen_daemon_that_does_not_answer_is_an_error(slmops: Slmops, comman
         assert (run.code, "--url" in run.err) == (1, True), run.err
     assert not home.exists()
     assert slmops(*command, "--url", "ftp://x").code == 2
+
+
+def test_evaluations_of_a_chosen_daemon(slmops: Slmops, publish: Publish, way: tuple[str, ...]) -> None:
+    publish("tiny")
+    assert ok(slmops("eval", "show", "tiny", "--json", *way)) == []
 
 
 def test_a_model_of_this_machine_is_sent_to_a_daemon_with_another_home(slmops: Slmops, tmp_path: Path) -> None:
