@@ -11,7 +11,7 @@ import typer
 from model_registry.records import Capability
 from server.cli.configuration import settings_from
 from server.cli.models import AsJson
-from server.cli.terminal import Wide, count, print_json, print_line, print_note, print_table, size, tokens
+from server.cli.terminal import Wide, amount, count, print_json, print_line, print_note, print_table, size, tokens
 
 if TYPE_CHECKING:
     from model_registry.sources.foundry_cache import FoundryVariant
@@ -100,7 +100,7 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         entry["name"],
         count(entry["parameters"]),
-        size(build["download_bytes"]),
+        amount(build["download_bytes"], None, "bytes"),
         _memory(build["memory_bytes"]),
         _memory(build["memory_bytes_4k"]),
         tokens(entry["context_length"]) if entry["context_length"] else "-",
