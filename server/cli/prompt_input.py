@@ -15,13 +15,11 @@ STANDARD_INPUT = "-"
 def read_prompt(typed: str | None) -> str | None:
     """The prompt to send: what was typed, a blank line, what was piped in; None for a chat. Raises CommandFailed.
 
-    typed: `-` stands for standard input.
+    typed: `-` stands for standard input, a terminal's too.
     """
+    if sys.stdin.isatty() and typed != STANDARD_INPUT:
+        return None if typed is None else _checked(typed)
     typed = None if typed == STANDARD_INPUT else typed
-    if sys.stdin.isatty():
-        if typed is None:
-            return None
-        return _checked(typed)
     return _checked(combine(typed, decode(_piped(is_extra=typed is not None))))
 
 
