@@ -78,7 +78,8 @@ def main(tasks: str) -> int:
     reporter = FrameReporter(frames, Path(start.folder))
     start_thread("listener", lambda: _listen(sys.stdin.buffer, reporter))
     turn_off_telemetry()
-    lower_priority(start.plan_memory_bytes if start.plan else start.memory_bytes)
+    is_idle = start.kind != JobKind.PULL  # which somebody waits for
+    lower_priority(start.plan_memory_bytes if start.plan else start.memory_bytes, is_idle=is_idle)
     last = _run(tasks, start, reporter)
     reporter.close()
     frames.write(last)

@@ -50,15 +50,20 @@ def lifted() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def lower_priority(memory_bytes: int | None) -> None:
-    """Serving goes first: lowest CPU and I/O priority, first to be ended when memory runs out, and never more than its share."""
+def lower_priority(memory_bytes: int | None, *, is_idle: bool = True) -> None:
+    """Serving goes first: low CPU and I/O priority, first to be ended when memory runs out, and never more than its share.
+
+    is_idle: it computes only while nothing else does; else it gets a small share of busy cores, and so an end.
+    """
     process = psutil.Process()
     with contextlib.suppress(psutil.AccessDenied, AttributeError, OSError):
-        process.nice(NICENESS if os.name == "posix" else psutil.IDLE_PRIORITY_CLASS)
-        process.ionice(psutil.IOPRIO_CLASS_IDLE)
+        process.nice((NICENESS if is_idle else NICENESS // 2) if os.name == "posix" else psutil.IDLE_PRIORITY_CLASS)
+        if is_idle:
+            process.ionice(psutil.IOPRIO_CLASS_IDLE)
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            if is_idle:
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
             Path("/proc/self/oom_score_adj").write_text("800")
         if memory_bytes is not None:
             set_limit(memory_bytes)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from jobs.fields import ModelSource
 from jobs.task import JobFailure, JobKind, Outcome, Params, Plan, Stopped, StopReason, TaskContext
@@ -50,12 +50,13 @@ class PullParams(Params):
         except InvalidName as error:
             raise ValueError(error.message) from None
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        parse_builds(self.builds)
-        if self.builds and self.precision is not Precision.AUTO:
+    @field_validator("builds")
+    @classmethod
+    def _can_be_built(cls, builds: list[str], info: ValidationInfo) -> list[str]:
+        parse_builds(builds)
+        if builds and info.data.get("precision") is not Precision.AUTO:
             raise ValueError("precision is what each of the builds says: leave it out")
-        return self
+        return builds
 
 
 class NumberedStages:

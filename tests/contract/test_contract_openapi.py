@@ -52,6 +52,7 @@ HELD: dict[str, Any] = {
     "num_slots": 2,
     "context_length": 512,
     "threads": 1,
+    "reference": "no-such-model",  # a pull would fetch what happens to be there
 }  # wherever sound
 
 

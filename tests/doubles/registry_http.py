@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,6 +19,7 @@ class Page:
 
     cut_after: for the next requests, how many bytes of the answer are sent before the connection breaks.
     statuses: for the next requests, the error status that is answered instead. headers: further ones, of any answer.
+    gate: while it is not set, half of what is requested is sent, and the rest once it is.
     """
 
     body: bytes
@@ -28,6 +29,7 @@ class Page:
     cut_after: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     headers: Mapping[str, str] = field(default_factory=dict)
+    gate: threading.Event | None = None
 
 
 @dataclass
@@ -89,7 +91,13 @@ def _handler(server: LocalServer) -> type[BaseHTTPRequestHandler]:
             if start is not None:
                 self.send_header("Content-Range", f"bytes {start}-{len(page.body) - 1}/{len(page.body)}")
             self.end_headers()
-            if page.cut_after:
+            if page.gate is not None and not page.gate.is_set():
+                half = len(body) // 2
+                with suppress(ConnectionError):
+                    self.wfile.write(body[:half])
+                    page.gate.wait()
+                    self.wfile.write(body[half:])
+            elif page.cut_after:
                 self.wfile.write(body[: page.cut_after.pop(0)])
                 self.close_connection = True
             else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,15 @@ from fastapi import FastAPI
 
 from model_registry.artifacts import StagedVariant
 from model_registry.description import describe_model, describe_version
-from model_registry.records import Manifest, Precision
+from model_registry.records import Manifest, ModelVersion, Precision
 from model_registry.registry import Registry, open_registry
+from model_registry.verification import Problem
 from runtime.pool.loaded_model import LoadSpec
+from server.admin.registry import versions
 from server.app import create_app
 from server.settings.daemon import Settings
-from tests.doubles.live_server import call_app, error_of
+from tests.doubles.live_server import LiveServer, call_app, error_of
+from tests.doubles.waiting import PATIENCE_S
 
 REGISTRY = "/admin/registry"
 MODELS = f"{REGISTRY}/models"
@@ -222,6 +227,27 @@ def test_verification_names_what_is_wrong_with_the_files(send: Send, home: Path)
     problems = send("POST", "/tiny/versions/3/verify").json()["problems"]
     assert [problem["path"] for problem in problems] == ["cpu-fp32/weights", "cpu-fp32/surplus"]
     error_of(send("POST", "/tiny/versions/4/verify"), 404)
+
+
+def test_verification_ends_with_its_request(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_begun, has_ended = threading.Event(), threading.Event()
+
+    def endless(version: ModelVersion, *, seen: Callable[[int], None]) -> tuple[Problem, ...]:
+        has_begun.set()
+        try:
+            while True:
+                seen(1)
+                time.sleep(0.001)
+        finally:
+            has_ended.set()
+
+    monkeypatch.setattr(versions, "problems_of", endless)
+    with LiveServer(Settings(engine="fake", home=home, port=0)) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        with pytest.raises(httpx.ReadTimeout):
+            http.post(f"{MODELS}/tiny/versions/1/verify", timeout=0.5)
+        assert has_begun.wait(PATIENCE_S)
+        assert has_ended.wait(PATIENCE_S)
+        assert http.get(REGISTRY).status_code == 200
 
 
 def test_collection_removes_what_nothing_refers_to(app: FastAPI, send: Send, home: Path) -> None:

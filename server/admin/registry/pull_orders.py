@@ -77,7 +77,8 @@ class PullOrders:
         if isinstance(reference, CatalogReference) and name not in self._registry.snapshot.models:
             needed = self._catalog.entry(reference).build(reference.variant).download_bytes
             require_free(_existing(self._registry.home), needed, f"pulling {reference}")
-        return {**request.model_dump(exclude_defaults=True), "reference": text, "name": name}
+        written = text if isinstance(reference, PathReference) else str(reference)  # two spellings are one pull
+        return {**request.model_dump(exclude_defaults=True), "reference": written, "name": name}
 
     def _check_form(self, reference: Reference, text: str) -> None:
         """A relative path would be one from the daemon's folder, which a client does not know."""

@@ -139,3 +139,17 @@ def test_a_job_with_countless_problems_keeps_the_first() -> None:
     refused = InvalidJob([Problem(f"item {number} is wrong", f"items.{number}") for number in range(5_000)])
     assert (len(refused.problems), refused.param) == (100, "items.0")
     assert refused.message.endswith("; and 4995 more")
+
+
+def pull(id_: str, status: JobStatus = JobStatus.QUEUED, *, minute: int = 0) -> Job:
+    return replace(job(id_, status, minute=minute), kind=JobKind.PULL)
+
+
+def test_pulls_and_other_work_never_wait_for_each_other() -> None:
+    tuning = job("tuning", JobStatus.RUNNING)
+    queued = [job("next", minute=1), *(pull(f"pull-{number}", minute=number) for number in (4, 2, 3))]
+    assert plan_dispatch([tuning, *queued], {}, max_running=1).start == ("pull-2", "pull-3")
+    pulls = [pull("a", JobStatus.RUNNING), pull("b", JobStatus.RUNNING)]
+    assert plan_dispatch([*pulls, *queued], {}, max_running=1).start == ("next",)
+    assert plan_dispatch([pulls[0], *queued], {}, max_running=0).start == ("pull-2",)
+    assert plan_dispatch(queued, {}, max_running=1, max_pulls=0).start == ("next",)
