@@ -46,7 +46,7 @@ def decode(content: bytes) -> str:
 
 
 def _piped(*, is_extra: bool) -> bytes:
-    """All of standard input, nothing when it is closed. is_extra: there is a prompt without it, so a writer that never ends must not go unnoticed."""
+    """All of standard input, nothing when it is closed. is_extra: the prompt does without it, so a writer without end is noted."""
     if sys.stdin is None:
         return b""
     if is_extra and not _is_readable_soon():
