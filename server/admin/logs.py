@@ -34,7 +34,7 @@ class LogLines(BaseModel):
 def logs_router(buffer: LogBuffer) -> APIRouter:
     router = APIRouter(tags=["admin"], route_class=GuardedRoute)
 
-    @router.get("/admin/logs", responses=documented(500), summary="Read the latest lines of the log")
+    @router.get("/admin/logs", responses=documented(400, 500), summary="Read the latest lines of the log")
     @requires(AccessScope.ADMIN, changes_state=False)
     async def read_logs(
         after: Annotated[int, Query(ge=0, le=2**63 - 1, description="Only lines after the one of this number.")] = 0,

@@ -12,7 +12,7 @@ import typer
 
 from server.cli.failures import CommandFailed
 from server.cli.model_names import ModelNames
-from server.cli.terminal import size
+from server.cli.terminal import is_at_terminal, size
 
 if TYPE_CHECKING:
     from server.settings.daemon import Settings
@@ -65,7 +65,7 @@ def _ask(reference: str, num_bytes: int | None) -> None:
     amount = "it" if num_bytes is None else size(num_bytes)
     missing = f"{reference} is not on this machine"
     how = f"run `slmops pull {reference}`, or add --yes"
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not (is_at_terminal(sys.stdin) and is_at_terminal(sys.stderr)):
         raise CommandFailed(f"{missing}; {how}")
     sys.stderr.write(f"{missing}. Pull {amount}? [Y/n] ")
     sys.stderr.flush()

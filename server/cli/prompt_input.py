@@ -6,7 +6,7 @@ import select
 import sys
 
 from server.cli.failures import MISUSED, CommandFailed
-from server.cli.terminal import print_note
+from server.cli.terminal import is_at_terminal, print_note
 
 _PATIENCE_S = 2.0  # before a person is told what is waited for
 STANDARD_INPUT = "-"
@@ -15,13 +15,11 @@ STANDARD_INPUT = "-"
 def read_prompt(typed: str | None) -> str | None:
     """The prompt to send: what was typed, a blank line, what was piped in; None for a chat. Raises CommandFailed.
 
-    typed: `-` stands for standard input.
+    typed: `-` stands for standard input, a terminal's too.
     """
+    if is_at_terminal(sys.stdin) and typed != STANDARD_INPUT:
+        return None if typed is None else _checked(typed)
     typed = None if typed == STANDARD_INPUT else typed
-    if sys.stdin.isatty():
-        if typed is None:
-            return None
-        return _checked(typed)
     return _checked(combine(typed, decode(_piped(is_extra=typed is not None))))
 
 
@@ -48,7 +46,9 @@ def decode(content: bytes) -> str:
 
 
 def _piped(*, is_extra: bool) -> bytes:
-    """All of standard input. is_extra: there is a prompt without it, so a writer that never ends must not go unnoticed."""
+    """All of standard input, nothing when it is closed. is_extra: the prompt does without it, so a writer without end is noted."""
+    if sys.stdin is None:
+        return b""
     if is_extra and not _is_readable_soon():
         print_note("waiting for the end of the piped input; without any, add </dev/null")
     return sys.stdin.buffer.read()

@@ -36,6 +36,11 @@ def console(stream: TextIO | None = None) -> Console:
     return Console(file=target, highlight=False, width=None if target.isatty() else _WIDTH_OF_PIPES)
 
 
+def is_at_terminal(stream: TextIO | None) -> bool:
+    """Whether a person is at the other end. stream: None where the system's is closed."""
+    return stream is not None and stream.isatty()
+
+
 def print_error(message: str) -> None:
     from rich.text import Text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
@@ -191,6 +192,7 @@ def test_a_history_is_kept_only_in_a_given_file(monkeypatch: pytest.MonkeyPatch,
 
 
 COLUMNS = 40
+PATIENCE_S = 40
 
 
 class Terminal:
@@ -207,8 +209,9 @@ class Terminal:
         self._seen = 0
 
     def expect(self, text: str) -> None:
-        """Reads until `text` appears after what was expected before."""
+        """Reads until `text` appears after what was expected before; the screen is the error when nothing more comes."""
         while (place := self.screen.find(text.encode(), self._seen)) < 0:
+            assert select.select([self._ours], [], [], PATIENCE_S)[0], f"no {text!r} in {self.screen[self._seen :]!r}"
             self.screen += os.read(self._ours, 4096)
         self._seen = place + len(text.encode())
 
@@ -225,6 +228,9 @@ class Terminal:
 @pytest.mark.timeout(150)
 def test_keys_of_a_chat_in_a_terminal(tmp_path: Path) -> None:
     variables = environment(tmp_path, {"SLMOPS_PORT": "1", "SLMOPS_ENGINE": "fake", "TERM": "xterm"})
+    variables = {
+        name: value for name, value in variables.items() if name not in ("COLUMNS", "LINES")
+    }  # those of the tests' own terminal
     terminal = Terminal([*PROGRAM, "run"], variables, tmp_path)
     try:
         terminal.expect(">>> ")

@@ -113,8 +113,7 @@ def test_followed_logs_go_on_until_interrupted(slmops: Slmops, home: Path, varia
         assert process.stdout is not None
         assert process.stdout.readline()
         slmops("run", "Next")
-        while "/v1/chat/completions" not in process.stdout.readline():
-            pass
+        assert any("/v1/chat/completions" in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
 

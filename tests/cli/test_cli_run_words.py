@@ -6,7 +6,7 @@ import pytest
 
 from server.cli.failures import MISUSED, CommandFailed
 from server.cli.model_names import ModelNames
-from server.cli.prompt_input import combine, decode
+from server.cli.prompt_input import combine, decode, read_prompt
 from server.cli.run_words import RunWords, prompt_of, read_words
 
 NAMES = ModelNames(("smollm2-135m", "smollm2-135m:support", "mine", "ft:mine:local:a:0123abcd"), ("smollm2-135m", "qwen2.5-0.5b"))
@@ -87,3 +87,10 @@ def test_piped_bytes_must_be_text() -> None:
         with pytest.raises(CommandFailed) as refusal:
             decode(content)
         assert refusal.value.exit_code == MISUSED
+
+
+def test_a_closed_standard_input_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert read_prompt("Hello") == "Hello"
+    with pytest.raises(CommandFailed, match="empty"):
+        read_prompt(None)
