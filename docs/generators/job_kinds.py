@@ -27,7 +27,7 @@ def _kind(kind: JobKind) -> Iterator[str]:
     yield _relinked(schemas.fields(schema, known), kind)
     for name in schemas.reachable([schema], known):
         yield f"### {name} of {kind.value}"
-        yield markdown.sentence(str(known[name].get("description", "")).split("\n\n")[0])
+        yield markdown.sentence(schemas.introduction(known[name]))
         yield _relinked(schemas.fields(known[name], known), kind)
 
 
