@@ -86,8 +86,8 @@ class Snapshot:
         """What to tell of a label that `find` does not know: what there is instead."""
         model = self.models.get(label.name)
         if model is None:
-            installed = ", ".join(self.models) if self.models else "none"
-            return f"Model {label.name!r} not found. Installed: {installed}. `slmops catalog` lists what can be pulled."
+            exist = ", ".join(self.models) if self.models else "none yet"
+            return f"There is no model {label.name!r} here (there are: {exist}). Run `slmops pull {label.name}` to get it."
         names = [version.label for version in model.versions] + [f"{model.name}:{alias.name}" for alias in model.aliases]
         wanted = label.number if label.number is not None else label.alias_or_live
         return f"{model.name} has no version or alias {wanted}. It has: {', '.join(names)}."

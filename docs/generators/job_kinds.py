@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -23,6 +24,8 @@ def _kind(kind: JobKind) -> Iterator[str]:
     schema = task_for(kind).params.model_json_schema()
     yield f"## `{kind.value}`"
     yield str(schema.get("description", ""))
+    for example in schema.get("examples", ()):
+        yield f"```json\n{json.dumps({'kind': kind.value, 'params': example}, indent=2, ensure_ascii=False)}\n```"
     known = schema.get("$defs", {})
     yield _relinked(schemas.fields(schema, known), kind)
     for name in schemas.reachable([schema], known):

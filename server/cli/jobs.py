@@ -198,7 +198,7 @@ def _pair(text: str) -> tuple[str, Any]:
     """`epochs=3` -> ("epochs", 3); what is no JSON is a text."""
     name, separator, value = text.partition("=")
     if not separator:
-        raise CommandFailed(f"expected NAME=VALUE, got {text!r}", MISUSED)
+        raise CommandFailed(f"{text!r} is no param; write NAME=VALUE", MISUSED)
     try:
         return name, json.loads(value)
     except ValueError:

@@ -78,7 +78,7 @@ def resolve(snapshot: Snapshot, name: str, principal: Principal = LOCAL) -> Reso
     label = parse_label(registered or name)
     if (version := snapshot.find(label)) is not None:
         if registered is not None and listed_name(version) != name:
-            return Unresolved(name, f"Model {name!r} not found. Did you mean {listed_name(version)!r}?")
+            return Unresolved(name, f"There is no model {name!r} here: did you mean {listed_name(version)!r}?")
         reason = _reason(label) if registered is None else f"fine-tuned name of {version.label}"
         return _resolution(snapshot, name, version, reason, principal)
     if (adapter := snapshot.find_adapter(label)) is not None:

@@ -159,7 +159,7 @@ class FakeModels:
 
     def _why_missing(self, name: str) -> str:
         return (
-            f"Model {name!r} not found: the fake engine serves only {', '.join(map(repr, self._by_bare))}. "
+            f"There is no model {name!r} here: the fake engine serves only {', '.join(map(repr, self._by_bare))}. "
             f"Run `slmops pull {name}` and serve it without `--engine fake`."
         )
 
