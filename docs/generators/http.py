@@ -23,6 +23,7 @@ Bodies are strict JSON, [within limits](../use/clients.md#limits-of-a-request). 
 TITLES = {
     "openai": "OpenAI's API",
     "tokens": "Tokens",
+    "registry": "Registry",
     "admin": "Operation",
     "jobs": "Jobs",
     "probes": "Probes and metrics",
