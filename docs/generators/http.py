@@ -23,6 +23,7 @@ Bodies are strict JSON, [within limits](../use/clients.md#limits-of-a-request). 
 TITLES = {
     "openai": "OpenAI's API",
     "tokens": "Tokens",
+    "registry": "Registry",
     "admin": "Operation",
     "jobs": "Jobs",
     "probes": "Probes and metrics",
@@ -140,7 +141,7 @@ def _body(operation: Operation, known: Mapping[str, Any], shown: dict[str, Opera
             yield f"Body: as of `{first.method} {first.path}`."
             continue
         yield f"Body, one of several, {name}:" if len(names) > 1 else "Body:"
-        yield _docstring(known[name])
+        yield schemas.introduction(known[name])
         yield schemas.fields(known[name], known)
 
 
@@ -167,9 +168,5 @@ def _parameters(parameters: Iterable[Mapping[str, Any]], known: Mapping[str, Any
 def _objects(names: Iterable[str], known: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted(names):
         yield f"### {name}"
-        yield _docstring(known[name])
+        yield schemas.introduction(known[name])
         yield schemas.fields(known[name], known)
-
-
-def _docstring(schema: Mapping[str, Any]) -> str:
-    return "\n\n".join(" ".join(part.split()) for part in str(schema.get("description", "")).split("\n\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -23,11 +24,13 @@ def _kind(kind: JobKind) -> Iterator[str]:
     schema = task_for(kind).params.model_json_schema()
     yield f"## `{kind.value}`"
     yield str(schema.get("description", ""))
+    for example in schema.get("examples", ()):
+        yield f"```json\n{json.dumps({'kind': kind.value, 'params': example}, indent=2, ensure_ascii=False)}\n```"
     known = schema.get("$defs", {})
     yield _relinked(schemas.fields(schema, known), kind)
     for name in schemas.reachable([schema], known):
         yield f"### {name} of {kind.value}"
-        yield markdown.sentence(str(known[name].get("description", "")).split("\n\n")[0])
+        yield markdown.sentence(schemas.introduction(known[name]))
         yield _relinked(schemas.fields(known[name], known), kind)
 
 

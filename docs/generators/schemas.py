@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ Schema = Mapping[str, Any]
 _BOUNDS = (("minimum", "from {}"), ("exclusiveMinimum", "above {}"), ("maximum", "to {}"), ("exclusiveMaximum", "below {}"))
 _MOST_CHOICES = 16
 _HUGE = 1 << 31
+_EXPLAINED = re.compile(r"(?:^|(?<=[.;?] ))(\w+(?:, \w+)*): ")  # `name: what it means.` in a docstring
 
 
 def name_of(schema: Schema) -> str | None:
@@ -46,15 +48,20 @@ def default_of(schema: Schema) -> str:
     return "" if default is None else markdown.code(json.dumps(default, ensure_ascii=False))
 
 
+def introduction(schema: Schema) -> str:
+    """The object's docstring, without what it says of single fields."""
+    return _explanations(schema)[0]
+
+
 def fields(schema: Schema, known: Mapping[str, Schema]) -> str:
-    """A table of an object's fields."""
-    required = set(schema.get("required", ()))
+    """A table of an object's fields. What they mean is in their descriptions and in the object's docstring."""
+    required, meanings = set(schema.get("required", ())), _explanations(schema)[1]
     rows = [
         (
             markdown.code(name),
             type_of(field, known),
             "required" if name in required else default_of(field),
-            markdown.sentence(str(field.get("description", ""))),
+            " ".join(markdown.sentence(text) for text in (field.get("description", ""), meanings.get(name, "")) if text),
         )
         for name, field in schema.get("properties", {}).items()
     ]
@@ -71,6 +78,23 @@ def reachable(schemas: Sequence[Schema], known: Mapping[str, Schema]) -> list[st
                 found[name] = None
                 waiting.append(known[name])
     return [name for name in found if "properties" in known[name]]
+
+
+def _explanations(schema: Schema) -> tuple[str, dict[str, str]]:
+    """What the docstring says of the object, and of each of its fields."""
+    text, names = " ".join(str(schema.get("description", "")).split()), set(schema.get("properties", ()))
+    found = [match for match in _EXPLAINED.finditer(text) if names.issuperset(match[1].split(", "))]
+    ends = [match.start() for match in found[1:]] + [len(text)] * bool(found)
+    meanings = {
+        name: _capitalized(text[match.end() : end].strip().rstrip(";"))
+        for match, end in zip(found, ends, strict=True)
+        for name in match[1].split(", ")
+    }
+    return text[: found[0].start()].strip() if found else text, meanings
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _plain(schema: Schema, known: Mapping[str, Schema]) -> str:
