@@ -62,7 +62,7 @@ _NOW = Row(
         ),
         stat(
             "Rejected",
-            f"Answered 429, {_PART}: the queue was full, or a limit of the key was reached.",
+            f"Answered 429, {_PART}: the queue of a model was full.",
             _REJECTED,
             "percentunit",
             thresholds=((0.01, "warn"), (0.05, "bad")),
