@@ -16,6 +16,7 @@ from sqlalchemy import delete as delete_from
 from jobs.job import Failure, Job, JobEvent, JobStatus, Progress
 from jobs.task import JobKind, Outcome, Plan
 from model_registry.database import Database
+from model_registry.disk_space.spare import room_to_delete
 from model_registry.schema import from_column, job_events, jobs, to_column
 
 _UNFINISHED = [status for status in JobStatus if not status.is_final]
@@ -47,7 +48,8 @@ class JobStore:
                 connection.execute(insert(job_events), [_event_row(event) for event in events])
 
     def delete(self, job: str) -> None:
-        with self._database.writing() as connection:
+        """Works on a full disk."""
+        with room_to_delete(self.home), self._database.writing() as connection:
             connection.execute(delete_from(jobs).where(jobs.c.id == job))
 
     def job(self, id_: str) -> Job | None:

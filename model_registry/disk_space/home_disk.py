@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class HomeDisk:
     ) -> None:
         self.limits = limits
         self.home = home
-        self._keepers = tuple(keepers)
+        self.keepers = tuple(keepers)
         self._owners_of = owners_of
         self._reservations = Reservations(home)
         self._num_reserved = threading.local()
@@ -129,8 +130,9 @@ class HomeDisk:
             missing = shortfall(self.limits, self.usage(), self._reservations.remaining(), _NOTHING)
         at = self._circumstances()
         removed, freed = [], 0
-        with room_to_delete(self.home):
-            for candidate in plan_collection(self._candidates(), missing):
+        planned = plan_collection(self._candidates(), missing)
+        with room_to_delete(self.home) if planned else nullcontext():
+            for candidate in planned:
                 num_bytes = self._remove(candidate, at)
                 if num_bytes is not None:
                     removed.append(candidate)
@@ -161,7 +163,8 @@ class HomeDisk:
         usage = self._usage_in_limits()
         if shortfall(self.limits, usage, reserved, needed).exists:
             why = arithmetic(self.limits, usage, reserved, needed)
-            raise OutOfDisk(f"There is no room for {purpose}. {why} {self._advice()}", needed_bytes=sum(needed.values()))
+            needed_bytes = sum(max(0, each) for each in needed.values())
+            raise OutOfDisk(f"There is no room for {purpose}. {why} {self._advice()}", needed_bytes=needed_bytes)
 
     def _advice(self) -> str:
         kept = [each for each in self._candidates() if each.in_use is not None]
@@ -173,16 +176,16 @@ class HomeDisk:
         return Circumstances(self.limits, self._needed, time.time())
 
     def _needed(self) -> Names:
-        return frozenset(name for keeper in self._keepers for name in keeper.needed())
+        return frozenset(name for keeper in self.keepers for name in keeper.needed())
 
     def _candidates(self) -> Iterator[Candidate]:
         at = self._circumstances()
-        for keeper in self._keepers:
+        for keeper in self.keepers:
             yield from keeper.candidates(at)
 
     def _remove(self, candidate: Candidate, at: Circumstances) -> int | None:
         fields = {"kind": str(candidate.kind), "name": candidate.name, "why": candidate.why}
-        for keeper in self._keepers:
+        for keeper in self.keepers:
             try:
                 freed = keeper.remove(candidate, at)
             except (RegistryBusy, NotWritable, OutOfDisk) as error:

@@ -23,21 +23,21 @@ class DiskSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    max_bytes: Quota = Field(None, description="Most that the home folder may take; unset: no limit.")
-    versions_max_bytes: Quota = Field(None, description="Most of published versions.")
-    checkpoints_max_bytes: Quota = Field(None, description="Most of checkpoints made from pulled versions.")
-    uploads_max_bytes: Quota = Field(None, description="Most of uploaded files.")
-    jobs_max_bytes: Quota = Field(None, description="Most of the folders of jobs.")
-    downloads_max_bytes: Quota = Field(None, description="Most of downloads and imports in progress.")
-    caches_max_bytes: Quota = Field(None, description="Most of caches.")
-    exports_max_bytes: Quota = Field(None, description="Most of exported folders.")
-    backups_max_bytes: Quota = Field(None, description="Most of backups.")
+    max_bytes: Quota = Field(default=None, description="Most that the home folder may take; unset: no limit.")
+    versions_max_bytes: Quota = Field(default=None, description="Most of published versions.")
+    checkpoints_max_bytes: Quota = Field(default=None, description="Most of checkpoints made from pulled versions.")
+    uploads_max_bytes: Quota = Field(default=None, description="Most of uploaded files.")
+    jobs_max_bytes: Quota = Field(default=None, description="Most of the folders of jobs.")
+    downloads_max_bytes: Quota = Field(default=None, description="Most of downloads and imports in progress.")
+    caches_max_bytes: Quota = Field(default=None, description="Most of caches.")
+    exports_max_bytes: Quota = Field(default=None, description="Most of exported folders.")
+    backups_max_bytes: Quota = Field(default=None, description="Most of backups.")
     min_free_bytes: ByteSize | None = Field(
-        None, ge=0, description="What new work leaves free on the file system; unset: 2 GiB, or 5 % where that is less."
+        default=None, ge=0, description="What new work leaves free on the file system; unset: 2 GiB, or 5 % where that is less."
     )
-    keep_versions: int | None = Field(None, ge=1, le=100_000, description="Newest versions kept per model; unset: all.")
-    keep_jobs_days: Days = Field(None, description="Days until checkpoints of ended jobs are removed; unset: when room is needed.")
-    keep_uploads_days: Days = Field(None, description="Days until uploads that no job needs are removed; unset: never.")
+    keep_versions: int | None = Field(default=None, ge=1, le=100_000, description="Newest versions kept per model; unset: all.")
+    keep_jobs_days: Days = Field(default=None, description="Days until checkpoints of ended jobs go; unset: for room only.")
+    keep_uploads_days: Days = Field(default=None, description="Days until uploads that no job needs go; unset: never.")
 
     def limits(self, *, offline: bool) -> DiskLimits:
         quotas = {kind: getattr(self, f"{kind}_max_bytes") for kind in _LIMITED}

@@ -34,6 +34,7 @@ class CountingParams(Params):
     plan_note: str | None = None
     plan_hog_bytes: int = 0
     plan_crash: bool = False
+    disk_bytes: int | None = None
 
 
 class Counting:
@@ -51,7 +52,7 @@ class Counting:
         bytearray(params.plan_hog_bytes)
         context.planned.mkdir()
         (context.planned / "note").write_text("planned")
-        return Plan((f"Counts to {params.steps}.",), num_steps=params.steps)
+        return Plan((f"Counts to {params.steps}.",), num_steps=params.steps, disk_bytes=params.disk_bytes)
 
     def run(self, params: CountingParams, context: TaskContext) -> Outcome:
         path = context.folder / "checkpoint.json"
