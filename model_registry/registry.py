@@ -121,7 +121,7 @@ class Registry:
         check_model_name(name)
         check_names(variants)
         total = sum(tree_bytes(variant.folder) for variant in variants)
-        self.disk.require([Need(StorageKind.VERSIONS, total)], f"publishing {name}")
+        self.disk.require(self._needs(variants), f"publishing {name}")
         with storage_errors(self.home, total, f"publishing {name}"):
             described = [describe(variant, hashed) for variant in variants]
         digest = digest_of(described)
@@ -233,6 +233,13 @@ class Registry:
         return self.disk.collect().freed_bytes
 
     # ---- inside ----
+
+    def _needs(self, variants: Sequence[StagedVariant]) -> list[Need]:
+        """What publishing adds: nothing for what is published already, and what is staged in the home only changes its kind."""
+        new = [each.folder for each in variants if not each.folder.is_relative_to(self.home / "models")]
+        staged = [folder for folder in new if folder.is_relative_to(self.home / "staging")]
+        moved = Need(StorageKind.DOWNLOADS, -sum(map(tree_bytes, staged)))
+        return [Need(StorageKind.VERSIONS, sum(map(tree_bytes, new))), moved]
 
     def _owners_of_blobs(self) -> Mapping[str, Collection[str]]:
         """Labels of the versions that have each blob, by its digest; nothing while there is no database."""

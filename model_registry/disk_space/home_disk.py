@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,8 +130,9 @@ class HomeDisk:
             missing = shortfall(self.limits, self.usage(), self._reservations.remaining(), _NOTHING)
         at = self._circumstances()
         removed, freed = [], 0
-        with room_to_delete(self.home):
-            for candidate in plan_collection(self._candidates(), missing):
+        planned = plan_collection(self._candidates(), missing)
+        with room_to_delete(self.home) if planned else nullcontext():
+            for candidate in planned:
                 num_bytes = self._remove(candidate, at)
                 if num_bytes is not None:
                     removed.append(candidate)
@@ -161,7 +163,8 @@ class HomeDisk:
         usage = self._usage_in_limits()
         if shortfall(self.limits, usage, reserved, needed).exists:
             why = arithmetic(self.limits, usage, reserved, needed)
-            raise OutOfDisk(f"There is no room for {purpose}. {why} {self._advice()}", needed_bytes=sum(needed.values()))
+            needed_bytes = sum(max(0, each) for each in needed.values())
+            raise OutOfDisk(f"There is no room for {purpose}. {why} {self._advice()}", needed_bytes=needed_bytes)
 
     def _advice(self) -> str:
         kept = [each for each in self._candidates() if each.in_use is not None]

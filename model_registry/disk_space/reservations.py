@@ -24,7 +24,10 @@ _SUFFIX = ".json"
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes that are going to be written. folder: where, relative to the home; None where that is not known."""
+    """Bytes that are going to be written; below 0 where they become another kind.
+
+    folder: where, relative to the home; None where that is not known.
+    """
 
     kind: StorageKind
     num_bytes: int

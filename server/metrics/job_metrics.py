@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
 from jobs.job import Job, JobStatus
+from jobs.task import JobKind
 from server.metrics import slmops_metrics
 from server.metrics.declaration import Family
 
@@ -34,6 +35,8 @@ class JobMetrics:
         self._starts = slmops_metrics.JOB_STARTS.counter(registry)
         self._failures = slmops_metrics.JOB_FAILURES.counter(registry)
         self._seconds = slmops_metrics.JOB_SECONDS.histogram(registry)
+        for kind in JobKind:
+            self._starts.labels(str(kind))  # at zero from the start, so that the first job is an increase
 
     def watch(self, queue: ObservedQueue) -> None:
         self._registry.register(JobCollector(queue, self._advances))

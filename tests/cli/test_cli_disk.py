@@ -15,6 +15,7 @@ from model_registry.records import ModelVersion
 if TYPE_CHECKING:
     from tests.cli.conftest import Slmops
 
+pytestmark = pytest.mark.api  # a command looks for a daemon first
 Publish = Callable[..., ModelVersion]
 
 
@@ -66,7 +67,7 @@ def test_a_pull_beyond_the_quota_is_one_line_with_the_arithmetic(
 ) -> None:
     publish("tiny", "x" * 2_000_000)
     source = Path("other.gguf")
-    source.write_bytes(bytes(1_500_000))
+    source.write_bytes(b"GGUF".ljust(1_500_000, b"x"))
     monkeypatch.setenv("SLMOPS_DISK", '{"versions_max_bytes": 3000000}')
     run = slmops("pull", str(source.absolute()))
     assert run.code == 1

@@ -93,7 +93,8 @@ def test_counters_are_shown_as_rates_and_lines_are_never_made_up() -> None:
         for target in panel["targets"]:
             assert panel["type"] == "stat" or "vector(" not in target["expr"]
             for name in counters:
-                bare = re.sub(rf"(rate|increase)\({name}\{{[^}}]*\}}\[[^]]*\]\)", "", target["expr"])
+                series = rf"{name}\{{[^}}]*\}}"
+                bare = re.sub(rf"(rate|increase)\({series}\[[^]]*\]\)|{series} unless {series} offset", "", target["expr"])
                 assert not re.search(rf"\b{name}\b", bare), target["expr"]
 
 

@@ -19,7 +19,7 @@ from model_registry.registry import open_registry
 from tests.doubles.daemon_process import PROGRAM, environment, running_daemon
 
 DISK_BYTES = 96 << 20
-CHAT = {"model": "any", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
 Fill = Callable[[], None]
 
 
@@ -93,18 +93,20 @@ def test_the_daemon_serves_on_and_deletes(disk: Path, fill: Fill, tmp_path: Path
     home = disk / "home"
     publish(home, "first")
     keep_spare(home)
-    with running_daemon(home, "--engine", "fake", folder=tmp_path / "logs") as daemon:
-        with httpx.Client(base_url=daemon.url, timeout=60, trust_env=False) as http:
-            upload = {"files": {"file": ("a.jsonl", b"x" * 100_000)}, "data": {"purpose": "fine-tune"}}
-            stored = http.post("/v1/files", **upload)
-            assert stored.status_code == 200, stored.text
-            fill()
-            refused = http.post("/v1/files", **upload)
-            assert (refused.status_code, refused.json()["error"]["code"]) == (507, "out_of_disk")
-            assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
-            report = http.get("/admin/registry/disk").json()
-            assert report["free_bytes"] < 1 << 20
-            assert report["warnings"]
-            assert http.delete(f"/v1/files/{stored.json()['id']}").status_code == 200
-            assert slmops(home, "rm", "first").returncode == 0
-            assert http.get("/health").status_code == 200
+    with (
+        running_daemon(home, "--engine", "fake", folder=tmp_path / "logs") as daemon,
+        httpx.Client(base_url=daemon.url, timeout=60, trust_env=False) as http,
+    ):
+        upload = {"files": {"file": ("a.jsonl", b"x" * 100_000)}, "data": {"purpose": "fine-tune"}}
+        stored = http.post("/v1/files", **upload)
+        assert stored.status_code == 200, stored.text
+        fill()
+        refused = http.post("/v1/files", **upload)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (507, "out_of_disk")
+        assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+        report = http.get("/admin/registry/disk").json()
+        assert report["free_bytes"] < 1 << 20
+        assert report["warnings"]
+        assert http.delete(f"/v1/files/{stored.json()['id']}").status_code == 200
+        assert slmops(home, "rm", "first").returncode == 0
+        assert http.get("/health").status_code == 200

@@ -78,6 +78,13 @@ def test_a_job_that_does_not_run_cannot_be_stuck() -> None:
     assert bench.advanced_at == 5000
 
 
+def test_starts_of_every_kind_stand_at_zero_before_the_first_job() -> None:
+    bench = Bench()
+    assert {bench.value("slmops_job_starts_total", kind=str(kind)) for kind in JobKind} == {0.0}
+    bench.report(RUNNING, 1000)
+    assert bench.value("slmops_job_starts_total", kind="finetune") == 1
+
+
 def test_an_end_is_counted_once_with_its_cause() -> None:
     bench = Bench()
     bench.report(RUNNING, 1000)

@@ -16,6 +16,12 @@ OF_MODELS = f'{DAEMONS},model_name=~"$model_name"'  # and of the chosen models
 _COLUMNS = 24
 
 
+def events(counter: str, by: str, where: str, window: str = "$__rate_interval") -> str:
+    """How often something happened within the window, by labels. Counts also what made the series: it begins at 1, not at 0."""
+    series = f"{counter}{{{where}}}"
+    return f"sum by ({by}) (({series} unless {series} offset {window}) or increase({series}[{window}]))"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     title: str

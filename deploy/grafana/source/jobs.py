@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.grafana.source.dashboard import DAEMONS, Dashboard, Row
+from deploy.grafana.source.dashboard import DAEMONS, Dashboard, Row, events
 from deploy.grafana.source.panel import lines, stat
 
 _RATE = "[$__rate_interval]"
@@ -29,7 +29,7 @@ _NOW = Row(
         stat(
             "Failed in a day",
             "Jobs that failed in the last 24 hours. `slmops jobs list --status failed` shows them.",
-            f"sum(increase(slmops_job_failures_total{{{DAEMONS}}}[24h])) or vector(0)",
+            f"sum({events('slmops_job_failures_total', 'kind', DAEMONS, '24h')}) or vector(0)",
             "short",
             thresholds=((0.5, "warn"),),
         ),
@@ -108,7 +108,7 @@ _JOBS = Row(
             "Failures by cause",
             "Jobs that failed, by kind and code. `slmops jobs show` has the cause and what to do.",
             "short",
-            (f"sum by (kind, code) (increase(slmops_job_failures_total{{{DAEMONS}}}{_RATE}))", "{{kind}} {{code}}"),
+            (events("slmops_job_failures_total", "kind, code", DAEMONS), "{{kind}} {{code}}"),
             without_data="no failures",
         ),
         lines(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.grafana.source.dashboard import DAEMONS, OF_MODELS, Dashboard, Row
+from deploy.grafana.source.dashboard import DAEMONS, OF_MODELS, Dashboard, Row, events
 from deploy.grafana.source.panel import heatmap, lines, percentiles
 
 _RATE = "[$__rate_interval]"
@@ -219,7 +219,7 @@ _LIFECYCLE = Row(
             "Provider fallbacks",
             "Execution providers that could not load a model, so that the next one was tried. Empty while none did.",
             "short",
-            (_increase("slmops_provider_fallbacks_total", "model_name, provider"), "{{model_name}} {{provider}}"),
+            (events("slmops_provider_fallbacks_total", "model_name, provider", OF_MODELS), "{{model_name}} {{provider}}"),
             without_data="none",
         ),
         lines(

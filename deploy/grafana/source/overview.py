@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.grafana.source.dashboard import DAEMONS, OF_MODELS, Dashboard, Row
+from deploy.grafana.source.dashboard import DAEMONS, OF_MODELS, Dashboard, Row, events
 from deploy.grafana.source.panel import Kind, Panel, Query, lines, percentiles, stat
 
 _RATE = "[$__rate_interval]"
@@ -62,7 +62,7 @@ _NOW = Row(
         ),
         stat(
             "Rejected",
-            f"Answered 429, {_PART}: the queue was full, or a limit of the key was reached.",
+            f"Answered 429, {_PART}: the queue of a model was full.",
             _REJECTED,
             "percentunit",
             thresholds=((0.01, "warn"), (0.05, "bad")),
@@ -158,12 +158,9 @@ _REQUESTS_ROW = Row(
         ),
         lines(
             "Errors by route and status",
-            "Where requests fail or are rejected. The log has a line for each.",
-            "reqps",
-            (
-                f'sum by (route, status) (rate(slmops_http_requests_total{{{_NO_PROBES},status=~"5..|429"}}{_RATE}))',
-                "{{status}} {{route}}",
-            ),
+            "How many requests failed or were rejected, and where. The log has a line for each.",
+            "short",
+            (events("slmops_http_requests_total", "route, status", f'{_NO_PROBES},status=~"5..|429"'), "{{status}} {{route}}"),
             without_data="no errors",
         ),
         percentiles(
