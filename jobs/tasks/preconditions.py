@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from jobs.task import InvalidJob, Problem, TaskContext
 from jobs.tasks.checkpoints import FETCHING, checkpoint_folder, served_variant
 from model_registry.catalog import load_catalog
-from model_registry.errors import SourceUnavailable
+from model_registry.errors import SourceUnavailable, UnsupportedModel
 from model_registry.pull import source_to_refetch
 from model_registry.records import GraphKind, ModelVersion, VariantRole
 from model_registry.references import HubReference, PathReference, SourceReference
+from runtime.engines.model_folder import BadModelFolder, read_model_folder
 
 TRAINING = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
 MERGING = ("torch", "transformers", "peft")
@@ -51,6 +52,14 @@ def check_runs_here(version: ModelVersion, param: str) -> None:
             "is possible."
         )
         raise InvalidJob([Problem(message, param=param, code="unsupported_model")])
+
+
+def has_chat_template(version: ModelVersion) -> bool:
+    """Of the build that jobs compute with. Raises UnsupportedModel."""
+    try:
+        return read_model_folder(served_variant(version).folder).chat_template is not None
+    except BadModelFolder as error:
+        raise UnsupportedModel(f"{version.label} cannot be read: {error}.") from None
 
 
 def weights_of(version: ModelVersion, context: TaskContext, param: str) -> Weights:

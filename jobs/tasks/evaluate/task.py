@@ -18,7 +18,7 @@ from jobs.tasks.evaluate.questions import Answered, Question, QuestionData, read
 from jobs.tasks.evaluate.report import Column, write_reports
 from jobs.tasks.evaluate.scoring import answer_perplexity, collect_answers, grades, preferences, scores
 from jobs.tasks.evaluate.targets import check_target, open_target
-from jobs.tasks.preconditions import check_installed
+from jobs.tasks.preconditions import check_installed, has_chat_template
 from model_registry.evaluations import Evaluation
 
 Metric = Literal[
@@ -80,6 +80,7 @@ class Evaluate:
         targets = {"target": params.target, "against": params.against, "judge": params.judge}
         _check_packages(params)
         names = {name: check_target(target, context, name) for name, target in targets.items() if target is not None}
+        _check_chat(params, questions, context)
         summary = [f"Sends {len(questions)} questions to {names['target']} and measures {', '.join(params.metrics)}."]
         summary += [f"Sends the same questions to {names['against']}."] if "against" in names else []
         summary += [f"Lets {names['judge']} judge."] if "judge" in names else []
@@ -121,6 +122,17 @@ def _check_packages(params: EvaluateParams) -> None:
     """Raises InvalidJob when a metric, or the report's plot, needs what is not installed."""
     needed = dict.fromkeys(_PACKAGES[metric] for metric in params.metrics if metric in _PACKAGES)
     check_installed((*needed, "matplotlib"), "metrics")
+
+
+def _check_chat(params: EvaluateParams, questions: Sequence[Question], context: TaskContext) -> None:
+    """Raises InvalidJob when a version has no chat template, and the data has more than plain prompts."""
+    if all(question.prompt is not None for question in questions):
+        return
+    for param in ("target", "against"):
+        name = getattr(params, param)
+        if isinstance(name, str) and not has_chat_template(version := context.registry.resolve(name)):
+            message = f"{version.label} has no chat template: evaluate it on lines with prompt and completion."
+            raise InvalidJob([Problem(message, param=param, code="no_chat_template")])
 
 
 def _warnings(data: QuestionData) -> tuple[str, ...]:
