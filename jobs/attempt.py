@@ -89,7 +89,7 @@ class Attempt:
         match message:
             case Staged(name=name, number=number, total=total):
                 self._pace = Pace()
-                begun = replace(progress, stage=name, step=0, total=None, rate=None, time_left_s=None)
+                begun = replace(progress, stage=name, step=0, total=None, unit="steps", rate=None, time_left_s=None)
                 record.progress(replace(begun, stage_number=number, num_stages=total))
                 record.add_event("stage", name, data={"number": number, "total": total})
             case Progressed(step=step, total=total, unit=unit, metrics=metrics):
