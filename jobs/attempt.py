@@ -94,18 +94,19 @@ class Attempt:
         match message:
             case Staged(name=name, number=number, total=total):
                 self._pace = Pace()
-                place = {"stage_number": number, "num_stages": total}
-                record.progress(replace(progress, stage=name, step=0, total=None, rate=None, time_left_s=None, **place))
+                begun = replace(progress, stage=name, step=0, total=None, unit="steps", rate=None, time_left_s=None)
+                record.progress(replace(begun, stage_number=number, num_stages=total))
                 record.add_event("stage", name, data={"number": number, "total": total})
             case Progressed(step=step, total=total, unit=unit, metrics=metrics):
                 self._pace.note(time.monotonic(), step)
                 rate, left_s = self._pace.rate, self._pace.time_left_s(total)
                 known = {**progress.metrics, **metrics}
-                figures = {"step": step, "total": total, "unit": unit, "rate": rate, "time_left_s": left_s}
-                record.progress(replace(progress, **figures, metrics=known))
+                now = replace(progress, step=step, total=total, unit=unit, rate=rate, time_left_s=left_s, metrics=known)
+                record.progress(now)
                 if metrics or step == total or time.monotonic() - self._event_s >= EVENT_EVERY_S:
                     self._event_s = time.monotonic()
-                    record.add_event("progress", data={**figures, "metrics": metrics})
+                    data = {"step": step, "total": total, "unit": unit, "rate": rate, "time_left_s": left_s, "metrics": metrics}
+                    record.add_event("progress", data=data)
             case LogMessage(text=text, level=level):
                 record.add_event("message", text, level=level)
             case Checkpointed(step=step, path=path, metrics=metrics):

@@ -30,6 +30,7 @@ from model_registry.pull import refetched
 from model_registry.records import ModelVersion, Precision, Variant, VariantRole
 from model_registry.staging import hold, staging_folder
 
+FETCHING, BUILDING, REGISTERING = "fetching the weights", "building what is served", "registering"  # stages of several kinds
 _TEXTS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 _NAMING_MODULES = "megatron_config"  # with it, PEFT imports the module that `megatron_core` names
 _GROWTH = {  # from a build to its weights in float32
@@ -66,10 +67,17 @@ def materialise(context: TaskContext, label: str) -> Path:
     own = version.first(VariantRole.CHECKPOINT)
     if own is not None:
         return own.folder
-    folder = context.registry.home / "checkpoints" / version.digest[:CHECKPOINT_NAME_CHARS]
+    folder = checkpoint_folder(context, version)
+    if not folder.is_dir():
+        context.stage(FETCHING)
     while not hold(folder):  # it may have been removed to make room, a moment ago
         _make(context, version, folder)
     return folder
+
+
+def checkpoint_folder(context: TaskContext, version: ModelVersion) -> Path:
+    """Where the checkpoint of a version is that was pulled, once it was made."""
+    return context.registry.home / "checkpoints" / version.digest[:CHECKPOINT_NAME_CHARS]
 
 
 def served_variant(version: ModelVersion) -> Variant:
@@ -112,7 +120,7 @@ def _ends(served: Path) -> tuple[int | None, list[int]]:
 
 def merged(checkpoint: Path, adapter: Path) -> Any:
     """The base in float32 with the adapter's changes in its weights: W + B A alpha / r, and DoRA's magnitudes."""
-    _check_plain(adapter)
+    check_plain(adapter)
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -121,7 +129,7 @@ def merged(checkpoint: Path, adapter: Path) -> Any:
     return PeftModel.from_pretrained(base, adapter).merge_and_unload()
 
 
-def _check_plain(adapter: Path) -> None:
+def check_plain(adapter: Path) -> None:
     """Raises UnsupportedModel for a configuration that names modules to be imported."""
     config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
     if not isinstance(config, dict) or config.get(_NAMING_MODULES):
@@ -145,6 +153,7 @@ class Build:
 
 def build(context: TaskContext, checkpoint: Path, staging: Path, precision: Precision) -> Build:
     """checkpoint: in `staging`, and becomes a variant. Raises UnsupportedModel, CorruptModel, OutOfDisk, Stopped."""
+    context.stage(BUILDING)
     served = staging / "served"
     served.mkdir()
     imported = CheckpointImporter().run(checkpoint, served, ImportOptions(precision), StagedProgress(context))

@@ -49,6 +49,9 @@ class FoundryExport:
         summary = (f"Copies {version.label} to {place}.", "Writes inference_model.json with the model's prompt template.")
         return Plan(summary, disk_bytes=size)
 
+    def stages(self, params: FoundryExportParams, context: TaskContext) -> tuple[str, ...]:
+        return ("copying",)
+
     def run(self, params: FoundryExportParams, context: TaskContext) -> Outcome:
         version = context.registry.resolve(params.model)
         name, moved = params.name or version.model, context.folder / _MOVED

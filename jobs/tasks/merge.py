@@ -9,8 +9,9 @@ from pydantic import ConfigDict, Field
 
 from jobs.fields import FolderOrVersion, VersionName
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
-from jobs.tasks.checkpoints import build, is_adapter, materialise, merged, save_weights
+from jobs.tasks.checkpoints import BUILDING, REGISTERING, build, check_plain, is_adapter, materialise, merged, save_weights
 from jobs.tasks.outputs import Output, checked_name, made_by, register
+from jobs.tasks.preconditions import MERGING, check_installed, weights_of
 from model_registry.aliases import folder_of
 from model_registry.records import Precision
 
@@ -31,8 +32,17 @@ class Merge:
     params: ClassVar[type[Params]] = MergeParams
 
     def plan(self, params: MergeParams, context: TaskContext) -> Plan:
-        _, base, name = _adapter_and_base(params, context)
-        return Plan((f"Merges {params.adapter} into {base}.", f"Registers it as {name}."), outputs=(name,))
+        folder, base, name = _adapter_and_base(params, context)
+        check_installed(MERGING, "adapter")
+        check_plain(folder)
+        weights = weights_of(context.registry.resolve(base), context, "model")
+        summary = (*weights.summary, f"Merges {params.adapter} into {base}.", f"Registers it as {name}.")
+        return Plan(summary, outputs=(name,), disk_bytes=weights.disk_bytes, download_bytes=weights.download_bytes)
+
+    def stages(self, params: MergeParams, context: TaskContext) -> tuple[str, ...]:
+        _, base, _ = _adapter_and_base(params, context)
+        weights = weights_of(context.registry.resolve(base), context, "model")
+        return (*weights.stages, "merging the adapter", BUILDING, REGISTERING)
 
     def run(self, params: MergeParams, context: TaskContext) -> Outcome:
         folder, label, name = _adapter_and_base(params, context)
@@ -53,6 +63,7 @@ class Merge:
                 parameters={**params.model_dump(mode="json", exclude_none=True), **built.parameters},
                 metrics=built.metrics,
             )
+            context.stage(REGISTERING)
             version = register(context.registry, output)
         return Outcome(version.label, dict(version.manifest.metrics))
 

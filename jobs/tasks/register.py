@@ -65,9 +65,15 @@ class Register:
     def plan(self, params: RegisterParams, context: TaskContext) -> Plan:
         _check_names(params)
         version = context.registry.resolve(params.model)
+        if lacking := lacks(params.requires, _figures(version, context)):
+            message = f"{version.label} would not be registered: {'; '.join(lacking)}."
+            raise InvalidJob([Problem(message, param="requires", code="not_good_enough")])
         summary = [f"Looks whether {name} of {version.label} is {bounds}." for name, bounds in params.requires.items()]
         summary.append(f"Points {params.name or version.model}:{params.alias} to it.")
         return Plan(tuple(summary), outputs=(params.name,) if params.name else ())
+
+    def stages(self, params: RegisterParams, context: TaskContext) -> tuple[str, ...]:
+        return ("registering",)
 
     def run(self, params: RegisterParams, context: TaskContext) -> Outcome:
         _check_names(params)

@@ -28,7 +28,7 @@ from model_registry.errors import (
 from model_registry.paths import check_source
 from model_registry.progress import Progress
 from model_registry.records import ModelVersion
-from model_registry.references import CatalogReference, SourceReference, parse_reference
+from model_registry.references import CatalogReference, PathReference, SourceReference, parse_reference
 from model_registry.registry import Registry
 from model_registry.sources import ANY_FILES, Fetched, FileChoice, source_for
 
@@ -146,15 +146,29 @@ def source_of(version: ModelVersion) -> SourceReference:
     return reference
 
 
+def source_to_refetch(version: ModelVersion, *, offline: bool) -> SourceReference:
+    """Where its source would be fetched from again. offline: only what is on this machine may be.
+
+    Raises SourceUnavailable when nothing may be fetched, or the path is gone; UnsupportedModel.
+    """
+    reference = source_of(version)
+    if isinstance(reference, PathReference):
+        if not reference.path.exists():
+            raise SourceUnavailable(
+                f"{version.label} was made from {reference.path}, which is gone. Put it back, or pull the model again."
+            )
+    elif offline:
+        raise SourceUnavailable(f"{version.label} would have to be fetched again from {reference}, but `offline` is set.")
+    return reference
+
+
 @contextlib.contextmanager
 def refetched(registry: Registry, version: ModelVersion, progress: Progress, *, offline: bool = False) -> Iterator[Path]:
     """The file or folder, until the block ends.
 
-    Raises SourceUnavailable, also when offline; ChecksumMismatch when the source holds something else by now; UnsupportedModel.
+    Raises as `source_to_refetch` does, and SourceUnavailable; ChecksumMismatch when the source holds something else by now.
     """
-    reference = source_of(version)
-    if offline:
-        raise SourceUnavailable(f"{version.label} would have to be fetched again from {reference}, but `offline` is set.")
+    reference = source_to_refetch(version, offline=offline)
     fetcher = Fetcher(registry.home, reference, progress)
     with fetcher.alone(), registry.staging() as scratch, fetcher.fetched(version.model, scratch) as fetched:
         expected = version.manifest.source_sha256

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from server.cli.terminal import print_json, print_line, print_note, size, span
+from server.cli.terminal import amount, print_json, print_line, print_note, size, span
 
 
 def outline(values: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
@@ -54,12 +54,15 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
         ("steps", plan["num_steps"], str),
         ("takes about", plan["duration_s"], span),
         ("memory", plan["memory_bytes"], size),
-        ("disk", plan["disk_bytes"], size),
+        ("disk", plan["disk_bytes"] or None, size),
+        ("downloads", plan["download_bytes"] or None, lambda count: amount(count, None, "bytes")),
     )
     for name, value, shown in figures:
         if value is not None:
             print_line(f"{name}: {shown(value)}")
     for name in plan["outputs"]:
         print_line(f"registers: {name}")
+    if plan["stages"]:
+        print_line(f"stages: {', '.join(plan['stages'])}")
     for warning in plan["warnings"]:
         print_note(warning)

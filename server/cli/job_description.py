@@ -43,7 +43,8 @@ def description(job: dict[str, Any]) -> list[str]:
     lines += [f"plan: {sentence}" for sentence in (job["plan"] or {}).get("summary", ())]
     progress = job["progress"]
     if progress["stage"]:
-        lines.append(f"stage: {stage_of(progress)}, {amount(progress['step'], progress['total'], progress['unit'])}")
+        done = f", {amount(progress['step'], progress['total'], progress['unit'])}" if progress["step"] or progress["total"] else ""
+        lines.append(f"stage: {stage_of(progress)}{done}")
     lines += [f"{name}: {value:.6g}" for name, value in progress["metrics"].items() if value is not None and not job["outcome"]]
     if job["failure"]:
         lines.append(f"failure: {job['failure']['code']}: {job['failure']['message']}")

@@ -86,14 +86,15 @@ def _value(model: type[Params], name: str, text: str) -> Any:
         is_valid, value = _validated(field, meant)
         if is_valid:
             return value if isinstance(value, bool) else meant
-    return pieces if list in map(get_origin, types_of(field.annotation)) else readings[0]
+    return pieces if any(get_origin(each) is list for each in types_of(field.annotation)) else readings[0]
 
 
 def _validated(field: FieldInfo, value: Any) -> tuple[bool, Any]:
     from pydantic import TypeAdapter, ValidationError
 
+    annotated: Any = Annotated[field.annotation, field]
     try:
-        return True, TypeAdapter(Annotated[field.annotation, field]).validate_python(value)
+        return True, TypeAdapter(annotated).validate_python(value)
     except ValidationError:
         return False, None
 

@@ -62,6 +62,12 @@ def test_a_conversion_is_watched_to_its_end_and_reported(slmops: Slmops, source:
     assert "succeeded" in slmops("jobs", "list").stdout
     assert "made: tiny:1" in slmops("jobs", "show", job).stdout
     assert slmops("jobs", "log", job).returncode == 0
+    for named in ((), (job[:10],), (job.removeprefix("job-")[:6],)):
+        assert f"{job}: convert, succeeded" in slmops("jobs", "show", *named).stdout
+    watched = slmops("jobs", "watch")
+    assert (watched.returncode, "made: tiny:1" in watched.stdout, job in watched.stderr) == (0, True, True)
+    for verb in ("cancel", "pause", "resume"):
+        assert slmops("jobs", verb).returncode == 1, "no job is going on"
     ended = slmops("jobs", "cancel", job)
     assert (ended.returncode, "has ended" in ended.stderr) == (1, True)
     tree = slmops("lineage", "tiny")
@@ -93,7 +99,7 @@ def test_a_local_file_is_uploaded_once(slmops: Slmops, home: Path) -> None:
     uploaded = [path.name for path in (home / "files").rglob("*.jsonl")]
     assert uploaded == ["rows.jsonl"]
     missing = slmops("jobs", "create", "finetune", "-p", "model=tiny", "-p", "data=none.jsonl", "--dry-run")
-    assert (missing.returncode, "data: there is no file none.jsonl here" in missing.stderr) == (2, True), missing.stderr
+    assert (missing.returncode, f"{home}/none.jsonl" in missing.stderr) == (2, True), missing.stderr
 
 
 def test_a_local_folder_is_converted(slmops: Slmops, home: Path, source: Path) -> None:
@@ -117,6 +123,34 @@ def test_a_pipeline_from_a_file(slmops: Slmops, source: Path, tmp_path: Path) ->
     file.write_text(json.dumps({"steps": steps}))
     run = slmops("pipeline", str(file), "--watch")
     assert (run.returncode, "made: chained:1" in run.stdout) == (0, True), run.stderr
+    assert "step 1 of 1 'convert' (convert)" in run.stdout
+    watched = slmops("jobs", "watch", run.stdout.splitlines()[0])
+    assert (watched.returncode, "made: chained:1" in watched.stdout) == (0, True), watched.stderr
+
+
+def test_a_step_that_cannot_work_is_named(slmops: Slmops, source: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chain.yaml"
+    convert = f"{{name: first, kind: convert, params: {{source: {source}, output: stepped}}}}"
+    for second, code in (
+        ("{name: second, kind: merge, params: {adaptr: tiny}}", 1),
+        ("{name: second, kind: finetune, params: {model: tiny, data: nothing.jsonl}}", 2),
+        ("{name: second, kind: megre}", 2),
+    ):
+        file.write_text(f"steps:\n- {convert}\n- {second}\n")
+        run = slmops("pipeline", str(file))
+        lines = run.stderr.splitlines()
+        assert run.returncode == code, run.stderr
+        assert lines
+        assert all("step 2 'second'" in line for line in lines), run.stderr
+    assert not [row for row in json.loads(slmops("jobs", "list", "--json").stdout) if row["metadata"].get("step") == "first"]
+
+
+def test_a_config_file_whose_data_lies_beside_it(slmops: Slmops, home: Path) -> None:
+    (home / "configs").mkdir()
+    (home / "configs" / "beside.jsonl").write_text("\n".join(json.dumps({"prompt": f"a {n}", "completion": "b"}) for n in range(3)))
+    (home / "configs" / "tune.yaml").write_text("kind: fine-tune\nparams: {model: tiny, data: beside.jsonl, epochs: 5}\n")
+    plan = slmops("jobs", "create", "--config", "configs/tune.yaml", "-p", "epochs=2", "--dry-run")
+    assert (plan.returncode, "on 3 examples" in plan.stdout, "2.0 passes" in plan.stdout) == (0, True, True), plan.stderr
 
 
 def test_evaluations_are_shown_and_compared(slmops: Slmops, home: Path, variables: dict[str, str]) -> None:
@@ -135,7 +169,8 @@ def test_evaluations_are_shown_and_compared(slmops: Slmops, home: Path, variable
     assert slmops("eval", "compare", "one", "three").returncode == 1
     url = f"http://127.0.0.1:{variables['SLMOPS_PORT']}/admin/models"
     listed = httpx.get(f"{url}/one/evaluations", trust_env=False).json()["data"]
-    assert [(each["version"], each["metrics"]) for each in listed] == [("one:1", {"f1": 0.5})]
+    assert [(each["version"], each["metrics"], each["num_questions"]) for each in listed] == [("one:1", {"f1": 0.5}, 4)]
+    assert (len(listed[0]["warnings"]), "4 questions" in slmops("eval", "show", "one").stderr) == (1, True)
     unknown = httpx.get(f"{url}/one:2/evaluations", trust_env=False)
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
@@ -155,12 +190,12 @@ def test_a_curve_falls_from_its_highest_to_its_lowest_value() -> None:
 def test_a_bar_ends_its_line_and_the_figures_show_the_time_left() -> None:
     screen = _Screen()
     data = {"step": 3, "total": 18, "unit": "steps", "rate": 0.1, "time_left_s": 150.0, "metrics": {"loss": 4.5}}
-    screen.show({"type": "stage", "message": "training"})
+    screen.show({"type": "stage", "message": "training", "data": {"number": 2, "total": 5}})
     screen.show({"type": "progress", "data": data})
     drawn = Console(width=100, file=io.StringIO(), force_terminal=True, color_system=None)
     with drawn.capture() as caught:
         drawn.print(screen._drawn())
     stage, bar, figures = caught.get().splitlines()
-    assert stage.startswith("training · ")
+    assert stage.startswith("2 of 5: training · ")
     assert set(bar.strip()) <= set("━╸╺")
-    assert figures.strip() == "3/18 steps · 2 min left · loss 4.5"
+    assert figures.strip() == "3 of 18 steps · 2 min left · loss 4.5"

@@ -49,8 +49,12 @@ def run_task(home: Path, kind: JobKind, params: Mapping[str, Any], grants: Grant
     job, requested = _next_job(home), _validated(kind, params)
     with environment_kept(), task_context(home, job=job) as context:
         context = replace(context, grants=grants)
-        plan = task_for(kind).plan(requested, context)
-        return TaskRun(plan, task_for(kind).run(requested, context), context.folder)
+        plan, stages = task_for(kind).plan(requested, context), task_for(kind).stages(requested, context)
+        found = TaskRun(plan, task_for(kind).run(requested, context), context.folder)
+        assert isinstance(context.reporter, RecordingReporter)
+        places = [stages.index(stage) for stage in context.reporter.stages if stage in stages]
+        assert places == sorted(places), "stages come in the order that was declared"
+        return found
 
 
 def interrupted_run(home: Path, kind: JobKind, params: Mapping[str, Any]) -> TaskRun:

@@ -226,3 +226,19 @@ def test_prometheus_sees_jobs(http: httpx.Client, tmp_path: Path) -> None:
     assert sample(text, 'slmops_job_duration_seconds_count{kind="finetune",status="succeeded"}') == before["durations"] + 1
     assert f'slmops_job_progress_ratio{{job_id="{waiting}",kind="finetune"}} 0.75' in text
     http.post(f"/admin/jobs/{waiting}/cancel")
+
+
+def test_a_kind_may_be_spelt_in_any_case_and_is_refused_with_what_was_meant(http: httpx.Client) -> None:
+    job = http.post("/admin/jobs", json={"kind": "Fine-Tune", "params": {"steps": 1}}).json()
+    assert job["kind"] == "finetune"
+    assert http.get("/admin/jobs", params={"kind": "FineTune"}).json()["data"][0]["id"] == job["id"]
+    error = http.post("/admin/jobs", json={"kind": "tune"}).json()["error"]
+    assert (error["param"], error["code"], "'finetune'" in error["message"]) == ("kind", "invalid_value", True)
+
+
+def test_stages_have_their_numbers(http: httpx.Client) -> None:
+    job = create(http, steps=1)
+    stages = [event["data"] for _, event in events_of(http, job["id"]) if event["type"] == "stage"]
+    assert stages == [{"number": 1, "total": 1}]
+    shown = http.get(f"/admin/jobs/{job['id']}").json()
+    assert (shown["progress"]["stage_number"], shown["progress"]["num_stages"], shown["plan"]["stages"]) == (1, 1, ["counting"])

@@ -16,6 +16,7 @@ from jobs.tasks.benchmark.closed_loop import ClosedLoop
 from jobs.tasks.benchmark.load import Load, LoadReport
 from jobs.tasks.checkpoints import served_variant
 from jobs.tasks.evaluate.local_model import LocalModel
+from jobs.tasks.preconditions import check_runs_here
 from model_registry.evaluations import Evaluation
 
 _TOKENS_PER_S = 200.0  # on two cores, for plans
@@ -47,11 +48,14 @@ class Benchmark:
 
     def plan(self, params: BenchmarkParams, context: TaskContext) -> Plan:
         version = context.registry.resolve(params.model)
-        served_variant(version)
+        check_runs_here(version, "model")
         loads = _loads(params)
         tokens = params.rounds * sum(load.num_requests * (load.max_tokens + load.prompt_words) for load in loads)
         summary = (f"Measures {version.label} under {len(loads)} loads, {params.rounds} times, beside what the machine does now.",)
         return Plan(summary, num_steps=params.rounds * len(loads), duration_s=tokens / _TOKENS_PER_S)
+
+    def stages(self, params: BenchmarkParams, context: TaskContext) -> tuple[str, ...]:
+        return ("loading the model", "measuring")
 
     def run(self, params: BenchmarkParams, context: TaskContext) -> Outcome:
         version = context.registry.resolve(params.model)

@@ -3,6 +3,7 @@ and the backends'."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,13 +16,18 @@ from jobs.tasks.convert.backends import LIBRARIES, Backend, importers_of, missin
 from jobs.tasks.convert.builder_options import BuilderOptions, BuildOrder, Provider, parse_builds
 from jobs.tasks.convert.pickles import readable
 from jobs.tasks.outputs import try_build
+from jobs.tasks.preconditions import source_bytes
 from model_registry.errors import InvalidName, InvalidReference
 from model_registry.progress import Progress
 from model_registry.pull import PullOptions, PullPlan, plan_pull, pull
 from model_registry.pull.builds import BuildRequest
+from model_registry.pull.options import Prepare
 from model_registry.records import CANDIDATE, Precision
 from model_registry.references import MAX_CHARS, HubReference, PathReference
 from model_registry.sources import FileChoice
+
+_FETCHING, _IMPORTING = "fetching the model", "importing it"
+_BYTES_ON_DISK = 4  # per byte of the source: itself, and what is made of it
 
 
 class ConvertParams(BuilderOptions):
@@ -120,15 +126,26 @@ class Convert:
         if context.offline and not isinstance(planned.source, PathReference):
             message = f"{planned.source} would have to be fetched, but `offline` is set. Give a path on this machine."
             raise InvalidJob([Problem(message, param="source")])
+        if isinstance(planned.source, PathReference) and not planned.source.path.exists():
+            raise InvalidJob([Problem(f"There is no {planned.source.path}.", param="source", code="source_unavailable")])
         for build in params.each():
             if (command := missing_for(build.who)) is not None:
                 message = f"The backend {build.who} needs packages that are not here: {command}."
                 raise InvalidJob([Problem(message, param="backend")])
         imports = (f"Imports it with {build.wanted_precision()}, by {build.made_by()}." for build in params.each())
-        steps = (f"Fetches {planned.source}.", *imports, f"Registers it as {planned.name}.")
-        return Plan(steps, outputs=(planned.name,))
+        download = source_bytes(planned.source)
+        known = "" if download is None else f", {download / 1e6:.1f} MB"
+        is_here = isinstance(planned.source, PathReference)
+        steps = (f"{'Reads' if is_here else 'Downloads'} {planned.source}{known}.", *imports, f"Registers it as {planned.name}.")
+        disk = None if download is None else _BYTES_ON_DISK * download
+        return Plan(steps, outputs=(planned.name,), disk_bytes=disk, download_bytes=0 if is_here else download)
+
+    def stages(self, params: ConvertParams, context: TaskContext) -> tuple[str, ...]:
+        return (_FETCHING, _IMPORTING, "loading it once", "publishing")
 
     def run(self, params: ConvertParams, context: TaskContext) -> Outcome:
+        context.stage(_FETCHING)
+        options = pull_options(params, context)
         version = pull(
             context.registry,
             params.source,
@@ -136,9 +153,19 @@ class Convert:
             precision=params.precision,
             alias=CANDIDATE,
             progress=StagedProgress(context),
-            options=pull_options(params, context),
+            options=replace(options, prepare=_announced(options, context)),
         )
         return Outcome(version.label, metrics=version.manifest.metrics, details={"parameters": dict(version.manifest.parameters)})
+
+
+def _announced(options: PullOptions, context: TaskContext) -> Prepare:
+    """As the options prepare what was fetched; importing begins with it."""
+
+    def prepare(path: Path, scratch: Path, progress: Progress) -> Path:
+        context.stage(_IMPORTING)
+        return path if options.prepare is None else options.prepare(path, scratch, progress)
+
+    return prepare
 
 
 def pull_options(params: ConvertParams, context: TaskContext) -> PullOptions:

@@ -11,7 +11,7 @@ from jobs.tasks.benchmark.closed_loop import decode_speed
 from jobs.tasks.checkpoints import StagedProgress, served_variant
 from jobs.tasks.distil.parameters import METRICS, DistilParams
 from jobs.tasks.evaluate.local_model import LocalModel
-from jobs.tasks.evaluate.metrics import SCORES, Measured, measured, measured_together, rouge_l
+from jobs.tasks.evaluate.metrics import PROPORTIONS, SCORES, Measured, measured, measured_together, proportion, rouge_l
 from jobs.tasks.evaluate.questions import Question, read_questions
 from jobs.tasks.evaluate.report import Column, write_reports
 from model_registry.conversion.formats.checkpoint.importer import CheckpointImporter
@@ -72,7 +72,8 @@ def _figures(params: DistilParams, questions: Sequence[Question], folder: Path, 
         if score is None:
             figures[metric] = measured_together(metric, [each.answer for each in questions], [each.text for each in answers])
         else:
-            figures[metric] = measured([score(each, actual) for each, actual in zip(questions, answers, strict=True)])
+            found_scores = [score(each, actual) for each, actual in zip(questions, answers, strict=True)]
+            figures[metric] = proportion(found_scores) if metric in PROPORTIONS else measured(found_scores)
     one, eight = decode_speed(folder, context)
     size = float(sum(file.stat().st_size for file in folder.iterdir()))
     plain: Mapping[str, float] = {"tokens_per_s_1": one, "tokens_per_s_8": eight, "size_bytes": size, "resident_bytes": resident}

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from jobs.param_errors import problems_of
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
-from jobs.tasks.checkpoints import build, materialise, merged, save_weights, served_variant
+from jobs.tasks.checkpoints import BUILDING, FETCHING, REGISTERING, build, materialise, merged, save_weights, served_variant
 from jobs.tasks.distil.comparing import compared
 from jobs.tasks.distil.cutting import cut
 from jobs.tasks.distil.parameters import Cut, DistilParams
@@ -23,10 +23,12 @@ from jobs.tasks.finetune.material import Material, prepare
 from jobs.tasks.finetune.parameters import Backend, FinetuneParams, Method
 from jobs.tasks.finetune.trainer import Teacher, Trained, train
 from jobs.tasks.outputs import Output, checked_name, made_by, register
+from jobs.tasks.preconditions import TRAINING, Weights, check_installed, weights_of
 from jobs.tasks.vendors.hugging_face import check_four_bits
 from model_registry.records import ModelVersion
 
 _TOKENS_PER_S = 250.0
+_BYTES_ON_DISK = 10  # per byte of the served int8 build: float32 weights, moments and checkpoints, as of a tuning
 _CHARS_PER_TOKEN = 4.0  # of English, roughly
 
 
@@ -38,7 +40,9 @@ class Distil:
 
     def plan(self, params: DistilParams, context: TaskContext) -> Plan:
         name, teacher = _output(params, context), check_target(params.teacher, context, "teacher")
+        check_installed(TRAINING, "student")
         base, data = _base(params, context), _questions(params.data)
+        weights = _weights(params, base, context)
         questions, left_out = data.questions, data.left_out
         tune = _tuning(params, base.label)
         if params.logits is not None:
@@ -53,11 +57,30 @@ class Distil:
         if isinstance(params.teacher, Endpoint) and params.teacher.price_per_million_tokens is not None:
             summary.append(_cost(params.teacher.price_per_million_tokens, tokens, questions, params.num_samples))
         student = f"{params.student.layers} layers of {base.label}" if isinstance(params.student, Cut) else base.label
+        summary += [sentence for each in weights for sentence in each.summary]
         summary += [f"Tunes {student} on what is kept ({tune.method}, {tune.epochs:g} passes).", f"Registers it as {name}."]
         seconds = tokens / _TOKENS_PER_S
         if isinstance(params.teacher, Endpoint) and params.teacher.requests_per_minute:
             seconds = max(seconds, 60 * num_answers / params.teacher.requests_per_minute)
-        return Plan(tuple(summary), num_steps=num_answers, duration_s=seconds, outputs=(name,), warnings=left_out)
+        downloads = [each.download_bytes for each in weights]
+        return Plan(
+            tuple(summary),
+            num_steps=num_answers,
+            duration_s=seconds,
+            disk_bytes=_BYTES_ON_DISK * served_variant(base).size_bytes + sum(each.disk_bytes for each in weights),
+            download_bytes=None if None in downloads else sum(each or 0 for each in downloads),
+            outputs=(name,),
+            warnings=left_out,
+        )
+
+    def stages(self, params: DistilParams, context: TaskContext) -> tuple[str, ...]:
+        weights = _weights(params, _base(params, context), context)
+        grading = () if params.judge is None else ("grading",)
+        fetching = (FETCHING,) if any(each.stages for each in weights) else ()
+        cutting = () if isinstance(params.student, str) else ("choosing layers",)
+        before = ("querying the teacher", "filtering", *grading, "preparing the student", *fetching, *cutting)
+        comparing = () if params.validation is None else ("comparing",)
+        return (*before, "loading the model", "training", "writing the weights", BUILDING, *comparing, REGISTERING)
 
     def run(self, params: DistilParams, context: TaskContext) -> Outcome:
         name, base = _output(params, context), _base(params, context)
@@ -96,8 +119,18 @@ class Distil:
                 metrics={**built.metrics, **trained.metrics, **metrics},
                 data_sha256=training.sha256,
             )
+            context.stage(REGISTERING)
             version = register(context.registry, output)
         return Outcome(version.label, dict(version.manifest.metrics), files, {"counts": counts, "layers": stay})
+
+
+def _weights(params: DistilParams, base: ModelVersion, context: TaskContext) -> list[Weights]:
+    """Of the student, and of a teacher whose logits are learned."""
+    found = [weights_of(base, context, "student")]
+    if params.logits is not None and isinstance(params.teacher, str):
+        teacher = context.registry.resolve(params.teacher)
+        found += [weights_of(teacher, context, "teacher")] if teacher.digest != base.digest else []
+    return found
 
 
 def _cost(price: float, tokens: int, questions: Sequence[Question], num_samples: int) -> str:

@@ -13,6 +13,7 @@ from jobs.tasks.evaluate.questions import Answered, Question
 from jobs.tasks.finetune.rendering import IGNORED, Tokens, arguments_of, chat_messages
 from model_registry.records import Capability
 from runtime.batching.slots import num_rows
+from runtime.protocol.errors import InvalidRequest
 from runtime.protocol.events import Finished, Started
 from runtime.protocol.messages import EngineOptions, Submit
 from runtime.protocol.request import ChatPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
@@ -71,7 +72,11 @@ class LocalModel:
                 numbers[self._number], texts[self._number] = number, []
                 logprobs = params.prompt_logprobs is not None
                 submit = Submit(request=self._number, prompt=prompt, params=params, return_prompt_token_ids=logprobs)
-                self.engine.add(self.engine.prepare(submit))
+                try:
+                    self.engine.add(self.engine.prepare(submit))
+                except InvalidRequest as error:
+                    message = f"Question {number + 1} cannot be asked of this model: {error.message}"
+                    raise JobFailure(message, code=error.code or "request_failed") from error
             if not numbers:
                 return
             self._context.check()

@@ -16,6 +16,7 @@ from jobs.tasks.evaluate.endpoints import Endpoint, EndpointClient, access_to, c
 from jobs.tasks.evaluate.local_model import LocalModel
 from jobs.tasks.evaluate.questions import Answered, Question
 from jobs.tasks.finetune.rendering import arguments_of
+from jobs.tasks.preconditions import check_runs_here
 
 _BUSY = 429
 _PATIENCE = 6  # attempts per question while the server is too busy
@@ -34,7 +35,7 @@ def check_target(target: str | Endpoint, context: TaskContext, param: str) -> st
     """Returns the target's name. Raises InvalidJob, RegistryError."""
     if isinstance(target, str):
         version = context.registry.resolve(target)
-        served_variant(version)
+        check_runs_here(version, param)
         return version.label
     return check_endpoint(target, context, param)
 

@@ -18,6 +18,7 @@ from jobs.tasks.evaluate.questions import Answered, Question, QuestionData, read
 from jobs.tasks.evaluate.report import Column, write_reports
 from jobs.tasks.evaluate.scoring import answer_perplexity, collect_answers, grades, preferences, scores
 from jobs.tasks.evaluate.targets import check_target, open_target
+from jobs.tasks.preconditions import check_installed, has_chat_template
 from model_registry.evaluations import Evaluation
 
 Metric = Literal[
@@ -35,6 +36,8 @@ Metric = Literal[
     "win_rate",
 ]
 _TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
+_QUERYING = {"target": "querying the target", "against": "querying the other model"}
+_PACKAGES = {"bleu": "sacrebleu", "chrf": "sacrebleu", "rouge_l": "rouge_score"}
 
 
 class EvaluateParams(Params):
@@ -77,12 +80,20 @@ class Evaluate:
         data = _questions(params)
         questions = data.questions
         targets = {"target": params.target, "against": params.against, "judge": params.judge}
+        _check_packages(params)
         names = {name: check_target(target, context, name) for name, target in targets.items() if target is not None}
+        _check_chat(params, questions, context)
         summary = [f"Sends {len(questions)} questions to {names['target']} and measures {', '.join(params.metrics)}."]
         summary += [f"Sends the same questions to {names['against']}."] if "against" in names else []
         summary += [f"Lets {names['judge']} judge."] if "judge" in names else []
         seconds = len(questions) * params.max_tokens * len(names) / _TOKENS_PER_S
         return Plan(tuple(summary), num_steps=len(questions), duration_s=seconds, warnings=_warnings(data))
+
+    def stages(self, params: EvaluateParams, context: TaskContext) -> tuple[str, ...]:
+        perplexity = ("measuring the perplexity",) if "perplexity" in params.metrics else ()
+        other = () if params.against is None else (_QUERYING["against"],)
+        judging = [stage for metric, stage in (("judge", "grading"), ("win_rate", "comparing")) if metric in params.metrics]
+        return (_QUERYING["target"], *perplexity, *other, *judging)
 
     def run(self, params: EvaluateParams, context: TaskContext) -> Outcome:
         data = _questions(params)
@@ -107,6 +118,23 @@ class Evaluate:
         of = {"data_sha256": sha256, "num_questions": len(questions), "warnings": list(few_questions(len(questions)))}
         context.evaluations.add(*(_evaluation(column, of, context.job) for column in reversed(columns)))
         return Outcome(None, _values(figures), files, {**of, "intervals": _intervals(figures), "target": name})
+
+
+def _check_packages(params: EvaluateParams) -> None:
+    """Raises InvalidJob when a metric, or the report's plot, needs what is not installed."""
+    needed = dict.fromkeys(_PACKAGES[metric] for metric in params.metrics if metric in _PACKAGES)
+    check_installed((*needed, "matplotlib"), "metrics")
+
+
+def _check_chat(params: EvaluateParams, questions: Sequence[Question], context: TaskContext) -> None:
+    """Raises InvalidJob when a version has no chat template, and the data has more than plain prompts."""
+    if all(question.prompt is not None for question in questions):
+        return
+    for param in ("target", "against"):
+        name = getattr(params, param)
+        if isinstance(name, str) and not has_chat_template(version := context.registry.resolve(name)):
+            message = f"{version.label} has no chat template: evaluate it on lines with prompt and completion."
+            raise InvalidJob([Problem(message, param=param, code="no_chat_template")])
 
 
 def _warnings(data: QuestionData) -> tuple[str, ...]:
@@ -146,7 +174,7 @@ def _questions(params: EvaluateParams) -> QuestionData:
 def _answers(
     who: str, target: str | Endpoint, questions: Sequence[Question], params: EvaluateParams, context: TaskContext
 ) -> list[Answered]:
-    context.stage(f"querying the {who}")
+    context.stage(_QUERYING[who])
     path = context.folder / f"answers-{who}.jsonl"
     return collect_answers(path, lambda: open_target(target, context), questions, params.max_tokens, context)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jobs.task import JobKind, Outcome, Params, Plan, TaskContext
-from jobs.tasks.checkpoints import build, materialise, merged, save_weights, served_variant
+from jobs.tasks.checkpoints import BUILDING, REGISTERING, build, materialise, merged, save_weights, served_variant
 from jobs.tasks.finetune import estimate
 from jobs.tasks.finetune.estimate import num_steps
 from jobs.tasks.finetune.material import Material, Sizes, measure, prepare
@@ -18,6 +18,7 @@ from jobs.tasks.finetune.parameters import Backend, FinetuneParams, Method
 from jobs.tasks.finetune.trainer import Trained, loss_named
 from jobs.tasks.finetune.trainer import train as train_with_trl
 from jobs.tasks.outputs import Output, checked_name, made_by, register
+from jobs.tasks.preconditions import TRAINING, check_installed, weights_of
 from jobs.tasks.vendors.hugging_face import check_four_bits
 from model_registry.artifacts import StagedVariant
 from model_registry.records import ModelVersion, Precision
@@ -34,6 +35,8 @@ class Finetune:
 
     def plan(self, params: FinetuneParams, context: TaskContext) -> Plan:
         base, name = context.registry.resolve(params.model), _output(params)
+        check_installed(TRAINING, "model")
+        weights = weights_of(base, context, "model")
         folder = served_variant(base).folder
         training, validation = measure(params, folder, context.planned)
         if params.method is Method.QLORA:
@@ -49,6 +52,7 @@ class Finetune:
         summary = [
             f"Tunes {base.label} on {training.num_examples} examples of {training.num_tokens} tokens "
             f"({params.objective}, {params.method}, by {_NAMES[params.backend]}), {passes:.1f} passes in {steps} steps.",
+            *weights.summary,
             f"Registers the tuned model as {name}" + ("." if params.method is Method.FULL else ", with its adapter."),
         ]
         if validation is not None:
@@ -58,10 +62,17 @@ class Finetune:
             num_steps=steps,
             duration_s=estimate.seconds(shape, params.method, training.num_tokens * passes, context.threads),
             memory_bytes=estimate.memory_bytes(shape, params.method, batch_tokens, checkpointing=params.gradient_checkpointing),
-            disk_bytes=shape.num_weights * (24 if params.method is Method.FULL else 10),
+            disk_bytes=shape.num_weights * (24 if params.method is Method.FULL else 10) + weights.disk_bytes,
+            download_bytes=weights.download_bytes,
             outputs=(name,),
             warnings=_left_out(training, validation),
         )
+
+    def stages(self, params: FinetuneParams, context: TaskContext) -> tuple[str, ...]:
+        weights = weights_of(context.registry.resolve(params.model), context, "model")
+        training = ("training",) if params.backend is Backend.OLIVE else ("loading the model", "training")
+        merging = () if params.method is Method.FULL else ("merging the adapter",)
+        return ("reading the data", *weights.stages, *training, *merging, "writing the weights", BUILDING, REGISTERING)
 
     def run(self, params: FinetuneParams, context: TaskContext) -> Outcome:
         name = _output(params)
@@ -116,6 +127,7 @@ def _registered(
             metrics={**trained.metrics, **built.metrics, **figures},
             data_sha256=data_sha256,
         )
+        context.stage(REGISTERING)
         return register(context.registry, output)
 
 

@@ -13,11 +13,12 @@ from pydantic import ConfigDict, Field
 from jobs.fields import InputFile, VersionName
 from jobs.permissions import NotAllowed, path_under
 from jobs.task import InvalidJob, JobKind, Outcome, Params, Plan, Problem, TaskContext
-from jobs.tasks.checkpoints import materialise
+from jobs.tasks.checkpoints import REGISTERING, materialise
 from jobs.tasks.olive.allowlist import check_runs_no_code, code_in, model_path_of
 from jobs.tasks.olive.running import Made, made_of, run_workflow, servable
 from jobs.tasks.olive.workflow import check, pass_types, placed, read_workflow, sha256_of
 from jobs.tasks.outputs import Output, checked_name, made_by, register
+from jobs.tasks.preconditions import Weights, weights_of
 from jobs.tasks.vendors.olive import EXTRA, import_olive
 from model_registry.errors import UnsupportedModel
 from model_registry.records import CANDIDATE, ModelVersion
@@ -50,6 +51,7 @@ class Olive:
             raise InvalidJob([Problem(f"Olive is not installed: {EXTRA}.", param="workflow", code="missing_package")])
         checked_name(params.output)
         base = context.registry.resolve(params.model) if params.model else None
+        weights = weights_of(base, context, "model") if base else Weights()
         workflow = read_workflow(params.workflow)
         _check_code(workflow, params, context)
         own = placed(workflow, context.folder, Path("checkpoint") if base else None)
@@ -58,8 +60,19 @@ class Olive:
             check(own)
         passes = [f"{name} ({kind})" for name, kind in pass_types(own)]
         begins = f"Begins from {base.label}'s checkpoint." if base else "Begins from the workflow's own model."
-        summary = (begins, f"Runs {', then '.join(passes)}.", f"Registers what can be served as {params.output}.")
-        return Plan(summary, num_steps=len(passes), outputs=(params.output,))
+        summary = (*weights.summary, begins, f"Runs {', then '.join(passes)}.", f"Registers what can be served as {params.output}.")
+        return Plan(
+            summary,
+            num_steps=len(passes),
+            outputs=(params.output,),
+            disk_bytes=weights.disk_bytes or None,
+            download_bytes=weights.download_bytes,
+        )
+
+    def stages(self, params: OliveParams, context: TaskContext) -> tuple[str, ...]:
+        weights = weights_of(context.registry.resolve(params.model), context, "model") if params.model else Weights()
+        passes = (f"pass {name} ({kind})" for name, kind in pass_types(read_workflow(params.workflow)))
+        return (*weights.stages, "loading Olive", *passes, REGISTERING)
 
     def run(self, params: OliveParams, context: TaskContext) -> Outcome:
         if (made := made_by(context.registry, params.output, context.job)) is not None:
@@ -78,6 +91,7 @@ class Olive:
         with chdir(_place_of(params, context)):
             output = run_workflow(olive, own, context)
         models = [made_of(each) for each in output.get_output_models()]
+        context.stage(REGISTERING)
         registered, kept = self._register(models, checkpoint or _source_of(own), base, params, sha256_of(workflow), context)
         shutil.rmtree(scratch, ignore_errors=True)
         written = sorted(path for path in (context.folder / _OUTPUT).rglob("*") if path.is_file())

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 from jobs.task import JobKind, Outcome, Params, Plan, TaskContext
 from jobs.tasks.checkpoints import materialise, served_variant
-from jobs.tasks.evaluate.metrics import Measured
+from jobs.tasks.evaluate.metrics import Measured, few_questions
 from jobs.tasks.evaluate.questions import Question, QuestionData
 from jobs.tasks.outputs import Output, checked_name, made_by, register
+from jobs.tasks.preconditions import check_runs_here, weights_of
 from jobs.tasks.quantize.builds import Builds, remove_builds
 from jobs.tasks.quantize.calibration import Examples, read_examples
 from jobs.tasks.quantize.parameters import BuildResult, QuantizeParams, choose, describe_build, requested_candidate
@@ -24,6 +25,7 @@ from model_registry.artifacts import StagedVariant
 from model_registry.records import ModelVersion, Precision
 
 _REPORT = "quantization.md"
+_SEARCHING, _MEASURING, _REGISTERING = "searching among builds", "building and measuring", "registering the build"
 _BUILD_S, _SEARCH_S = 45.0, 240.0  # of a model with 135 million weights on two cores, for plans
 _SEARCH_FOR_EXAMPLES_S = 500.0  # there are more tokens of them than of the shipped texts
 _TOKENS_PER_S = 250.0  # of eight questions at a time on two cores, for plans
@@ -49,22 +51,34 @@ class Quantize:
     def plan(self, params: QuantizeParams, context: TaskContext) -> Plan:
         version, name = context.registry.resolve(params.model), _output(params)
         served = served_variant(version)
+        check_runs_here(version, "model")
+        weights = weights_of(version, context, "model")
         examples = _examples(params, served.folder)
         data = questions_of(params)
         questions = data.questions if data is not None else []
         size = max(1.0, served.size_bytes / 150e6)
         is_search = params.precision == "auto"
         what = "int8, int4 and mixtures of both" if is_search else params.precision
-        summary = [f"Builds {version.label} as {what}, and measures perplexity, size, speed."]
+        summary = [*weights.summary, f"Builds {version.label} as {what}, and measures perplexity, size, speed."]
         if examples is not None:
             summary += [f"Rounds for {len(examples.tokens)} examples, and measures perplexity by the answers of every other one."]
         summary += [f"Sends {len(questions)} questions each to {version.label} and the build."] if questions else []
         summary += [f"Registers the {'fastest within the loss allowed' if is_search else 'build'} as {name}."]
         search_s = _SEARCH_S if examples is None else _SEARCH_FOR_EXAMPLES_S
         seconds = size * (search_s if is_search else _BUILD_S) + 2 * len(questions) * params.max_tokens / _TOKENS_PER_S
-        disk_bytes = (8 if is_search else 4) * version.size_bytes
-        warnings = _left_out(examples, data)
-        return Plan(tuple(summary), 1, seconds, disk_bytes=disk_bytes, outputs=(name,), warnings=warnings)
+        return Plan(
+            tuple(summary),
+            duration_s=seconds,
+            disk_bytes=(8 if is_search else 4) * version.size_bytes + weights.disk_bytes,
+            download_bytes=weights.download_bytes,
+            outputs=(name,),
+            warnings=_left_out(examples, data) + (few_questions(len(questions)) if data is not None else ()),
+        )
+
+    def stages(self, params: QuantizeParams, context: TaskContext) -> tuple[str, ...]:
+        weights = weights_of(context.registry.resolve(params.model), context, "model")
+        scoring = () if params.data is None else ("querying the model before", "querying the model after")
+        return (*weights.stages, _SEARCHING if params.precision == "auto" else _MEASURING, *scoring, _REGISTERING)
 
     def run(self, params: QuantizeParams, context: TaskContext) -> Outcome:
         name = _output(params)
@@ -80,6 +94,7 @@ class Quantize:
         for sentence in _left_out(examples, data):
             context.reporter.message(sentence, "warning")
         builds = Builds(checkpoint, context, examples)
+        context.stage(_SEARCHING if params.precision == "auto" else _MEASURING)
         if params.precision == "auto":
             before, chosen = _searched(base.label, served, builds, params)
         else:
@@ -174,7 +189,7 @@ def _registered(
     sha256: str | None,
     context: TaskContext,
 ) -> ModelVersion:
-    context.stage("registering the build")
+    context.stage(_REGISTERING)
     precision = Precision(chosen.parameters["precision"])
     with context.registry.staging() as staging:
         served, weights = staging / "served", staging / "checkpoint"

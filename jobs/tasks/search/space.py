@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 Kind = Literal["float", "int", "choice"]
@@ -40,6 +41,20 @@ def ranges(params: Any, path: str = "") -> Iterator[Range]:
             return
         for name, value in params.items():
             yield from ranges(value, f"{path}.{name}" if path else str(name))
+
+
+def extremes(params: Any) -> Iterator[Any]:
+    """The params with each value that a choice has, and with both ends of each range, the others being their plainest values."""
+    for varied in ranges(params):
+        ends = (int(varied.low), int(varied.high)) if varied.kind == "int" else (varied.low, varied.high)
+        for value in varied.values or ends:
+            values = {varied.path: value}
+            yield filled(params, partial(_value_in, values))
+
+
+def _value_in(values: Mapping[str, Any], each: Range) -> Any:
+    """By the path; the plainest one where there is none."""
+    return values.get(each.path, each.first)
 
 
 def filled(params: Any, value_of: Callable[[Range], Any], path: str = "") -> Any:

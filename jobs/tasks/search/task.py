@@ -28,7 +28,8 @@ from jobs.task import (
     TaskContext,
 )
 from jobs.tasks.kinds import task_for
-from jobs.tasks.search.space import Range, filled, ranges
+from jobs.tasks.preconditions import check_installed
+from jobs.tasks.search.space import Range, extremes, filled, ranges
 
 _REPORT = "search.html"
 
@@ -84,10 +85,17 @@ class Search:
             raise InvalidJob([Problem(str(error), param="params")]) from None
         if not found:
             raise InvalidJob([Problem("Nothing varies: mark a param with $float, $int or $choice.", param="params")])
+        check_installed(("optuna", "matplotlib"), "kind")
+        for trial_params in extremes(params.params):
+            _validated(params, trial_params, 0)
         one = task_for(params.kind).plan(_validated(params, filled(params.params, lambda each: each.first), 0), context)
         summary = (f"Tries {params.trials} times, varying {', '.join(each.path for each in found)}:", *one.summary)
         seconds = None if one.duration_s is None else one.duration_s * params.trials
-        return Plan(summary, params.trials, seconds, one.memory_bytes, one.disk_bytes, one.outputs, one.warnings)
+        return replace(one, summary=summary, num_steps=params.trials, duration_s=seconds)
+
+    def stages(self, params: SearchParams, context: TaskContext) -> tuple[str, ...]:
+        """None: a trial is a stage, and has its number in its name."""
+        return ()
 
     def run(self, params: SearchParams, context: TaskContext) -> Outcome:
         import optuna

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.attempt import Pace
 from jobs.fields import jobs_in, with_jobs
-from jobs.job import Job, JobStatus, WrongStatus
+from jobs.job import Failure, Job, JobStatus, WrongStatus
 from jobs.lifecycle import AttemptEnd, can_move, judge, move, plan_dispatch
 from jobs.messages import Ended, Failed, Finished, TerminalMessage
 from jobs.pipelines import Step, in_order
@@ -109,6 +109,19 @@ def test_a_chain_in_order() -> None:
     assert names.index("tune") < names.index("small") < names.index("check")
     assert names.index("look") < names.index("small")
     assert with_jobs({"model": "@small", "n": 1}, {"small": "@job-7"}) == {"model": "@job-7", "n": 1}
+
+
+def test_steps_that_need_nothing_of_each_other_run_as_they_stand() -> None:
+    steps = [Step(name, JobKind.MERGE, {}, after) for name, after in (("c", ()), ("b", ("a",)), ("a", ()), ("d", ("c",)))]
+    assert [step.name for step in in_order(steps)] == ["c", "a", "b", "d"]
+
+
+def test_a_failure_names_its_step() -> None:
+    running = replace(job("a", JobStatus.RUNNING), pipeline="pipe-1", metadata={"step": "small", "step_number": "2"})
+    failed = move(running, JobStatus.FAILED, NOON, failure=Failure("x", "It broke."))
+    assert failed.failure == Failure("x", "step 2 'small' (finetune): It broke.")
+    alone = move(job("a", JobStatus.RUNNING), JobStatus.FAILED, NOON, failure=Failure("x", "It broke."))
+    assert alone.failure == Failure("x", "It broke.")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.tasks.evaluate.metrics import SCORES, Measured, difference, measured, measured_together, perplexity, rouge_l
+from jobs.tasks.evaluate.metrics import (
+    SCORES,
+    Measured,
+    difference,
+    few_questions,
+    measured,
+    measured_together,
+    perplexity,
+    proportion,
+    rouge_l,
+)
 from jobs.tasks.evaluate.questions import Answered, Question
 from jobs.tasks.evaluate.report import Column, markdown, page
 from jobs.tasks.evaluate.scoring import _DIGIT, _VOTE
@@ -99,3 +109,17 @@ def test_grades_are_read_strictly(expected_text: str, grade: str | None) -> None
 def test_votes_are_read_strictly(expected_text: str, vote: str | None) -> None:
     found = _VOTE.match(expected_text)
     assert (found and found[1]) == vote
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [(0, 2, 0.0, 0.6576), (2, 2, 0.3424, 1.0), (1, 1, 0.2065, 1.0), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662)],
+)
+def test_the_interval_of_a_proportion_is_wilsons(right: int, count: int, low: float, high: float) -> None:
+    """The last one is of R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3."""
+    found = proportion([1.0] * right + [0.0] * (count - right))
+    assert (found.value, found.low, found.high) == (right / count, pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_few_questions_are_warned_of() -> None:
+    assert (len(few_questions(2)), few_questions(100)) == (1, ())

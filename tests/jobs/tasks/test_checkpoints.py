@@ -82,11 +82,6 @@ def test_a_source_that_is_gone(registry: Registry, source: Path) -> None:
         materialise(context_of(registry, RecordingReporter()), "tiny")
 
 
-def test_nothing_is_fetched_offline(registry: Registry) -> None:
-    with pytest.raises(SourceUnavailable, match="offline"):
-        materialise(context_of(registry, RecordingReporter(), offline=True), "tiny")
-
-
 def test_a_stop_leaves_nothing_behind(registry: Registry) -> None:
     reporter = RecordingReporter()
     reporter.stop = StopReason.CANCEL
