@@ -120,21 +120,11 @@ class Registry:
         """
         check_model_name(name)
         check_names(variants)
-        total = sum(tree_bytes(variant.folder) for variant in variants)
-        self.disk.require(self._needs(variants), f"publishing {name}")
-        with storage_errors(self.home, total, f"publishing {name}"):
-            described = [describe(variant, hashed) for variant in variants]
-        digest = digest_of(described)
-        with self.database.exclusive():
-            model = self.snapshot().models.get(name)
-            same = next((version for version in model.versions if version.digest == digest), None) if model else None
-            if same is not None and not problems_of(same, hashing=False):
-                return same
-            if same is None:
-                self._publish_new(name, digest, manifest, described, alias)
-            else:  # its files were damaged: put them back
-                self._store.place(name, same.number, described)
-        return next(version for version in self.model(name).versions if version.digest == digest)
+        with self.disk.reserving(self._needs(variants), f"publishing {name}"):
+            total = sum(tree_bytes(variant.folder) for variant in variants)
+            with storage_errors(self.home, total, f"publishing {name}"):
+                described = [describe(variant, hashed) for variant in variants]
+            return self._publish(name, manifest, described, alias)
 
     def put_back(self, model: Model, described: Mapping[int, Sequence[DescribedVariant]]) -> dict[int, int]:
         """Versions of `model` from a backup, as they were; returns the number that each version of `model` has here, if it is here.
@@ -233,6 +223,19 @@ class Registry:
         return self.disk.collect().freed_bytes
 
     # ---- inside ----
+
+    def _publish(self, name: str, manifest: Manifest, described: Sequence[DescribedVariant], alias: str) -> ModelVersion:
+        digest = digest_of(described)
+        with self.database.exclusive():
+            model = self.snapshot().models.get(name)
+            same = next((version for version in model.versions if version.digest == digest), None) if model else None
+            if same is not None and not problems_of(same, hashing=False):
+                return same
+            if same is None:
+                self._publish_new(name, digest, manifest, described, alias)
+            else:  # its files were damaged: put them back
+                self._store.place(name, same.number, described)
+        return next(version for version in self.model(name).versions if version.digest == digest)
 
     def _needs(self, variants: Sequence[StagedVariant]) -> list[Need]:
         """What publishing adds: nothing for what is published already, and what is staged in the home only changes its kind."""

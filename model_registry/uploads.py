@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ from model_registry.schema import files, from_column, to_column
 
 _PIECE_BYTES = 1 << 20
 T = TypeVar("T")
-Room = Callable[[int], None]
+Room = Callable[[int, str], AbstractContextManager[None]]
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -54,7 +55,7 @@ class FileStore:
     """The files of a home. Thread safe. Writes wait for other writers as long as the database says, then RegistryBusy.
 
     writes: what runs the transactions, while the caller's thread copies contents and waits; None: the caller's thread runs them.
-    room: called with the size of an upload before it is copied; raises OutOfDisk where it does not fit.
+    room: reserves room for an upload of this size in this folder (relative to the home) in its block; raises OutOfDisk.
     owner, where files are read or removed: only this owner's exist for the caller; None: everybody's do.
 
     A file that has expired exists no longer; its content is removed by the collection (`upload_keeper`), once no job needs it.
@@ -73,11 +74,18 @@ class FileStore:
 
         Raises OutOfDisk, NotWritable, RegistryBusy.
         """
-        if self._room is not None:
-            self._room(content.seek(0, os.SEEK_END))
-            content.seek(0)
         filename = filename.replace("\\", "/").rpartition("/")[2] or "upload"
         id_ = f"file-{secrets.token_hex(12)}"
+        if self._room is None:
+            return self._copy(content, id_, filename, purpose, expires_after_s, owner)
+        size = content.seek(0, os.SEEK_END)
+        content.seek(0)
+        with self._room(size, f"files/{id_}"):
+            return self._copy(content, id_, filename, purpose, expires_after_s, owner)
+
+    def _copy(
+        self, content: BinaryIO, id_: str, filename: str, purpose: str, expires_after_s: int | None, owner: str | None
+    ) -> StoredFile:
         folder = self._folder / id_
         path = folder / _safe(filename)
         now = datetime.now(UTC)

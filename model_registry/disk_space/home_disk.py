@@ -16,7 +16,7 @@ from pathlib import Path
 
 from model_registry.disk_space.candidates import Candidate, Circumstances, Keeper, Names
 from model_registry.disk_space.kinds import StorageKind
-from model_registry.disk_space.limits import DiskLimits, Needs, Shortfall, arithmetic, megabytes, shortfall, warnings
+from model_registry.disk_space.limits import DiskLimits, DiskWarning, Needs, Shortfall, arithmetic, megabytes, shortfall, warnings
 from model_registry.disk_space.planning import plan_collection
 from model_registry.disk_space.reservations import Need, Reservation, Reservations, total_of
 from model_registry.disk_space.spare import room_to_delete
@@ -40,7 +40,7 @@ class DiskReport:
     reserved: Needs
     candidates: tuple[Candidate, ...]
     planned: tuple[Candidate, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[DiskWarning, ...]
 
     def reclaimable(self, kind: StorageKind) -> int:
         """What comes free where everything of that kind is removed that nothing keeps."""
@@ -85,8 +85,8 @@ class HomeDisk:
         planned = plan_collection(candidates, shortfall(self.limits, usage, reserved, _NOTHING))
         return DiskReport(self.home, self.limits, usage, reserved, candidates, planned, tuple(warnings(self.limits, usage)))
 
-    def warnings(self) -> Iterator[str]:
-        """What is nearly full, a sentence each."""
+    def warnings(self) -> Iterator[DiskWarning]:
+        """What is nearly full."""
         return warnings(self.limits, self._usage_in_limits())
 
     def collected_bytes(self) -> Mapping[StorageKind, int]:

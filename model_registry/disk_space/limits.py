@@ -120,21 +120,27 @@ def _of_quota(setting: str, most: int, used: int, reserved: int, needed: int) ->
     )
 
 
-def warnings(limits: DiskLimits, usage: HomeUsage) -> Iterator[str]:
-    """What is nearly full, a sentence each."""
+@dataclass(frozen=True, slots=True)
+class DiskWarning:
+    """limit: the setting that is nearly reached. message: a sentence with the numbers."""
+
+    limit: str
+    message: str
+
+
+def warnings(limits: DiskLimits, usage: HomeUsage) -> Iterator[DiskWarning]:
+    """What is nearly full."""
     quotas = [(f"disk.{kind}_max_bytes", most, usage.used(kind)) for kind, most in limits.kinds.items()]
     quotas += [] if limits.max_bytes is None else [("disk.max_bytes", limits.max_bytes, usage.used_bytes)]
     for setting, most, used in quotas:
         if used >= most * _NEARLY_FULL:
-            yield f"{megabytes(used)} of the {megabytes(most)} that {setting} allows are used."
-    floor = limits.floor_bytes(usage.total_bytes)
+            yield DiskWarning(setting, f"{megabytes(used)} of the {megabytes(most)} that {setting} allows are used.")
+    floor, setting = limits.floor_bytes(usage.total_bytes), "disk.min_free_bytes"
+    free = f"The file system has {megabytes(usage.free_bytes)} free"
     if usage.free_bytes < floor:
-        yield (
-            f"The file system has {megabytes(usage.free_bytes)} free, less than the {megabytes(floor)} that have to stay free "
-            "(disk.min_free_bytes): new work is refused."
-        )
+        yield DiskWarning(setting, f"{free}, less than the {megabytes(floor)} of {setting}: new work is refused.")
     elif usage.free_bytes < 2 * floor:
-        yield f"The file system has {megabytes(usage.free_bytes)} free, of which {megabytes(floor)} have to stay free."
+        yield DiskWarning(setting, f"{free}, of which {megabytes(floor)} have to stay free ({setting}).")
 
 
 def megabytes(num_bytes: int) -> str:

@@ -90,7 +90,7 @@ def disk_body(report: DiskReport) -> DiskBody:
         kinds=kinds,
         items=items,
         candidates=[_candidate(each, planned=each in report.planned) for each in report.candidates],
-        warnings=list(report.warnings),
+        warnings=[warning.message for warning in report.warnings],
     )
 
 

@@ -54,7 +54,7 @@ def disk(everything: All = False, as_json: AsJson = False) -> None:
 def disk_warnings(settings: Settings) -> list[str]:
     """What is nearly full in the settings' home, a sentence each; for other commands. Asks no daemon."""
     with open_home(settings, create=False) as registry:
-        return list(registry.disk.warnings())
+        return [warning.message for warning in registry.disk.warnings()]
 
 
 def collect_garbage(dry_run: DryRun = False, as_json: AsJson = False) -> None:

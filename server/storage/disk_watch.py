@@ -24,7 +24,7 @@ class DiskWatch:
         self._changes = changes
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._warned: tuple[str, ...] = ()
+        self._warned: set[str] = set()
         self.newest: DiskReport | None = None
 
     def start(self) -> None:
@@ -48,9 +48,9 @@ class DiskWatch:
             keep_spare(self._disk.home)
         report = self.report()
         for warning in report.warnings:
-            if warning.partition(" ")[2] not in {each.partition(" ")[2] for each in self._warned}:
-                _log.warning("the disk is nearly full", extra={"fields": {"why": warning}})
-        self._warned = report.warnings
+            if warning.limit not in self._warned:
+                _log.warning("the disk is nearly full", extra={"fields": {"limit": warning.limit, "why": warning.message}})
+        self._warned = {warning.limit for warning in report.warnings}
 
     def _watch(self) -> None:
         while not self._wake.is_set():

@@ -6,6 +6,8 @@ The one place where stores are built on the gateway's database. Reads of stores 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from jobs.disk_keeper import JobKeeper
 from jobs.store import JobStore
 from model_registry.database import Database
@@ -35,7 +37,7 @@ class Storage:
         models = registry_of(database, limits)
         self.disk = models.disk
         self.disk_watch = DiskWatch(models.disk)
-        self.files = FileStore(database, self.writes, self._require_room)
+        self.files = FileStore(database, self.writes, self._room_for_upload)
         self.evaluations = EvaluationStore(database)
         self.jobs = JobStore(database)
         self.keys = ApiKeys(KeyStore(database), self.writes)
@@ -57,9 +59,8 @@ class Storage:
         """Raises OutOfDisk."""
         self.disk.require([Need(StorageKind.JOBS, num_bytes)], "the job")
 
-    def _require_room(self, num_bytes: int) -> None:
-        """For an upload. Raises OutOfDisk."""
-        self.disk.require([Need(StorageKind.UPLOADS, num_bytes)], "the upload")
+    def _room_for_upload(self, num_bytes: int, folder: str) -> AbstractContextManager[None]:
+        return self.disk.reserving([Need(StorageKind.UPLOADS, num_bytes, folder)], "the upload")
 
     def look_soon(self) -> None:
         """Somebody has probably written: what is held in memory is renewed at once, off the caller's thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -142,8 +143,8 @@ class TestQuotas:
     def test_an_upload_is_refused_before_it_is_copied(self, opened: Open) -> None:
         registry = opened(DiskLimits(kinds={StorageKind.UPLOADS: 1 * MB}))
 
-        def room(num_bytes: int) -> None:
-            registry.disk.require([Need(StorageKind.UPLOADS, num_bytes)], "the upload")
+        def room(num_bytes: int, folder: str) -> AbstractContextManager[None]:
+            return registry.disk.reserving([Need(StorageKind.UPLOADS, num_bytes, folder)], "the upload")
 
         files = FileStore(registry.database, room=room)
         with pytest.raises(OutOfDisk):

@@ -112,4 +112,4 @@ def test_a_warning_comes_before_the_end() -> None:
     limits = DiskLimits(max_bytes=100, min_free_bytes=100)
     assert len(list(warnings(limits, usage(89, 500)))) == 0
     assert len(list(warnings(limits, usage(90, 150)))) == 2
-    assert "new work is refused" in next(warnings(limits, usage(0, 99)))
+    assert "new work is refused" in next(warnings(limits, usage(0, 99))).message
