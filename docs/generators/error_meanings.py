@@ -10,6 +10,7 @@ MEANINGS: Mapping[str, str] = {
     "invalid_reference": "No reference to a model: write a name of the catalogue, `hf://`, `pypi://`, `foundry://`, or a path.",
     "invalid_json": "The body is no strict JSON: fix it where the message says.",
     "missing_required_parameter": "A field is missing; `param` names it.",
+    "unsupported_value": "The value is not for this route: the message names the one that takes it.",
     "unsupported_parameter": "The field means something that slmops does not provide: leave it out.",
     "body_too_complex": "The body has too many values, or they are nested too deep: send less at a time.",
     "body_too_large": "The body is larger than `max_body_bytes` (uploads: `max_upload_bytes`).",
@@ -45,6 +46,7 @@ MEANINGS: Mapping[str, str] = {
     "file_in_use": "A job will still read the file: cancel it, or wait for its end.",
     "model_in_use": "The version is loaded, or an alias points to it: unload it or move the alias, or force it.",
     "key_name_taken": "Choose another name.",
+    "name_taken": "An adapter of the model has this name: choose another for the alias, or detach the adapter.",
     "unsupported_model": "The model cannot be imported or served: the message says what it has that is not supported.",
     "unloadable_model": "The model was imported and could not be loaded: the message has the reason.",
     # load
@@ -101,6 +103,7 @@ MEANINGS: Mapping[str, str] = {
 
 STATUSES: Mapping[int, tuple[str, ...]] = {  # of codes that exceptions carry, where the table has another or none
     400: (
+        "unsupported_value",
         *("missing_required_parameter", "unsupported_parameter", "context_length_exceeded", "unsupported_capability"),
         *("no_chat_template", "chat_template_error", "tokenizer_error", "unsupported_schema", "invalid_grammar"),
         *("grammar_too_complex", "preparation_timeout", "not_allowed", "code_not_allowed", "missing_package", "file_not_found"),
