@@ -41,6 +41,6 @@ def nearest_names(text: str, known: Iterable[str]) -> list[str]:
 
 
 def did_you_mean(text: str, known: Iterable[str]) -> str:
-    """` Did you mean a or b?` with a space before it; empty where no known name resembles the text."""
-    names = nearest_names(text, known)
-    return f" Did you mean {' or '.join(names)}?" if names else ""
+    """` Did you mean a, b or c?` with a space before it; empty where no known name resembles the text."""
+    *others, last = nearest_names(text, known) or [""]
+    return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if last else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,17 +73,9 @@ def _pair(model: str, other: str) -> tuple[Evaluation, Evaluation]:
 
 
 def _kept(model: str, kind: str | None) -> list[Evaluation]:
-    from model_registry.database import Database
-    from model_registry.errors import ModelNotFound
-    from model_registry.evaluations import EvaluationStore
-    from model_registry.registry import Registry
+    from server.cli.evaluation_access import evaluations_of
 
-    with Database(settings_from().home) as database:
-        label = model
-        if ":" in model:
-            with suppress(ModelNotFound):  # it is gone, or an endpoint's
-                label = Registry(database).resolve(model).label
-        return EvaluationStore(database).of(label, kind)
+    return evaluations_of(settings_from(), model, kind)
 
 
 def _described(each: Evaluation) -> dict[str, Any]:

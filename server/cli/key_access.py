@@ -12,7 +12,9 @@ from model_registry.database import Database
 from model_registry.keys import KeyStore
 from server.admin.key_bodies import KeyBody, KeyList, NewKeyBody, key_body, new_key_body
 from server.cli.daemon import Daemon, Refused
+from server.cli.failures import CommandFailed
 from server.cli.registry_access.choice import note_other_home, overview_of, require_own_home
+from server.cli.registry_access.home_owner import is_served
 
 if TYPE_CHECKING:
     from server.settings.daemon import Settings
@@ -80,6 +82,22 @@ def open_key_manager(settings: Settings) -> Iterator[KeyManager]:
             return
     with Database(settings.home) as database:
         yield RegistryKeyManager(KeyStore(database))
+
+
+def require_home_of_daemon(settings: Settings) -> None:
+    """For what can only be done in the home: raises CommandFailed when the daemon that answers has another one."""
+    with Daemon.configured(settings) as daemon:
+        if daemon.is_named:
+            raise CommandFailed(f"keys are removed on the machine of {daemon.url} only; `slmops keys revoke` works from here")
+        if not daemon.is_running() or is_served(settings.home, daemon.url):
+            return
+        with suppress(Refused):
+            if (home := overview_of(daemon)["home"]) == str(settings.home):
+                return
+            raise CommandFailed(
+                f"the daemon at {daemon.url} has its home in {home}, and SLMOPS_HOME is {settings.home}; set that first"
+            )
+        raise CommandFailed(f"the daemon at {daemon.url} has another home than {settings.home}; set SLMOPS_HOME to it")
 
 
 def _is_authorized(manager: DaemonKeyManager, daemon: Daemon, settings: Settings) -> bool:

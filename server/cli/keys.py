@@ -10,7 +10,7 @@ import typer
 from server.cli.configuration import settings_from
 from server.cli.failures import MISUSED, CommandFailed
 from server.cli.models import AsJson
-from server.cli.terminal import print_json, print_line, print_note, print_table
+from server.cli.terminal import Wide, print_json, print_line, print_note, print_table
 from server.principal import AccessScope
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def create(
         print_note(line)
 
 
-def list_keys(as_json: AsJson = False) -> None:
+def list_keys(as_json: AsJson = False, wide: Wide = False) -> None:
     """List the keys: what each may do, and until when. Secrets are not kept, so they cannot be shown."""
     from server.cli.key_access import open_key_manager
 
@@ -58,7 +58,7 @@ def list_keys(as_json: AsJson = False) -> None:
     if as_json:
         print_json([each.model_dump() for each in found])
     elif found:
-        print_table(_COLUMNS, [_row(each) for each in found])
+        print_table(_COLUMNS, [_row(each) for each in found], least=("CREATED", "EXPIRES", "ID"), wide=wide)
     else:
         print_line("no keys; `slmops keys create --name NAME --scope inference` creates one")
 
@@ -79,13 +79,16 @@ def remove(key: KeyName) -> None:
     """Remove a key from the registry on this machine. Once none is left, requests on loopback need none again."""
     from model_registry.database import Database
     from model_registry.keys import KeyStore
+    from server.cli.key_access import require_home_of_daemon
 
-    with Database(settings_from().home) as database:
+    settings = settings_from()
+    require_home_of_daemon(settings)
+    with Database(settings.home) as database:
         store = KeyStore(database)
         gone = store.remove(key)
         is_last = not store.all_keys()
     print_line(f"{gone.id} ({gone.name}) is removed")
-    if is_last and settings_from().api_key is None:
+    if is_last and settings.api_key is None:
         print_note("no key is left: a daemon on loopback answers requests without a key from now on")
 
 

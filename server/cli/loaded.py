@@ -11,7 +11,7 @@ import typer
 
 from server.cli.configuration import settings_from
 from server.cli.models import AsJson, ModelName
-from server.cli.terminal import print_json, print_line, print_table, size, span
+from server.cli.terminal import Wide, print_json, print_line, print_table, size, span
 
 if TYPE_CHECKING:
     from server.cli.daemon import Daemon
@@ -21,9 +21,10 @@ KeepAlive = Annotated[str | None, typer.Option(help="How long it stays without r
 Pin = Annotated[bool | None, typer.Option("--pin/--unpin", help="Keep it loaded whatever happens.")]
 
 _COLUMNS = ("MODEL", "STATE", "RUNS ON", "MEMORY>", "THREADS>", "BUSY>", "QUEUE>", "LEAVES")  # 80 characters wide
+_LEAST = ("THREADS", "QUEUE", "LEAVES", "BUSY", "RUNS ON")
 
 
-def loaded_models(as_json: AsJson = False) -> None:
+def loaded_models(as_json: AsJson = False, wide: Wide = False) -> None:
     """List the loaded models: where each runs, its memory, threads, busy slots and queue, and when it leaves."""
     from server.cli.daemon import Daemon
 
@@ -33,7 +34,7 @@ def loaded_models(as_json: AsJson = False) -> None:
         print_json(pool["data"])
         return
     if pool["data"]:
-        print_table(_COLUMNS, [_row(row, time.time()) for row in pool["data"]])
+        print_table(_COLUMNS, [_row(row, time.time()) for row in pool["data"]], least=_LEAST, wide=wide)
         print_line("")
     elif not pool["broken"]:
         print_line("no model is loaded; the first request loads one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,7 +37,7 @@ def list_models(as_json: AsJson = False, wide: Wide = False) -> None:
         print_line("no models yet; `slmops catalog` shows some, `slmops pull NAME` fetches one")
 
 
-def _rows(model: dict[str, Any]) -> list[tuple[str, ...]]:
+def _rows(model: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             version["label"],
@@ -115,7 +116,7 @@ def lineage(model: ModelName, as_json: AsJson = False) -> None:
         console().print(_drawn(tree))
 
 
-def _drawn(node: dict[str, Any]) -> Tree:
+def _drawn(node: Mapping[str, Any]) -> Tree:
     from datetime import UTC, datetime
 
     from rich.text import Text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from model_registry.records import Capability
 from server.cli.configuration import settings_from
 from server.cli.models import AsJson
-from server.cli.terminal import Wide, count, print_json, print_line, print_note, print_table, size, tokens
+from server.cli.terminal import Wide, amount, count, print_json, print_line, print_note, print_table, size, tokens
 
 if TYPE_CHECKING:
     from model_registry.sources.foundry_cache import FoundryVariant
@@ -40,9 +41,9 @@ def pull(
 ) -> None:
     """Fetch a model, convert it if needed, and register it. An interrupted pull resumes when the command is run again."""
     from server.cli.registry_access import PullOrder, open_registry_access
-    from server.cli.registry_access.local_source import with_local_path
+    from server.cli.registry_access.local_source import normalized
 
-    order = PullOrder(with_local_path(reference), name, precision.value, trial)
+    order = PullOrder(normalized(reference), name, precision.value, trial)
     with open_registry_access(settings_from()) as registry:
         if detach:
             print_line(registry.start_pull(order))
@@ -56,7 +57,7 @@ def pull(
         print_line(f"{version['label']} is ready ({size(version['size_bytes'])}); {_what_next(version)}")
 
 
-def follow_pull(registry: RegistryCommands, order: PullOrder) -> dict[str, Any]:
+def follow_pull(registry: RegistryCommands, order: PullOrder) -> Mapping[str, Any]:
     """The version, pulled with a progress bar on standard error. Interrupted, it says how far it came."""
     from server.cli.progress import ProgressBar
 
@@ -69,7 +70,7 @@ def follow_pull(registry: RegistryCommands, order: PullOrder) -> dict[str, Any]:
             raise
 
 
-def _what_next(version: dict[str, Any]) -> str:
+def _what_next(version: Mapping[str, Any]) -> str:
     if Capability.CHAT in version["capabilities"]:
         return f"try: slmops run {version['model']} Hello"
     return "it has no chat template that works and only continues text: use it through /v1/completions"
@@ -94,12 +95,12 @@ def catalog(as_json: AsJson = False, wide: Wide = False) -> None:
         print_table(_COLUMNS, [_row(entry) for entry in entries], least=_LEAST, wide=wide)
 
 
-def _row(entry: dict[str, Any]) -> tuple[str, ...]:
+def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
     build = entry["builds"][0]
     return (
         entry["name"],
         count(entry["parameters"]),
-        size(build["download_bytes"]),
+        amount(build["download_bytes"], None, "bytes"),
         _memory(build["memory_bytes"]),
         _memory(build["memory_bytes_4k"]),
         tokens(entry["context_length"]) if entry["context_length"] else "-",
@@ -121,7 +122,7 @@ def commands() -> typer.Typer:
     return group
 
 
-def list_models(as_json: AsJson = False) -> None:
+def list_models(as_json: AsJson = False, wide: Wide = False) -> None:
     """List the models that `slmops pull foundry://ALIAS` knows, one line per device they are built for."""
     from model_registry.sources.foundry import list_foundry
 
@@ -147,6 +148,8 @@ def list_models(as_json: AsJson = False) -> None:
             )
             for variant in listing.variants
         ],
+        least=("LICENCE", "SIZE", "CACHED"),
+        wide=wide,
     )
 
 

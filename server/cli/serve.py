@@ -28,7 +28,7 @@ def settings_with_model(**flags: Any) -> Settings:
     from server.cli.pull import follow_pull
     from server.cli.registry_access import PullOrder
     from server.cli.registry_access.direct import DirectRegistry
-    from server.cli.registry_access.local_source import with_local_path
+    from server.cli.registry_access.local_source import normalized
 
     settings = settings_from(**flags)
     if settings.engine == "fake":
@@ -42,7 +42,7 @@ def settings_with_model(**flags: Any) -> Settings:
                 raise CommandFailed(
                     f"model {settings.model!r} is not here and `offline` is set; run `slmops pull` while online"
                 ) from error
-        pulled = follow_pull(DirectRegistry(registry), PullOrder(with_local_path(settings.model)))
+        pulled = follow_pull(DirectRegistry(registry), PullOrder(normalized(settings.model)))
     return settings_from(**flags | {"model": pulled["model"]})
 
 

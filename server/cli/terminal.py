@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Wide = Annotated[bool, typer.Option("--wide", help="All columns, however narrow the terminal.")]
 _LAYOUT = "\n\t"
 _WIDTH_OF_PIPES = 240  # a table that another program reads is not cut at 80 columns
+_GAP = 2  # characters between two columns
 _UNITS = ((1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
 _DECIMAL_UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 _COUNTS = ((10**9, "B"), (10**6, "M"))
@@ -79,7 +80,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, least:
     headings = [column.rstrip(">") for column in columns]
     widths = {name: max([len(name), *map(_width, found)]) for name, *found in zip(headings, *cells, strict=True)}
     if wide:
-        target = Console(file=sys.stdout, highlight=False, width=max(target.width, sum(widths.values()) + len(widths)))
+        target = Console(file=sys.stdout, highlight=False, width=max(target.width, sum(widths.values()) + _GAP * len(widths)))
     shown = fitting(widths, least, target.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
@@ -94,10 +95,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, least:
 
 
 def fitting(widths: Mapping[str, int], least: Sequence[str], room: int) -> list[str]:
-    """The headings that fit into so many characters, with a space between two. widths: by heading. Pure."""
+    """The headings that fit into so many characters, with a gap between two. widths: by heading. Pure."""
     shown = list(widths)
     for heading in least:
-        if sum(widths[each] + 1 for each in shown) - 1 <= room:
+        if sum(widths[each] + _GAP for each in shown) - _GAP <= room:
             break
         shown = [each for each in shown if each != heading]
     return shown

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from server.cli.terminal import print_error, print_json, print_line, print_note, print_table, write_foreign
+from server.cli.terminal import fitting, print_error, print_json, print_line, print_note, print_table, tokens, write_foreign
 
 HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202eb"
 
@@ -34,3 +34,33 @@ def test_foreign_text_is_written_as_it_is_but_on_a_terminal(
     monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
     write_foreign("\x1b[1mbold\r\n50%\r100%\n")
     assert capsys.readouterr().out == shown
+
+
+WIDTHS = {"MODEL": 20, "SIZE": 8, "LICENCE": 10, "CREATED": 16}
+LEAST = ("LICENCE", "CREATED")
+
+
+@pytest.mark.parametrize(
+    ("room", "shown"),
+    [
+        (60, ["MODEL", "SIZE", "LICENCE", "CREATED"]),
+        (59, ["MODEL", "SIZE", "CREATED"]),
+        (48, ["MODEL", "SIZE", "CREATED"]),
+        (47, ["MODEL", "SIZE"]),
+        (10, ["MODEL", "SIZE"]),
+    ],
+)
+def test_a_narrow_terminal_leaves_columns_out(room: int, shown: list[str]) -> None:
+    assert fitting(WIDTHS, LEAST, room) == shown
+
+
+def test_a_pipe_gets_all_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("MODEL", "LICENCE"), [("x" * 200, "y" * 200)], least=("LICENCE",), wide=True)
+    out, err = capsys.readouterr()
+    assert f"{'x' * 200}  {'y' * 200}" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(("value", "text"), [(512, "512"), (8192, "8k"), (131_072, "128k"), (1000, "1000")])
+def test_numbers_of_tokens(value: int, text: str) -> None:
+    assert tokens(value) == text

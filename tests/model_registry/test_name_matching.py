@@ -49,6 +49,7 @@ def test_what_resembles_a_text(text: str, names: list[str]) -> None:
 
 def test_the_question_names_what_resembles() -> None:
     assert did_you_mean("tinny", KNOWN) == " Did you mean tiny?"
+    assert did_you_mean("smollm2", KNOWN) == " Did you mean smollm2-135m or smollm2-360m?"
     assert did_you_mean("gpt-4o", KNOWN) == ""
 
 

@@ -76,11 +76,14 @@ class DaemonRegistry:
 
     def _sent(self, order: PullOrder, progress: Progress) -> PullOrder:
         """The order with what lies on this machine uploaded."""
+        from model_registry.pull.options import plan_pull
+
         path = local_path(order.reference)
         if path is None:
             return order
         progress.stage(f"uploading {path.name}")
-        return replace(order, reference=uploaded_source(self._daemon, path))
+        name = order.name or plan_pull(order.reference).name  # the upload's own name is an id
+        return replace(order, reference=uploaded_source(self._daemon, path), name=name)
 
     def _list(self, what: str) -> list[Json]:
         data: list[Json] = self._daemon.call("GET", _path(what))["data"]

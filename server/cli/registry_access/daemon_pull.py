@@ -7,6 +7,7 @@ from urllib.parse import quote
 from model_registry.progress import Progress
 from server.cli.daemon import Daemon
 from server.cli.failures import CommandFailed
+from server.cli.interrupts import interrupt_deferred
 from server.cli.registry_access.commands import Json, PullOrder
 from server.cli.terminal import print_note
 
@@ -23,11 +24,14 @@ class DaemonPull:
 
     def follow(self, order: PullOrder, progress: Progress) -> str:
         """Waits for the end. Returns the version's label. Raises CommandFailed; KeyboardInterrupt once the pull is cancelled."""
-        pull, is_new = self._create(order)
-        if not is_new:
-            print_note(f"This model is being pulled already ({pull['id']}).")
+        with interrupt_deferred() as was_interrupted:
+            pull, is_new = self._create(order)
         path = _path(pull)
         try:
+            if was_interrupted():
+                raise KeyboardInterrupt
+            if not is_new:
+                print_note(f"This model is being pulled already ({pull['id']}).")
             for event in self._daemon.events(f"{path}/events", "the pull continues, run the command again to follow it"):
                 _show(event, progress)
         except KeyboardInterrupt:

@@ -11,16 +11,23 @@ if TYPE_CHECKING:
     from server.cli.daemon import Daemon
 
 
-def with_local_path(reference: str) -> str:
-    """The reference; `folder/name`, which would be a repository of the hub, as an absolute path where it is here."""
+def normalized(reference: str) -> str:
+    """The reference, written in one way, so that two commands mean the same pull; a path that is here as an absolute one.
+
+    `folder/name`, which would be a repository of the hub, is a path where it is here. Raises InvalidReference.
+    """
     text = reference.strip()
-    if "/" not in text or "://" in text:
-        return text
-    path = Path(text).expanduser()
+    if "/" in text and "://" not in text and _exists(Path(text).expanduser()):
+        return str(Path(text).expanduser().absolute())
+    parsed = parse_reference(text)
+    return text if isinstance(parsed, PathReference) else str(parsed)
+
+
+def _exists(path: Path) -> bool:
     try:
-        return str(path.absolute()) if path.exists() else text
+        return path.exists()
     except (OSError, ValueError):
-        return text
+        return False
 
 
 def local_path(reference: str) -> Path | None:
