@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from server.settings.daemon import Settings
 
 _ANSWER_TIMEOUT = httpx.Timeout(None, connect=5.0)  # a stream may pause for as long as its model loads
-_PROBE_TIMEOUT_S = 1.0
-_NAMED_PROBE_TIMEOUT_S = 10.0
+_PROBE_TIMEOUT = httpx.Timeout(10.0, connect=1.0)  # who listens on this machine answers, however busy the machine is
+_NAMED_PROBE_TIMEOUT = httpx.Timeout(10.0)
 _TOO_LARGE = 413
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a daemon bound everywhere is reached
 
@@ -83,8 +83,8 @@ class Daemon:
     def is_running(self) -> bool:
         """Whether a server answers `/health`."""
         try:
-            timeout_s = _NAMED_PROBE_TIMEOUT_S if self.is_named else _PROBE_TIMEOUT_S
-            return self._http.get("/health", timeout=timeout_s).status_code == httpx.codes.OK
+            timeout = _NAMED_PROBE_TIMEOUT if self.is_named else _PROBE_TIMEOUT
+            return self._http.get("/health", timeout=timeout).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 

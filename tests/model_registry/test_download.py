@@ -89,7 +89,9 @@ def test_an_interrupted_download_resumes_in_the_next_call(server: LocalServer, c
     have = wanted.part.stat().st_size
     assert have > 0
     assert {path.suffix for path in tmp_path.iterdir()} == {".part"}
-    download(client, wanted, SilentProgress())
+    recorded = RecordedProgress()
+    download(client, wanted, recorded)
+    assert recorded.stages[1:] == [f"{recorded.stages[0]}, resuming at {have / 1e6:.1f} of 1.0 MB"]
     assert server.seen[1].headers["Range"] == f"bytes={have}-"
     assert server.seen[1].headers["If-Range"] == server.pages["/model"].etag
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
