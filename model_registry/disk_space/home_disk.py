@@ -69,7 +69,7 @@ class HomeDisk:
         self.keepers = tuple(keepers)
         self._owners_of = owners_of
         self._reservations = Reservations(home)
-        self._num_reserved = threading.local()
+        self._this_thread = threading.local()
         self._counting = threading.Lock()
         self._collected = dict.fromkeys(StorageKind, 0)
 
@@ -112,11 +112,11 @@ class HomeDisk:
             yield
             return
         reservation = self._reserved(needs, purpose)
-        self._num_reserved.is_reserved = True
+        self._this_thread.is_reserved = True
         try:
             yield
         finally:
-            self._num_reserved.is_reserved = False
+            self._this_thread.is_reserved = False
             reservation.release()
 
     # ---- collection ----
@@ -143,7 +143,7 @@ class HomeDisk:
 
     @property
     def _is_reserved(self) -> bool:
-        return bool(getattr(self._num_reserved, "is_reserved", False))
+        return bool(getattr(self._this_thread, "is_reserved", False))
 
     def _usage_in_limits(self) -> HomeUsage:
         """As much of it as the limits are about: without quotas, no folder is read."""

@@ -18,7 +18,9 @@ from filelock import FileLock, Timeout
 from model_registry.disk import PRIVATE_FILE, entries, make_private_folder, open_private, storage_errors, tree_bytes
 from model_registry.disk_space.kinds import StorageKind
 from model_registry.disk_space.limits import Needs
+from model_registry.errors import RegistryBusy
 
+DECIDING_S = 30.0  # how long others are waited for that make room
 _SUFFIX = ".json"
 
 
@@ -51,10 +53,17 @@ class Reservations:
 
     @contextlib.contextmanager
     def deciding(self) -> Iterator[None]:
-        """Nobody else, in any process, decides meanwhile whether something fits. Raises OutOfDisk, NotWritable."""
-        make_private_folder(self._folder)
-        with storage_errors(self._folder, 1 << 12, "reserving room"), FileLock(self._folder / "deciding.lock", mode=PRIVATE_FILE):
+        """Nobody else, in any process, decides meanwhile whether something fits. Raises RegistryBusy, OutOfDisk, NotWritable."""
+        lock = FileLock(make_private_folder(self._folder) / "deciding.lock", timeout=DECIDING_S, mode=PRIVATE_FILE)
+        try:
+            with storage_errors(self._folder, 1 << 12, "reserving room"):
+                lock.acquire()
+        except Timeout as error:
+            raise RegistryBusy(f"Another slmops process is making room in {self._home}. Try again when it is done.") from error
+        try:
             yield
+        finally:
+            lock.release()
 
     def remaining(self) -> Needs:
         """What all live reservations are still going to need, by kind."""

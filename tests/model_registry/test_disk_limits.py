@@ -15,12 +15,13 @@ from filelock import FileLock
 
 from model_registry.artifacts import StagedVariant
 from model_registry.database import Database
+from model_registry.disk_space import reservations
 from model_registry.disk_space.candidates import Candidate, Circumstances, RemovalStage
 from model_registry.disk_space.kinds import StorageKind
 from model_registry.disk_space.limits import NO_LIMITS, DiskLimits
 from model_registry.disk_space.reservations import Need, Reservations
 from model_registry.disk_space.upload_keeper import UploadKeeper
-from model_registry.errors import OutOfDisk
+from model_registry.errors import OutOfDisk, RegistryBusy
 from model_registry.pull import pull
 from model_registry.records import Manifest, ModelVersion, Precision
 from model_registry.registry import Registry
@@ -113,22 +114,28 @@ class TestQuotas:
             pass
         assert not any(path.suffix == ".json" for path in (first.home / "locks" / "space").iterdir())
 
+    def test_who_waits_too_long_for_another_that_makes_room_is_busy(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reservations, "DECIDING_S", 0)
+        registry = opened(DiskLimits(max_bytes=10 * MB))
+        with Reservations(registry.home).deciding(), pytest.raises(RegistryBusy):
+            registry.disk.require([Need(StorageKind.JOBS, 1)], "a job")
+
     def test_what_is_written_is_reserved_no_more(self, opened: Open) -> None:
         registry = opened()
-        reservations = Reservations(registry.home)
-        reservation = reservations.add([Need(StorageKind.DOWNLOADS, 5 * MB, "downloads/a")])
+        all_of_home = Reservations(registry.home)
+        reservation = all_of_home.add([Need(StorageKind.DOWNLOADS, 5 * MB, "downloads/a")])
         folder = registry.home / "downloads" / "a"
         folder.mkdir(parents=True)
         (folder / "x.part").write_bytes(bytes(3 * MB))
-        assert reservations.remaining()[StorageKind.DOWNLOADS] == 2 * MB
+        assert all_of_home.remaining()[StorageKind.DOWNLOADS] == 2 * MB
         reservation.release()
-        assert reservations.remaining()[StorageKind.DOWNLOADS] == 0
+        assert all_of_home.remaining()[StorageKind.DOWNLOADS] == 0
 
     def test_the_reservation_of_a_process_that_died_counts_no_more(self, opened: Open) -> None:
-        reservations = Reservations(opened().home)
-        reservation = reservations.add([Need(StorageKind.JOBS, 5 * MB)])
+        all_of_home = Reservations(opened().home)
+        reservation = all_of_home.add([Need(StorageKind.JOBS, 5 * MB)])
         reservation.lock.release()  # as the system does it
-        assert reservations.remaining()[StorageKind.JOBS] == 0
+        assert all_of_home.remaining()[StorageKind.JOBS] == 0
         assert not reservation.path.exists()
 
     @pytest.mark.model
