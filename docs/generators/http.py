@@ -47,17 +47,23 @@ class Operation:
 
     @property
     def body(self) -> Mapping[str, Any]:
-        content = self.document.get("requestBody", {}).get("content", {})
-        return next(iter(content.values()), {}).get("schema", {})
+        return _schema(self.document.get("requestBody", {}).get("content", {}))
 
     def answers(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Those that are no errors: status, and the schema of its content."""
         for status, answer in sorted(self.document["responses"].items()):
             if status.startswith("2"):
-                yield status, next(iter(answer.get("content", {}).values()), {}).get("schema", {})
+                yield status, _schema(answer.get("content", {}))
 
     def errors(self) -> list[str]:
         return sorted(status for status in self.document["responses"] if status[:1] in "45")
+
+
+def _schema(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a body or an answer, by its first media type; empty where it has none."""
+    for described in content.values():
+        return dict(described.get("schema", {}))
+    return {}
 
 
 def page() -> str:

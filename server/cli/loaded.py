@@ -208,7 +208,7 @@ def detach(model: ModelName, name: Name) -> None:
     """Stop serving an adapter."""
     with _daemon() as daemon:
         gone = daemon.call("DELETE", f"{_path(model)}/{quote(name, safe='')}")
-    print_line(f"{gone['id']} is served no longer")
+    print_line(f"stopped serving {gone['id']}")
 
 
 def _daemon() -> Daemon:
