@@ -66,7 +66,8 @@ def write_foreign(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, least: Sequence[str] = (), wide: bool = False) -> None:
-    """Columns whose heading ends in `>` are aligned right (the mark is not shown). The first column is never broken or cut.
+    """Columns whose heading ends in `>` are aligned right (the mark is not shown). The first column is never cut, and broken
+    only where it alone is wider than the terminal.
 
     least: headings of columns that a terminal which is too narrow leaves out, the first of them first; a pipe gets all.
     wide: prints all columns on a terminal of any width.
@@ -86,7 +87,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, least:
     for index, column in enumerate(columns):
         if headings[index] in shown:
             justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
-            table.add_column(headings[index], justify=justify, overflow="fold", no_wrap=index == 0)
+            table.add_column(
+                headings[index], justify=justify, overflow="fold", no_wrap=index == 0 and widths[headings[0]] <= target.width
+            )
     for row in cells:
         table.add_row(*(Text(cell) for name, cell in zip(headings, row, strict=True) if name in shown))
     target.print(table)
