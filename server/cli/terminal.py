@@ -83,6 +83,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, least:
     if wide:
         target = Console(file=sys.stdout, highlight=False, width=max(target.width, sum(widths.values()) + _GAP * len(widths)))
     shown = fitting(widths, least, target.width)
+    keeps_names = widths[headings[0]] <= target.width
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         if headings[index] in shown:
