@@ -88,9 +88,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, least:
     for index, column in enumerate(columns):
         if headings[index] in shown:
             justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
-            table.add_column(
-                headings[index], justify=justify, overflow="fold", no_wrap=index == 0 and widths[headings[0]] <= target.width
-            )
+            table.add_column(headings[index], justify=justify, overflow="fold", no_wrap=index == 0 and keeps_names)
     for row in cells:
         table.add_row(*(Text(cell) for name, cell in zip(headings, row, strict=True) if name in shown))
     target.print(table)
