@@ -84,7 +84,8 @@ def write_foreign(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, least: Sequence[str] = (), wide: bool = False) -> None:
-    """Columns whose heading ends in `>` are aligned right (the mark is not shown). The first column is never broken or cut.
+    """Columns whose heading ends in `>` are aligned right (the mark is not shown). The first column is never cut, and broken
+    only where it alone is wider than the terminal.
 
     least: headings of columns that a terminal which is too narrow leaves out, the first of them first; a pipe gets all.
     wide: prints all columns on a terminal of any width.
@@ -100,11 +101,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, least:
     if wide:
         target = Console(file=sys.stdout, highlight=False, width=max(target.width, sum(widths.values()) + _GAP * len(widths)))
     shown = fitting(widths, least, target.width)
+    keeps_names = widths[headings[0]] <= target.width
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         if headings[index] in shown:
             justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
-            table.add_column(headings[index], justify=justify, overflow="fold", no_wrap=index == 0)
+            table.add_column(headings[index], justify=justify, overflow="fold", no_wrap=index == 0 and keeps_names)
     for row in cells:
         table.add_row(*(Text(cell) for name, cell in zip(headings, row, strict=True) if name in shown))
     target.print(table)
