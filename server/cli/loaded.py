@@ -10,6 +10,7 @@ from urllib.parse import quote
 import typer
 
 from server.cli.configuration import settings_from
+from server.cli.failures import CommandFailed
 from server.cli.missing_model import Yes, ensure_installed
 from server.cli.models import AsJson, ModelName
 from server.cli.terminal import Wide, print_json, print_line, print_table, size, span
@@ -47,11 +48,9 @@ def loaded_models(as_json: AsJson = False, wide: Wide = False) -> None:
 
 def _disk_warnings(daemon: Daemon) -> list[str]:
     """What is nearly full; nothing from a daemon that does not say it."""
-    from server.cli.daemon import Refused
-
     try:
         return list(daemon.call("GET", "/admin/registry/disk")["warnings"])
-    except Refused:
+    except CommandFailed:
         return []
 
 
