@@ -15,6 +15,8 @@ The params of each kind of job, for `slmops jobs create KIND -p NAME=VALUE` and 
 the same. A text `@JOB` stands for the version that another job makes, `file-...` for an upload. How jobs are created, watched and
 paused is described in [Jobs](../tune/jobs.md), what the kinds are for in the pages under *Fine-tune*."""
 
+WITH_ROUTES = {"pull": "Pulls are created by `slmops pull` and `POST /admin/registry/pulls`, not by `POST /admin/jobs`."}
+
 
 def page() -> str:
     return markdown.page("Kinds of jobs", INTRODUCTION, *(part for kind in JobKind for part in _kind(kind)))
@@ -24,6 +26,7 @@ def _kind(kind: JobKind) -> Iterator[str]:
     schema = task_for(kind).params.model_json_schema()
     yield f"## `{kind.value}`"
     yield str(schema.get("description", ""))
+    yield WITH_ROUTES.get(kind.value, "")
     for example in schema.get("examples", ()):
         yield f"```json\n{json.dumps({'kind': kind.value, 'params': example}, indent=2, ensure_ascii=False)}\n```"
     known = schema.get("$defs", {})
