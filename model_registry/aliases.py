@@ -122,3 +122,17 @@ def plan_restored_aliases(here: Model | None, saved: Sequence[Alias], numbers: M
     if all(alias.name != LIVE for alias in pointers):
         pointers = (*pointers, Alias(saved[0].model, LIVE, max(numbers.values())))
     return pointers
+
+
+def check_unused(model: Model, to_delete: Sequence[ModelVersion], in_use: Collection[str], *, whole: bool) -> None:
+    """Raises ModelInUse when one of the versions is in use, or an alias points to it. whole: the whole model is to go."""
+    loaded = [version.label for version in to_delete if version.label in in_use]
+    if loaded:
+        raise ModelInUse(f"{', '.join(loaded)} is in use. Run `slmops stop {model.name}`, or end the job, or force it.")
+    numbers = {version.number for version in to_delete}
+    pointing = [alias.name for alias in model.aliases if alias.number in numbers]
+    if pointing and not whole:
+        raise ModelInUse(
+            f"{to_delete[0].label} is what the alias {', '.join(pointing)} points to. Point the alias elsewhere, remove "
+            f"the whole model with `slmops rm {model.name}`, or force the removal."
+        )

@@ -19,6 +19,7 @@ from model_registry.aliases import (
     alias_named,
     attachment_named,
     check_alias_is_free,
+    check_unused,
     plan_alias_removal,
     plan_attachment,
     plan_detachments,
@@ -211,7 +212,7 @@ class Registry:
             to_delete = model.versions if label.is_bare else (self.resolve(name_or_label),)
             if not force:
                 held = [found.label for found in to_delete if any(is_held(variant.folder) for variant in found.variants)]
-                _refuse_in_use(model, to_delete, [*in_use, *held], whole=label.is_bare)
+                check_unused(model, to_delete, [*in_use, *held], whole=label.is_bare)
             with self.database.writing(Subject.MODELS) as connection:
                 for attached in plan_detachments(model, to_delete, self.snapshot().models):
                     queries.delete_attachment(connection, attached)
@@ -288,16 +289,3 @@ def _delete(connection: Connection, model: Model, to_delete: Sequence[ModelVersi
     else:
         queries.delete_model(connection, model.name)
     return candidates - queries.referenced_blobs(connection)
-
-
-def _refuse_in_use(model: Model, to_delete: Sequence[ModelVersion], in_use: Collection[str], *, whole: bool) -> None:
-    loaded = [version.label for version in to_delete if version.label in in_use]
-    if loaded:
-        raise ModelInUse(f"{', '.join(loaded)} is in use. Run `slmops stop {model.name}`, or end the job, or force it.")
-    numbers = {version.number for version in to_delete}
-    pointing = [alias.name for alias in model.aliases if alias.number in numbers]
-    if pointing and not whole:
-        raise ModelInUse(
-            f"{to_delete[0].label} is what the alias {', '.join(pointing)} points to. Point the alias elsewhere, remove "
-            f"the whole model with `slmops rm {model.name}`, or force the removal."
-        )

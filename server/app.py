@@ -174,7 +174,7 @@ def create_app(
         unavailable_router(),
         admin_router(gateway, control),
         lineage_router(gateway),
-        evaluations_router(gateway, storage.evaluations),
+        evaluations_router(gateway, storage.registry, storage.evaluations),
         adapters_router(Adapters(models, control)),
         jobs_router(jobs, access),
         pipelines_router(jobs, access),

@@ -10,8 +10,9 @@ from pydantic.fields import FieldInfo
 
 from docs.generators import markdown, schemas
 from server.cli import serve
-from server.settings.daemon import DEFAULT_HOME, ENV_PREFIX, Settings
+from server.settings.daemon import Settings
 from server.settings.models import ModelSettings
+from server.settings.toml_file import DEFAULT_HOME, ENV_PREFIX
 
 INTRODUCTION = f"""\
 A value comes from the first of: the command's flag, the variable `{ENV_PREFIX}NAME`, `slmops.toml`, the default. `slmops.toml` is

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from jobs.fields import ModelSource
 from jobs.task import JobFailure, JobKind, Outcome, Params, Plan, Stopped, StopReason, TaskContext
@@ -30,6 +30,8 @@ KEPT = "What was downloaded is kept: the same pull goes on from there."
 
 class PullParams(Params):
     """Fetches a model, converts it if needed, and registers it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reference": "smollm2-135m"}]})
 
     reference: ModelSource = Field(
         min_length=1,

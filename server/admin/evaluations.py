@@ -12,12 +12,14 @@ from jobs.tasks.evaluate.metrics import few_questions
 from model_registry.description import finite
 from model_registry.evaluations import Evaluation, EvaluationStore
 from model_registry.lineage import Lineage
+from model_registry.names import parse_label
 from server.admin.job_bodies import Figures
 from server.dialects.openai.wire.errors import documented
 from server.http.access import GuardedRoute, requires
 from server.inference.fine_tuned_names import as_registered
 from server.inference.gateway import Gateway
 from server.principal import AccessScope
+from server.storage.snapshots import RegistryAccess
 
 
 class EvaluationBody(BaseModel):
@@ -41,7 +43,8 @@ class EvaluationList(BaseModel):
     data: list[EvaluationBody]
 
 
-def evaluations_router(gateway: Gateway, store: EvaluationStore) -> APIRouter:
+def evaluations_router(gateway: Gateway, registry: RegistryAccess, store: EvaluationStore) -> APIRouter:
+    """registry: whose models may have evaluations; gateway: knows what else requests may name, and what is missing."""
     router = APIRouter(prefix="/admin/models", tags=["admin"], route_class=GuardedRoute)
 
     @router.get("/{name}/evaluations", responses=documented(400, 404, 500), summary="List what was measured of a model")
@@ -52,7 +55,9 @@ def evaluations_router(gateway: Gateway, store: EvaluationStore) -> APIRouter:
         """The evaluations of all versions of a name, or of one `name:number`; they stay when the version is deleted."""
         found = await asyncio.to_thread(store.of, as_registered(name), kind)
         if not found:
-            await gateway.resolve(name)
+            await registry.refresh()
+            if registry.snapshot.find(parse_label(as_registered(name))) is None:
+                await gateway.resolve(name)
         return EvaluationList(data=[_body(each) for each in found])
 
     return router

@@ -40,7 +40,7 @@ def ending(error: BaseException) -> Ending:
 def _ending(error: BaseException) -> Ending:
     from model_registry.errors import RegistryError
     from runtime.protocol.errors import RuntimeFailure
-    from server.settings.daemon import InvalidSettings
+    from server.settings.toml_file import InvalidSettings
 
     match error:
         case KeyboardInterrupt():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ from pydantic_settings import (
 
 from model_registry.disk_space.limits import DiskLimits
 from model_registry.names import parse_label
-from model_registry.text_files import why_not_utf8, without_bom
 from runtime.pool.capacity import Budget, PoolLimits
 from runtime.pool.watchdog import Patience
 from server.settings.disk import DiskSettings, DiskTable
@@ -46,16 +44,10 @@ from server.settings.models import (
     Threads,
     split_names,
 )
+from server.settings.toml_file import DEFAULT_HOME, ENV_PREFIX, FILE_NAME, InvalidSettings, find_file, read_file
 from server.settings.units import KeepAlive, MemoryShare, bytes_of
 
-FILE_NAME = "slmops.toml"
-ENV_PREFIX = "SLMOPS_"
-DEFAULT_HOME = "~/.slmops"
 MASK = "********"
-
-
-class InvalidSettings(ValueError):
-    """A setting's value cannot be used; the message names each one, where it came from, and what is allowed."""
 
 
 def _tables(value: object) -> object:
@@ -137,8 +129,8 @@ class Settings(BaseSettings):
 
     def __init__(self, **flags: Any) -> None:
         given = {name: value for name, value in flags.items() if value is not None}
-        file = _find_file(given)
-        content = _read_file(file)
+        file = find_file(given)
+        content = read_file(file)
         origins = dict.fromkeys(content, str(file)) | _variables() | dict.fromkeys(given, "flag")
         _check_only_in_file(given.get("jobs"))
         try:
@@ -158,7 +150,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then variables, then the file; defaults come last by themselves."""
-        content = _read_file(_find_file(init_settings()))
+        content = read_file(find_file(init_settings()))
         return init_settings, env_settings, InitSettingsSource(settings_cls, content)
 
     @field_validator("home")
@@ -236,31 +228,6 @@ def _plain(value: Any) -> Plain:
     if isinstance(value, dict):
         return {name: table.model_dump(mode="json", exclude_none=True) for name, table in value.items()}
     return int(value) if isinstance(value, ByteSize) else value
-
-
-def _find_file(given: Mapping[str, Any]) -> Path | None:
-    """`slmops.toml` in the current folder, else in the home folder (by flag, by variable, or the default one)."""
-    home = given.get("home") or os.environ.get(ENV_PREFIX + "HOME") or DEFAULT_HOME
-    for folder in (Path.cwd(), Path(home).expanduser()):
-        if (folder / FILE_NAME).is_file():
-            return folder / FILE_NAME
-    return None
-
-
-def _read_file(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        content = without_bom(path.read_bytes())
-    except OSError as error:
-        raise InvalidSettings(f"{path} cannot be read: {error.strerror}; make it readable or remove it") from None
-    encoding = why_not_utf8(content)
-    if encoding is not None:
-        raise InvalidSettings(f"{path} cannot be read: {encoding}")
-    try:
-        return tomllib.loads(content.decode())
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
 
 
 def _variables() -> dict[str, str]:

@@ -12,7 +12,8 @@ import pytest
 
 from model_registry.disk_space.kinds import StorageKind
 from server.app import create_app
-from server.settings.daemon import InvalidSettings, Settings, effective
+from server.settings.daemon import Settings, effective
+from server.settings.toml_file import InvalidSettings
 from server.storage import disk_watch
 from tests.doubles.live_server import LiveServer
 

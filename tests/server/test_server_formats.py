@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.settings.daemon import InvalidSettings, Settings
+from server.settings.daemon import Settings
 from server.settings.models import ModelSettings
+from server.settings.toml_file import InvalidSettings
 from tests.doubles.live_server import LiveServer, chat_body, error_of, events_of
 
 CHAT = "/v1/chat/completions"

@@ -13,8 +13,9 @@ from pydantic import SecretStr
 from jobs.permissions import EndpointSource
 from runtime.pool.capacity import Budget
 from runtime.pool.memory import machine_memory_bytes
-from server.settings.daemon import MASK, EffectiveSetting, InvalidSettings, Settings, effective
+from server.settings.daemon import MASK, EffectiveSetting, Settings, effective
 from server.settings.jobs import JobSettings
+from server.settings.toml_file import InvalidSettings
 
 pytestmark = pytest.mark.unit
 

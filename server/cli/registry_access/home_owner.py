@@ -15,7 +15,9 @@ _PORTS = {"http": 80, "https": 443}
 
 def is_served(home: Path, url: str) -> bool:
     """By the lock that a daemon with jobs holds, or by the database that the process behind the address has open."""
-    return _is_locked(home / DAEMON_LOCK) or _has_open(home / "registry.db", url)
+    from model_registry.database import DATABASE_NAME
+
+    return _is_locked(home / DAEMON_LOCK) or _has_open(home / DATABASE_NAME, url)
 
 
 def _is_locked(path: Path) -> bool:

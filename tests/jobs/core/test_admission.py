@@ -60,6 +60,7 @@ DECLARED = {
     "quantize": {"model": FieldKind.VERSION, "data": FieldKind.FILE, "calibration": FieldKind.FILE},
     "olive": {"model": FieldKind.VERSION, "workflow": FieldKind.FILE},
     "convert": {"source": FieldKind.SOURCE},
+    "pull": {"reference": FieldKind.SOURCE},
     "merge": {"model": FieldKind.VERSION, "adapter": FieldKind.FOLDER},
     "foundry-export": {"model": FieldKind.VERSION, "folder": FieldKind.OUTPUT},
     "benchmark": {"model": FieldKind.VERSION},
