@@ -29,7 +29,7 @@ def test_the_default_model_answers_when_none_is_named(http: httpx.Client) -> Non
 
 
 def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="slmops pull nobody") as missing:
+    with pytest.raises(openai.NotFoundError, match="slmops catalog") as missing:
         client.chat.completions.create(model="nobody", messages=user(QUESTION))
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
 

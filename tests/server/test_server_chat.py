@@ -55,7 +55,7 @@ def test_the_model_may_be_left_out_and_is_echoed(http: httpx.Client, model: str 
 def test_an_unknown_model_names_the_remedy(http: httpx.Client) -> None:
     error = error_of(http.post(CHAT, json=chat_body("hi", model="nobody")), 404)
     assert (error["param"], error["code"]) == ("model", "model_not_found")
-    assert "slmops pull nobody" in error["message"]
+    assert "--engine fake" in error["message"]
 
 
 def test_a_prompt_that_repeats_is_cached(http: httpx.Client) -> None:

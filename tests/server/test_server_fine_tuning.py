@@ -84,7 +84,7 @@ def test_a_model_is_tuned_and_chatted_with_at_once(client: openai.OpenAI, server
     assert answer.model == name
     assert name in [model.id for model in client.models.list()]
     assert client.models.retrieve(name).id == name
-    with pytest.raises(openai.NotFoundError, match="did you mean"):
+    with pytest.raises(openai.NotFoundError, match="Did you mean"):
         client.models.retrieve(name.replace("ft:tiny:", "ft:other:"))
 
     metrics = client.files.content(done.result_files[0]).text.splitlines()

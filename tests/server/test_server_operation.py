@@ -28,7 +28,7 @@ def test_ready_once_the_default_model_is_loaded(http: httpx.Client) -> None:
 def test_not_ready_without_the_default_model(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(engine="onnx", model="nobody"))
     response = call_app(app, "GET", "/ready")
-    assert "slmops pull nobody" in error_of(response, 503)["message"]
+    assert "slmops catalog" in error_of(response, 503)["message"]
     assert int(response.headers["retry-after"]) >= 1
     assert call_app(app, "GET", "/health").status_code == 200
 

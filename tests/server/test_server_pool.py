@@ -133,4 +133,4 @@ def test_settings_of_a_model_that_is_not_here_are_reported_at_the_start(
         pass
     reported = {record.getMessage(): record.fields for record in caplog.records}
     assert reported["settings for an unknown model"]["model"] == "absent"
-    assert "slmops pull absent" in reported["settings for an unknown model"]["why"]
+    assert "slmops catalog" in reported["settings for an unknown model"]["why"]

@@ -136,9 +136,9 @@ def test_a_killed_run_sends_nothing_twice_and_ends_with_the_same_student(home: P
     ("wrong", "expected_text"),
     [
         ({"student": {"layers": 4}}, "4 layers"),
-        ({"student": "nothing"}, "no model 'nothing'"),
+        ({"student": "nothing"}, "'nothing' not found"),
         ({"training": {"model": "x"}}, "leave it out"),
-        ({"training": {"epoch": 3}}, "training.epoch"),
+        ({"training": {"epoch": 3}}, "training: no such param 'epoch'"),
         ({"filters": {"min_grade": 4}}, "judge"),
         ({"samples": 3}, "all the same"),
         ({"teacher": {"endpoint": "big"}, "logits": {}}, "neither its logits"),

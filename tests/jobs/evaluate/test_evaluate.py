@@ -116,7 +116,7 @@ def test_a_server_is_a_target_and_a_judge(home: Path, data: str, tmp_path: Path)
         ({"metrics": ["magic"]}, "metrics"),
         ({"target": {"url": "http://192.0.2.1/v1", "key_env": "PATH"}}, r"url and key_env cannot be set by a job: add \[endpoints"),
         ({"target": {"endpoint": "nobody"}}, "no endpoint 'nobody'"),
-        ({"target": "nothing"}, "no model 'nothing'"),
+        ({"target": "nothing"}, "'nothing' not found"),
         ({"data": "/none.jsonl"}, "no such file"),
     ],
 )

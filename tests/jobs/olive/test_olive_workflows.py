@@ -184,7 +184,7 @@ def test_without_the_extra_the_command_is_named(context: TaskContext, monkeypatc
         olive.TASK.plan(olive.OliveParams(workflow={}, output="made"), context)
     monkeypatch.setattr("jobs.tasks.convert.backends.find_spec", lambda _: None)
     with pytest.raises(InvalidJob, match=r"pip install 'slmops\[olive\]'"):
-        convert.TASK.plan(convert.ConvertParams(source="/x", backend="olive"), context)
+        convert.TASK.plan(convert.ConvertParams(source="hf://org/model", backend="olive"), context)
 
 
 @pytest.mark.parametrize("requested", [{"precision": "fp32"}, {"precision": "fp16", "execution_provider": "cuda"}])

@@ -152,7 +152,7 @@ def test_a_plan_takes_no_longer_for_the_weights_to_go_on_from(home: Path) -> Non
 
     def planned_s(*variants: Variant) -> float:
         version = replace(found, variants=variants)
-        context = SimpleNamespace(registry=SimpleNamespace(resolve=lambda _: version))
+        context = SimpleNamespace(registry=SimpleNamespace(resolve=lambda _: version, home=home), offline=False)
         return Quantize().plan(QuantizeParams(model="tiny"), cast(TaskContext, context)).duration_s or 0.0
 
     tiny = found.variants[0]
