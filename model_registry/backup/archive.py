@@ -10,13 +10,13 @@ import contextlib
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from model_registry.backup.contents import Contents, Entry, InvalidContents
 from model_registry.database import DATABASE_NAME
-from model_registry.disk import CHUNK_BYTES, open_private, require_free
+from model_registry.disk import CHUNK_BYTES, open_private
 from model_registry.errors import CorruptModel, RegistryError
 from model_registry.paths import check_distinct, inside, safe_name
 from model_registry.progress import Progress
@@ -57,12 +57,14 @@ def read_contents(source: IO[bytes]) -> Contents:
         return _contents(tar)
 
 
-def unpack(source: IO[bytes], folder: Path, progress: Progress) -> Contents:
-    """Unpacks everything into the empty `folder`, each file checked. Raises CorruptBackup, OutOfDisk, and what writing raises."""
+def unpack(source: IO[bytes], folder: Path, progress: Progress, require_room: Callable[[int], None]) -> Contents:
+    """Unpacks everything into the empty `folder`, each file checked. require_room: called with the number of bytes before any is
+    written. Raises CorruptBackup, what require_room raises, and what writing raises.
+    """
     with _reading(source) as tar:
         contents = _contents(tar)
         _check(contents)
-        require_free(folder, contents.size_bytes, "unpacking the backup")
+        require_room(contents.size_bytes)
         progress.stage("reading the backup")
         done = 0
         for entry in contents.entries:

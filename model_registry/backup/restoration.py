@@ -17,6 +17,8 @@ from model_registry.backup.archive import unpack
 from model_registry.backup.contents import Contents
 from model_registry.database import Database
 from model_registry.disk import link_or_copy, make_private_folder, storage_errors
+from model_registry.disk_space.kinds import StorageKind
+from model_registry.disk_space.reservations import Need
 from model_registry.errors import ModelNotFound, RegistryError
 from model_registry.names import parse_label
 from model_registry.progress import Progress
@@ -52,12 +54,18 @@ class Restored:
     skipped: tuple[str, ...] = ()
 
 
-def restore(database: Database, source: IO[bytes], options: RestoreOptions, progress: Progress) -> Restored:
-    """Raises CorruptBackup, DatabaseTooNew, ModelNotFound (the backup has no such model), RegistryBusy, OutOfDisk, NotWritable."""
-    registry = Registry(database)
-    with registry.staging() as folder, storage_errors(database.home, 1 << 20, "restoring a backup"):
-        contents = unpack(source, folder, progress)
-        with database.of(folder) as copy:
+def restore(registry: Registry, source: IO[bytes], options: RestoreOptions, progress: Progress) -> Restored:
+    """That there is room within the limits of the registry's home is checked before anything is written.
+
+    Raises CorruptBackup, DatabaseTooNew, ModelNotFound (the backup has no such model), RegistryBusy, OutOfDisk, NotWritable.
+    """
+
+    def require_room(num_bytes: int) -> None:
+        registry.disk.require([Need(StorageKind.VERSIONS, num_bytes)], "restoring the backup")
+
+    with registry.staging() as folder, storage_errors(registry.home, 1 << 20, "restoring a backup"):
+        contents = unpack(source, folder, progress, require_room)
+        with registry.database.of(folder) as copy:
             copy.open()  # a backup of an earlier release is migrated here
             progress.stage("restoring")
             return _Restoration(registry, copy, folder, options, contents).run()

@@ -17,7 +17,8 @@ from server.cli.models import AsJson
 from server.cli.terminal import print_json, print_line, print_note, print_table, size
 
 if TYPE_CHECKING:
-    from model_registry.backup import Backup, Contents, Restored
+    from model_registry.backup import Backup, Contents, Restored, RestoreOptions
+    from server.settings.daemon import Settings
 
 _PIPE = "-"
 
@@ -72,9 +73,9 @@ def restore(
     from model_registry.backup import RestoreOptions
 
     options = RestoreOptions(tuple(models or ()), keys)
-    home = settings_from().home
-    with _emptied(home) if replace else contextlib.nullcontext() as kept:
-        restored = _restored(home, source, options)
+    settings = settings_from()
+    with _emptied(settings.home) if replace else contextlib.nullcontext() as kept:
+        restored = _restored(settings, source, options)
     if as_json:
         print_json(_described(restored) | {"replaced": None if kept is None else str(kept)})
         return
@@ -118,13 +119,13 @@ def _opened(source: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _restored(home: Path, source: Path, options: Any) -> Restored:
+def _restored(settings: Settings, source: Path, options: RestoreOptions) -> Restored:
     from model_registry.backup import restore as restore_backup
-    from model_registry.database import Database
+    from server.cli.home import open_home
     from server.cli.progress import ProgressBar
 
-    with _opened(source) as file, Database(home) as database, ProgressBar() as bar:
-        return restore_backup(database, file, options, bar)
+    with _opened(source) as file, open_home(settings) as registry, ProgressBar() as bar:
+        return restore_backup(registry, file, options, bar)
 
 
 def _report(made: Backup, target: Path, as_json: bool) -> None:

@@ -31,7 +31,8 @@ from model_registry.backup import (
 )
 from model_registry.database import Database
 from model_registry.disk import DAEMON_LOCK
-from model_registry.errors import DatabaseTooNew, ModelNotFound, RegistryBusy
+from model_registry.disk_space.limits import DiskLimits
+from model_registry.errors import DatabaseTooNew, ModelNotFound, OutOfDisk, RegistryBusy
 from model_registry.evaluations import Evaluation, EvaluationStore
 from model_registry.keys import KeyStore
 from model_registry.progress import SilentProgress
@@ -88,7 +89,7 @@ def backup_of(database: Database, **options: Any) -> bytes:
 
 
 def put_back(database: Database, archive: bytes, *models: str, keys: bool | None = None) -> Restored:
-    return restore(database, io.BytesIO(archive), RestoreOptions(models, keys), SilentProgress())
+    return restore(Registry(database), io.BytesIO(archive), RestoreOptions(models, keys), SilentProgress())
 
 
 def versions_in(database: Database) -> list[Any]:
@@ -266,7 +267,7 @@ def test_through_pipes_while_the_models_are_removed(full: Database, empty: Datab
     pipe = Pipe(on_write=remove)
     back_up(full, pipe, SilentProgress(), release="1")
     assert versions_in(full) == []
-    restore(empty, pipe, RestoreOptions(), SilentProgress())
+    restore(Registry(empty), pipe, RestoreOptions(), SilentProgress())
     assert versions_in(empty) == before
 
 
@@ -290,6 +291,14 @@ def test_a_missing_file_costs_its_version_alone(full: Database, empty: Database)
     restored = put_back(empty, backup_of(full))
     assert sorted(restored.numbers) == ["tiny:1", "tiny:2", "tuned:1"]
     assert any("other:1" in sentence for sentence in restored.skipped)
+
+
+def test_the_limits_of_the_home_are_kept(full: Database, empty: Database) -> None:
+    limited = Registry(empty, DiskLimits(max_bytes=10))
+    with pytest.raises(OutOfDisk):
+        restore(limited, io.BytesIO(backup_of(full)), RestoreOptions(), SilentProgress())
+    assert limited.models() == ()
+    assert files_under(empty.home / "blobs") == {}
 
 
 # ---- what is read is not trusted ----
