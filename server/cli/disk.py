@@ -19,7 +19,7 @@ _FREED_BY = {
     "versions": "slmops rm MODEL[:VERSION]",
     "checkpoints": "slmops gc, when room is needed",
     "uploads": "DELETE /v1/files/ID",
-    "jobs": "slmops jobs delete ID",
+    "jobs": "slmops jobs rm ID",
     "downloads": "slmops gc",
     "caches": "slmops gc, when room is needed",
     "exports": "remove the folder",
@@ -38,8 +38,8 @@ def disk(everything: All = False, as_json: AsJson = False) -> None:
     if as_json:
         print_json(body)
         return
-    if body["home"] != str(settings.home):
-        print_note(f"the daemon's home is {body['home']}, not {settings.home}")
+    if settings.url is None and body["home"] != str(settings.home):
+        print_note(f"The daemon's home is {body['home']}; SLMOPS_HOME is {settings.home}.")
     columns = ("KIND", "USED>", "QUOTA>", "RESERVED>", "RECLAIMABLE>", "FREED BY")
     print_table(columns, [_row(kind) for kind in body["kinds"] if kind["used_bytes"] or kind["quota_bytes"]])
     print_line("")
