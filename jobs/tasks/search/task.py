@@ -34,6 +34,9 @@ from jobs.tasks.search.space import Range, extremes, filled, ranges
 _REPORT = "search.html"
 
 
+_NOT_SEARCHED = (JobKind.SEARCH, JobKind.PULL)  # the second is created by the registry's routes alone, which check it
+
+
 class SearchParams(Params):
     """Searches for the params of another kind of job that optimize one of its metrics."""
 
@@ -49,7 +52,7 @@ class SearchParams(Params):
         }
     )
 
-    kind: JobKind = Field(description="Any kind but search.")
+    kind: JobKind = Field(description="Any kind but search and pull.")
     params: dict[str, Any] = Field(description='As that kind takes them, with {"$float": [1e-5, 1e-3, "log"]}, $int or $choice.')
     objective: str = Field(min_length=1, description="The metric to optimize, such as eval_loss or f1.")
     direction: Literal["minimize", "maximize"] = Field("minimize")
@@ -66,7 +69,7 @@ class SearchParams(Params):
         """The placed values of the other kind's params, in any trial."""
         kind = params.get("kind") if isinstance(params, Mapping) else None
         found = meant(kind, JobKind) if isinstance(kind, str) else None  # as it is spelt: validation accepts the same
-        if found is not None and found != JobKind.SEARCH:
+        if found is not None and found not in _NOT_SEARCHED:
             yield from declared_fields(task_for(JobKind(found)).params, params.get("params"), ("params",))
 
 
@@ -77,8 +80,8 @@ class Search:
     params: ClassVar[type[Params]] = SearchParams
 
     def plan(self, params: SearchParams, context: TaskContext) -> Plan:
-        if params.kind is JobKind.SEARCH:
-            raise InvalidJob([Problem("A search cannot search searches.", param="kind")])
+        if params.kind in _NOT_SEARCHED:
+            raise InvalidJob([Problem(f"A search cannot run jobs of the kind {params.kind}.", param="kind")])
         try:
             found = list(ranges(params.params))
         except ValueError as error:

@@ -52,7 +52,8 @@ def test_a_figure_that_does_not_exist_is_reported_with_those_that_do(home: Path,
 @pytest.mark.parametrize(
     ("wrong", "expected_text"),
     [
-        ({"kind": "search"}, "cannot search searches"),
+        ({"kind": "search"}, "of the kind search"),
+        ({"kind": "pull", "params": {"reference": "hf://org/model"}}, "of the kind pull"),
         ({"params": {"model": "tiny", "data": "/x"}}, "Nothing varies"),
         ({"params": {"rank": {"$int": [4, 2]}}}, "low, high"),
         ({"params": {"rank": {"$choice": []}}}, "plain values"),
