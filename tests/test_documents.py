@@ -65,7 +65,8 @@ def _anchors(page: Path) -> set[str]:
 @pytest.mark.unit
 def test_documents_that_the_code_names_are_there() -> None:
     """In messages, docstrings and files of deployment."""
-    files = [*SOURCES, ROOT / "Makefile", *(path for path in (ROOT / "deploy").rglob("*") if path.is_file())]
+    deployed = (path for path in (ROOT / "deploy").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    files = [*SOURCES, ROOT / "Makefile", *deployed]
     named = {name for path in files for name in re.findall(r"(?<![\w/.-])docs/[\w/.-]+\.md\b", path.read_text(encoding="utf-8"))}
     assert {name for name in named if not (ROOT / name).exists()} == set()
 

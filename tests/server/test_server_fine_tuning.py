@@ -114,7 +114,7 @@ def test_a_model_is_tuned_and_chatted_with_at_once(client: openai.OpenAI, server
     with pytest.raises(openai.BadRequestError, match="slmops rm tiny"):
         client.models.delete("tiny")
     assert client.models.delete(name).deleted
-    with pytest.raises(openai.NotFoundError, match="no model"):
+    with pytest.raises(openai.NotFoundError, match="not found"):
         client.models.delete(name)
 
 
