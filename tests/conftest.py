@@ -6,6 +6,7 @@ The pulled model is kept under pytest's cache, so only the first run needs the p
 from __future__ import annotations
 
 import gc
+import logging
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -67,3 +68,12 @@ def real_daemon(default_home: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with running_daemon(default_home, "--engine", "onnx", "--shutdown-grace-s", "0", folder=folder) as daemon:
         daemon.wait_until_ready()
         yield daemon.url
+
+
+@pytest.fixture(autouse=True)
+def _log_level_as_it_was() -> Iterator[None]:
+    """A daemon in the test's own process sets the level of the whole process, which later tests must not see."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
